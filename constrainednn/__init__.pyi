@@ -1,0 +1,119 @@
+"""Public names, listed once: `__init__.py` exports them lazily from here."""
+
+from ._check import Finding, ProblemError, ProblemWarning, check
+from ._domains import (
+    AbstractDomain,
+    Ball,
+    Box,
+    BoxBoundary,
+    Data,
+    Interval,
+    Mapped,
+    Normal,
+    Points,
+    Product,
+    Sphere,
+)
+from ._gap import ConstraintGap, Distance, FiniteLoss, GapReport, Streams, Worst
+from ._image import Image
+from ._load import load_problem
+from ._methods._abstract import (
+    AbstractMethod,
+    AbstractResidual,
+    FunctionResidual,
+    StepInfo,
+)
+from ._methods._levenberg_marquardt import LevenbergMarquardt
+from ._methods._optax import Optax
+from ._models import (
+    MLP,
+    AbstractRecipe,
+    FeatureNetwork,
+    Frozen,
+    Linear,
+    PeriodicInput,
+    RandomFeatures,
+    with_input,
+    with_output,
+)
+from ._problem import Constraint, Problem
+from ._samplers import (
+    AbstractSampler,
+    Draw,
+    GaussQuadrature,
+    Grid,
+    Independent,
+    LatinHypercube,
+    Sobol,
+)
+from ._solution import History, Settings, Solution, SolveFailed, Status, Timings
+from ._solve import Progress, Stage, solve
+from ._statistics import Estimate
+from ._store import load_solution
+from ._targets import AbstractTarget, Circle, RotationGroup
+
+__version__: str
+
+__all__ = [
+    "MLP",
+    "AbstractDomain",
+    "AbstractMethod",
+    "AbstractRecipe",
+    "AbstractResidual",
+    "AbstractSampler",
+    "AbstractTarget",
+    "Ball",
+    "Box",
+    "BoxBoundary",
+    "Circle",
+    "Constraint",
+    "ConstraintGap",
+    "Data",
+    "Distance",
+    "Draw",
+    "Estimate",
+    "FeatureNetwork",
+    "Finding",
+    "FiniteLoss",
+    "Frozen",
+    "FunctionResidual",
+    "GapReport",
+    "GaussQuadrature",
+    "Grid",
+    "History",
+    "Image",
+    "Independent",
+    "Interval",
+    "LatinHypercube",
+    "LevenbergMarquardt",
+    "Linear",
+    "Mapped",
+    "Normal",
+    "Optax",
+    "PeriodicInput",
+    "Points",
+    "Problem",
+    "ProblemError",
+    "ProblemWarning",
+    "Product",
+    "Progress",
+    "RandomFeatures",
+    "RotationGroup",
+    "Settings",
+    "Sobol",
+    "Solution",
+    "SolveFailed",
+    "Sphere",
+    "Stage",
+    "Status",
+    "StepInfo",
+    "Streams",
+    "Timings",
+    "Worst",
+    "check",
+    "load_problem",
+    "load_solution",
+    "solve",
+    "with_input",
+    "with_output",
+]

@@ -1,0 +1,362 @@
+"""Checks before training: one trial evaluation finds what would waste an hour.
+
+`check` lists what it finds; `solve` runs the same trial and raises the first error.
+"""
+
+import dataclasses
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Key, PyTree
+
+from constrainednn._blocks import in_blocks
+from constrainednn._gap import Streams, draw_streams, refuse_overlap, residuals_at
+from constrainednn._image import model_inputs
+from constrainednn._models import trainable_mask
+from constrainednn._problem import Constraint, Problem
+
+
+class ProblemError(ValueError):
+    """A constraint cannot be solved as it is stated."""
+
+
+class ProblemWarning(UserWarning):
+    """A constraint can be solved, but probably not as it is meant."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """What was found for one constraint: `error` and `warnings` are empty if all is well."""
+
+    constraint: str
+    shape: tuple[int, ...] | None
+    rms: float | None
+    error: str
+    warnings: tuple[str, ...]
+
+
+def check(problem: Problem, *, seed: int = 0) -> list[Finding]:
+    """Evaluate every residual and its gradient before training.
+
+    Looks at shapes, dtypes, finiteness of residuals and gradients on all training points, empty
+    residuals, and terms that do not depend on what is trained.
+
+    Args:
+        problem: The problem.
+        seed: Seed of the points and of the model, as in `solve`.
+
+    Returns:
+        One finding a constraint, in order. An exception of a residual's own is raised as it is.
+    """
+    key = jax.random.key(seed)
+    model = problem.build_model(key=key)
+    findings = []
+    for constraint in problem.constraints:
+        shape, rms, error, notes = None, None, "", ()
+        try:
+            points = draw_streams(constraint, key=key, monitor=1024, heldout=1024)
+            shape = trial(constraint, model, points)
+            if points.heldout is not None:
+                refuse_overlap(constraint, points.train, points.heldout)
+            rms = float(np.sqrt(np.mean(check_finite(constraint, model, points) ** 2)))
+            check_gradient(problem, constraint, model, points, thorough=True)
+            notes = tuple(doubts(constraint, model, points))
+        except (ValueError, TypeError) as problem_error:
+            if not _is_ours(problem_error):
+                raise
+            error = str(problem_error)
+        findings.append(Finding(constraint.name, shape, rms, error, notes))
+    return findings
+
+
+def check_before_solve(
+    problem: Problem, model: PyTree, streams: Sequence[Streams], *, at_rounding: Callable[[], bool]
+) -> None:
+    """Raise for the first constraint that cannot be solved; warn of doubtful ones."""
+    for constraint, points in zip(problem.constraints, streams, strict=True):
+        trial(constraint, model, points)
+        if points.heldout is not None:
+            refuse_overlap(constraint, points.train, points.heldout)
+        check_finite(constraint, model, points)
+    for constraint, points in zip(problem.constraints, streams, strict=True):
+        for doubt in doubts(constraint, model, points):
+            warnings.warn(doubt, ProblemWarning, stacklevel=4)
+    if not at_rounding():
+        for constraint, points in zip(problem.constraints, streams, strict=True):
+            check_gradient(problem, constraint, model, points, thorough=False)
+
+
+def trial(constraint: Constraint, model: PyTree, points: Streams) -> tuple[int, ...]:
+    """Evaluate the residual's shape at one point, with rank promotion refused.
+
+    Raises:
+        ProblemError: If the result is no real array with entries, or shapes do not fit.
+    """
+    label = f"constraint {constraint.name!r}"
+    x = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], jax.dtypes.canonicalize_dtype(leaf.dtype)),
+        points.train.points,
+    )
+    shapes = jax.tree.map(lambda leaf: leaf.shape, x)
+    arrays, static = eqx.partition(model, eqx.is_array)
+
+    def evaluate(arrays: PyTree, x: PyTree) -> Any:
+        r = constraint.residual(eqx.combine(arrays, static), x)
+        kind = _refusal(r)
+        if kind:
+            raise ProblemError(f"{label}: the residual returns {kind}")
+        return jnp.asarray(r)
+
+    try:
+        with jax.numpy_rank_promotion("raise"):
+            result = jax.eval_shape(evaluate, arrays, x)
+    except ProblemError:
+        raise
+    except jax.errors.TracerArrayConversionError as error:
+        raise ProblemError(
+            f"{label}: a NumPy function was called on a traced array{_where(error)}. "
+            "Use jax.numpy there: import jax.numpy as jnp."
+        ) from None
+    except (jax.errors.ConcretizationTypeError, jax.errors.NonConcreteBooleanIndexError) as error:
+        raise ProblemError(
+            f"{label}: Python needs the value of a traced array{_where(error)}. "
+            "Use jax.numpy.where instead of if, and leave out float(), int() and .item()."
+        ) from None
+    except (ValueError, TypeError) as error:
+        if "rank_promotion" not in str(error) and not _raised_by_library(error):
+            raise  # the user's own exception keeps its type and message
+        found = f"{type(error).__name__}: {error}".split("\n")[0]
+        raise ProblemError(
+            f"{label}: shapes do not fit{_where(error)}. A point has shape {shapes} and the "
+            f"residual sees one point at a time, never a batch; the model is {_describe(model, x)}. "
+            f"{found}"
+        ) from error
+    return tuple(result.shape)
+
+
+def check_finite(constraint: Constraint, model: PyTree, points: Streams) -> np.ndarray:
+    """Evaluate on all training points and refuse NaN or infinity.
+
+    Raises:
+        ProblemError: With the count, indices and coordinates of the first five.
+    """
+    r = residuals_at(constraint.residual, model, points.train.points)
+    bad = np.flatnonzero(~np.isfinite(r).all(axis=1))
+    if bad.size:
+        where = _some_points(points.train.points, bad)
+        which = "all" if bad.size == len(r) else f"{bad.size} of {len(r)}"
+        hint = ""
+        if r.dtype == np.float32:
+            hint = " In float64 it may be finite: jax.config.update('jax_enable_x64', True)."
+        raise ProblemError(
+            f"constraint {constraint.name!r}: the residual is NaN or infinite before training at "
+            f"{which} training points, first at {where}. Check it for division by zero, logarithms "
+            f"and roots there.{hint}"
+        )
+    return r
+
+
+def check_gradient(
+    problem: Problem, constraint: Constraint, model: PyTree, points: Streams, *, thorough: bool
+) -> None:
+    """Refuse a residual that does not depend on what is trained, or whose gradient is NaN.
+
+    Args:
+        problem: The problem, for what is trained.
+        constraint: The constraint to look at.
+        model: The ready model.
+        points: Its points.
+        thorough: Differentiate in reverse mode, point by point, which also finds gradients that
+            are NaN although the derivative along any direction is finite. Otherwise one
+            directional derivative, which compiles faster.
+    """
+    params, static = eqx.partition(model, trainable_mask(model, problem.trainable))
+    count = len(points.train)
+    look = _gradients if thorough else _directional
+    # Random, since a direction that is special (all ones, say) may be one that nothing depends on.
+    direction = _random_like(params, key=jax.random.key(0))
+    slopes = in_blocks(
+        eqx.Partial(look, constraint.residual, params, static, direction), points.train.points
+    ).reshape(count, -1)
+    label = f"constraint {constraint.name!r}"
+    bad = np.flatnonzero(~np.isfinite(slopes).all(axis=1))
+    if bad.size:
+        raise ProblemError(
+            f"{label}: the residual is finite but its gradient is NaN or infinite at {bad.size} of "
+            f"{count} training points, first at {_some_points(points.train.points, bad)}. "
+            "Roots and norms at zero do that, and jnp.where does not hide it: make the argument "
+            "safe first, e.g. jnp.sqrt(jnp.where(s > 0, s, 1.0)) inside jnp.where(s > 0, ..., 0.0)."
+        )
+    if not slopes.any():
+        r = residuals_at(constraint.residual, model, points.train.points)
+        if np.abs(r).max() > 100 * np.finfo(r.dtype).eps:
+            raise ProblemError(
+                f"{label} does not depend on the trained parameters: its derivative is zero at all "
+                f"{count} training points, with an RMS residual of {np.sqrt(np.mean(r**2)):.3g}. "
+                "Does it use its first argument, the model?"
+            )
+
+
+def doubts(constraint: Constraint, model: PyTree, points: Streams) -> list[str]:
+    """Sentences about what is probably not meant."""
+    found = []
+    label = f"constraint {constraint.name!r}"
+    if jnp.result_type(float) == jnp.float32:
+        given = getattr(constraint.over, "points", None), getattr(constraint.over, "rows", None)
+        if any(leaf.dtype == np.float64 for leaf in jax.tree.leaves(given)):
+            found.append(
+                f"{label}: its float64 points are rounded to float32. Write "
+                "jax.config.update('jax_enable_x64', True) before the first array."
+            )
+    if _bends_without_curvature(constraint, model, points):
+        found.append(
+            f"{label}: the residual uses second derivatives, but the model is piecewise linear "
+            "(relu?), so they are zero everywhere. Use a smooth activation such as jnp.tanh."
+        )
+    return found
+
+
+class _Curved(eqx.Module):
+    """The model plus a parabola around a point: same value and slope there, other curvature."""
+
+    model: PyTree
+    centre: jax.Array
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.model(x) + 0.5 * jnp.sum((x - self.centre) ** 2)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.model, name)
+
+
+def _bends_without_curvature(constraint: Constraint, model: PyTree, points: Streams) -> bool:
+    """True if the residual changes with the model's curvature and the model has none."""
+    some = jax.tree.map(lambda leaf: leaf[:16], points.train.points)
+    inputs = model_inputs(some)
+    if not (callable(model) and isinstance(inputs, np.ndarray) and inputs.dtype.kind == "f"):
+        return False
+    try:
+        program = str(jax.make_jaxpr(model)(inputs[0]))
+        if not any(kink in program for kink in (" max ", " min ", " abs ", " select_n ")):
+            return False  # no kink, so no piecewise linear model; saves two compilations
+        curvature = in_blocks(eqx.Partial(_curvature, model), inputs)
+        if curvature.any():
+            return False
+        change = in_blocks(eqx.Partial(_change_with_curvature, constraint.residual, model), some)
+    except (TypeError, ValueError, AttributeError, IndexError, KeyError):
+        return False  # the model is used some other way than u(x)
+    return bool(np.abs(change).max() > 1e-3)
+
+
+def _curvature(model: PyTree, x: jax.Array) -> jax.Array:
+    direction = jnp.ones_like(x)
+    slope = lambda x: jax.jvp(model, (x,), (direction,))[1]  # noqa: E731
+    return jax.jvp(slope, (x,), (direction,))[1]
+
+
+def _change_with_curvature(residual: Callable, model: PyTree, x: PyTree) -> jax.Array:
+    curved = _Curved(model, model_inputs(x))
+    return jnp.ravel(residual(curved, x) - residual(model, x))
+
+
+def _gradients(residual: Callable, params: PyTree, static: PyTree, _: PyTree, x: PyTree) -> Any:
+    def entries(params: PyTree) -> jax.Array:
+        return jnp.ravel(residual(eqx.combine(params, static), x))
+
+    rows = jax.tree.leaves(jax.jacrev(entries)(params))
+    return sum(jnp.abs(leaf).reshape(leaf.shape[0], -1).sum(axis=1) for leaf in rows)
+
+
+def _directional(
+    residual: Callable, params: PyTree, static: PyTree, direction: PyTree, x: PyTree
+) -> jax.Array:
+    def entries(params: PyTree) -> jax.Array:
+        return jnp.ravel(residual(eqx.combine(params, static), x))
+
+    return jax.jvp(entries, (params,), (direction,))[1]
+
+
+def _random_like(params: PyTree, *, key: Key[jax.Array, ""]) -> PyTree:
+    leaves, structure = jax.tree.flatten(params)
+    keys = jax.random.split(key, len(leaves))
+    drawn = [
+        jax.random.normal(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)
+    ]
+    return jax.tree.unflatten(structure, drawn)
+
+
+def _refusal(r: Any) -> str:
+    allowed = "Return one array of real numbers, zero where the condition holds."
+    if r is None:
+        return f"None. Is the return statement missing? {allowed}"
+    if isinstance(r, (tuple, list, dict, str, bytes)):
+        return f"a {type(r).__name__}. {allowed} Join parts with jnp.concatenate or jnp.stack."
+    if not (hasattr(r, "dtype") and hasattr(r, "shape")) and not isinstance(r, (int, float)):
+        return f"a {type(r).__name__}. {allowed}"
+    dtype = jnp.result_type(r)
+    if jnp.issubdtype(dtype, jnp.complexfloating):
+        return "complex numbers. Stack real and imaginary part: jnp.stack([r.real, r.imag])."
+    if not jnp.issubdtype(dtype, jnp.floating):
+        return f"{dtype} numbers, whose gradient is zero. {allowed}"
+    if jnp.size(r) == 0:
+        return f"no entries: an array of shape {jnp.shape(r)}, whose mean is NaN. {allowed}"
+    return ""
+
+
+def _some_points(points: PyTree, index: np.ndarray) -> str:
+    first = index[:5]
+    parts = []
+    for i in first:
+        x = jax.tree.map(lambda leaf: np.asarray(leaf[i]).round(6).tolist(), points)  # noqa: B023
+        parts.append(f"point {i}: {x}")
+    return "; ".join(parts)
+
+
+def _describe(model: PyTree, x: PyTree) -> str:
+    sizes = {
+        name: getattr(model, name)
+        for name in ("in_size", "out_size", "in_features", "out_features")
+        if hasattr(model, name)
+    }
+    text = ", ".join(f"{name}={value}" for name, value in sizes.items())
+    return f"{type(model).__name__}({text})"
+
+
+def _user_frame(error: BaseException) -> traceback.FrameSummary | None:
+    frames = traceback.extract_tb(error.__traceback__)
+    inside = ("/jax/", "/jaxlib/", "/equinox/", "/jaxtyping/", "/numpy/", "/optax/", "/beartype/")
+    ours = __file__.rsplit("/", 1)[0] + "/_"
+    mine = [
+        frame
+        for frame in frames
+        if not frame.filename.startswith((ours, "<"))
+        and not any(f"site-packages{part}" in frame.filename for part in inside)
+        and "/contextlib.py" not in frame.filename
+    ]
+    return mine[-1] if mine else None
+
+
+def _where(error: BaseException) -> str:
+    frame = _user_frame(error)
+    return "" if frame is None else f" ({frame.filename}:{frame.lineno}: {frame.line})"
+
+
+def _raised_by_library(error: BaseException) -> bool:
+    """True if the exception comes from inside jax or equinox, not from the user's own raise."""
+    frames = traceback.extract_tb(error.__traceback__)
+    last = frames[-1].filename if frames else ""
+    return any(f"{package}/" in last for package in ("jax", "equinox", "jaxlib", "jaxtyping"))
+
+
+def _is_ours(error: BaseException) -> bool:
+    """True for an error with a sentence of ours, False for one that a residual raised itself."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return isinstance(error, ProblemError) or frames[-1].filename.startswith(
+        __file__.rsplit("/", 1)[0]
+    )

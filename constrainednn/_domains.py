@@ -1,0 +1,442 @@
+"""Domains: probability measures, each a map from the unit cube that preserves the measure.
+
+D domains and S samplers make D + S pieces of code: a domain says where a cube point goes, a
+sampler says which cube points there are. `Points` and `Data` are finite sets, not measures.
+"""
+
+import abc
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from constrainednn._validate import as_count, as_positive
+
+GaussRule = Literal["legendre", "hermite"]
+
+
+class AbstractDomain(eqx.Module):
+    """A probability measure given by a measure-preserving map from the unit cube.
+
+    A subclass of your own needs `unit_dim` and `place`; `constrainednn.testing.check_domain` says
+    whether it keeps the contract.
+    """
+
+    @property
+    @abc.abstractmethod
+    def unit_dim(self) -> int:
+        """Dimension of the unit cube that `place` maps from."""
+
+    @abc.abstractmethod
+    def place(self, z: Float[Array, " unit_dim"]) -> PyTree[Array]:
+        """Map one point `z` of the open unit cube to a point of the domain."""
+
+    @property
+    def gauss_rules(self) -> tuple[GaussRule | None, ...]:
+        """The Gauss rule that suits each cube coordinate, None where there is none."""
+        return (None,) * self.unit_dim
+
+    @property
+    def unbounded(self) -> bool:
+        """True if points run to infinity at the faces of the cube."""
+        return True
+
+    def map(self, fn: Callable[[Any], PyTree[Array]]) -> "Mapped":
+        """Push the measure forward through `fn`, which takes and returns one point."""
+        return Mapped(self, fn)
+
+    def __mul__(self, other: "AbstractDomain") -> "Product":
+        """Form the product measure; points are concatenated."""
+        return Product(self, other)
+
+
+class Interval(AbstractDomain):
+    """Points between `low` and `high`, uniform. Points are scalars of shape ()."""
+
+    low: float
+    high: float
+
+    def __init__(self, low: float, high: float):
+        self.low, self.high = float(low), float(high)
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+            raise ValueError(
+                f"Interval needs finite low < high, got low={low} and high={high}. "
+                "Swap them, or use Points for a single value."
+            )
+
+    @property
+    def unit_dim(self) -> int:
+        """One."""
+        return 1
+
+    @property
+    def gauss_rules(self) -> tuple[GaussRule | None, ...]:
+        """Gauss-Legendre."""
+        return ("legendre",)
+
+    @property
+    def unbounded(self) -> bool:
+        """False."""
+        return False
+
+    def place(self, z: Float[Array, "1"]) -> Float[Array, ""]:
+        """Scale `z` affinely."""
+        return self.low + (self.high - self.low) * z[0]
+
+
+class Box(AbstractDomain):
+    """Points of an axis-parallel box, uniform. Points have shape (d,)."""
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+    def __init__(self, low: Sequence[float], high: Sequence[float]):
+        self.low, self.high = _corners("Box", low, high)
+
+    @property
+    def unit_dim(self) -> int:
+        """The dimension of the box."""
+        return len(self.low)
+
+    @property
+    def gauss_rules(self) -> tuple[GaussRule | None, ...]:
+        """Gauss-Legendre in each coordinate."""
+        return ("legendre",) * self.unit_dim
+
+    @property
+    def unbounded(self) -> bool:
+        """False."""
+        return False
+
+    @property
+    def boundary(self) -> "BoxBoundary":
+        """The faces of this box with their uniform surface measure."""
+        return BoxBoundary(self.low, self.high)
+
+    def place(self, z: Float[Array, " d"]) -> Float[Array, " d"]:
+        """Scale `z` affinely."""
+        low, high = jnp.asarray(self.low, z.dtype), jnp.asarray(self.high, z.dtype)
+        return low + (high - low) * z
+
+
+class BoxBoundary(AbstractDomain):
+    """The faces of a box, uniform in surface area. Points have shape (d,).
+
+    In one dimension the two end points have probability one half each.
+    """
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+    def __init__(self, low: Sequence[float], high: Sequence[float]):
+        self.low, self.high = _corners("BoxBoundary", low, high)
+
+    @property
+    def unit_dim(self) -> int:
+        """The dimension of the box: one coordinate picks the face, the others the place on it."""
+        return len(self.low)
+
+    @property
+    def unbounded(self) -> bool:
+        """False."""
+        return False
+
+    def place(self, z: Float[Array, " d"]) -> Float[Array, " d"]:
+        """Pick a face with probability proportional to its area, then a point on it."""
+        low, high = np.asarray(self.low), np.asarray(self.high)
+        dim = len(low)
+        sides = high - low
+        areas = np.prod(sides) / sides
+        edges = np.cumsum(np.repeat(areas, 2) / (2 * areas.sum()))[:-1]
+        # Counting edges below z[0] stays inside 0 .. 2 dim - 1, where a search could step out.
+        face = jnp.sum(z[0] >= jnp.asarray(edges, z.dtype))
+        axis, upper = face // 2, face % 2
+        # The remaining cube coordinates fill the other axes in order.
+        index = jnp.arange(dim)
+        source = jnp.where(index < axis, index + 1, index)
+        inside = jnp.where(index == axis, upper.astype(z.dtype), z[jnp.clip(source, 0, dim - 1)])
+        return jnp.asarray(low, z.dtype) + jnp.asarray(sides, z.dtype) * inside
+
+
+class Normal(AbstractDomain):
+    """Independent standard normal coordinates, N(0, I). Points have shape (dim,)."""
+
+    dim: int
+
+    def __init__(self, dim: int):
+        self.dim = as_count(dim, "dim of Normal")
+
+    @property
+    def unit_dim(self) -> int:
+        """The dimension of the space."""
+        return self.dim
+
+    @property
+    def gauss_rules(self) -> tuple[GaussRule | None, ...]:
+        """Gauss-Hermite in each coordinate."""
+        return ("hermite",) * self.dim
+
+    def place(self, z: Float[Array, " dim"]) -> Float[Array, " dim"]:
+        """Apply the normal quantile function."""
+        return jax.scipy.special.ndtri(z)
+
+
+class Sphere(AbstractDomain):
+    """The surface of a ball around the origin, uniform in area. Points have shape (dim,).
+
+    `dim` is the dimension of the space: `Sphere(2)` is the unit circle. Two and three dimensions
+    use the angle and Archimedes' cylinder map, which keep a cube of dimension dim - 1; higher
+    ones normalise a normal vector.
+    """
+
+    dim: int
+    radius: float
+
+    def __init__(self, dim: int, radius: float = 1.0):
+        self.dim = as_count(dim, "dim of Sphere", least=2)
+        self.radius = as_positive(radius, "radius of Sphere")
+
+    @property
+    def unit_dim(self) -> int:
+        """dim - 1 up to three dimensions, else dim."""
+        return self.dim - 1 if self.dim <= 3 else self.dim
+
+    @property
+    def unbounded(self) -> bool:
+        """False up to three dimensions; above, the faces of the cube have no image."""
+        return self.dim > 3
+
+    def place(self, z: Float[Array, " unit_dim"]) -> Float[Array, " dim"]:
+        """Map a cube point to the sphere."""
+        if self.dim > 3:
+            normal = jax.scipy.special.ndtri(z)
+            return self.radius * normal / jnp.linalg.norm(normal)
+        angle = 2 * jnp.pi * z[0]
+        circle = jnp.stack([jnp.cos(angle), jnp.sin(angle)])
+        if self.dim == 2:
+            return self.radius * circle
+        height = 2 * z[1] - 1
+        # 1 - height^2 as a product keeps its digits at the poles.
+        waist = 2 * jnp.sqrt(z[1] * (1 - z[1]))
+        return self.radius * jnp.concatenate([waist * circle, height[None]])
+
+
+class Ball(AbstractDomain):
+    """A ball around the origin with its inside, uniform in volume. Points have shape (dim,)."""
+
+    dim: int
+    radius: float
+
+    def __init__(self, dim: int, radius: float = 1.0):
+        self.dim = as_count(dim, "dim of Ball", least=2)
+        self.radius = as_positive(radius, "radius of Ball")
+
+    @property
+    def unit_dim(self) -> int:
+        """One for the radius and those of the sphere."""
+        return 1 + Sphere(self.dim).unit_dim
+
+    @property
+    def unbounded(self) -> bool:
+        """As for the sphere."""
+        return Sphere(self.dim).unbounded
+
+    def place(self, z: Float[Array, " unit_dim"]) -> Float[Array, " dim"]:
+        """Map a cube point to the ball: radius by its quantile, direction on the sphere."""
+        return self.radius * z[0] ** (1 / self.dim) * Sphere(self.dim).place(z[1:])
+
+
+class Product(AbstractDomain):
+    """Independent factors side by side: points are concatenated to shape (d1 + d2 + ...,).
+
+    Also written `Interval(0, 1) * Normal(2)`. Scalar points count as one coordinate.
+    """
+
+    factors: tuple[AbstractDomain, ...]
+
+    def __init__(self, *factors: AbstractDomain):
+        flat: list[AbstractDomain] = []
+        for factor in factors:
+            if not isinstance(factor, AbstractDomain):
+                raise TypeError(
+                    f"Product takes domains, got {factor!r}. "
+                    "Finite sets (Points, Data) are no measures and cannot be a factor."
+                )
+            point = _placed(factor)
+            if not (hasattr(point, "ndim") and point.ndim <= 1):
+                raise TypeError(
+                    f"Product concatenates points of shape () or (d,), but {factor!r} has "
+                    f"{jax.tree.map(lambda leaf: leaf.shape, point)}."
+                )
+            flat.extend(factor.factors if isinstance(factor, Product) else [factor])
+        if not flat:
+            raise ValueError("Product needs at least one factor, got none.")
+        self.factors = tuple(flat)
+
+    @property
+    def unit_dim(self) -> int:
+        """The sum over the factors."""
+        return sum(factor.unit_dim for factor in self.factors)
+
+    @property
+    def gauss_rules(self) -> tuple[GaussRule | None, ...]:
+        """Those of the factors."""
+        return tuple(rule for factor in self.factors for rule in factor.gauss_rules)
+
+    @property
+    def unbounded(self) -> bool:
+        """True if a factor is."""
+        return any(factor.unbounded for factor in self.factors)
+
+    def place(self, z: Float[Array, " unit_dim"]) -> Float[Array, " dim"]:
+        """Place each factor on its own cube coordinates."""
+        parts, start = [], 0
+        for factor in self.factors:
+            stop = start + factor.unit_dim
+            parts.append(jnp.atleast_1d(factor.place(z[start:stop])))
+            start = stop
+        return jnp.concatenate(parts)
+
+
+class Mapped(AbstractDomain):
+    """The measure of `base` pushed forward through `fn`; made by `domain.map(fn)`.
+
+    `Normal(2).map(lambda z: (z[0], 10 * z[0] + 4 + z[1]))` is noisy regression with fresh draws:
+    a point is then the pair (x, y).
+    """
+
+    base: AbstractDomain
+    fn: Callable[[Any], PyTree[Array]]
+
+    @property
+    def unit_dim(self) -> int:
+        """That of the base."""
+        return self.base.unit_dim
+
+    @property
+    def gauss_rules(self) -> tuple[GaussRule | None, ...]:
+        """Those of the base: a rule for the base integrates functions of mapped points too."""
+        return self.base.gauss_rules
+
+    @property
+    def unbounded(self) -> bool:
+        """That of the base."""
+        return self.base.unbounded
+
+    def place(self, z: Float[Array, " unit_dim"]) -> PyTree[Array]:
+        """Place in the base, then map."""
+        return self.fn(self.base.place(z))
+
+    def __repr__(self) -> str:
+        return f"{self.base!r}.map({getattr(self.fn, '__name__', type(self.fn).__name__)})"
+
+
+class Points(eqx.Module):
+    """A finite set of points used whole, such as the place of an initial value.
+
+    It contributes to the loss, has no population behind it and therefore no gap.
+
+    Args:
+        points: An array, or a pytree of arrays, with the points along the first axis.
+    """
+
+    points: PyTree[np.ndarray]
+
+    def __init__(self, points: PyTree):
+        self.points = _rows("Points", points)
+
+    def __len__(self) -> int:
+        return len(jax.tree.leaves(self.points)[0])
+
+    def __repr__(self) -> str:
+        return f"Points({len(self)} given)"
+
+
+class Data(eqx.Module):
+    """Observed rows, split at random into training and held-out rows.
+
+    Args:
+        rows: A pytree of arrays with the rows along the first axis, usually `(x, y)`; a point is
+            then the pair `(x_i, y_i)`.
+        holdout: Share of the rows that is kept from training, in (0, 1).
+    """
+
+    rows: PyTree[np.ndarray]
+    holdout: float
+
+    def __init__(self, rows: PyTree, *, holdout: float = 0.2):
+        self.rows = _rows("Data", rows)
+        self.holdout = as_positive(holdout, "holdout of Data")
+        n = len(self)
+        if self.holdout >= 1:
+            raise ValueError(f"holdout of Data must be below 1, got {holdout}. Write e.g. 0.2.")
+        if not 1 <= self.heldout_rows < n:
+            raise ValueError(
+                f"Data with {n} rows and holdout={holdout} leaves {n - self.heldout_rows} rows for "
+                f"training and {self.heldout_rows} held out. Both need at least one: give more "
+                "rows, change holdout, or use Points to train on all without a gap."
+            )
+
+    def __len__(self) -> int:
+        return len(jax.tree.leaves(self.rows)[0])
+
+    @property
+    def heldout_rows(self) -> int:
+        """Number of rows kept from training."""
+        return round(len(self) * self.holdout)
+
+    def __repr__(self) -> str:
+        return f"Data({len(self)} rows, holdout={self.holdout:g})"
+
+
+def _placed(domain: AbstractDomain) -> PyTree[jax.ShapeDtypeStruct]:
+    """Shapes of one point, found without computing it."""
+    dtype = jnp.result_type(float)
+    return jax.eval_shape(domain.place, jax.ShapeDtypeStruct((domain.unit_dim,), dtype))
+
+
+def _corners(
+    name: str, low: Sequence[float], high: Sequence[float]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    lows, highs = np.asarray(low, float), np.asarray(high, float)
+    if lows.ndim != 1 or lows.shape != highs.shape or lows.size == 0:
+        raise ValueError(
+            f"{name} needs two corners of equal length, got shapes {lows.shape} and {highs.shape}. "
+            f"Write {name}([0, 0], [1, 2]); use Interval for scalar points."
+        )
+    if not (np.isfinite(lows).all() and np.isfinite(highs).all() and (lows < highs).all()):
+        raise ValueError(
+            f"{name} needs finite low < high in every coordinate, "
+            f"got low={lows.tolist()} and high={highs.tolist()}."
+        )
+    return tuple(lows.tolist()), tuple(highs.tolist())
+
+
+def _rows(name: str, tree: PyTree) -> PyTree[np.ndarray]:
+    arrays = jax.tree.map(np.asarray, tree, is_leaf=lambda node: isinstance(node, list))
+    leaves = jax.tree.leaves(arrays)
+    shapes = [leaf.shape for leaf in leaves]
+    if not leaves or any(leaf.ndim == 0 for leaf in leaves):
+        raise ValueError(
+            f"{name} needs arrays with one row a point, got shapes {shapes}. "
+            "A single point x is written x[None]."
+        )
+    if len({shape[0] for shape in shapes}) > 1:
+        raise ValueError(f"{name} needs arrays of equal length, got shapes {shapes}.")
+    if shapes[0][0] == 0:
+        raise ValueError(f"{name} is empty: shapes {shapes}. Give at least one point.")
+    for leaf in leaves:
+        if leaf.dtype == object or leaf.dtype.kind not in "fiub":
+            raise TypeError(f"{name} holds {leaf.dtype} values; it takes real numbers.")
+        bad = np.flatnonzero(~np.isfinite(leaf.reshape(len(leaf), -1)).all(axis=1))
+        if bad.size:
+            raise ValueError(
+                f"{name} has {bad.size} rows with NaN or infinity, first at index "
+                f"{bad[:5].tolist()}. Drop or repair them."
+            )
+    return arrays

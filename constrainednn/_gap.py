@@ -1,0 +1,473 @@
+"""The gap report: how much worse a constraint holds away from its training points.
+
+Every number comes from `residuals_at`, after training, at the same parameters.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key, PyTree
+
+from constrainednn._blocks import in_blocks
+from constrainednn._domains import AbstractDomain, Data, Points
+from constrainednn._image import Image, image_of, model_inputs
+from constrainednn._keys import stream
+from constrainednn._problem import Constraint, Problem
+from constrainednn._samplers import Draw, Independent, draw, finite_points, split
+from constrainednn._statistics import Estimate, estimate_mean, quantiles, total
+from constrainednn._validate import as_count
+
+
+@dataclasses.dataclass(frozen=True)
+class Worst:
+    """The largest residual found: |r| and the point where it occurs."""
+
+    residual: float
+    point: PyTree[np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Distance:
+    """Held-out residual against the distance to the nearest training point.
+
+    Attributes:
+        edges: Ends of the five classes of distance, equally many held-out points in each.
+        rms: Root mean square residual in each class.
+    """
+
+    edges: tuple[float, ...]
+    rms: tuple[float, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class ConstraintGap:
+    """The gap of one constraint.
+
+    Losses are weight * mean |r|^2; the RMS values are sqrt(loss / (weight * entries)), in the
+    residual's own units.
+
+    Attributes:
+        name: Name of the constraint.
+        measure: The measure that held-out points are drawn from.
+        sampler: How the training points were drawn.
+        points: Number of training points.
+        entries: Entries of the residual at a point.
+        weight: Factor in the total loss.
+        train: Loss on the training points of the last completed step.
+        heldout: Loss on independent points of the measure, with its interval.
+        difference: The gap, heldout - train, with its interval.
+        train_rms: Root mean square residual on the training points.
+        heldout_rms: The same on held-out points, with its interval.
+        ratio: heldout_rms / train_rms; NaN where both are at rounding.
+        floor: RMS change of the residual when the parameters change in their last digits.
+        worst: Largest residual, searched from the worst held-out points.
+        train_quantiles: Quantiles of |r| on training points.
+        heldout_quantiles: Quantiles of |r| on held-out points.
+        distance: Residual against distance to the nearest training point.
+        image: Rank and spread of the model's values, where it can be called on a point.
+        error: Relative L2 error against the reference on held-out points, None without one.
+        note: What to know when reading the numbers.
+    """
+
+    name: str
+    measure: str
+    sampler: str
+    points: int
+    entries: int
+    weight: float
+    train: float
+    heldout: Estimate
+    difference: Estimate
+    train_rms: float
+    heldout_rms: Estimate
+    ratio: float
+    floor: float
+    worst: Worst
+    train_quantiles: dict[str, float]
+    heldout_quantiles: dict[str, float]
+    distance: Distance | None
+    image: Image | None
+    error: float | None
+    note: str
+
+    @property
+    def at_rounding(self) -> bool:
+        """True if train and held-out residual are no larger than their rounding error."""
+        return self.train_rms <= 4 * self.floor and self.heldout_rms.value <= 4 * self.floor
+
+
+@dataclasses.dataclass(frozen=True)
+class FiniteLoss:
+    """A constraint on a finite set used whole: a loss, no population, no gap."""
+
+    name: str
+    points: int
+    entries: int
+    weight: float
+    loss: float
+    rms: float
+
+
+@dataclasses.dataclass(frozen=True)
+class GapReport:
+    """Train, held-out and their difference, in total and for each constraint.
+
+    Attributes:
+        constraints: One entry for each constraint with a population behind it.
+        finite: Constraints on finite sets, which count in the loss and have no gap.
+        train: Total loss on training points, constraints with a population only.
+        heldout: Total loss on held-out points, with its interval.
+        difference: The gap in total, heldout - train.
+        loss: All of the training loss, finite sets included: the number that was minimised.
+    """
+
+    constraints: tuple[ConstraintGap, ...]
+    finite: tuple[FiniteLoss, ...]
+    train: float
+    heldout: Estimate | None
+    difference: Estimate | None
+    loss: float
+
+    @property
+    def worst(self) -> dict[str, Worst]:
+        """Largest residual of each constraint and where it occurs."""
+        return {item.name: item.worst for item in self.constraints}
+
+    def __getitem__(self, name: str) -> ConstraintGap:
+        for item in self.constraints:
+            if item.name == name:
+                return item
+        known = ", ".join(item.name for item in self.constraints)
+        raise KeyError(f"no gap for a constraint named {name!r}; there is: {known}")
+
+    def _repr_html_(self) -> str:
+        from constrainednn._report import gap_html
+
+        return gap_html(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class Streams:
+    """The points of one constraint: `train` fits, `monitor` may steer, `heldout` judges."""
+
+    train: Draw
+    monitor: Draw | None
+    heldout: Draw | None
+
+
+def draw_streams(
+    constraint: Constraint, *, key: Key[Array, ""], monitor: int, heldout: int, redraw: int = 0
+) -> Streams:
+    """Draw the three streams of a constraint from keys named after it.
+
+    Args:
+        constraint: The constraint.
+        key: Key of the run.
+        monitor: Number of monitor points for a domain.
+        heldout: Number of held-out points for a domain.
+        redraw: Which training draw, 0 for the first; the others do not depend on it.
+    """
+    over, name = constraint.over, constraint.name
+    if isinstance(over, AbstractDomain):
+        assert constraint.points is not None
+        train_key = jax.random.fold_in(stream(key, f"train/{name}"), redraw)
+        independent = Independent()
+        return Streams(
+            draw(over, constraint.points, constraint.sampler, key=train_key),
+            draw(over, monitor, independent, key=stream(key, f"monitor/{name}")),
+            draw(over, heldout, independent, key=stream(key, f"heldout/{name}")),
+        )
+    if isinstance(over, Data):
+        train, held = split(over, key=stream(key, f"split/{name}"))
+        return Streams(train, None, held)
+    return Streams(finite_points(over), None, None)
+
+
+def residuals_at(
+    residual: Callable[[Any, Any], Any], model: PyTree, points: PyTree
+) -> Float[np.ndarray, "n entries"]:
+    """Evaluate a residual at many points: the one place that reported numbers come from."""
+    return in_blocks(eqx.Partial(_raveled, residual, model), points)
+
+
+def _raveled(residual: Callable, model: PyTree, x: PyTree) -> Float[Array, " entries"]:
+    return jnp.ravel(residual(model, x))
+
+
+def loss_at(constraint: Constraint, model: PyTree, points: Draw) -> float:
+    """Loss of one constraint on weighted points: weight * sum_i share_i |r_i|^2."""
+    r = residuals_at(constraint.residual, model, points.points)
+    return float(constraint.weight * (points.share * (r**2).sum(axis=1)).sum())
+
+
+def gap_report(problem: Problem, model: PyTree, streams: Sequence[Streams]) -> GapReport:
+    """Measure the gap of a model on given streams.
+
+    Raises:
+        ValueError: If training and held-out points overlap, as with a sampler that ignores its key.
+    """
+    gaps: list[ConstraintGap] = []
+    finite: list[FiniteLoss] = []
+    for constraint, points in zip(problem.constraints, streams, strict=True):
+        if points.heldout is not None:
+            gaps.append(_constraint_gap(problem, constraint, model, points))
+        else:
+            r = residuals_at(constraint.residual, model, points.train.points)
+            loss = float(constraint.weight * (points.train.share * (r**2).sum(axis=1)).sum())
+            entries = r.shape[1]
+            rms = math.sqrt(loss / (constraint.weight * entries))
+            count = len(points.train)
+            finite.append(
+                FiniteLoss(constraint.name, count, entries, constraint.weight, loss, rms)
+            )
+    train = sum(item.train for item in gaps)
+    heldout = total([item.heldout for item in gaps]) if gaps else None
+    return GapReport(
+        tuple(gaps),
+        tuple(finite),
+        train,
+        heldout,
+        heldout.shifted(-train) if heldout else None,
+        train + sum(item.loss for item in finite),
+    )
+
+
+def _constraint_gap(
+    problem: Problem,
+    constraint: Constraint,
+    model: PyTree,
+    points: Streams,
+    over: AbstractDomain | Data | Points | None = None,
+) -> ConstraintGap:
+    over = constraint.over if over is None else over
+    train, held = points.train, points.heldout
+    assert held is not None
+    refuse_overlap(constraint, train, held)
+    weight = constraint.weight
+    r_train = residuals_at(constraint.residual, model, train.points)
+    r_held = residuals_at(constraint.residual, model, held.points)
+    entries = r_train.shape[1]
+    squares_train, squares_held = (r_train**2).sum(axis=1), (r_held**2).sum(axis=1)
+    train_loss = float(weight * (train.share * squares_train).sum())
+    heldout = estimate_mean(weight * squares_held)
+    train_rms = math.sqrt(train_loss / (weight * entries))
+    heldout_rms = heldout.root(weight * entries)
+    floor = _rounding_floor(constraint, model, held, r_held)
+    rounding = max(train_rms, heldout_rms.value) <= 4 * floor
+    length_train, length_held = np.sqrt(squares_train), np.sqrt(squares_held)
+    return ConstraintGap(
+        name=constraint.name,
+        measure=repr(over),
+        sampler=f"{constraint.sampler!r}" if train.cube is not None else "rows",
+        points=len(train),
+        entries=entries,
+        weight=weight,
+        train=train_loss,
+        heldout=heldout,
+        difference=heldout.shifted(-train_loss),
+        train_rms=train_rms,
+        heldout_rms=heldout_rms,
+        ratio=math.nan if rounding or train_rms == 0 else heldout_rms.value / train_rms,
+        floor=floor,
+        worst=_worst(constraint, over, model, held, length_held),
+        train_quantiles=quantiles(length_train),
+        heldout_quantiles=quantiles(length_held),
+        distance=_by_distance(train, held, squares_held / entries),
+        image=image_of(model, constraint.target, held.points),
+        error=_reference_error(problem, model, held.points),
+        note=_note(constraint),
+    )
+
+
+def evaluate_over(
+    problem: Problem,
+    model: PyTree,
+    streams: Sequence[Streams],
+    *,
+    over: AbstractDomain,
+    name: str | None,
+    heldout: int,
+    key: Key[Array, ""],
+) -> ConstraintGap:
+    """Measure one constraint on held-out points of another measure.
+
+    Raises:
+        ValueError: If the constraint is not named and there are several, or has no such name.
+    """
+    names = [item.name for item in problem.constraints]
+    if name is None and len(names) > 1:
+        raise ValueError(f"Say which constraint: constraint= one of {', '.join(names)}.")
+    if name is not None and name not in names:
+        raise ValueError(f"No constraint is named {name!r}; there is: {', '.join(names)}.")
+    index = 0 if name is None else names.index(name)
+    constraint = problem.constraints[index]
+    count = as_count(heldout, "heldout")
+    held = draw(over, count, Independent(), key=stream(key, f"extrapolation/{constraint.name}"))
+    other = Streams(streams[index].train, None, held)
+    gap = _constraint_gap(problem, constraint, model, other, over=over)
+    return dataclasses.replace(gap, note=f"extrapolation: trained over {constraint.over!r}")
+
+
+def _note(constraint: Constraint) -> str:
+    if isinstance(constraint.over, Data):
+        return "train and held-out are rows of one data set"
+    if not constraint.sampler.random:
+        return (
+            f"train is {constraint.sampler!r}, a rule for the same integral as held-out: "
+            "the gap is what the rule cannot see between its nodes"
+        )
+    return ""
+
+
+def refuse_overlap(constraint: Constraint, train: Draw, heldout: Draw) -> None:
+    """Refuse a gap between point sets that share points.
+
+    Cube coordinates are compared, not points: a map may send many of them to one point. A few
+    coincidences are possible in float32; a repeated stream shares nearly all.
+    """
+    if train.cube is None or heldout.cube is None:
+        return
+    seen = {row.tobytes() for row in np.ascontiguousarray(train.cube)}
+    shared = sum(row.tobytes() in seen for row in np.ascontiguousarray(heldout.cube))
+    if shared > 1 + 0.01 * min(len(train), len(heldout)):
+        raise ValueError(
+            f"constraint {constraint.name!r}: {shared} held-out points are training points too, so "
+            f"there is no honest gap. Does {constraint.sampler!r} ignore its key?"
+        )
+
+
+def _rounding_floor(
+    constraint: Constraint, model: PyTree, held: Draw, r: Float[np.ndarray, "n entries"]
+) -> float:
+    """RMS change of the residual when every parameter changes in its last digits.
+
+    A residual of this size is rounding, whatever its units: an absolute threshold would call a
+    quantity in joules converged because it is small.
+    """
+    count = min(len(held), 1024)
+    some = jax.tree.map(lambda leaf: leaf[:count], held.points)
+    moved = residuals_at(constraint.residual, _nudged(model), some)
+    return float(np.sqrt(np.mean((moved - r[:count]) ** 2)))
+
+
+def _nudged(model: PyTree) -> PyTree:
+    def nudge(leaf):
+        if not eqx.is_inexact_array(leaf):
+            return leaf
+        step = 4 * jnp.finfo(leaf.dtype).eps
+        signs = jnp.where(jnp.arange(leaf.size).reshape(leaf.shape) % 2 == 0, step, -step)
+        return leaf * (1 + signs.astype(leaf.dtype))
+
+    return jax.tree.map(nudge, model)
+
+
+def holds_already(problem: Problem, model: PyTree, streams: Sequence[Streams]) -> bool:
+    """True if every residual is at rounding on train and monitor points, before any training."""
+    for constraint, points in zip(problem.constraints, streams, strict=True):
+        for some in (points.train, points.monitor):
+            if some is None:
+                continue
+            r = residuals_at(constraint.residual, model, some.points)
+            size = float(np.sqrt(np.mean(r**2)))
+            if not size <= 4 * _rounding_floor(constraint, model, some, r):
+                return False
+    return True
+
+
+def _worst(
+    constraint: Constraint,
+    over: AbstractDomain | Data | Points,
+    model: PyTree,
+    held: Draw,
+    length: Float[np.ndarray, " n"],
+) -> Worst:
+    """Climb from the worst held-out points; the result is at least the sampled maximum."""
+    finite = np.where(np.isfinite(length), length, np.inf)
+    order = np.argsort(finite)[::-1]
+    sampled = Worst(
+        float(length[order[0]]), jax.tree.map(lambda leaf: np.asarray(leaf[order[0]]), held.points)
+    )
+    if held.cube is None or not isinstance(over, AbstractDomain) or not np.isfinite(length).all():
+        return sampled
+    from scipy.optimize import Bounds, minimize
+
+    eps = float(np.finfo(held.cube.dtype).eps)
+    if over.unbounded:
+        # The hull of the draw: an unbounded domain has no worst point.
+        bounds = Bounds(held.cube.min(axis=0), held.cube.max(axis=0))
+    else:
+        width = held.cube.shape[1]
+        bounds = Bounds(np.full(width, eps), np.full(width, 1 - eps))
+    climb = eqx.Partial(_climb, constraint.residual, over, model)
+    scale = max(float(length[order[0]]) ** 2, np.finfo(float).tiny)
+
+    def descent(z: np.ndarray) -> tuple[float, np.ndarray]:
+        value, slope = _value_and_slope(climb, jnp.asarray(z, held.cube.dtype))
+        if not (np.isfinite(value) and np.isfinite(slope).all()):
+            return np.inf, np.zeros_like(z)
+        return -float(value) / scale, -np.asarray(slope, float) / scale
+
+    # Starts far apart in rank: the worst few points usually share one hill.
+    starts = order[np.unique(np.geomspace(1, max(len(order) // 20, 1), 6).astype(int) - 1)]
+    ends = [
+        minimize(descent, held.cube[i].astype(float), jac=True, bounds=bounds, method="L-BFGS-B").x
+        for i in starts
+    ]
+    cube = np.clip(np.stack(ends), bounds.lb, bounds.ub).astype(held.cube.dtype)
+    points = in_blocks(over.place, cube)
+    r = residuals_at(constraint.residual, model, points)
+    found = np.sqrt((r**2).sum(axis=1))
+    best = int(np.argmax(np.where(np.isfinite(found), found, -np.inf)))
+    if not found[best] > sampled.residual:
+        return sampled
+    return Worst(float(found[best]), jax.tree.map(lambda leaf: np.asarray(leaf[best]), points))
+
+
+def _climb(residual: Callable, over: AbstractDomain, model: PyTree, z: Array) -> Array:
+    return jnp.sum(residual(model, over.place(z)) ** 2)
+
+
+@eqx.filter_jit
+def _value_and_slope(fn: Callable, z: Array) -> tuple[Array, Array]:
+    return jax.value_and_grad(fn)(z)
+
+
+def _by_distance(
+    train: Draw, held: Draw, mean_square: Float[np.ndarray, " n"]
+) -> Distance | None:
+    from scipy.spatial import cKDTree
+
+    def flat(points: PyTree) -> np.ndarray:
+        # For a pair (x, y) the distance is between inputs: y is what the model should give.
+        x = model_inputs(points)
+        return np.concatenate(
+            [np.asarray(leaf, float).reshape(len(leaf), -1) for leaf in jax.tree.leaves(x)], axis=1
+        )
+
+    if len(held) < 25:
+        return None
+    distances, _ = cKDTree(flat(train.points)).query(flat(held.points))
+    order = np.argsort(distances)
+    classes = np.array_split(order, 5)
+    edges = [distances[order[0]], *(distances[part[-1]] for part in classes)]
+    rms = [math.sqrt(mean_square[part].mean()) for part in classes]
+    return Distance(tuple(map(float, edges)), tuple(rms))
+
+
+def _reference_error(problem: Problem, model: PyTree, points: PyTree) -> float | None:
+    if problem.reference is None:
+        return None
+    x = model_inputs(points)
+    found = in_blocks(eqx.Partial(_call, model), x)
+    known = in_blocks(eqx.Partial(_call, problem.reference), x)
+    return float(np.linalg.norm(found - known) / np.linalg.norm(known))
+
+
+def _call(fn: Callable, x: PyTree) -> PyTree:
+    return fn(x)

@@ -1,0 +1,1 @@
+"""Methods: how parameters move. They see residuals, never problems."""

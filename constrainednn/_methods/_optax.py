@@ -1,0 +1,120 @@
+"""First-order methods: any optax transformation on the squared norm of the residual."""
+
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import PyTree
+
+from constrainednn._methods._abstract import (
+    NONFINITE,
+    RUNNING,
+    AbstractMethod,
+    AbstractResidual,
+    StepInfo,
+    loss_of,
+)
+
+
+class Optax(AbstractMethod[PyTree]):
+    """Any optax transformation: `Optax(optax.adam(1e-3))`, `Optax(optax.lbfgs())`.
+
+    Full-batch on the training points. Line searches get the loss function they ask for.
+
+    Args:
+        tx: An `optax.GradientTransformation`.
+
+    Raises:
+        TypeError, ValueError: If `tx` is no transformation, or its first updates of a trial
+            quadratic are NaN, zero or uphill, as a learning rate that is no positive number makes
+            them.
+    """
+
+    tx: optax.GradientTransformation
+
+    def __init__(self, tx: optax.GradientTransformation):
+        # Transformations are named tuples: test for the two methods, not for a sequence.
+        if not (hasattr(tx, "init") and hasattr(tx, "update")):
+            raise TypeError(
+                f"Optax takes an optax transformation such as optax.adam(1e-3), got {tx!r}."
+            )
+        self.tx = tx
+        _check_descends(tx)
+
+    def init(self, residual: AbstractResidual, params: PyTree) -> PyTree:
+        """The transformation's own state."""
+        del residual
+        return self.tx.init(params)
+
+    def step(
+        self, residual: AbstractResidual, params: PyTree, state: PyTree
+    ) -> tuple[PyTree, PyTree, StepInfo]:
+        """Differentiate the loss once and apply the update."""
+        fn = lambda params: loss_of(residual, params)  # noqa: E731
+        # A line search could hand its last value and gradient on, but they are stale after a
+        # redraw of the points; one evaluation more is the price of not having to know.
+        loss, grads = jax.value_and_grad(fn)(params)
+        tx = optax.with_extra_args_support(self.tx)
+        updates, new_state = tx.update(
+            grads, state, params, value=loss, grad=grads, value_fn=fn
+        )
+        new_params = optax.apply_updates(params, updates)
+        finite = jnp.isfinite(loss)
+        for leaf in jax.tree.leaves((grads, new_params)):
+            finite &= jnp.all(jnp.isfinite(leaf))
+        keep = lambda new, old: jnp.where(finite, new, old)  # noqa: E731
+        return (
+            jax.tree.map(keep, new_params, params),
+            jax.tree.map(keep, new_state, state),
+            StepInfo(loss, jnp.where(finite, RUNNING, NONFINITE)),
+        )
+
+
+def _check_descends(tx: optax.GradientTransformation) -> None:
+    """Refuse a transformation whose learning rate cannot be right.
+
+    optax hides the rate in a closure and accepts NaN, negative and zero. Three updates of a
+    constant gradient show it: three, because a warm-up may start at zero.
+    """
+    if _needs_line_search(tx):
+        return  # its step length is its own affair
+    params = {"trial": jnp.ones(2)}
+    grads = {"trial": jnp.full(2, 0.5)}
+    total = np.zeros(2)
+    try:
+        state = tx.init(params)
+        update = jax.jit(tx.update)
+        for _ in range(3):
+            updates, state = update(grads, state, params)
+            total += np.asarray(updates["trial"])
+    except TypeError as error:
+        if "str" in str(error):
+            raise TypeError(
+                "Optax: the learning rate is text. Write the number without quotes, "
+                "e.g. optax.adam(1e-3)."
+            ) from None
+        return
+    except (ValueError, KeyError, AttributeError):
+        return  # it needs the structure of the real parameters
+    if not np.isfinite(total).all():
+        raise ValueError(
+            "Optax: the update of a trial step is not finite. "
+            "The learning rate must be finite, e.g. optax.adam(1e-3)."
+        )
+    if not total.any():
+        raise ValueError(
+            "Optax: three trial steps did not move the parameters. "
+            "The learning rate must be above zero, e.g. optax.adam(1e-3)."
+        )
+    if total.sum() > 0:
+        raise ValueError(
+            "Optax: trial steps climb instead of descending. "
+            "The learning rate must be above zero, e.g. optax.adam(1e-3)."
+        )
+
+
+def _needs_line_search(tx: optax.GradientTransformation) -> bool:
+    parameters = inspect.signature(tx.update).parameters
+    return "value_fn" in parameters or isinstance(tx, optax.GradientTransformationExtraArgs)

@@ -1,0 +1,196 @@
+"""Constraints and problems: what the user states."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+from jaxtyping import Array, Key, PyTree
+
+from constrainednn._domains import AbstractDomain, Data, Points
+from constrainednn._keys import stream
+from constrainednn._models import AbstractRecipe, is_recipe
+from constrainednn._samplers import AbstractSampler, Independent
+from constrainednn._targets import AbstractTarget
+from constrainednn._validate import as_count, as_positive
+
+
+class Constraint(eqx.Module):
+    """A condition that the model should satisfy at every point of a domain.
+
+    Args:
+        residual: A plain function `residual(u, x)` of the model and one point, zero where the
+            condition holds; returns an array of any shape. Its mean square is the loss.
+        over: Where the condition should hold: a domain (a probability measure), `Points` (used
+            whole, no gap) or `Data` (split by rows).
+        points: Number of training points drawn from a domain. `Points` and `Data` bring their own.
+        sampler: How the training points are drawn. Held-out points are always independent.
+        weight: Factor of this constraint in the total loss.
+        name: Default: the function's name. Must be unique in a problem, since the random streams
+            are named by it.
+        target: Set that the model's values should fill, if there is one: it allows the verdict
+            "collapsed" in the gap report.
+
+    Raises:
+        TypeError, ValueError: If a setting cannot be right, naming it.
+    """
+
+    residual: Callable[[Any, Any], Any]
+    over: AbstractDomain | Points | Data
+    points: int | None
+    sampler: AbstractSampler
+    weight: float
+    name: str
+    target: AbstractTarget | None
+
+    def __init__(
+        self,
+        residual: Callable[[Any, Any], Any],
+        *,
+        over: AbstractDomain | Points | Data,
+        points: int | None = None,
+        sampler: AbstractSampler | None = None,
+        weight: float = 1.0,
+        name: str | None = None,
+        target: AbstractTarget | None = None,
+    ):
+        self.residual = residual
+        self.name = _constraint_name(residual, name)
+        label = f"constraint {self.name!r}"
+        _check_signature(residual, label)
+        if not isinstance(over, (AbstractDomain, Points, Data)):
+            raise TypeError(
+                f"{label}: over must be a domain, Points or Data, got {over!r}. "
+                "Write e.g. over=cx.Interval(0, 1), or over=cx.Points(array) for given points."
+            )
+        self.over = over
+        if isinstance(over, AbstractDomain):
+            self.points = as_count(100 if points is None else points, f"{label}: points")
+        elif points is not None or sampler is not None:
+            raise ValueError(
+                f"{label}: {over!r} brings its own points. Leave out points= and sampler=."
+            )
+        else:
+            self.points = None
+        self.sampler = Independent() if sampler is None else sampler
+        if not isinstance(self.sampler, AbstractSampler):
+            raise TypeError(
+                f"{label}: sampler must be a sampler such as cx.Sobol(), got {sampler!r}. "
+                "Did you forget the brackets?"
+            )
+        self.weight = as_positive(weight, f"{label}: weight")
+        if target is not None and not isinstance(target, AbstractTarget):
+            raise TypeError(f"{label}: target must be e.g. cx.Circle(), got {target!r}.")
+        self.target = target
+
+    @property
+    def has_population(self) -> bool:
+        """False for a finite set used whole, which has no gap."""
+        return not isinstance(self.over, Points)
+
+
+class Problem(eqx.Module):
+    """Constraints, the model that should satisfy them, and what of it is trained.
+
+    Args:
+        constraints: One constraint or a sequence of them.
+        model: A recipe (called with `key=`; holds no inexact array), or a ready model: any pytree.
+        trainable: As `where` in `equinox.tree_at`: from the model to the part that is trained.
+            Default: every inexact array outside `Frozen`.
+        reference: A known solution, called like the model; the report then shows the error.
+
+    Raises:
+        TypeError, ValueError: If a part cannot be right, naming it.
+    """
+
+    constraints: tuple[Constraint, ...]
+    model: PyTree
+    trainable: Callable[[Any], Any] | None
+    reference: Callable[[Any], Any] | None
+
+    def __init__(
+        self,
+        constraints: Constraint | Sequence[Constraint],
+        model: PyTree,
+        *,
+        trainable: Callable[[Any], Any] | None = None,
+        reference: Callable[[Any], Any] | None = None,
+    ):
+        given = [constraints] if isinstance(constraints, Constraint) else list(constraints)
+        for item in given:
+            if not isinstance(item, Constraint):
+                raise TypeError(
+                    f"constraints must be cx.Constraint objects, got {item!r}. "
+                    "Write cx.Constraint(residual, over=domain)."
+                )
+        if not given:
+            raise ValueError("A problem needs at least one constraint, got none.")
+        names = [item.name for item in given]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(
+                    f"Two constraints are named {name!r}. Names keep their random streams apart: "
+                    f"give one of them another with name={name + '_2'!r}."
+                )
+        if is_recipe(model) and not callable(model):
+            raise TypeError(
+                f"model {model!r} holds no floating-point array and cannot be called with key=. "
+                "Give a model with parameters, or a recipe such as cx.MLP(2, 2)."
+            )
+        self.constraints = tuple(given)
+        self.model = model
+        self.trainable = trainable
+        self.reference = reference
+
+    def build_model(self, *, key: Key[Array, ""]) -> PyTree:
+        """The ready model: built from its recipe with the stream "model", or as given."""
+        if not is_recipe(self.model):
+            return self.model
+        if not isinstance(self.model, AbstractRecipe):
+            _check_recipe(self.model)
+        model = self.model(key=stream(key, "model"))
+        if is_recipe(model):
+            raise TypeError(f"The recipe {self.model!r} built a model without any parameters.")
+        return model
+
+
+def _constraint_name(residual: Callable, name: str | None) -> str:
+    if not callable(residual):
+        raise TypeError(f"residual must be a function residual(u, x), got {residual!r}.")
+    if name is None:
+        name = getattr(residual, "__name__", type(residual).__name__)
+        if name == "<lambda>":
+            raise ValueError(
+                "A lambda has no name to key the constraint's random streams. "
+                "Write name='...' beside it."
+            )
+    if not isinstance(name, str) or not name.strip():
+        raise ValueError(f"name of a constraint must be text, got {name!r}.")
+    return name
+
+
+def _check_signature(residual: Callable, label: str) -> None:
+    try:
+        signature = inspect.signature(residual)
+    except (TypeError, ValueError):  # some callables do not tell; the trial evaluation will
+        return
+    try:
+        signature.bind(object(), object())
+    except TypeError as error:
+        raise TypeError(
+            f"{label}: residual must take the model and one point, residual(u, x), "
+            f"but it takes {signature}. {str(error).capitalize()}."
+        ) from None
+
+
+def _check_recipe(model: Callable) -> None:
+    try:
+        inspect.signature(model).bind(key=jax.random.key(0))
+    except TypeError:
+        raise TypeError(
+            f"model {model!r} holds no floating-point array, so it must be a recipe that takes "
+            "key=, e.g. def recipe(*, key): return equinox.nn.MLP(2, 2, 64, 1, key=key)."
+        ) from None
+    except ValueError:
+        return

@@ -1,0 +1,170 @@
+"""What a solve returns: the model, how it got there, and how well it holds."""
+
+import dataclasses
+import enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, PyTree
+
+from constrainednn._domains import AbstractDomain
+from constrainednn._gap import ConstraintGap, GapReport, Streams, evaluate_over
+from constrainednn._problem import Problem
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Status(enum.StrEnum):
+    """Why a solve ended."""
+
+    CONVERGED = "converged"
+    MAX_STEPS = "max_steps"
+    STALLED = "stalled"
+    NONFINITE = "nonfinite"
+    INTERRUPTED = "interrupted"
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Everything that decides a run besides the problem.
+
+    Attributes:
+        method: The method or stages, as written.
+        steps: Largest number of steps.
+        seed: Seed of all streams.
+        tolerance: Train RMS residual at which the run stops.
+        heldout: Number of held-out points a constraint.
+        monitor: Number of monitor points a constraint.
+        redraw: Steps between new training draws, or None.
+        dtype: Floating-point type.
+        device: Platform and device kind.
+        threads: CPU cores this process may use; results can differ where it does.
+        versions: Versions of this package and those below it.
+    """
+
+    method: str
+    steps: int
+    seed: int
+    tolerance: float
+    heldout: int
+    monitor: int
+    redraw: int | None
+    dtype: str
+    device: str
+    threads: int
+    versions: dict[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class History:
+    """What was seen on the way.
+
+    Attributes:
+        loss: Training loss at the parameters before step 0, 1, 2, ...; the last entry belongs to
+            the final parameters.
+        monitor_steps: Steps at which the monitor loss was taken, log-spaced.
+        monitor: Loss on monitor points at those steps.
+        snapshots: Models at a few of those steps, as pairs (step, model).
+        redraws: Steps before which new training points were drawn.
+    """
+
+    loss: np.ndarray
+    monitor_steps: np.ndarray
+    monitor: np.ndarray
+    snapshots: tuple[tuple[int, PyTree], ...]
+    redraws: tuple[int, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Timings:
+    """Seconds spent: compiling (first calls), running steps, measuring the gap."""
+
+    compile: float
+    run: float
+    report: float
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Solution:
+    """The result of `solve`. It is a function: `solution(x)` evaluates the model at one point.
+
+    Attributes:
+        problem: What was solved.
+        model: The best parameters found, by training loss.
+        gap: Train, held-out and their difference, with intervals.
+        status: Why the run ended.
+        reason: The same in a sentence.
+        steps: Number of completed steps.
+        parameters: Number of trained parameters.
+        history: Losses and snapshots on the way.
+        timings: Seconds, compile apart from run.
+        settings: Everything that decides the run besides the problem.
+        streams: The points: train, monitor and held-out of each constraint.
+    """
+
+    problem: Problem
+    model: PyTree
+    gap: GapReport
+    status: Status
+    reason: str
+    steps: int
+    parameters: int
+    history: History
+    timings: Timings
+    settings: Settings
+    streams: tuple[Streams, ...]
+
+    def __call__(self, x: Any) -> PyTree[Array]:
+        """Evaluate the model at one point; use `jax.vmap(solution)` for many."""
+        return self.model(jax.tree.map(jax.numpy.asarray, x))
+
+    def __repr__(self) -> str:
+        from constrainednn._report import summary
+
+        return summary(self)
+
+    def evaluate(
+        self, *, over: AbstractDomain, constraint: str | None = None, heldout: int = 4096,
+        seed: int = 0,
+    ) -> ConstraintGap:
+        """Measure the residual under another measure; the result is named extrapolation.
+
+        Args:
+            over: The other measure.
+            constraint: Name of the constraint, needed if there is more than one.
+            heldout: Number of points drawn from `over`.
+            seed: Seed of that draw.
+        """
+        return evaluate_over(
+            self.problem, self.model, self.streams, over=over, name=constraint,
+            heldout=heldout, key=jax.random.key(seed),
+        )
+
+    def plot(self) -> "Figure":
+        """Draw loss, residual and map on one page."""
+        from constrainednn._plots import overview
+
+        return overview(self)
+
+    def plot_moments(self) -> "Figure":
+        """Draw the map at several moments of training, on train and monitor points."""
+        from constrainednn._plots import moments
+
+        return moments(self)
+
+    def save(self, path: str | Path) -> None:
+        """Write model, history, report and figures into a new folder."""
+        from constrainednn._store import save_solution
+
+        save_solution(self, Path(path))
+
+
+class SolveFailed(Exception):  # noqa: N818  (it names an outcome, like StopIteration)
+    """The residual became NaN or infinite; `solution` holds the best finite parameters."""
+
+    def __init__(self, message: str, solution: Solution):
+        super().__init__(message)
+        self.solution = solution

@@ -1,0 +1,517 @@
+"""The one driver: Python over compiled chunks of steps.
+
+Everything that steers (monitor evaluations, snapshots, redraws, stage ends) happens at step
+numbers fixed by the settings, and chunks end there. The clock only decides how many steps lie
+between two looks at signals and progress; splitting a run into chunks changes no bit of it.
+"""
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import os
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float, Int, PyTree
+
+from constrainednn._check import ProblemError, check_before_solve, check_gradient
+from constrainednn._domains import AbstractDomain
+from constrainednn._gap import (
+    Streams,
+    draw_streams,
+    gap_report,
+    holds_already,
+    loss_at,
+)
+from constrainednn._methods._abstract import (
+    CONVERGED,
+    NONFINITE,
+    RUNNING,
+    STALLED,
+    AbstractMethod,
+)
+from constrainednn._methods._levenberg_marquardt import LevenbergMarquardt
+from constrainednn._models import trainable_mask
+from constrainednn._problem import Problem
+from constrainednn._residuals import ResidualVector, residual_vector, rows
+from constrainednn._solution import (
+    History,
+    Settings,
+    Solution,
+    SolveFailed,
+    Status,
+    Timings,
+)
+from constrainednn._validate import as_count
+
+# Steps in one call of the compiled chunk at most, and seconds between two looks at the clock.
+_CHUNK = 1024
+_LOOK_EVERY = 0.3
+
+
+class Stage(eqx.Module):
+    """A method with its own number of steps and, if wanted, its own trained part.
+
+    Args:
+        method: The method.
+        steps: Largest number of steps of this stage.
+        trainable: As in `Problem`; default: the problem's.
+    """
+
+    method: AbstractMethod
+    steps: int
+    trainable: Callable[[Any], Any] | None
+
+    def __init__(
+        self,
+        method: AbstractMethod,
+        *,
+        steps: int,
+        trainable: Callable[[Any], Any] | None = None,
+    ):
+        self.method = _as_method(method)
+        self.steps = as_count(steps, "steps of Stage", least=0)
+        self.trainable = trainable
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """What a progress display may see: never held-out points.
+
+    Attributes:
+        phase: "compiling", "training" or "measuring the gap".
+        step: Completed steps.
+        steps: Largest number of steps.
+        train: Latest training loss.
+        monitor: Latest monitor loss.
+    """
+
+    phase: str
+    step: int
+    steps: int
+    train: float
+    monitor: float
+
+
+def solve(
+    problem: Problem,
+    method: AbstractMethod | Stage | Sequence[Stage] | None = None,
+    *,
+    steps: int | None = None,
+    seed: int = 0,
+    tolerance: float = 0.0,
+    heldout: int = 4096,
+    monitor: int = 1024,
+    redraw: int | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> Solution:
+    """Train the problem's model to satisfy its constraints and measure the gap.
+
+    Args:
+        problem: What to solve.
+        method: A method, a stage, or a sequence of stages. Default: Levenberg-Marquardt.
+        steps: Largest number of steps; 0 evaluates the untrained model. Default: the stages' own,
+            1,000 for a bare method.
+        seed: Seed of the model, of the training points and of the held-out points, in streams
+            that do not depend on each other.
+        tolerance: Stop as converged when the root of the loss is at most this.
+        heldout: Held-out points a constraint, drawn independently from its domain. At least 2.
+        monitor: Monitor points a constraint, likewise; shown during the run.
+        redraw: Draw new training points every so many steps. The best parameters are then those
+            of the last draw, and "train" is the last draw.
+        progress: Called a few times a second with a `Progress`.
+
+    Returns:
+        The solution with the best parameters by training loss. Ctrl-C or SIGTERM (in the main
+        thread) ends the run after the current chunk with status "interrupted"; a second one raises
+        KeyboardInterrupt.
+
+    Raises:
+        ProblemError: If a constraint cannot be solved as stated; see `check`.
+        SolveFailed: If the residual becomes NaN or infinite; the best solution is attached.
+        TypeError, ValueError: If a setting cannot be right.
+    """
+    if not isinstance(problem, Problem):
+        raise TypeError(f"solve takes a cx.Problem, got {problem!r}.")
+    stages = _as_stages(method, steps)
+    run = _Run(
+        problem,
+        stages,
+        seed=as_count(seed, "seed", least=0),
+        tolerance=_as_tolerance(tolerance),
+        heldout=as_count(heldout, "heldout", least=2),
+        monitor=as_count(monitor, "monitor"),
+        redraw=None if redraw is None else as_count(redraw, "redraw"),
+        progress=progress,
+    )
+    return run.go()
+
+
+@eqx.filter_jit
+def _advance(
+    method: AbstractMethod,
+    residual: ResidualVector,
+    params: PyTree,
+    state: PyTree,
+    best: tuple[PyTree, Array],
+    least_loss: Float[Array, ""],
+    steps: Int[Array, ""],
+) -> tuple[PyTree, PyTree, tuple[PyTree, Array], Float[Array, " block"], Int[Array, ""], Array]:
+    """Advance at most `steps` steps; a step count that is traced never recompiles.
+
+    Returns parameters, method state, best parameters with their loss, the losses seen at the
+    parameters before each step, the number of steps taken, and the last verdict.
+    """
+
+    def running(carry):
+        *_, count, verdict = carry
+        return (count < steps) & (verdict == RUNNING)
+
+    def body(carry):
+        params, state, (best_params, best_loss), losses, count, _ = carry
+        new_params, new_state, info = method.step(residual, params, state)
+        better = info.loss < best_loss
+        best = (
+            jax.tree.map(lambda new, old: jnp.where(better, new, old), params, best_params),
+            jnp.where(better, info.loss, best_loss),
+        )
+        reached = info.loss <= least_loss
+        keep = jax.tree.map(lambda old, new: jnp.where(reached, old, new), params, new_params)
+        verdict = jnp.where(reached, CONVERGED, info.verdict)
+        # A step that only found that nothing is left to do is not a completed step.
+        done = (verdict == RUNNING) | ~reached & (verdict != NONFINITE)
+        losses = losses.at[count].set(info.loss)
+        return keep, new_state, best, losses, count + jnp.where(done, 1, 0), verdict
+
+    losses = jnp.full(_CHUNK, jnp.nan, least_loss.dtype)
+    carry = (params, state, best, losses, jnp.asarray(0), jnp.asarray(RUNNING))
+    return lax.while_loop(running, body, carry)
+
+
+class _Run:
+    """The state of one solve; `go` takes it from the first trial to the report."""
+
+    def __init__(self, problem, stages, *, seed, tolerance, heldout, monitor, redraw, progress):
+        self.problem: Problem = problem
+        self.stages: list[Stage] = stages
+        self.seed, self.tolerance, self.redraw = seed, tolerance, redraw
+        self.heldout, self.monitor = heldout, monitor
+        self.progress = progress or (lambda _: None)
+        self.limit = sum(stage.steps for stage in stages)
+        self.key = jax.random.key(seed)
+        self.step = 0
+        self.losses: list[np.ndarray] = []
+        self.monitor_steps: list[int] = []
+        self.monitor_losses: list[float] = []
+        self.snapshots: list[tuple[int, PyTree]] = []
+        self.redraws: list[int] = []
+        self.compile_seconds = self.run_seconds = 0.0
+        self.train_loss = np.nan
+
+    def go(self) -> Solution:
+        started = time.perf_counter()
+        self.show("compiling")
+        constraints = self.problem.constraints
+        self.model = self.problem.build_model(key=self.key)
+        self.streams = [
+            draw_streams(item, key=self.key, monitor=self.monitor, heldout=self.heldout)
+            for item in constraints
+        ]
+        holds = _lazy(lambda: holds_already(self.problem, self.model, self.streams))
+        check_before_solve(self.problem, self.model, self.streams, at_rounding=holds)
+        _warn_of_float32(self.stages)
+        self.watch(force=True)
+        self.compile_seconds += time.perf_counter() - started
+
+        if self.limit and holds():
+            status, reason = Status.CONVERGED, "the constraints hold before training"
+        else:
+            status, reason = self.train()
+        self.show("measuring the gap")
+        started = time.perf_counter()
+        solution = self.finish(status, reason, started)
+        if status is Status.NONFINITE:
+            raise SolveFailed(reason, solution)
+        return solution
+
+    def train(self) -> tuple[Status, str]:
+        status, reason = Status.MAX_STEPS, f"the limit of {self.limit} steps is reached"
+        with _signals() as caught:
+            for index, stage in enumerate(self.stages):
+                verdict = self.run_stage(stage, caught)
+                if caught:
+                    name = signal.Signals(caught[0]).name
+                    return Status.INTERRUPTED, f"{name} at step {self.step}"
+                if verdict == NONFINITE:
+                    return Status.NONFINITE, self.diagnose(stage)
+                last = index == len(self.stages) - 1
+                if last and verdict == CONVERGED:
+                    status, reason = Status.CONVERGED, self.converged_reason()
+                elif last and verdict == STALLED:
+                    status = Status.STALLED
+                    reason = "no step lowers the loss, although its gradient is not zero"
+        return status, reason
+
+    def run_stage(self, stage: Stage, caught: list[int]) -> int:
+        """Take the steps of one stage and return its last verdict."""
+        params, static = eqx.partition(
+            self.model, trainable_mask(self.model, stage.trainable or self.problem.trainable)
+        )
+        if not jax.tree.leaves(params):
+            raise ValueError("Nothing is trained: trainable= selects no floating-point array.")
+        residual = self.residual(static)
+        state = eqx.filter_jit(stage.method.init)(residual, params)
+        dtype = jax.tree.leaves(params)[0].dtype
+        least = jnp.asarray(self.tolerance**2, dtype)
+        unseen = (params, jnp.asarray(jnp.inf, dtype))
+        best = unseen
+        started = time.perf_counter()
+        _advance(stage.method, residual, params, state, best, least, jnp.asarray(0))
+        self.compile_seconds += time.perf_counter() - started
+
+        end, verdict, pace = self.step + stage.steps, RUNNING, 1
+        while self.step < end and verdict == RUNNING and not caught:
+            if self.redraw and self.step and self.step % self.redraw == 0:
+                residual = self.redraw_points(static)
+                best = unseen  # losses on different draws do not compare
+            stop = min(end, self.step + pace, self.next_event())
+            started = time.perf_counter()
+            params, state, best, losses, taken, verdict = jax.block_until_ready(
+                _advance(
+                    stage.method, residual, params, state, best, least,
+                    jnp.asarray(stop - self.step),
+                )
+            )
+            elapsed = time.perf_counter() - started
+            taken, verdict = int(taken), int(verdict)
+            self.run_seconds += elapsed
+            self.losses.append(np.asarray(losses)[:taken])
+            self.step += taken
+            self.model = eqx.combine(params, static)
+            if taken:
+                self.train_loss = float(losses[taken - 1])
+                # At most a doubling, since the first steps of a chunk may be untypical.
+                pace = min(_CHUNK, 2 * pace, max(1, int(_LOOK_EVERY * taken / (elapsed + 1e-9))))
+            self.watch()
+            self.show("training")
+        self.model = eqx.combine(self.better(best, params, residual, static), static)
+        return verdict
+
+    def better(self, best, params: PyTree, residual: ResidualVector, static: PyTree) -> PyTree:
+        """The last parameters, or the best seen if those have a lower loss."""
+        last = self.total_loss(eqx.combine(params, static))
+        best_params, best_loss = best
+        return params if last <= float(best_loss) else best_params
+
+    def residual(self, static: PyTree) -> ResidualVector:
+        constraints = self.problem.constraints
+        draws = [points.train for points in self.streams]
+        return residual_vector(constraints, static, rows(constraints, draws))
+
+    def redraw_points(self, static: PyTree) -> ResidualVector:
+        assert self.redraw is not None
+        self.redraws.append(self.step)
+        number = self.step // self.redraw
+        for i, item in enumerate(self.problem.constraints):
+            if isinstance(item.over, AbstractDomain) and item.sampler.random:
+                fresh = draw_streams(
+                    item, key=self.key, monitor=1, heldout=1, redraw=number
+                )
+                self.streams[i] = dataclasses.replace(self.streams[i], train=fresh.train)
+        return self.residual(static)
+
+    def next_event(self) -> int:
+        """The next step at which something other than stepping happens."""
+        events = [_next_log_spaced(self.step)]
+        if self.redraw:
+            events.append((self.step // self.redraw + 1) * self.redraw)
+        return min(events)
+
+    def watch(self, force: bool = False) -> None:
+        """Take the monitor loss and a snapshot if this step number asks for it."""
+        place = _log_place(self.step)
+        if not force and place is None:
+            return
+        pairs = zip(self.problem.constraints, self.streams, strict=True)
+        self.monitor_steps.append(self.step)
+        self.monitor_losses.append(
+            sum(
+                loss_at(item, self.model, points.monitor)
+                for item, points in pairs
+                if points.monitor is not None
+            )
+        )
+        if self.step == 0 or (place is not None and place % 5 == 0):
+            self.snapshots.append((self.step, self.model))
+
+    def total_loss(self, model: PyTree) -> float:
+        pairs = zip(self.problem.constraints, self.streams, strict=True)
+        return sum(loss_at(item, model, points.train) for item, points in pairs)
+
+    def converged_reason(self) -> str:
+        if self.tolerance and self.total_loss(self.model) <= self.tolerance**2:
+            return f"the root of the loss is below the tolerance {self.tolerance:g}"
+        return "no step can lower the loss further"
+
+    def diagnose(self, stage: Stage) -> str:
+        """Name the constraint and the point where NaN began."""
+        for item, points in zip(self.problem.constraints, self.streams, strict=True):
+            problem = Problem(item, self.model, trainable=stage.trainable or self.problem.trainable)
+            try:
+                check_gradient(problem, item, self.model, points, thorough=True)
+            except ProblemError as error:
+                if self.step == 0:
+                    raise
+                return f"at step {self.step}: {error}"
+        return (
+            f"at step {self.step}: the step itself was NaN or infinite. "
+            "A smaller learning rate may help."
+        )
+
+    def finish(self, status: Status, reason: str, started: float) -> Solution:
+        gap = gap_report(self.problem, self.model, self.streams)
+        if self.snapshots[-1][0] != self.step:
+            self.snapshots.append((self.step, self.model))
+        if self.monitor_steps[-1] != self.step:
+            self.watch(force=True)
+        params, _ = eqx.partition(
+            self.model, trainable_mask(self.model, self.stages[-1].trainable or self.problem.trainable)
+        )
+        history = History(
+            np.concatenate([*self.losses, [gap.loss]]),
+            np.asarray(self.monitor_steps),
+            np.asarray(self.monitor_losses),
+            tuple(self.snapshots),
+            tuple(self.redraws),
+        )
+        timings = Timings(self.compile_seconds, self.run_seconds, time.perf_counter() - started)
+        return Solution(
+            self.problem, self.model, gap, status, reason, self.step,
+            sum(leaf.size for leaf in jax.tree.leaves(params)),
+            history, timings, self.settings(params), tuple(self.streams),
+        )
+
+    def settings(self, params: PyTree) -> Settings:
+        device = jax.devices()[0]
+        packages = ("constrainednn", "jax", "jaxlib", "equinox", "optax", "numpy", "scipy")
+        versions = {name: importlib.metadata.version(name) for name in packages}
+        versions["python"] = sys.version.split()[0]
+        return Settings(
+            ", then ".join(f"{stage.method!r}" for stage in self.stages),
+            self.limit, self.seed, self.tolerance, self.heldout, self.monitor, self.redraw,
+            str(jax.tree.leaves(params)[0].dtype),
+            f"{device.platform}: {device.device_kind}",
+            len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+            versions,
+        )
+
+    def show(self, phase: str) -> None:
+        monitor = self.monitor_losses[-1] if self.monitor_losses else np.nan
+        self.progress(Progress(phase, self.step, self.limit, float(self.train_loss), monitor))
+
+
+def _log_place(step: int) -> int | None:
+    """The index of `step` among the ten log-spaced steps a decade, or None."""
+    if step < 1:
+        return None
+    place = round(10 * np.log10(step))
+    return place if round(10 ** (place / 10)) == step else None
+
+
+def _next_log_spaced(step: int) -> int:
+    place = int(np.floor(10 * np.log10(max(step, 1))))
+    while round(10 ** (place / 10)) <= step:
+        place += 1
+    return round(10 ** (place / 10))
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM instead of dying; the second SIGINT raises KeyboardInterrupt."""
+    caught: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
+
+    def note(number, frame):
+        caught.append(number)
+        if len(caught) > 1:
+            raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _lazy(fn: Callable[[], bool]) -> Callable[[], bool]:
+    known: list[bool] = []
+
+    def once() -> bool:
+        if not known:
+            known.append(fn())
+        return known[0]
+
+    return once
+
+
+def _as_method(method: Any) -> AbstractMethod:
+    if isinstance(method, AbstractMethod):
+        return method
+    if isinstance(method, type) and issubclass(method, AbstractMethod):
+        raise TypeError(f"method is the class {method.__name__}; write {method.__name__}().")
+    if hasattr(method, "init") and hasattr(method, "update"):
+        raise TypeError("method is an optax transformation; write cx.Optax(...) around it.")
+    raise TypeError(
+        f"method must be e.g. cx.LevenbergMarquardt() or cx.Optax(optax.adam(1e-3)), got {method!r}."
+    )
+
+
+def _as_stages(
+    method: AbstractMethod | Stage | Sequence[Stage] | None, steps: int | None
+) -> list[Stage]:
+    if steps is not None:
+        steps = as_count(steps, "steps", least=0)
+    if isinstance(method, (list, tuple)) and not hasattr(method, "update"):
+        stages = list(method)
+        if not stages or not all(isinstance(stage, Stage) for stage in stages):
+            raise TypeError(f"A sequence of stages holds cx.Stage objects, got {method!r}.")
+        if steps is not None:
+            raise ValueError("Stages have their own steps: leave out steps=, or set it in each.")
+        return stages
+    if isinstance(method, Stage):
+        return [
+            method
+            if steps is None
+            else Stage(method.method, steps=steps, trainable=method.trainable)
+        ]
+    chosen = LevenbergMarquardt() if method is None else _as_method(method)
+    return [Stage(chosen, steps=1000 if steps is None else steps)]
+
+
+def _as_tolerance(value: Any) -> float:
+    if isinstance(value, (str, bool)) or not np.isscalar(value) or not 0 <= float(value) < np.inf:
+        raise ValueError(f"tolerance must be a finite number of at least 0, got {value!r}.")
+    return float(value)
+
+
+def _warn_of_float32(stages: Sequence[Stage]) -> None:
+    second_order = any(isinstance(stage.method, LevenbergMarquardt) for stage in stages)
+    if second_order and jnp.result_type(float) == jnp.float32:
+        warnings.warn(
+            "Levenberg-Marquardt in float32 stops near a relative residual of 1e-7. For float64 "
+            "write jax.config.update('jax_enable_x64', True) before the first array.",
+            stacklevel=4,
+        )

@@ -1,0 +1,35 @@
+"""Checks of settings that every layer shares: one wording for one mistake."""
+
+import math
+from typing import Any
+
+
+def as_count(value: Any, what: str, *, least: int = 1) -> int:
+    """Return `value` as an int of at least `least`, or raise naming `what`."""
+    # bool is an int in Python; points=True is a mistake, not one point.
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(
+            f"{what} must be an integer, got {value!r} ({type(value).__name__}). "
+            f"Write a whole number such as {max(least, 100)}, without quotes."
+        )
+    number = value.__index__()
+    if number < least:
+        raise ValueError(f"{what} must be at least {least}, got {number}.")
+    if number > 10**9:
+        raise ValueError(
+            f"{what} is {number}, more than fits in memory. Write at most 1000000000."
+        )
+    return number
+
+
+def as_positive(value: Any, what: str) -> float:
+    """Return `value` as a finite float above zero, or raise naming `what`."""
+    if isinstance(value, (str, bool)) or not hasattr(value, "__float__"):
+        raise TypeError(
+            f"{what} must be a number, got {value!r} ({type(value).__name__}). "
+            "Write it without quotes."
+        )
+    number = float(value)
+    if not (math.isfinite(number) and number > 0):
+        raise ValueError(f"{what} must be finite and above zero, got {number}.")
+    return number
