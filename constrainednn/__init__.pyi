@@ -14,9 +14,10 @@ from ._domains import (
     Product,
     Sphere,
 )
+from ._files import StoreError
 from ._gap import ConstraintGap, Distance, FiniteLoss, GapReport, Streams, Worst
 from ._image import Image
-from ._load import load_problem
+from ._load import LoadError, load_problem
 from ._methods._abstract import (
     AbstractMethod,
     AbstractResidual,
@@ -87,6 +88,7 @@ __all__ = [
     "LatinHypercube",
     "LevenbergMarquardt",
     "Linear",
+    "LoadError",
     "Mapped",
     "Normal",
     "Optax",
@@ -107,6 +109,7 @@ __all__ = [
     "Stage",
     "Status",
     "StepInfo",
+    "StoreError",
     "Streams",
     "Timings",
     "Worst",

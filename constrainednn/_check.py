@@ -68,7 +68,7 @@ def check(problem: Problem, *, seed: int = 0) -> list[Finding]:
             check_gradient(problem, constraint, model, points, thorough=True)
             notes = tuple(doubts(constraint, model, points))
         except (ValueError, TypeError) as problem_error:
-            if not _is_ours(problem_error):
+            if not raised_here(problem_error):
                 raise
             error = str(problem_error)
         findings.append(Finding(constraint.name, shape, rms, error, notes))
@@ -354,9 +354,8 @@ def _raised_by_library(error: BaseException) -> bool:
     return any(f"{package}/" in last for package in ("jax", "equinox", "jaxlib", "jaxtyping"))
 
 
-def _is_ours(error: BaseException) -> bool:
+def raised_here(error: BaseException) -> bool:
     """True for an error with a sentence of ours, False for one that a residual raised itself."""
     frames = traceback.extract_tb(error.__traceback__)
-    return isinstance(error, ProblemError) or frames[-1].filename.startswith(
-        __file__.rsplit("/", 1)[0]
-    )
+    ours = __file__.rsplit("/", 1)[0] + "/_"
+    return isinstance(error, ProblemError) or frames[-1].filename.startswith(ours)

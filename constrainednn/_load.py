@@ -1,0 +1,189 @@
+"""Find a Problem in a file or in the gallery."""
+
+import difflib
+import importlib.util
+import inspect
+import os
+import sys
+import traceback
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from constrainednn._gallery import gallery
+from constrainednn._problem import Problem
+
+
+class LoadError(Exception):
+    """A problem could not be loaded; the message says what to write instead.
+
+    Attributes:
+        details: The user's own traceback, where the file raised; empty otherwise.
+    """
+
+    def __init__(self, message: str, details: str = ""):
+        super().__init__(message)
+        self.details = details
+
+
+def resolve(source: str) -> tuple[Path, str]:
+    """Turn FILE, FILE:NAME or a gallery name into a path and the name of the problem in it.
+
+    Raises:
+        LoadError: If there is no such file, with near names.
+    """
+    path_text, name = source, "problem"
+    head, colon, tail = source.rpartition(":")
+    if colon and tail.isidentifier():
+        path_text, name = head, tail
+    if not (path_text.endswith(".py") or os.sep in path_text or "/" in path_text):
+        known = gallery()
+        if path_text in known:
+            return known[path_text], name
+        near = difflib.get_close_matches(path_text, known, n=3)
+        hint = f"Did you mean {' or '.join(near)}? " if near else ""
+        raise LoadError(
+            f"no gallery problem is named {path_text!r}. {hint}Known: {', '.join(known)}. "
+            "A file of your own ends in .py."
+        )
+    path = Path(path_text)
+    if path.is_file():
+        return path, name
+    if path.is_dir():
+        raise LoadError(f"{path} is a folder; name a .py file in it.")
+    siblings = [item.name for item in path.parent.glob("*.py")] if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, siblings, n=3)
+    hint = f" Did you mean {' or '.join(near)}?" if near else ""
+    raise LoadError(f"there is no file {path}.{hint}")
+
+
+def load_module(path: Path) -> ModuleType:
+    """Run a problem file under a private module name. Problem files are code: this executes it.
+
+    Raises:
+        LoadError: If it does not run; `details` holds the traceback of the file's own frames.
+    """
+    # A private name, so that a file called jax.py does not replace jax.
+    name = f"_constrainednn_problem_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    folder = str(path.resolve().parent)
+    sys.modules[name] = module
+    if folder not in sys.path:
+        sys.path.append(folder)  # last, for the same reason
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        details = "".join(traceback.format_exception_only(error))
+        raise LoadError(
+            f"{path.name}:{error.lineno}:{error.offset}: {error.msg}", details
+        ) from None
+    except ModuleNotFoundError as error:
+        raise LoadError(
+            f"{path.name} imports {error.name!r}, which is not installed here.",
+            user_traceback(error, path),
+        ) from None
+    except SystemExit as error:
+        raise LoadError(
+            f"{path.name} calls sys.exit({error.code!r}) while it is loaded. "
+            "Put it under if __name__ == '__main__':."
+        ) from None
+    except Exception as error:  # noqa: BLE001  (whatever a user's file raises is reported as its own)
+        raise LoadError(
+            f"{path.name} raises {type(error).__name__}: {error}", user_traceback(error, path)
+        ) from error
+    return module
+
+
+def load_problem(source: str | Path, **settings: Any) -> Problem:
+    """Load a problem from a file, or from the gallery by name.
+
+    Args:
+        source: A path, `FILE:NAME`, or the name of a gallery problem. A name with ".py" or a path
+            separator is a file.
+        settings: Keywords of the problem function, such as `width=128`.
+
+    Raises:
+        LoadError: If there is no such problem, or its file does not run.
+    """
+    path, name = resolve(str(source))
+    return build(load_module(path), path, name, settings)
+
+
+def problem_keywords(value: Any) -> dict[str, inspect.Parameter]:
+    """The settings that a problem function takes."""
+    return {} if isinstance(value, Problem) else dict(inspect.signature(value).parameters)
+
+
+def find(module: ModuleType, path: Path, name: str) -> Any:
+    """Look up the problem or problem function called `name`."""
+    value = getattr(module, name, None)
+    if isinstance(value, Problem) or (callable(value) and not isinstance(value, type)):
+        return value
+    problems = [key for key, item in vars(module).items() if isinstance(item, Problem)]
+    public = [
+        key
+        for key, item in vars(module).items()
+        if not key.startswith("_") and getattr(item, "__module__", None) == module.__name__
+    ]
+    found = problems or public
+    listing = f"Found: {', '.join(found)}. " if found else ""
+    if name != "problem":
+        raise LoadError(f"{path.name} defines no Problem named {name!r}. {listing}")
+    example = problems[0] if problems else "NAME"
+    raise LoadError(
+        f"{path.name} defines no Problem. {listing}Assign one to 'problem', "
+        f"or use {path.name}:{example}."
+    )
+
+
+def build(module: ModuleType, path: Path, name: str, settings: dict[str, Any]) -> Problem:
+    """Call the problem function with its settings, or return the problem."""
+    value = find(module, path, name)
+    known = problem_keywords(value)
+    for key in settings:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            takes = f"It takes: {', '.join(known)}." if known else "It takes none."
+            raise LoadError(f"{path.name} has no setting {key!r}.{hint} {takes}")
+    if isinstance(value, Problem):
+        return value
+    missing = [
+        key
+        for key, item in known.items()
+        if item.default is inspect.Parameter.empty
+        and key not in settings
+        and item.kind not in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    ]
+    if missing:
+        raise LoadError(
+            f"{path.name}: {name}() needs a value for {', '.join(missing)}. "
+            "Give each keyword a default."
+        )
+    try:
+        built = value(**settings)
+    except Exception as error:  # noqa: BLE001  (whatever a user's file raises is reported as its own)
+        raise LoadError(
+            f"{path.name}: {name}() raises {type(error).__name__}: {error}",
+            user_traceback(error, path),
+        ) from error
+    if not isinstance(built, Problem):
+        raise LoadError(
+            f"{path.name}: {name}() returns {type(built).__name__}; it must return a cx.Problem."
+        )
+    return built
+
+
+def user_traceback(error: BaseException, path: Path) -> str:
+    """The traceback with only the frames of the user's folder."""
+    folder = str(path.resolve().parent)
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if os.path.abspath(frame.filename).startswith(folder)
+        and "site-packages" not in frame.filename
+    ]
+    lines = ["Traceback (your file only):\n", *traceback.format_list(frames)]
+    return "".join(lines + traceback.format_exception_only(error))

@@ -1,0 +1,254 @@
+"""Saving and loading solutions."""
+
+import dataclasses
+import hashlib
+import io
+import json
+import math
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from constrainednn._files import StoreError, prepare_folder, write_atomically
+from constrainednn._gap import draw_streams, gap_report
+from constrainednn._problem import Problem
+from constrainednn._solution import History, Settings, Solution, Status, Timings
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FORMAT = 1
+# Sizes are checked before anything is allocated: a file may come from somebody else.
+_MAX_BYTES = 1 << 34
+_MAX_MANIFEST = 1 << 26
+
+
+def save_solution(solution: Solution, path: Path) -> None:
+    """Write a solution into a new or empty folder.
+
+    Files: `model.npz` (parameters), `history.npz` (losses), `report.json` (settings, status and
+    every number of the gap report), `overview.png` and, for maps of the plane, `moments.png`.
+
+    Raises:
+        StoreError: If the folder is in use or cannot be written.
+    """
+    prepare_folder(path)
+    figures = {"overview.png": solution.plot(), "moments.png": solution.plot_moments()}
+    history = solution.history
+    try:
+        write_atomically(path / "model.npz", pack_arrays(_leaves(solution.model), {}))
+        write_atomically(
+            path / "history.npz",
+            pack_arrays(
+                {
+                    "loss": history.loss,
+                    "monitor_steps": history.monitor_steps,
+                    "monitor": history.monitor,
+                    "redraws": np.asarray(history.redraws, int),
+                },
+                {},
+            ),
+        )
+        for name, figure in figures.items():
+            write_atomically(path / name, _png(figure))
+        # Last: a folder with a report is complete.
+        text = json.dumps(report_dict(solution), indent=2, allow_nan=False) + "\n"
+        write_atomically(path / "report.json", text.encode())
+    except OSError as error:
+        raise StoreError(f"cannot write to {path}: {error.strerror or error}.") from None
+
+
+def load_solution(path: str | Path, problem: Problem) -> Solution:
+    """Read a saved solution; its gap report is measured anew from the saved parameters.
+
+    On the same machine and thread count the numbers are those of `report.json` to the last bit:
+    points are drawn again from the seed, and every number comes from the same evaluation.
+
+    Args:
+        path: Folder written by `Solution.save` or `--out`.
+        problem: The problem that was solved. Its code is not stored with the solution.
+
+    Raises:
+        StoreError: If a file is missing or damaged, or a leaf of the model differs.
+    """
+    folder = Path(path)
+    report = _read_json(folder / "report.json")
+    if report.get("format") != FORMAT:
+        raise StoreError(
+            f"{folder} was written in format {report.get('format')!r}; this version reads {FORMAT}."
+        )
+    try:
+        settings = Settings(**report["settings"])
+        key = jax.random.key(settings.seed)
+        model = _filled(problem.build_model(key=key), read_arrays(folder / "model.npz"), folder)
+        last_draw = report["last_draw"]
+        streams = tuple(
+            draw_streams(
+                item, key=key, monitor=settings.monitor, heldout=settings.heldout, redraw=last_draw
+            )
+            for item in problem.constraints
+        )
+        arrays = read_arrays(folder / "history.npz")
+        history = History(
+            arrays["loss"], arrays["monitor_steps"], arrays["monitor"], (),
+            tuple(arrays["redraws"].tolist()),
+        )
+        return Solution(
+            problem, model, gap_report(problem, model, streams), Status(report["status"]),
+            report["reason"], report["steps"], report["parameters"], history,
+            Timings(**report["timings"]), settings, streams,
+        )
+    except KeyError as error:
+        raise StoreError(f"{folder}: the entry {error} is missing.") from None
+
+
+def report_dict(solution: Solution) -> dict[str, Any]:
+    """Every reported number as plain data; what is not finite becomes null."""
+    redraws, every = solution.history.redraws, solution.settings.redraw
+    return {
+        "format": FORMAT,
+        "status": str(solution.status),
+        "reason": solution.reason,
+        "steps": solution.steps,
+        "parameters": solution.parameters,
+        "last_draw": redraws[-1] // every if redraws and every else 0,
+        "timings": dataclasses.asdict(solution.timings),
+        "settings": dataclasses.asdict(solution.settings),
+        "gap": plain(dataclasses.asdict(solution.gap)),
+    }
+
+
+def plain(value: Any) -> Any:
+    """Turn arrays, tuples and NumPy scalars into what JSON knows; NaN and infinity into null."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, (np.ndarray, jax.Array)):
+        return plain(np.asarray(value).tolist())
+    if isinstance(value, (np.generic,)):
+        return plain(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def pack_arrays(arrays: dict[str, np.ndarray], extra: dict[str, Any]) -> bytes:
+    """Pack arrays into an uncompressed .npz with a manifest of names, types, shapes and a hash."""
+    digest = hashlib.sha256()
+    members = []
+    for name, array in arrays.items():
+        digest.update(name.encode() + np.ascontiguousarray(array).tobytes())
+        members.append({"name": name, "dtype": str(array.dtype), "shape": list(array.shape)})
+    manifest = {"format": FORMAT, "members": members, "sha256": digest.hexdigest(), **extra}
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr("manifest.json", json.dumps(manifest))
+        for index, array in enumerate(arrays.values()):
+            member = io.BytesIO()
+            # Extension types such as bfloat16 come back as raw bytes: the manifest has their name.
+            raw = array.view(np.uint8) if array.dtype.kind == "V" else array
+            np.lib.format.write_array(member, raw, allow_pickle=False)
+            archive.writestr(f"{index}.npy", member.getvalue())
+    return buffer.getvalue()
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Read what `pack_arrays` wrote, refusing anything else. Never runs code from the file.
+
+    Raises:
+        StoreError: If the file is missing, damaged, too large or holds anything unexpected.
+    """
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise StoreError(f"{path} is larger than {_MAX_BYTES} bytes.")
+        with zipfile.ZipFile(path) as archive:
+            infos = archive.infolist()
+            names = [info.filename for info in infos]
+            if names[:1] != ["manifest.json"] or any(info.compress_type for info in infos):
+                raise StoreError(f"{path} was not written by this package.")
+            if infos[0].file_size > _MAX_MANIFEST:
+                raise StoreError(f"{path}: its manifest is too large.")
+            manifest = json.loads(archive.read("manifest.json"))
+            members = manifest["members"]
+            if names[1:] != [f"{index}.npy" for index in range(len(members))]:
+                raise StoreError(f"{path} holds unexpected members.")
+            arrays, digest = {}, hashlib.sha256()
+            for member, info in zip(members, infos[1:], strict=True):
+                dtype = jnp.dtype(member["dtype"])
+                if dtype.hasobject:
+                    raise StoreError(f"{path}: {member['name']} holds objects.")
+                expected = dtype.itemsize * math.prod(member["shape"])
+                if not expected <= info.file_size <= expected + 1024:
+                    raise StoreError(f"{path}: {member['name']} has the wrong size.")
+                raw = np.lib.format.read_array(
+                    io.BytesIO(archive.read(info)), allow_pickle=False
+                )
+                array = np.ascontiguousarray(raw).view(dtype).reshape(member["shape"])
+                digest.update(member["name"].encode() + array.tobytes())
+                arrays[member["name"]] = array
+    except (OSError, zipfile.BadZipFile, ValueError, KeyError, TypeError, NotImplementedError,
+            EOFError) as error:
+        raise StoreError(f"{path} is missing or damaged: {error}") from None
+    if digest.hexdigest() != manifest["sha256"]:
+        raise StoreError(f"{path} is damaged: its checksum does not match.")
+    return arrays
+
+
+def _leaves(model: PyTree) -> dict[str, np.ndarray]:
+    paths, _ = jax.tree.flatten_with_path(model)
+    return {
+        jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in paths if eqx.is_array(leaf)
+    }
+
+
+def _filled(model: PyTree, arrays: dict[str, np.ndarray], folder: Path) -> PyTree:
+    """Put saved arrays into a model of the same structure, or name the first leaf that differs."""
+    remaining = dict(arrays)
+
+    def fill(path, leaf):
+        if not eqx.is_array(leaf):
+            return leaf
+        name = jax.tree_util.keystr(path)
+        if name not in remaining:
+            raise StoreError(f"{folder}: the problem's model has a leaf {name} that was not saved.")
+        array = remaining.pop(name)
+        if array.shape != leaf.shape or array.dtype != leaf.dtype:
+            raise StoreError(
+                f"{folder}: leaf {name} is {array.dtype}{list(array.shape)} in the file and "
+                f"{leaf.dtype}{list(leaf.shape)} in the problem's model. "
+                "Load it with the problem and settings it was saved with."
+            )
+        return jnp.asarray(array)
+
+    filled = jax.tree_util.tree_map_with_path(fill, model)
+    if remaining:
+        raise StoreError(
+            f"{folder}: the file has a leaf {next(iter(remaining))} that the problem's model lacks."
+        )
+    return filled
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > _MAX_MANIFEST:
+            raise StoreError(f"{path} is too large.")
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path} is missing or damaged: {error}") from None
+    if not isinstance(content, dict):
+        raise StoreError(f"{path} is damaged: it holds no JSON object.")
+    return content
+
+
+def _png(figure: "Figure") -> bytes:
+    buffer = io.BytesIO()
+    # No date and no version inside: the same numbers give the same bytes.
+    figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
+    return buffer.getvalue()

@@ -1,0 +1,68 @@
+"""Every file write of the package goes through here; needs nothing but the file system.
+
+A file appears under its final name only when it is complete: it is written under a temporary name
+in the same folder, flushed to the disk and renamed. Nothing is deleted that was not written here.
+"""
+
+import os
+import tempfile
+from pathlib import Path
+
+
+class StoreError(Exception):
+    """A file could not be written or is not what it should be."""
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that it is there whole or not at all."""
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)  # mkstemp makes private files
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def prepare_folder(path: Path) -> None:
+    """Make an output folder, or refuse one that cannot be used, before hours are spent.
+
+    Raises:
+        StoreError: If the folder holds something, or cannot be made or written.
+    """
+    try:
+        if path.exists() and not path.is_dir():
+            raise StoreError(f"{path} is a file; --out needs a folder.")
+        if path.is_dir() and any(path.iterdir()):
+            raise StoreError(f"{path} is not empty. Nothing is overwritten: give a new folder.")
+        path.mkdir(parents=True, exist_ok=True)
+        handle, probe = tempfile.mkstemp(dir=path)
+        os.close(handle)
+        os.unlink(probe)
+    except OSError as error:
+        raise StoreError(f"cannot write to {path}: {error.strerror or error}.") from None
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a text file to a new place.
+
+    Raises:
+        StoreError: If the target exists or cannot be written.
+    """
+    if target.exists():
+        raise StoreError(f"{target} exists. Nothing is overwritten: give a new name.")
+    try:
+        write_atomically(target, source.read_bytes())
+    except OSError as error:
+        raise StoreError(f"cannot write {target}: {error.strerror or error}.") from None

@@ -1,0 +1,223 @@
+"""Figures of a solution, as `Figure` objects: no pyplot, no global state."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from constrainednn._blocks import in_blocks
+from constrainednn._gap import ConstraintGap, Streams, residuals_at
+from constrainednn._image import model_inputs
+from constrainednn._report import number
+from constrainednn._targets import Circle
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from constrainednn._problem import Constraint
+    from constrainednn._solution import Solution
+
+# Colour-blind safe (Okabe and Ito), one meaning each.
+TRAIN, MONITOR, HELDOUT, KNOWN = "#0072B2", "#E69F00", "#D55E00", "#666666"
+
+
+def overview(solution: "Solution") -> "Figure":
+    """Loss against step, residual on train and held-out points, residual against distance, map."""
+    figure = _figure(11, 7.5)
+    grid = figure.subplots(2, 2)
+    _draw_history(grid[0, 0], solution)
+    shown = _shown(solution)
+    if shown is None:
+        for axes in grid.flat[1:]:
+            _say(axes, "no constraint with a population")
+        return figure
+    constraint, points, gap = shown
+    _draw_residuals(grid[0, 1], constraint, points, solution.model)
+    _draw_distance(grid[1, 0], gap)
+    _draw_map(grid[1, 1], solution, constraint, points)
+    figure.suptitle(
+        f"{gap.name}: train RMS {number(gap.train_rms)} on {gap.points} points, held-out RMS "
+        f"{number(gap.heldout_rms.value)} on {gap.heldout.n}",
+        parse_math=False,
+    )
+    return figure
+
+
+def moments(solution: "Solution") -> "Figure":
+    """The map at several moments of training: small multiples, train above monitor.
+
+    For maps of the plane u(x) as points; for functions of one variable u(x) as a curve.
+    """
+    shown = _shown(solution)
+    snapshots = solution.history.snapshots
+    if len(snapshots) > 6:
+        chosen = np.unique(np.linspace(0, len(snapshots) - 1, 6).round().astype(int))
+        snapshots = tuple(snapshots[i] for i in chosen)
+    if shown is None or not snapshots:
+        figure = _figure(6, 3)
+        _say(figure.subplots(), "no snapshots of a constraint with a population")
+        return figure
+    constraint, points, _ = shown
+    streams = [("train", points.train, TRAIN)]
+    if points.monitor is not None:
+        streams.append(("monitor", points.monitor, MONITOR))
+    figure = _figure(2.3 * len(snapshots) + 0.4, 2.4 * len(streams) + 0.5)
+    grid = figure.subplots(
+        len(streams), len(snapshots), squeeze=False, sharex=True, sharey=True
+    )
+    for row, (name, stream, colour) in enumerate(streams):
+        some = jax.tree.map(lambda leaf: leaf[:400], stream.points)
+        x = model_inputs(some)
+        for column, (step, model) in enumerate(snapshots):
+            axes = grid[row, column]
+            values = _values(model, x)
+            if values is None:
+                _say(axes, "no map of points")
+                continue
+            r = residuals_at(constraint.residual, model, some)
+            rms = float(np.sqrt(np.mean(r**2)))
+            _draw_values(axes, np.asarray(x), values, constraint, colour)
+            axes.set_title(f"step {step}\nRMS {number(rms)}", fontsize=8)
+            if column == 0:
+                axes.set_ylabel(f"{name}, {len(values)} points", fontsize=8)
+            axes.tick_params(labelsize=7)
+    return figure
+
+
+def _draw_history(axes: "Axes", solution: "Solution") -> None:
+    history = solution.history
+    loss = np.where(np.isfinite(history.loss) & (history.loss > 0), history.loss, np.nan)
+    # Log axes have no zero: step k is drawn at k + 1.
+    steps = np.arange(len(loss)) + 1
+    if len(loss) > 2000:
+        keep = np.unique(np.geomspace(1, len(loss), 2000).astype(int)) - 1
+        steps, loss = steps[keep], loss[keep]
+    if not np.isfinite(loss).any():
+        _say(axes, "loss is zero or not finite at every step")
+        return
+    axes.plot(steps, loss, color=TRAIN, lw=1.2, marker="." if len(loss) < 60 else None,
+              label="train")
+    monitor = np.where(history.monitor > 0, history.monitor, np.nan)
+    if np.isfinite(monitor).any():
+        axes.plot(history.monitor_steps + 1, monitor, color=MONITOR, lw=1.2, marker=".",
+                  label="monitor")
+    for step in history.redraws[:50]:
+        axes.axvline(step + 1, color=KNOWN, lw=0.3)
+    axes.set(xscale="log", yscale="log", xlabel="step + 1", ylabel="loss", title="loss")
+    axes.legend(frameon=False)
+
+
+def _draw_residuals(
+    axes: "Axes", constraint: "Constraint", points: Streams, model: PyTree
+) -> None:
+    """Share of points with a residual above a size, on log axes."""
+    assert points.heldout is not None
+    drawn = False
+    for name, stream, colour in (
+        ("train", points.train, TRAIN),
+        ("held-out", points.heldout, HELDOUT),
+    ):
+        r = np.linalg.norm(residuals_at(constraint.residual, model, stream.points), axis=1)
+        r = np.sort(r[np.isfinite(r) & (r > 0)])[::-1]
+        if r.size:
+            axes.plot(r, np.arange(1, r.size + 1) / r.size, color=colour, lw=1.4,
+                      label=f"{name} (n = {len(stream)})")
+            drawn = True
+    if not drawn:
+        _say(axes, "residual exactly zero everywhere")
+        return
+    axes.set(xscale="log", yscale="log", xlabel="|r|", ylabel="share of points above",
+             title="residual")
+    axes.legend(frameon=False)
+
+
+def _draw_distance(axes: "Axes", gap: ConstraintGap) -> None:
+    distance = gap.distance
+    if distance is None or not np.isfinite(distance.rms).all() or not max(distance.rms) > 0:
+        _say(axes, "too few points to show the residual by distance")
+        return
+    axes.stairs(distance.rms, distance.edges, color=HELDOUT, lw=1.4, baseline=None)
+    axes.set(yscale="log", xlabel="distance to the nearest training point", ylabel="held-out RMS |r|",
+             title="between the points or outside the cloud?")
+
+
+def _draw_map(
+    axes: "Axes", solution: "Solution", constraint: "Constraint", points: Streams
+) -> None:
+    assert points.heldout is not None
+    some = jax.tree.map(lambda leaf: leaf[:1000], points.heldout.points)
+    x = model_inputs(some)
+    values = _values(solution.model, x)
+    if values is None:
+        _say(axes, "the model is no function of one point array")
+        return
+    _draw_values(axes, np.asarray(x), values, constraint, HELDOUT)
+    if x.reshape(len(x), -1).shape[1] == 1:
+        reference = solution.problem.reference
+        order = np.argsort(x.ravel())
+        if reference is not None:
+            known = np.asarray(_values(reference, x))
+            axes.plot(x.ravel()[order], known[order], "--", color=KNOWN, lw=1, label="reference")
+            axes.legend(frameon=False)
+        elif isinstance(some, tuple):
+            axes.plot(x.ravel(), np.asarray(some[1]).ravel(), ".", color=KNOWN, ms=2)
+    axes.set_title("u(x) on held-out points")
+
+
+def _draw_values(
+    axes: "Axes", x: np.ndarray, values: np.ndarray, constraint: "Constraint", colour: str
+) -> None:
+    x = x.reshape(len(x), -1)
+    if x.shape[1] == 1:
+        order = np.argsort(x[:, 0])
+        axes.plot(x[order], values[order], color=colour, lw=1.4)
+        axes.set_xlabel("x", fontsize=8)
+        return
+    if values.shape[1] == 1:
+        drawn = axes.scatter(x[:, 0], x[:, 1], c=values[:, 0], s=6, cmap="viridis")
+        axes.figure.colorbar(drawn, ax=axes)
+        return
+    if isinstance(constraint.target, Circle):
+        angle = np.linspace(0, 2 * np.pi, 200)
+        radius = constraint.target.radius
+        axes.plot(radius * np.cos(angle), radius * np.sin(angle), color=KNOWN, lw=0.6)
+    axes.scatter(values[:, 0], values[:, 1], s=5, color=colour, alpha=0.6, lw=0)
+    axes.set_aspect("equal", "datalim")
+
+
+def _values(model: Callable[[Any], Any], x: PyTree) -> np.ndarray | None:
+    if not (callable(model) and isinstance(x, np.ndarray)):
+        return None
+    try:
+        values = in_blocks(eqx.Partial(_flat, model), x)
+    except (TypeError, ValueError, AttributeError, IndexError, KeyError):
+        return None
+    return values
+
+
+def _flat(model: Callable, x: PyTree) -> PyTree:
+    return jnp.ravel(model(x))
+
+
+def _shown(solution: "Solution") -> "tuple[Constraint, Streams, ConstraintGap] | None":
+    """The first constraint with a population: what one page can show."""
+    for constraint, points in zip(solution.problem.constraints, solution.streams, strict=True):
+        if points.heldout is not None:
+            return constraint, points, solution.gap[constraint.name]
+    return None
+
+
+def _say(axes: "Axes", text: str) -> None:
+    axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, parse_math=False)
+    axes.set_axis_off()
+
+
+def _figure(width: float, height: float) -> "Figure":
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")

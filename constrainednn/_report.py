@@ -1,0 +1,161 @@
+"""The gap report as text for terminals and as a table for notebooks."""
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from constrainednn._gap import ConstraintGap, GapReport
+from constrainednn._statistics import Estimate
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from constrainednn._solution import Solution
+
+COLUMNS = ("constraint", "train RMS", "held-out RMS", "gap (loss)", "ratio", "worst |r|", "at")
+
+
+def number(value: float) -> str:
+    """Three digits; a dash for what is not available."""
+    return "-" if math.isnan(value) else f"{value:.3g}"
+
+
+def interval(estimate: Estimate) -> str:
+    """Value with its 95 % interval."""
+    if math.isnan(estimate.low):
+        return number(estimate.value)
+    return f"{number(estimate.value)} [{number(estimate.low)}, {number(estimate.high)}]"
+
+
+def row(gap: ConstraintGap) -> tuple[str, ...]:
+    """One constraint's line under `COLUMNS`."""
+    rounding = gap.at_rounding
+    return (
+        gap.name,
+        number(gap.train_rms),
+        interval(gap.heldout_rms),
+        interval(gap.difference),
+        "at rounding" if rounding else number(gap.ratio),
+        number(gap.worst.residual),
+        point(gap.worst.point),
+    )
+
+
+def point(x: object) -> str:
+    """A point in a few digits."""
+    if isinstance(x, tuple):
+        return "(" + ", ".join(point(part) for part in x) + ")"
+    array = np.asarray(x)
+    if array.ndim == 0:
+        return f"{array:.3g}"
+    shown = ", ".join(f"{entry:.3g}" for entry in array.ravel()[:4])
+    return f"({shown}{', ...' if array.size > 4 else ''})"
+
+
+def notes(report: GapReport) -> list[str]:
+    """What must be known to read the numbers: measures, counts, labels, images."""
+    lines = []
+    for gap in report.constraints:
+        lines.append(
+            f"{gap.name}: train on {gap.points} points ({gap.sampler}), judged on "
+            f"{gap.heldout.n} independent points of {gap.measure}; 95 % intervals over that draw"
+        )
+        if gap.note:
+            lines.append(f"{gap.name}: {gap.note}")
+        if gap.heldout.label and not gap.at_rounding:
+            lines.append(f"{gap.name}: interval {gap.heldout.label}")
+        if gap.error is not None:
+            lines.append(
+                f"{gap.name}: relative L2 error against the reference {number(gap.error)} "
+                f"on the held-out points"
+            )
+        lines += [f"{gap.name}: {line}" for line in _image_lines(gap)]
+    for item in report.finite:
+        lines.append(
+            f"{item.name}: finite set of {item.points} used whole, RMS residual "
+            f"{number(item.rms)}; no population, no gap"
+        )
+    return lines
+
+
+def _image_lines(gap: ConstraintGap) -> list[str]:
+    image = gap.image
+    if image is None or len(image.spread) < 2:
+        return []
+    spread = ", ".join(number(value) for value in image.spread[:4])
+    more = ", ..." if len(image.spread) > 4 else ""
+    line = f"image spread ({spread}{more})"
+    if image.rank is not None:
+        line += f", rank {image.rank}"
+    if image.coverage is not None:
+        line += f", covers {100 * image.coverage:.0f} % of the target"
+    lines = [line]
+    if image.degree:
+        lines.append(
+            f"degree {image.degree} on a circle around the points: somewhere inside the "
+            "constraint must fail"
+        )
+    if image.collapsed:
+        lines.append("collapsed: the values do not fill the target")
+    return lines
+
+
+def header(solution: "Solution") -> str:
+    """Status, reason, sizes and seconds in one sentence each."""
+    settings, times = solution.settings, solution.timings
+    return (
+        f"{solution.status}: {solution.reason}\n"
+        f"{settings.method}: {solution.steps} steps, {solution.parameters} parameters, "
+        f"seed {settings.seed}, {settings.dtype} on {settings.device}\n"
+        f"compile {times.compile:.2f} s, run {times.run:.2f} s, report {times.report:.2f} s"
+    )
+
+
+def summary(solution: "Solution") -> str:
+    """Plain text of a solution."""
+    lines = [header(solution)]
+    for gap in solution.gap.constraints:
+        cells = row(gap)
+        lines.append(
+            f"{cells[0]}: train RMS {cells[1]}, held-out RMS {cells[2]}, gap {cells[3]}, "
+            f"worst {cells[5]} at {cells[6]}"
+        )
+    return "\n".join(lines + notes(solution.gap))
+
+
+def gap_table(report: GapReport) -> "RenderableType":
+    """The table for a terminal."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in COLUMNS:
+        table.add_column(title, justify="left" if title in ("constraint", "at") else "right")
+    for gap in report.constraints:
+        # Text, not markup: a constraint may be named "[red]".
+        table.add_row(*(Text(cell) for cell in row(gap)))
+    for item in report.finite:
+        table.add_row(Text(item.name), number(item.rms), *["-"] * 5)
+    if report.heldout is not None and report.difference is not None and len(report.constraints) > 1:
+        table.add_row(
+            "total (loss)", number(report.train), interval(report.heldout),
+            interval(report.difference), *["-"] * 3,
+        )
+    return table
+
+
+_HTML = """<table><thead><tr>{% for title in columns %}<th>{{ title }}</th>{% endfor %}</tr></thead>
+<tbody>{% for cells in rows %}<tr>{% for cell in cells %}<td>{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}</tbody></table>
+<ul>{% for line in notes %}<li>{{ line }}</li>{% endfor %}</ul>"""
+
+
+def gap_html(report: GapReport) -> str:
+    """The table for a notebook; every name in it is escaped."""
+    import jinja2
+
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    rows = [row(gap) for gap in report.constraints]
+    return environment.from_string(_HTML).render(columns=COLUMNS, rows=rows, notes=notes(report))

@@ -1,0 +1,356 @@
+"""The command line. Imports jax only when it is about to compute."""
+
+import contextlib
+import math
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from constrainednn._methods._abstract import AbstractMethod
+    from constrainednn._solve import Progress, Stage
+
+_STARTED = time.perf_counter()
+
+USER, ENVIRONMENT = 2, 3
+
+app = typer.Typer(
+    name="constrainednn",
+    help=(
+        "Learn functions from constraints and report an honest generalization gap.\n\n"
+        "A problem file is Python code: every command that takes one runs it with your rights."
+    ),
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Source = Annotated[
+    str, typer.Argument(metavar="FILE|NAME", help="A problem file, FILE.py:NAME, or a gallery name.")
+]
+Setting = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Keyword of the problem function; repeatable."),
+]
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    try:
+        app()
+    except BrokenPipeError:  # `| head` closed the pipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None
+
+
+def _version(show: bool) -> None:
+    if show:
+        import constrainednn
+
+        typer.echo(constrainednn.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def solve(
+    source: Source,
+    method: Annotated[
+        str, typer.Option(help="lm, gd, adam, lbfgs, or a name in the file's `methods`.")
+    ] = "lm",
+    steps: Annotated[int | None, typer.Option(help="Largest number of steps.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the model and of all points.")] = 0,
+    tolerance: Annotated[
+        float, typer.Option(help="Stop when the root of the loss is at most this.")
+    ] = 0.0,
+    heldout: Annotated[int, typer.Option(help="Held-out points a constraint.")] = 4096,
+    monitor: Annotated[int, typer.Option(help="Monitor points a constraint.")] = 1024,
+    redraw: Annotated[
+        int | None, typer.Option(help="Draw new training points every so many steps.")
+    ] = None,
+    settings: Setting = None,
+    out: Annotated[
+        Path | None, typer.Option(help="New folder for model, history, report and figures.")
+    ] = None,
+) -> None:
+    """Solve a problem and report its gap."""
+    with _errors(source):
+        _prepare_jax()
+        from constrainednn import _solve, _store
+        from constrainednn._solution import SolveFailed
+
+        if out is not None:
+            _store.prepare_folder(out)
+        problem, methods = _load(source, settings)
+        chosen = _method(method, methods)
+        imported = time.perf_counter() - _STARTED
+        with _bar() as progress:
+            failure = None
+            try:
+                solution = _solve.solve(
+                    problem, chosen, steps=steps, seed=seed, tolerance=tolerance,
+                    heldout=heldout, monitor=monitor, redraw=redraw, progress=progress,
+                )
+            except SolveFailed as failed:
+                solution, failure = failed.solution, failed
+        _print_solution(solution, imported)
+        if out is not None:
+            solution.save(out)
+            typer.echo(f"saved in {out}")
+        elif solution.status == "interrupted":
+            typer.echo("nothing was saved: give --out DIR to keep results", err=True)
+        if failure is not None:
+            typer.echo(f"error: {failure}", err=True)
+        raise typer.Exit(_exit_code(solution))
+
+
+@app.command()
+def check(
+    source: Source,
+    seed: Annotated[int, typer.Option(help="Seed of the model and of all points.")] = 0,
+    settings: Setting = None,
+) -> None:
+    """Evaluate every residual before training: shapes, dtypes, finiteness, gradients."""
+    with _errors(source):
+        _prepare_jax()
+        from constrainednn._check import check as check_problem
+
+        problem, _ = _load(source, settings)
+        findings = check_problem(problem, seed=seed)
+        for finding in findings:
+            if finding.error:
+                typer.echo(f"FAIL {finding.error}")
+            else:
+                typer.echo(
+                    f"ok   {finding.constraint}: residual of shape {finding.shape}, finite with a "
+                    f"finite gradient, RMS {finding.rms:.3g} before training"
+                )
+            for warning in finding.warnings:
+                typer.echo(f"warn {warning}")
+        if any(finding.error for finding in findings):
+            raise typer.Exit(USER)
+
+
+@app.command()
+def problems() -> None:
+    """List the gallery, one line each."""
+    import ast
+
+    from constrainednn._gallery import gallery
+
+    listed = gallery()
+    width = max((len(name) for name in listed), default=0)
+    for name, path in listed.items():
+        doc = ast.get_docstring(ast.parse(path.read_text())) or ""
+        typer.echo(f"{name:<{width}}  {doc.splitlines()[0] if doc else ''}")
+
+
+@app.command()
+def new(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write.")],
+    source: Annotated[str, typer.Option("--from", metavar="NAME", help="Gallery problem to copy.")],
+) -> None:
+    """Copy a gallery problem to start from."""
+    with _errors(source):
+        from constrainednn._gallery import gallery
+        from constrainednn._files import copy_file
+
+        if file.suffix != ".py":
+            _fail(f"{file} must end in .py, or solve would take it for a gallery name.")
+        known = gallery()
+        if source not in known:
+            _fail(f"no gallery problem is named {source!r}. Known: {', '.join(known)}.")
+        copy_file(known[source], file)
+        typer.echo(f"wrote {file}; try: constrainednn solve {file}")
+
+
+def _fail(message: str, code: int = USER) -> NoReturn:
+    # Control characters in names must not reach the terminal.
+    clean = "".join(c if c.isprintable() or c == "\n" else "?" for c in message)
+    typer.echo(f"error: {clean}", err=True)
+    raise typer.Exit(code)
+
+
+@contextlib.contextmanager
+def _errors(source: str) -> Iterator[None]:
+    """Turn the package's exceptions into one line and an exit code; show the user's own as theirs."""
+    try:
+        yield
+    except (typer.Exit, typer.Abort, BrokenPipeError):
+        raise
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+    except Exception as error:  # noqa: BLE001  (the outermost frame: everything ends here)
+        _explain(error, source)
+
+
+def _explain(error: Exception, source: str) -> NoReturn:
+    from constrainednn._files import StoreError
+
+    if isinstance(error, StoreError):
+        _fail(str(error))
+    from constrainednn._check import ProblemError, raised_here
+    from constrainednn._load import LoadError, resolve, user_traceback
+
+    if isinstance(error, LoadError):
+        if error.details:
+            typer.echo(error.details, err=True)
+        _fail(str(error))
+    if isinstance(error, ProblemError) or (
+        isinstance(error, (ValueError, TypeError)) and raised_here(error)
+    ):
+        _fail(str(error))
+    if type(error).__module__.startswith("jax") and "RESOURCE_EXHAUSTED" in str(error):
+        _fail(f"out of memory: {str(error).splitlines()[0]}. Lower points or width.", 1)
+    path, _ = resolve(source)
+    typer.echo(user_traceback(error, path), err=True)
+    _fail(f"{path.name} raises {type(error).__name__}: {error}")
+
+
+def _prepare_jax() -> None:
+    """Switch float64 on unless the user decided, and check what jax would die of."""
+    for name in ("JAX_ENABLE_X64", "JAX_DISABLE_JIT", "JAX_DEBUG_NANS"):
+        value = os.environ.get(name)
+        if value is not None and value.lower() not in (
+            "0", "1", "true", "false", "yes", "no", "on", "off", "t", "f", "y", "n",
+        ):
+            _fail(f"environment variable {name}={value!r}: write 1 or 0.", ENVIRONMENT)
+    os.environ.setdefault("JAX_ENABLE_X64", "1")
+    import jax
+
+    try:
+        jax.devices()
+    except RuntimeError as error:
+        platforms = os.environ.get("JAX_PLATFORMS", "")
+        _fail(
+            f"jax finds no device (JAX_PLATFORMS={platforms!r}): {str(error).splitlines()[0]}",
+            ENVIRONMENT,
+        )
+
+
+def _load(source: str, settings: list[str] | None) -> tuple[Any, dict[str, Any]]:
+    from constrainednn._load import build, find, load_module, problem_keywords, resolve
+
+    path, name = resolve(source)
+    module = load_module(path)
+    keywords = problem_keywords(find(module, path, name))
+    values = {}
+    for item in settings or []:
+        key, equals, text = item.partition("=")
+        if not equals or not key:
+            _fail(f"--set takes KEY=VALUE, got {item!r}.")
+        default = keywords[key].default if key in keywords else None
+        values[key] = _typed(key, text, default)
+    methods = getattr(module, "methods", {})
+    if not isinstance(methods, dict):
+        _fail(f"{path.name}: methods must be a dict of names to methods.")
+    return build(module, path, name, values), methods
+
+
+def _typed(key: str, text: str, default: object) -> object:
+    """Read a setting as the type of the keyword's default."""
+    if isinstance(default, bool):
+        known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+        if text.lower() in known:
+            return known[text.lower()]
+        _fail(f"--set {key}={text}: write true or false.")
+    if isinstance(default, (int, float)):
+        try:
+            return type(default)(text)
+        except ValueError:
+            kind = "a whole number" if isinstance(default, int) else "a number"
+            _fail(f"--set {key}={text}: expected {kind}, like the default {default!r}.")
+    return text
+
+
+def _method(name: str, methods: dict[str, Any]) -> "AbstractMethod | Stage | list[Stage]":
+    import difflib
+
+    known = list(dict.fromkeys([*methods, "lm", "gd", "adam", "lbfgs"]))
+    if name in methods:
+        return methods[name]
+    if name == "lm":
+        from constrainednn._methods._levenberg_marquardt import LevenbergMarquardt
+
+        return LevenbergMarquardt()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        _fail(f"no method is named {name!r}.{hint} Known: {', '.join(known)}.")
+    import optax
+
+    from constrainednn._methods._optax import Optax
+
+    return Optax(
+        {"gd": lambda: optax.sgd(1e-2), "adam": lambda: optax.adam(1e-3), "lbfgs": optax.lbfgs}[
+            name
+        ]()
+    )
+
+
+@contextlib.contextmanager
+def _bar() -> Iterator[Any]:
+    """A live bar on stderr; plain lines where there is no terminal."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    bar = Bar(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+        TextColumn("train {task.fields[train]}  monitor {task.fields[monitor]}"),
+        TimeRemainingColumn(), console=console, transient=True,
+    )
+
+    def show(seen: "Progress") -> None:
+        bar.update(
+            task, description=seen.phase, completed=seen.step, total=seen.steps,
+            train=_loss(seen.train), monitor=_loss(seen.monitor),
+        )
+
+    with bar:
+        task = bar.add_task("starting", total=None, train="-", monitor="-")
+        yield show
+
+
+def _loss(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.2e}"
+
+
+def _print_solution(solution: Any, imported: float) -> None:
+    from rich.console import Console
+
+    from constrainednn._report import gap_table, header, notes
+
+    console = Console(soft_wrap=True)
+    if not console.is_terminal:
+        console = Console(width=160, soft_wrap=True)
+    console.print(gap_table(solution.gap))
+    for line in notes(solution.gap):
+        console.print(line, markup=False, highlight=False)
+    text = header(solution).replace("compile ", f"import {imported:.2f} s, compile ")
+    console.print(f"\n{text}", markup=False, highlight=False)
+
+
+def _exit_code(solution: Any) -> int:
+    if solution.status == "interrupted":
+        return 143 if "SIGTERM" in solution.reason else 130
+    return 1 if solution.status in ("stalled", "nonfinite") else 0
