@@ -18,6 +18,7 @@ from jaxtyping import Key, PyTree
 from constrainednn._blocks import in_blocks
 from constrainednn._gap import Streams, draw_streams, refuse_overlap, residuals_at
 from constrainednn._image import model_inputs
+from constrainednn._keys import numpy_generator
 from constrainednn._models import trainable_mask
 from constrainednn._problem import Constraint, Problem
 
@@ -283,12 +284,10 @@ def _directional(
 
 
 def _random_like(params: PyTree, *, key: Key[jax.Array, ""]) -> PyTree:
-    leaves, structure = jax.tree.flatten(params)
-    keys = jax.random.split(key, len(leaves))
-    drawn = [
-        jax.random.normal(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)
-    ]
-    return jax.tree.unflatten(structure, drawn)
+    generator = numpy_generator(key)
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(generator.normal(size=leaf.shape), leaf.dtype), params
+    )
 
 
 def _refusal(r: Any) -> str:

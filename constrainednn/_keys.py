@@ -17,5 +17,9 @@ def stream(key: Key[jax.Array, ""], name: str) -> Key[jax.Array, ""]:
 
 
 def numpy_generator(key: Key[jax.Array, ""]) -> np.random.Generator:
-    """Make the NumPy generator that belongs to a JAX key, for samplers that SciPy provides."""
+    """Make the NumPy generator that belongs to a JAX key.
+
+    Points and first parameters are drawn by NumPy: `jax.random` compiles anew for every shape,
+    which would cost seconds before the first step.
+    """
     return np.random.default_rng([int(word) for word in np.asarray(jax.random.key_data(key))])

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
 from constrainednn._domains import AbstractDomain, Normal
-from constrainednn._keys import stream
+from constrainednn._keys import numpy_generator, stream
 from constrainednn._samplers import Sobol, draw
 from constrainednn._validate import as_count, as_positive
 
@@ -84,7 +84,10 @@ class Linear(AbstractRecipe):
 
     def __call__(self, *, key: Key[Array, ""]) -> eqx.nn.Linear:
         """Build an `equinox.nn.Linear`."""
-        return eqx.nn.Linear(self.in_size, self.out_size, self.bias, key=key)
+        shape = eqx.filter_eval_shape(
+            eqx.nn.Linear, self.in_size, self.out_size, self.bias, key=key
+        )
+        return _initialised(shape, key=key)
 
 
 class MLP(AbstractRecipe):
@@ -131,9 +134,11 @@ class MLP(AbstractRecipe):
 
     def __call__(self, *, key: Key[Array, ""]) -> eqx.nn.MLP:
         """Build an `equinox.nn.MLP` and spread its first layer."""
-        model = eqx.nn.MLP(
-            self.in_size, self.out_size, self.width, self.depth, self.activation, key=key
+        shape = eqx.filter_eval_shape(
+            eqx.nn.MLP, self.in_size, self.out_size, self.width, self.depth, self.activation,
+            key=key,
         )
+        model = _initialised(shape, key=key)
         if self.depth == 0:
             return model
         weight, bias = _spread(self.over, self.width, key=key, trained=True)
@@ -208,10 +213,10 @@ class RandomFeatures(AbstractRecipe):
         weight, bias = _spread(self.over, self.width, key=key)
         dtype = weight.dtype
         out = 1 if self.out_size == "scalar" else self.out_size
-        head = jax.random.normal(stream(key, "head"), (out, self.width), dtype)
+        head = numpy_generator(stream(key, "head")).normal(size=(out, self.width))
         return FeatureNetwork(
             Frozen((weight, bias)),
-            head / math.sqrt(self.width),
+            jnp.asarray(head / math.sqrt(self.width), dtype),
             jnp.zeros(out, dtype),
             self.activation,
             self.out_size == "scalar",
@@ -341,10 +346,10 @@ def _spread(
     middle, deviation = points.mean(axis=0), points.std(axis=0)
     if not (deviation > 0).all():
         raise ValueError(f"{over!r} does not vary in coordinate {int(np.argmin(deviation))}.")
-    slope_key, turn_key = jax.random.split(stream(key, "slopes"))
-    size = jax.random.uniform(slope_key, (width, 1), points.dtype)
-    turns = jax.random.normal(turn_key, (width, dim), points.dtype)
-    turns = turns / jnp.linalg.norm(turns, axis=1, keepdims=True)
+    generator = numpy_generator(stream(key, "slopes"))
+    size = generator.random((width, 1))
+    turns = generator.normal(size=(width, dim))
+    turns /= np.linalg.norm(turns, axis=1, keepdims=True)
     if dim == 1:
         # Random centres would leave holes; a little outside, too, so that the ends are resolved.
         low, high = points.min(), points.max()
@@ -355,9 +360,29 @@ def _spread(
         centres = np.resize(points, (width, dim))
         size = size * 0.06 * width ** (1 / dim)
     if trained:
-        size = 2.5 * jnp.ones_like(size)
+        size = 2.5
     weight = size * turns / deviation
-    return weight, -jnp.sum(weight * centres, axis=1)
+    bias = -np.sum(weight * centres, axis=1)
+    return jnp.asarray(weight, points.dtype), jnp.asarray(bias, points.dtype)
+
+
+def _initialised(shape: PyTree, *, key: Key[Array, ""]) -> PyTree:
+    """Fill a stack of linear layers, uniform in +-1 / sqrt(inputs) as Equinox does."""
+    generator = numpy_generator(stream(key, "layers"))
+
+    def fill(node):
+        if not isinstance(node, eqx.nn.Linear):
+            return node
+        bound = 1 / math.sqrt(node.weight.shape[1])
+        dtype = node.weight.dtype
+        weight = jnp.asarray(generator.uniform(-bound, bound, node.weight.shape), dtype)
+        node = eqx.tree_at(lambda layer: layer.weight, node, weight)
+        if node.bias is None:
+            return node
+        bias = jnp.asarray(generator.uniform(-bound, bound, node.bias.shape), dtype)
+        return eqx.tree_at(lambda layer: layer.bias, node, bias)
+
+    return jax.tree.map(fill, shape, is_leaf=lambda node: isinstance(node, eqx.nn.Linear))
 
 
 def _size(value: Size, what: str) -> Size:

@@ -39,7 +39,7 @@ class Independent(AbstractSampler):
         self, domain: AbstractDomain, n: int, *, key: Key[Array, ""]
     ) -> tuple[Cube, Shares]:
         """Draw `n` independent cube points of equal weight."""
-        return np.asarray(jax.random.uniform(key, (n, domain.unit_dim))), _equal(n)
+        return numpy_generator(key).random((n, domain.unit_dim)), _equal(n)
 
 
 class LatinHypercube(AbstractSampler):
@@ -141,7 +141,7 @@ class Draw(eqx.Module):
         cube: Cube coordinates, or None for a finite set.
     """
 
-    points: PyTree[Array]
+    points: PyTree[np.ndarray]
     share: Float[np.ndarray, " n"]
     cube: Float[np.ndarray, "n unit_dim"] | None
 

@@ -18,7 +18,7 @@ def as_matrix(x, y):
     return y.reshape(3, 3)
 
 
-def problem(width=32, points=100):
+def problem(width=64, points=50):
     return cx.Problem(
         cx.Constraint(
             is_rotation, over=cx.Normal(3), points=points, target=cx.RotationGroup(3)
