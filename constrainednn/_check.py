@@ -4,9 +4,12 @@
 """
 
 import dataclasses
+import inspect
+import sysconfig
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import equinox as eqx
@@ -21,6 +24,11 @@ from constrainednn._image import model_inputs
 from constrainednn._keys import numpy_generator
 from constrainednn._models import trainable_mask
 from constrainednn._problem import Constraint, Problem
+
+
+_HERE = Path(__file__).parent
+_LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")})
+_TRACERS = tuple(f"{Path(package.__file__).parent}/" for package in (jax, eqx))
 
 
 class ProblemError(ValueError):
@@ -210,9 +218,17 @@ def doubts(constraint: Constraint, model: PyTree, points: Streams) -> list[str]:
     label = f"constraint {constraint.name!r}"
     if jnp.result_type(float) == jnp.float32:
         given = getattr(constraint.over, "points", None), getattr(constraint.over, "rows", None)
-        if any(leaf.dtype == np.float64 for leaf in jax.tree.leaves(given)):
+        rounded = "points" if _holds_float64(given) else ""
+        if inspect.isfunction(constraint.residual):
+            used = inspect.getclosurevars(constraint.residual)
+            rounded = rounded or ", ".join(
+                name
+                for name, value in {**used.globals, **used.nonlocals}.items()
+                if _holds_float64(value)
+            )
+        if rounded:
             found.append(
-                f"{label}: its float64 points are rounded to float32. Write "
+                f"{label}: float64 numbers ({rounded}) are rounded to float32. Write "
                 "jax.config.update('jax_enable_x64', True) before the first array."
             )
     if _bends_without_curvature(constraint, model, points):
@@ -221,6 +237,10 @@ def doubts(constraint: Constraint, model: PyTree, points: Streams) -> list[str]:
             "(relu?), so they are zero everywhere. Use a smooth activation such as jnp.tanh."
         )
     return found
+
+
+def _holds_float64(value: Any) -> bool:
+    return any(getattr(leaf, "dtype", None) == np.float64 for leaf in jax.tree.leaves(value))
 
 
 class _Curved(eqx.Module):
@@ -327,34 +347,28 @@ def _describe(model: PyTree, x: PyTree) -> str:
     return f"{type(model).__name__}({text})"
 
 
-def _user_frame(error: BaseException) -> traceback.FrameSummary | None:
-    frames = traceback.extract_tb(error.__traceback__)
-    inside = ("/jax/", "/jaxlib/", "/equinox/", "/jaxtyping/", "/numpy/", "/optax/", "/beartype/")
-    ours = __file__.rsplit("/", 1)[0] + "/_"
-    mine = [
+def user_frames(error: BaseException) -> list[traceback.FrameSummary]:
+    """The frames of a traceback that are the user's own, neither ours nor a library's."""
+    gallery = str(_HERE / "problems")  # files like a user's, inside the package in a wheel
+    return [
         frame
-        for frame in frames
-        if not frame.filename.startswith((ours, "<"))
-        and not any(f"site-packages{part}" in frame.filename for part in inside)
-        and "/contextlib.py" not in frame.filename
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename.startswith(gallery)
+        or not frame.filename.startswith((f"{_HERE}/", *_LIBRARIES, "<"))
     ]
-    return mine[-1] if mine else None
 
 
 def _where(error: BaseException) -> str:
-    frame = _user_frame(error)
-    return "" if frame is None else f" ({frame.filename}:{frame.lineno}: {frame.line})"
+    frames = user_frames(error)
+    return f" ({frames[-1].filename}:{frames[-1].lineno}: {frames[-1].line})" if frames else ""
 
 
 def _raised_by_library(error: BaseException) -> bool:
     """True if the exception comes from inside jax or equinox, not from the user's own raise."""
-    frames = traceback.extract_tb(error.__traceback__)
-    last = frames[-1].filename if frames else ""
-    return any(f"{package}/" in last for package in ("jax", "equinox", "jaxlib", "jaxtyping"))
+    return traceback.extract_tb(error.__traceback__)[-1].filename.startswith(_TRACERS)
 
 
 def raised_here(error: BaseException) -> bool:
     """True for an error with a sentence of ours, False for one that a residual raised itself."""
-    frames = traceback.extract_tb(error.__traceback__)
-    ours = __file__.rsplit("/", 1)[0] + "/_"
-    return isinstance(error, ProblemError) or frames[-1].filename.startswith(ours)
+    last = traceback.extract_tb(error.__traceback__)[-1].filename
+    return isinstance(error, ProblemError) or last.startswith(f"{_HERE}/_")

@@ -203,7 +203,7 @@ class Sphere(AbstractDomain):
 
     @property
     def unit_dim(self) -> int:
-        """dim - 1 up to three dimensions, else dim."""
+        """One less than the space up to three dimensions, else as many."""
         return self.dim - 1 if self.dim <= 3 else self.dim
 
     @property

@@ -6,6 +6,7 @@ in the same folder, flushed to the disk and renamed. Nothing is deleted that was
 
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -35,23 +36,48 @@ def write_atomically(path: Path, content: bytes) -> None:
         os.close(folder)
 
 
-def prepare_folder(path: Path) -> None:
-    """Make an output folder, or refuse one that cannot be used, before hours are spent.
+def check_folder(path: Path) -> None:
+    """Refuse an output folder that cannot be used, before hours are spent. Leaves nothing behind.
 
     Raises:
         StoreError: If the folder holds something, or cannot be made or written.
     """
     try:
         if path.exists() and not path.is_dir():
-            raise StoreError(f"{path} is a file; --out needs a folder.")
+            raise StoreError(f"{path} is a file; results need a folder. Give a new name.")
         if path.is_dir() and any(path.iterdir()):
             raise StoreError(f"{path} is not empty. Nothing is overwritten: give a new folder.")
-        path.mkdir(parents=True, exist_ok=True)
-        handle, probe = tempfile.mkstemp(dir=path)
+        nearest = path.absolute()
+        while not nearest.exists():
+            nearest = nearest.parent
+        handle, probe = tempfile.mkstemp(dir=nearest)
         os.close(handle)
         os.unlink(probe)
-    except OSError as error:
-        raise StoreError(f"cannot write to {path}: {error.strerror or error}.") from None
+    except (OSError, ValueError) as error:
+        raise _refusal(path, error) from None
+
+
+def write_folder(path: Path, files: Iterable[tuple[str, bytes]]) -> None:
+    """Write all of the files into a new or empty folder, or none of them.
+
+    Raises:
+        StoreError: If the folder holds something, or cannot be made or written.
+    """
+    check_folder(path)
+    existed, written = path.exists(), []
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        for name, content in files:
+            written.append(path / name)
+            write_atomically(path / name, content)
+    except BaseException as error:
+        for file in written:
+            file.unlink(missing_ok=True)
+        if not existed and path.exists():
+            path.rmdir()
+        if isinstance(error, OSError):
+            raise _refusal(path, error) from None
+        raise
 
 
 def copy_file(source: Path, target: Path) -> None:
@@ -65,4 +91,9 @@ def copy_file(source: Path, target: Path) -> None:
     try:
         write_atomically(target, source.read_bytes())
     except OSError as error:
-        raise StoreError(f"cannot write {target}: {error.strerror or error}.") from None
+        raise _refusal(target, error) from None
+
+
+def _refusal(path: Path, error: Exception) -> StoreError:
+    reason = getattr(error, "strerror", None) or error
+    return StoreError(f"cannot write to {path}: {reason}. Give a place that can be written.")

@@ -396,20 +396,21 @@ def _worst(
     )
     if held.cube is None or not isinstance(over, AbstractDomain) or not np.isfinite(length).all():
         return sampled
-    from scipy.optimize import Bounds, minimize
+    from scipy.optimize import minimize
 
-    eps = float(np.finfo(held.cube.dtype).eps)
+    dtype = held.cube.dtype
+    eps = float(np.finfo(dtype).eps)
     if over.unbounded:
         # The hull of the draw: an unbounded domain has no worst point.
-        bounds = Bounds(held.cube.min(axis=0), held.cube.max(axis=0))
+        low, high = held.cube.min(axis=0), held.cube.max(axis=0)
     else:
-        width = held.cube.shape[1]
-        bounds = Bounds(np.full(width, eps), np.full(width, 1 - eps))
+        low = np.full(held.cube.shape[1], eps)
+        high = 1 - low
     climb = eqx.Partial(_climb, constraint.residual, over, model)
     scale = max(float(length[order[0]]) ** 2, np.finfo(float).tiny)
 
     def descent(z: np.ndarray) -> tuple[float, np.ndarray]:
-        value, slope = _value_and_slope(climb, jnp.asarray(z, held.cube.dtype))
+        value, slope = _value_and_slope(climb, jnp.asarray(z, dtype))
         if not (np.isfinite(value) and np.isfinite(slope).all()):
             return np.inf, np.zeros_like(z)
         return -float(value) / scale, -np.asarray(slope, float) / scale
@@ -417,10 +418,16 @@ def _worst(
     # Starts far apart in rank: the worst few points usually share one hill.
     starts = order[np.unique(np.geomspace(1, max(len(order) // 20, 1), 6).astype(int) - 1)]
     ends = [
-        minimize(descent, held.cube[i].astype(float), jac=True, bounds=bounds, method="L-BFGS-B").x
+        minimize(
+            descent,
+            held.cube[i].astype(float),
+            jac=True,
+            bounds=np.stack([low, high], axis=1),
+            method="L-BFGS-B",
+        ).x
         for i in starts
     ]
-    cube = np.clip(np.stack(ends), bounds.lb, bounds.ub).astype(held.cube.dtype)
+    cube = np.clip(np.stack(ends), low, high).astype(dtype)
     points = in_blocks(over.place, cube)
     r = residuals_at(constraint.residual, model, points)
     found = np.sqrt((r**2).sum(axis=1))
@@ -442,7 +449,7 @@ def _value_and_slope(fn: Callable, z: Array) -> tuple[Array, Array]:
 def _by_distance(
     train: Draw, held: Draw, mean_square: Float[np.ndarray, " n"]
 ) -> Distance | None:
-    from scipy.spatial import cKDTree
+    from scipy.spatial import KDTree
 
     def flat(points: PyTree) -> np.ndarray:
         # For a pair (x, y) the distance is between inputs: y is what the model should give.
@@ -453,7 +460,7 @@ def _by_distance(
 
     if len(held) < 25:
         return None
-    distances, _ = cKDTree(flat(train.points)).query(flat(held.points))
+    distances, _ = KDTree(flat(train.points)).query(flat(held.points))
     order = np.argsort(distances)
     classes = np.array_split(order, 5)
     edges = [distances[order[0]], *(distances[part[-1]] for part in classes)]

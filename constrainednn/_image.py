@@ -32,8 +32,8 @@ class Image:
             target's spread; None without target.
         coverage: Share of the target that is reached, where it can say so.
         degree: For a map of the plane with a circle as target, the winding number of its values
-            along a circle around all points. A map that satisfies the constraint on the whole
-            plane has degree zero, so a nonzero degree proves a hole inside.
+            along a circle around all points. A continuous map that satisfies the constraint on the
+            whole plane has degree zero, so a nonzero degree proves a hole inside.
         collapsed: True if the values hardly vary or the rank is below what the target allows;
             None without target.
     """
@@ -99,5 +99,6 @@ def _degree(model: PyTree, radius: float, dtype: np.dtype) -> int:
     loop = (radius * np.stack([np.cos(t), np.sin(t)], axis=1)).astype(dtype)
     values = in_blocks(eqx.Partial(_flat_value, model), loop)
     angles = np.arctan2(values[:, 1], values[:, 0])
-    steps = np.diff(np.append(angles, angles[0]))
-    return round(float(np.sum((steps + np.pi) % (2 * np.pi) - np.pi)) / (2 * np.pi))
+    steps = np.roll(angles, -1) - angles
+    turns = np.mod(steps + np.pi, 2 * np.pi) - np.pi
+    return round(float(turns.sum()) / (2 * np.pi))

@@ -1,6 +1,5 @@
 """Find a Problem in a file or in the gallery."""
 
-import difflib
 import importlib.util
 import inspect
 import os
@@ -10,8 +9,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from constrainednn._check import user_frames
 from constrainednn._gallery import gallery
 from constrainednn._problem import Problem
+from constrainednn._validate import known_names
+
+# Arguments of `solve` and `study`: a setting of the same name could not be told from them.
+_RESERVED = frozenset(
+    "method steps seed tolerance heldout monitor redraw progress out vary seeds workers "
+    "executor".split()
+)
 
 
 class LoadError(Exception):
@@ -40,21 +47,21 @@ def resolve(source: str) -> tuple[Path, str]:
         known = gallery()
         if path_text in known:
             return known[path_text], name
-        near = difflib.get_close_matches(path_text, known, n=3)
-        hint = f"Did you mean {' or '.join(near)}? " if near else ""
         raise LoadError(
-            f"no gallery problem is named {path_text!r}. {hint}Known: {', '.join(known)}. "
+            f"no gallery problem is named {path_text!r}. {known_names(path_text, known)} "
             "A file of your own ends in .py."
         )
     path = Path(path_text)
-    if path.is_file():
-        return path, name
     if path.is_dir():
         raise LoadError(f"{path} is a folder; name a .py file in it.")
-    siblings = [item.name for item in path.parent.glob("*.py")] if path.parent.is_dir() else []
-    near = difflib.get_close_matches(path.name, siblings, n=3)
-    hint = f" Did you mean {' or '.join(near)}?" if near else ""
-    raise LoadError(f"there is no file {path}.{hint}")
+    if path.suffix != ".py":
+        raise LoadError(f"{path} does not end in .py; a problem file is Python code.")
+    if path.is_file():
+        return path, name
+    siblings = sorted(item.name for item in path.parent.glob("*.py"))
+    raise LoadError(
+        f"there is no file {path}. Problem files there: {known_names(path.name, siblings)}"
+    )
 
 
 def load_module(path: Path) -> ModuleType:
@@ -72,17 +79,19 @@ def load_module(path: Path) -> ModuleType:
     sys.modules[name] = module
     if folder not in sys.path:
         sys.path.append(folder)  # last, for the same reason
+    # Files appear only where the user asked for them; a stale cache could hide an edit, too.
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
         spec.loader.exec_module(module)
     except SyntaxError as error:
         details = "".join(traceback.format_exception_only(error))
-        raise LoadError(
-            f"{path.name}:{error.lineno}:{error.offset}: {error.msg}", details
-        ) from None
+        file = Path(error.filename or path).name  # it may be a file that this one imports
+        raise LoadError(f"{file}:{error.lineno}:{error.offset}: {error.msg}", details) from None
     except ModuleNotFoundError as error:
         raise LoadError(
-            f"{path.name} imports {error.name!r}, which is not installed here.",
-            user_traceback(error, path),
+            f"{path.name} imports {error.name!r}, which is not installed here. Install it, or put "
+            f"{error.name}.py beside {path.name}.",
+            user_traceback(error),
         ) from None
     except SystemExit as error:
         raise LoadError(
@@ -91,8 +100,10 @@ def load_module(path: Path) -> ModuleType:
         ) from None
     except Exception as error:  # noqa: BLE001  (whatever a user's file raises is reported as its own)
         raise LoadError(
-            f"{path.name} raises {type(error).__name__}: {error}", user_traceback(error, path)
+            f"{path.name} raises {type(error).__name__}: {error}", user_traceback(error)
         ) from error
+    finally:
+        sys.dont_write_bytecode = before
     return module
 
 
@@ -130,7 +141,10 @@ def find(module: ModuleType, path: Path, name: str) -> Any:
     found = problems or public
     listing = f"Found: {', '.join(found)}. " if found else ""
     if name != "problem":
-        raise LoadError(f"{path.name} defines no Problem named {name!r}. {listing}")
+        found = [*problems, *(key for key in public if key not in problems)]
+        raise LoadError(
+            f"{path.name} defines no Problem named {name!r}. {known_names(name, found)}"
+        )
     example = problems[0] if problems else "NAME"
     raise LoadError(
         f"{path.name} defines no Problem. {listing}Assign one to 'problem', "
@@ -142,12 +156,15 @@ def build(module: ModuleType, path: Path, name: str, settings: dict[str, Any]) -
     """Call the problem function with its settings, or return the problem."""
     value = find(module, path, name)
     known = problem_keywords(value)
+    for key in known:
+        if key in _RESERVED:
+            raise LoadError(
+                f"{path.name}: {name}() has a keyword {key!r}, which is an argument of solve or "
+                f"study. Give it another name, such as my_{key}."
+            )
     for key in settings:
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f" Did you mean {near[0]}?" if near else ""
-            takes = f"It takes: {', '.join(known)}." if known else "It takes none."
-            raise LoadError(f"{path.name} has no setting {key!r}.{hint} {takes}")
+            raise LoadError(f"{path.name} has no setting {key!r}. {known_names(key, known)}")
     if isinstance(value, Problem):
         return value
     missing = [
@@ -167,7 +184,7 @@ def build(module: ModuleType, path: Path, name: str, settings: dict[str, Any]) -
     except Exception as error:  # noqa: BLE001  (whatever a user's file raises is reported as its own)
         raise LoadError(
             f"{path.name}: {name}() raises {type(error).__name__}: {error}",
-            user_traceback(error, path),
+            user_traceback(error),
         ) from error
     if not isinstance(built, Problem):
         raise LoadError(
@@ -176,14 +193,7 @@ def build(module: ModuleType, path: Path, name: str, settings: dict[str, Any]) -
     return built
 
 
-def user_traceback(error: BaseException, path: Path) -> str:
-    """The traceback with only the frames of the user's folder."""
-    folder = str(path.resolve().parent)
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if os.path.abspath(frame.filename).startswith(folder)
-        and "site-packages" not in frame.filename
-    ]
-    lines = ["Traceback (your file only):\n", *traceback.format_list(frames)]
-    return "".join(lines + traceback.format_exception_only(error))
+def user_traceback(error: BaseException) -> str:
+    """The traceback with only the user's frames; empty if there are none."""
+    lines = traceback.format_list(user_frames(error))
+    return "".join(["Traceback (your files only):\n", *lines]).rstrip() if lines else ""

@@ -51,40 +51,45 @@ def overview(solution: "Solution") -> "Figure":
 def moments(solution: "Solution") -> "Figure":
     """The map at several moments of training: small multiples, train above monitor.
 
-    For maps of the plane u(x) as points; for functions of one variable u(x) as a curve.
+    For maps of the plane x and then u(x), coloured by the direction of x; for functions of one
+    variable u(x) as a curve.
     """
     shown = _shown(solution)
     snapshots = solution.history.snapshots
-    if len(snapshots) > 6:
-        chosen = np.unique(np.linspace(0, len(snapshots) - 1, 6).round().astype(int))
+    if len(snapshots) > 5:
+        chosen = np.unique(np.linspace(0, len(snapshots) - 1, 5).round().astype(int))
         snapshots = tuple(snapshots[i] for i in chosen)
     if shown is None or not snapshots:
         figure = _figure(6, 3)
         _say(figure.subplots(), "no snapshots of a constraint with a population")
         return figure
     constraint, points, _ = shown
-    streams = [("train", points.train, TRAIN)]
+    streams = [("train", points.train)]
     if points.monitor is not None:
-        streams.append(("monitor", points.monitor, MONITOR))
-    figure = _figure(2.3 * len(snapshots) + 0.4, 2.4 * len(streams) + 0.5)
-    grid = figure.subplots(
-        len(streams), len(snapshots), squeeze=False, sharex=True, sharey=True
-    )
-    for row, (name, stream, colour) in enumerate(streams):
+        streams.append(("monitor", points.monitor))
+    inputs = [model_inputs(stream.points) for _, stream in streams]
+    planar = isinstance(inputs[0], np.ndarray) and inputs[0].shape[1:] == (2,)
+    columns = len(snapshots) + planar
+    figure = _figure(2.1 * columns + 0.4, 2.3 * len(streams) + 0.3)
+    grid = figure.subplots(len(streams), columns, squeeze=False, sharey=not planar)
+    for row, (name, stream) in enumerate(streams):
         some = jax.tree.map(lambda leaf: leaf[:400], stream.points)
         x = model_inputs(some)
-        for column, (step, model) in enumerate(snapshots):
-            axes = grid[row, column]
+        if planar:
+            _draw_values(grid[row, 0], x, x, None, None)
+            grid[row, 0].set_title("x", fontsize=8)
+        for axes, (step, model) in zip(grid[row, int(planar) :], snapshots, strict=True):
             values = _values(model, x)
             if values is None:
                 _say(axes, "no map of points")
                 continue
             r = residuals_at(constraint.residual, model, some)
             rms = float(np.sqrt(np.mean(r**2)))
-            _draw_values(axes, np.asarray(x), values, constraint, colour)
-            axes.set_title(f"step {step}\nRMS {number(rms)}", fontsize=8)
-            if column == 0:
-                axes.set_ylabel(f"{name}, {len(values)} points", fontsize=8)
+            colour = (TRAIN, MONITOR)[row]
+            _draw_values(axes, np.asarray(x), values, constraint, None if planar else colour)
+            axes.set_title(f"u(x), step {step}\nRMS {number(rms)}", fontsize=8)
+        grid[row, 0].set_ylabel(f"{name}, {min(len(stream), 400)} points", fontsize=8)
+        for axes in grid[row]:
             axes.tick_params(labelsize=7)
     return figure
 
@@ -142,8 +147,13 @@ def _draw_distance(axes: "Axes", gap: ConstraintGap) -> None:
         _say(axes, "too few points to show the residual by distance")
         return
     axes.stairs(distance.rms, distance.edges, color=HELDOUT, lw=1.4, baseline=None)
-    axes.set(yscale="log", xlabel="distance to the nearest training point", ylabel="held-out RMS |r|",
-             title="between the points or outside the cloud?")
+    axes.set(
+        yscale="log",
+        xlabel="distance to the nearest training point",
+        ylabel="held-out RMS |r|",
+        title="between the points or outside the cloud?",
+    )
+    axes.locator_params(axis="x", nbins=6)
 
 
 def _draw_map(
@@ -166,12 +176,18 @@ def _draw_map(
             axes.legend(frameon=False)
         elif isinstance(some, tuple):
             axes.plot(x.ravel(), np.asarray(some[1]).ravel(), ".", color=KNOWN, ms=2)
-    axes.set_title("u(x) on held-out points")
+    more = ", first two entries" if values.shape[1] > 2 else ""
+    axes.set_title(f"u(x) on held-out points{more}")
 
 
 def _draw_values(
-    axes: "Axes", x: np.ndarray, values: np.ndarray, constraint: "Constraint", colour: str
+    axes: "Axes",
+    x: np.ndarray,
+    values: np.ndarray,
+    constraint: "Constraint | None",
+    colour: str | None,
 ) -> None:
+    """Draw values at points; without a colour, by the direction of x in the plane."""
     x = x.reshape(len(x), -1)
     if x.shape[1] == 1:
         order = np.argsort(x[:, 0])
@@ -182,12 +198,24 @@ def _draw_values(
         drawn = axes.scatter(x[:, 0], x[:, 1], c=values[:, 0], s=6, cmap="viridis")
         axes.figure.colorbar(drawn, ax=axes)
         return
-    if isinstance(constraint.target, Circle):
+    target = constraint.target if constraint is not None else None
+    if isinstance(target, Circle):
         angle = np.linspace(0, 2 * np.pi, 200)
-        radius = constraint.target.radius
-        axes.plot(radius * np.cos(angle), radius * np.sin(angle), color=KNOWN, lw=0.6)
-    axes.scatter(values[:, 0], values[:, 1], s=5, color=colour, alpha=0.6, lw=0)
-    axes.set_aspect("equal", "datalim")
+        axes.plot(target.radius * np.cos(angle), target.radius * np.sin(angle), color=KNOWN, lw=0.6)
+        # A few values far out would shrink the circle to a dot: say how many are not shown.
+        reach = np.abs(values[:, :2]).max(axis=1)
+        limit = max(1.6 * target.radius, float(np.quantile(reach, 0.9)))
+        outside = int((reach > limit).sum())
+        axes.set(xlim=(-limit, limit), ylim=(-limit, limit))
+        if outside:
+            axes.text(0.98, 0.02, f"{outside} outside", ha="right", transform=axes.transAxes,
+                      fontsize=7, color=KNOWN)
+    axes.set_aspect("equal")
+    if colour is None:
+        axes.scatter(values[:, 0], values[:, 1], s=6, lw=0, c=np.arctan2(x[:, 1], x[:, 0]),
+                     cmap="twilight_shifted", vmin=-np.pi, vmax=np.pi)
+    else:
+        axes.scatter(values[:, 0], values[:, 1], s=5, color=colour, alpha=0.6, lw=0)
 
 
 def _values(model: Callable[[Any], Any], x: PyTree) -> np.ndarray | None:

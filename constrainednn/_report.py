@@ -9,7 +9,8 @@ from constrainednn._gap import ConstraintGap, GapReport
 from constrainednn._statistics import Estimate
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console
+    from rich.table import Table
 
     from constrainednn._solution import Solution
 
@@ -30,13 +31,17 @@ def interval(estimate: Estimate) -> str:
 
 def row(gap: ConstraintGap) -> tuple[str, ...]:
     """One constraint's line under `COLUMNS`."""
-    rounding = gap.at_rounding
+    if gap.at_rounding:  # the digits of a gap between rounding errors mean nothing
+        difference, ratio = "at rounding", "at rounding"
+    else:
+        difference = interval(gap.difference)
+        ratio = "train at rounding" if gap.train_rms <= 4 * gap.floor else number(gap.ratio)
     return (
         gap.name,
         number(gap.train_rms),
         interval(gap.heldout_rms),
-        interval(gap.difference),
-        "at rounding" if rounding else number(gap.ratio),
+        difference,
+        ratio,
         number(gap.worst.residual),
         point(gap.worst.point),
     )
@@ -57,9 +62,12 @@ def notes(report: GapReport) -> list[str]:
     """What must be known to read the numbers: measures, counts, labels, images."""
     lines = []
     for gap in report.constraints:
+        train, judge = f"{gap.points} points, {_drawn(gap.sampler)}", "independent points"
+        if gap.sampler == "rows":
+            train, judge = f"{gap.points} rows", "other rows"
         lines.append(
-            f"{gap.name}: train on {gap.points} points ({gap.sampler}), judged on "
-            f"{gap.heldout.n} independent points of {gap.measure}; 95 % intervals over that draw"
+            f"{gap.name}: trained on {train}; judged on {gap.heldout.n} {judge} of {gap.measure}; "
+            "95 % intervals over that draw"
         )
         if gap.note:
             lines.append(f"{gap.name}: {gap.note}")
@@ -77,6 +85,17 @@ def notes(report: GapReport) -> list[str]:
             f"{number(item.rms)}; no population, no gap"
         )
     return lines
+
+
+def _drawn(sampler: str) -> str:
+    words = {
+        "Independent()": "independent draws",
+        "LatinHypercube()": "a Latin hypercube",
+        "Sobol()": "a scrambled Sobol sequence",
+        "Grid()": "a uniform grid",
+        "GaussQuadrature()": "a Gauss rule",
+    }
+    return words.get(sampler, sampler)
 
 
 def _image_lines(gap: ConstraintGap) -> list[str]:
@@ -124,26 +143,41 @@ def summary(solution: "Solution") -> str:
     return "\n".join(lines + notes(solution.gap))
 
 
-def gap_table(report: GapReport) -> "RenderableType":
-    """The table for a terminal."""
+def gap_tables(report: GapReport, console: "Console") -> "list[Table]":
+    """One table for a terminal, or one below the other for each constraint where that is wider."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
+    rows = [row(gap) for gap in report.constraints]
+    rows += [(item.name, number(item.rms), *["-"] * 5) for item in report.finite]
+    if report.heldout is not None and report.difference is not None and len(report.constraints) > 1:
+        rounding = all(gap.at_rounding for gap in report.constraints)
+        rows.append(
+            (
+                "total (loss)", number(report.train), interval(report.heldout),
+                "at rounding" if rounding else interval(report.difference), *["-"] * 3,
+            )
+        )
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for title in COLUMNS:
         table.add_column(title, justify="left" if title in ("constraint", "at") else "right")
-    for gap in report.constraints:
+    for cells in rows:
         # Text, not markup: a constraint may be named "[red]".
-        table.add_row(*(Text(cell) for cell in row(gap)))
-    for item in report.finite:
-        table.add_row(Text(item.name), number(item.rms), *["-"] * 5)
-    if report.heldout is not None and report.difference is not None and len(report.constraints) > 1:
-        table.add_row(
-            "total (loss)", number(report.train), interval(report.heldout),
-            interval(report.difference), *["-"] * 3,
-        )
-    return table
+        table.add_row(*(Text(cell) for cell in cells))
+    needed = console.measure(table, options=console.options.update(width=10_000)).maximum
+    if needed <= console.width:
+        return [table]
+    stacked = []
+    for cells in rows:
+        block = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        block.add_column(COLUMNS[0])
+        block.add_column(Text(cells[0]))
+        for title, cell in zip(COLUMNS[1:], cells[1:], strict=True):
+            if cell != "-":
+                block.add_row(title, Text(cell))
+        stacked.append(block)
+    return stacked
 
 
 _HTML = """<table><thead><tr>{% for title in columns %}<th>{{ title }}</th>{% endfor %}</tr></thead>

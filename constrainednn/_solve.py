@@ -27,7 +27,6 @@ from jaxtyping import Array, Float, Int, PyTree
 from constrainednn._check import ProblemError, check_before_solve, check_gradient
 from constrainednn._domains import AbstractDomain
 from constrainednn._gap import (
-    Streams,
     draw_streams,
     gap_report,
     holds_already,
@@ -304,14 +303,18 @@ class _Run:
                 pace = min(_CHUNK, 2 * pace, max(1, int(_LOOK_EVERY * taken / (elapsed + 1e-9))))
             self.watch()
             self.show("training")
-        self.model = eqx.combine(self.better(best, params, residual, static), static)
+        self.model = eqx.combine(self.better(best, params, static), static)
         return verdict
 
-    def better(self, best, params: PyTree, residual: ResidualVector, static: PyTree) -> PyTree:
-        """The last parameters, or the best seen if those have a lower loss."""
+    def better(self, best: tuple[PyTree, Array], params: PyTree, static: PyTree) -> PyTree:
+        """The last parameters, or the best seen if those have a truly lower loss.
+
+        Near a minimum losses differ by rounding only, while the parameters still converge.
+        """
         last = self.total_loss(eqx.combine(params, static))
         best_params, best_loss = best
-        return params if last <= float(best_loss) else best_params
+        slack = 1 + float(jnp.finfo(best_loss.dtype).eps) ** 0.5
+        return params if last <= slack * float(best_loss) else best_params
 
     def residual(self, static: PyTree) -> ResidualVector:
         constraints = self.problem.constraints
@@ -384,9 +387,8 @@ class _Run:
             self.snapshots.append((self.step, self.model))
         if self.monitor_steps[-1] != self.step:
             self.watch(force=True)
-        params, _ = eqx.partition(
-            self.model, trainable_mask(self.model, self.stages[-1].trainable or self.problem.trainable)
-        )
+        select = self.stages[-1].trainable or self.problem.trainable
+        params = eqx.filter(self.model, trainable_mask(self.model, select))
         history = History(
             np.concatenate([*self.losses, [gap.loss]]),
             np.asarray(self.monitor_steps),
@@ -411,13 +413,19 @@ class _Run:
             self.limit, self.seed, self.tolerance, self.heldout, self.monitor, self.redraw,
             str(jax.tree.leaves(params)[0].dtype),
             f"{device.platform}: {device.device_kind}",
-            len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+            _usable_cores(),
             versions,
         )
 
     def show(self, phase: str) -> None:
         monitor = self.monitor_losses[-1] if self.monitor_losses else np.nan
         self.progress(Progress(phase, self.step, self.limit, float(self.train_loss), monitor))
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _log_place(step: int) -> int | None:
@@ -475,7 +483,8 @@ def _as_method(method: Any) -> AbstractMethod:
     if hasattr(method, "init") and hasattr(method, "update"):
         raise TypeError("method is an optax transformation; write cx.Optax(...) around it.")
     raise TypeError(
-        f"method must be e.g. cx.LevenbergMarquardt() or cx.Optax(optax.adam(1e-3)), got {method!r}."
+        "method must be e.g. cx.LevenbergMarquardt() or cx.Optax(optax.adam(1e-3)), "
+        f"got {method!r}."
     )
 
 
@@ -502,7 +511,7 @@ def _as_stages(
 
 
 def _as_tolerance(value: Any) -> float:
-    if isinstance(value, (str, bool)) or not np.isscalar(value) or not 0 <= float(value) < np.inf:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < np.inf:
         raise ValueError(f"tolerance must be a finite number of at least 0, got {value!r}.")
     return float(value)
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from constrainednn._files import StoreError, prepare_folder, write_atomically
+from constrainednn._files import StoreError, write_folder
 from constrainednn._gap import draw_streams, gap_report
 from constrainednn._problem import Problem
 from constrainednn._solution import History, Settings, Solution, Status, Timings
@@ -38,30 +38,22 @@ def save_solution(solution: Solution, path: Path) -> None:
     Raises:
         StoreError: If the folder is in use or cannot be written.
     """
-    prepare_folder(path)
-    figures = {"overview.png": solution.plot(), "moments.png": solution.plot_moments()}
     history = solution.history
-    try:
-        write_atomically(path / "model.npz", pack_arrays(_leaves(solution.model), {}))
-        write_atomically(
-            path / "history.npz",
-            pack_arrays(
-                {
-                    "loss": history.loss,
-                    "monitor_steps": history.monitor_steps,
-                    "monitor": history.monitor,
-                    "redraws": np.asarray(history.redraws, int),
-                },
-                {},
-            ),
-        )
-        for name, figure in figures.items():
-            write_atomically(path / name, _png(figure))
-        # Last: a folder with a report is complete.
-        text = json.dumps(report_dict(solution), indent=2, allow_nan=False) + "\n"
-        write_atomically(path / "report.json", text.encode())
-    except OSError as error:
-        raise StoreError(f"cannot write to {path}: {error.strerror or error}.") from None
+    losses = {
+        "loss": history.loss,
+        "monitor_steps": history.monitor_steps,
+        "monitor": history.monitor,
+        "redraws": np.asarray(history.redraws, int),
+    }
+    report = json.dumps(report_dict(solution), indent=2, allow_nan=False) + "\n"
+    files = [
+        ("model.npz", pack_arrays(_leaves(solution.model))),
+        ("history.npz", pack_arrays(losses)),
+        ("overview.png", _png(solution.plot())),
+        ("moments.png", _png(solution.plot_moments())),
+        ("report.json", report.encode()),  # last: a folder with a report is complete
+    ]
+    write_folder(path, files)
 
 
 def load_solution(path: str | Path, problem: Problem) -> Solution:
@@ -139,21 +131,21 @@ def plain(value: Any) -> Any:
     return value
 
 
-def pack_arrays(arrays: dict[str, np.ndarray], extra: dict[str, Any]) -> bytes:
+def pack_arrays(arrays: dict[str, np.ndarray]) -> bytes:
     """Pack arrays into an uncompressed .npz with a manifest of names, types, shapes and a hash."""
     digest = hashlib.sha256()
     members = []
     for name, array in arrays.items():
         digest.update(name.encode() + np.ascontiguousarray(array).tobytes())
         members.append({"name": name, "dtype": str(array.dtype), "shape": list(array.shape)})
-    manifest = {"format": FORMAT, "members": members, "sha256": digest.hexdigest(), **extra}
+    manifest = {"format": FORMAT, "members": members, "sha256": digest.hexdigest()}
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr("manifest.json", json.dumps(manifest))
         for index, array in enumerate(arrays.values()):
             member = io.BytesIO()
             # Extension types such as bfloat16 come back as raw bytes: the manifest has their name.
-            raw = array.view(np.uint8) if array.dtype.kind == "V" else array
+            raw = np.frombuffer(array.tobytes(), np.uint8) if array.dtype.kind == "V" else array
             np.lib.format.write_array(member, raw, allow_pickle=False)
             archive.writestr(f"{index}.npy", member.getvalue())
     return buffer.getvalue()
@@ -193,9 +185,12 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
                 array = np.ascontiguousarray(raw).view(dtype).reshape(member["shape"])
                 digest.update(member["name"].encode() + array.tobytes())
                 arrays[member["name"]] = array
-    except (OSError, zipfile.BadZipFile, ValueError, KeyError, TypeError, NotImplementedError,
+    except FileNotFoundError:
+        raise StoreError(f"there is no file {path}.") from None
+    # RuntimeError and NotImplementedError: zipfile takes damage for encryption or a new version.
+    except (OSError, zipfile.BadZipFile, ValueError, KeyError, TypeError, RuntimeError,
             EOFError) as error:
-        raise StoreError(f"{path} is missing or damaged: {error}") from None
+        raise StoreError(f"{path} is damaged or no file of this package: {error}") from None
     if digest.hexdigest() != manifest["sha256"]:
         raise StoreError(f"{path} is damaged: its checksum does not match.")
     return arrays

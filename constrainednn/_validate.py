@@ -1,6 +1,8 @@
 """Checks of settings that every layer shares: one wording for one mistake."""
 
+import difflib
 import math
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -33,3 +35,13 @@ def as_positive(value: Any, what: str) -> float:
     if not (math.isfinite(number) and number > 0):
         raise ValueError(f"{what} must be finite and above zero, got {number}.")
     return number
+
+
+def known_names(name: str, known: Iterable[str]) -> str:
+    """A sentence with the names that would have been right, the nearest first."""
+    listed = list(known)
+    if not listed:
+        return "There are none."
+    near = difflib.get_close_matches(name, listed, n=3, cutoff=0.5)
+    hint = f"Did you mean {' or '.join(near)}? " if near else ""
+    return f"{hint}Known: {', '.join(near + [item for item in listed if item not in near])}."

@@ -3,8 +3,11 @@
 import contextlib
 import math
 import os
+import shlex
+import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -42,11 +45,15 @@ Setting = Annotated[
 
 def main() -> None:
     """Entry point of the console script."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # a C locale cannot show every name
     try:
         app()
-    except BrokenPipeError:  # `| head` closed the pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(0) from None
+    finally:
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:  # `| head` closed the pipe
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _version(show: bool) -> None:
@@ -90,11 +97,12 @@ def solve(
     """Solve a problem and report its gap."""
     with _errors(source):
         _prepare_jax()
-        from constrainednn import _solve, _store
+        from constrainednn import _solve
+        from constrainednn._files import StoreError, check_folder
         from constrainednn._solution import SolveFailed
 
         if out is not None:
-            _store.prepare_folder(out)
+            check_folder(out)
         problem, methods = _load(source, settings)
         chosen = _method(method, methods)
         imported = time.perf_counter() - _STARTED
@@ -107,14 +115,23 @@ def solve(
                 )
             except SolveFailed as failed:
                 solution, failure = failed.solution, failed
-        _print_solution(solution, imported)
+        # Saved before it is shown, since printing fails where `| head` closed the pipe; shown
+        # whether it could be saved or not.
+        unsaved = None
         if out is not None:
-            solution.save(out)
-            typer.echo(f"saved in {out}")
-        elif solution.status == "interrupted":
-            typer.echo("nothing was saved: give --out DIR to keep results", err=True)
+            try:
+                solution.save(out)
+            except StoreError as error:
+                unsaved = error
+        _print_solution(solution, imported)
         if failure is not None:
-            typer.echo(f"error: {failure}", err=True)
+            _say(f"error: {failure}", err=True)
+        if unsaved is not None:
+            _fail(f"{unsaved} Nothing was saved.")
+        if out is not None:
+            _say(f"saved in {out}")
+        elif solution.status == "interrupted":
+            _say("nothing was saved: give --out DIR to keep results", err=True)
         raise typer.Exit(_exit_code(solution))
 
 
@@ -133,14 +150,14 @@ def check(
         findings = check_problem(problem, seed=seed)
         for finding in findings:
             if finding.error:
-                typer.echo(f"FAIL {finding.error}")
+                _say(f"FAIL {finding.error}")
             else:
-                typer.echo(
+                _say(
                     f"ok   {finding.constraint}: residual of shape {finding.shape}, finite with a "
                     f"finite gradient, RMS {finding.rms:.3g} before training"
                 )
             for warning in finding.warnings:
-                typer.echo(f"warn {warning}")
+                _say(f"warn {warning}")
         if any(finding.error for finding in findings):
             raise typer.Exit(USER)
 
@@ -166,34 +183,44 @@ def new(
 ) -> None:
     """Copy a gallery problem to start from."""
     with _errors(source):
-        from constrainednn._gallery import gallery
         from constrainednn._files import copy_file
+        from constrainednn._gallery import gallery
+        from constrainednn._validate import known_names
 
         if file.suffix != ".py":
             _fail(f"{file} must end in .py, or solve would take it for a gallery name.")
         known = gallery()
         if source not in known:
-            _fail(f"no gallery problem is named {source!r}. Known: {', '.join(known)}.")
+            _fail(f"no gallery problem is named {source!r}. {known_names(source, known)}")
         copy_file(known[source], file)
-        typer.echo(f"wrote {file}; try: constrainednn solve {file}")
+        _say(f"wrote {file}; try: constrainednn solve {shlex.quote(str(file))}")
+
+
+def _say(message: str, err: bool = False) -> None:
+    # Control characters in names must not reach the terminal.
+    typer.echo("".join(c if c.isprintable() or c == "\n" else "?" for c in message), err=err)
 
 
 def _fail(message: str, code: int = USER) -> NoReturn:
-    # Control characters in names must not reach the terminal.
-    clean = "".join(c if c.isprintable() or c == "\n" else "?" for c in message)
-    typer.echo(f"error: {clean}", err=True)
+    _say(f"error: {message}", err=True)
     raise typer.Exit(code)
+
+
+def _show_warning(message: Warning | str, *_: object) -> None:
+    _say(f"warning: {message}", err=True)
 
 
 @contextlib.contextmanager
 def _errors(source: str) -> Iterator[None]:
     """Turn the package's exceptions into one line and an exit code; show the user's own as theirs."""
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            yield
     except (typer.Exit, typer.Abort, BrokenPipeError):
         raise
     except KeyboardInterrupt:
-        _fail("interrupted", 130)
+        _fail("interrupted before there was a result; nothing was saved", 130)
     except Exception as error:  # noqa: BLE001  (the outermost frame: everything ends here)
         _explain(error, source)
 
@@ -208,7 +235,7 @@ def _explain(error: Exception, source: str) -> NoReturn:
 
     if isinstance(error, LoadError):
         if error.details:
-            typer.echo(error.details, err=True)
+            _say(error.details, err=True)
         _fail(str(error))
     if isinstance(error, ProblemError) or (
         isinstance(error, (ValueError, TypeError)) and raised_here(error)
@@ -217,12 +244,21 @@ def _explain(error: Exception, source: str) -> NoReturn:
     if type(error).__module__.startswith("jax") and "RESOURCE_EXHAUSTED" in str(error):
         _fail(f"out of memory: {str(error).splitlines()[0]}. Lower points or width.", 1)
     path, _ = resolve(source)
-    typer.echo(user_traceback(error, path), err=True)
+    if trace := user_traceback(error):
+        _say(trace, err=True)
     _fail(f"{path.name} raises {type(error).__name__}: {error}")
 
 
 def _prepare_jax() -> None:
     """Switch float64 on unless the user decided, and check what jax would die of."""
+    flags = os.environ.get("XLA_FLAGS")
+    if flags:  # XLA ends the process where it does not know a flag: let it end another one
+        trial = subprocess.run(
+            [sys.executable, "-c", "import jax; jax.devices()"], capture_output=True, text=True
+        )
+        if trial.returncode < 0 or "XLA_FLAGS" in trial.stderr:
+            reason = (trial.stderr.strip().splitlines() or ["it ends the process"])[-1]
+            _fail(f"environment variable XLA_FLAGS={flags!r}: {reason}", ENVIRONMENT)
     for name in ("JAX_ENABLE_X64", "JAX_DISABLE_JIT", "JAX_DEBUG_NANS"):
         value = os.environ.get(name)
         if value is not None and value.lower() not in (
@@ -234,10 +270,12 @@ def _prepare_jax() -> None:
 
     try:
         jax.devices()
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError) as error:  # without its plugin a platform is asserted
         platforms = os.environ.get("JAX_PLATFORMS", "")
+        reason = (str(error).splitlines() or ["it is not installed here"])[0]
         _fail(
-            f"jax finds no device (JAX_PLATFORMS={platforms!r}): {str(error).splitlines()[0]}",
+            f"jax finds no device for JAX_PLATFORMS={platforms!r}: {reason}. "
+            "Unset it, or write JAX_PLATFORMS=cpu.",
             ENVIRONMENT,
         )
 
@@ -253,8 +291,9 @@ def _load(source: str, settings: list[str] | None) -> tuple[Any, dict[str, Any]]
         key, equals, text = item.partition("=")
         if not equals or not key:
             _fail(f"--set takes KEY=VALUE, got {item!r}.")
-        default = keywords[key].default if key in keywords else None
-        values[key] = _typed(key, text, default)
+        parameter = keywords.get(key)
+        required = parameter is None or parameter.default is parameter.empty
+        values[key] = _typed(key, text, None if required else parameter.default)
     methods = getattr(module, "methods", {})
     if not isinstance(methods, dict):
         _fail(f"{path.name}: methods must be a dict of names to methods.")
@@ -274,12 +313,12 @@ def _typed(key: str, text: str, default: object) -> object:
         except ValueError:
             kind = "a whole number" if isinstance(default, int) else "a number"
             _fail(f"--set {key}={text}: expected {kind}, like the default {default!r}.")
-    return text
+    if default is None or isinstance(default, str):
+        return text
+    _fail(f"--set {key}: its default {default!r} is no number and no text; change it in the file.")
 
 
 def _method(name: str, methods: dict[str, Any]) -> "AbstractMethod | Stage | list[Stage]":
-    import difflib
-
     known = list(dict.fromkeys([*methods, "lm", "gd", "adam", "lbfgs"]))
     if name in methods:
         return methods[name]
@@ -288,9 +327,9 @@ def _method(name: str, methods: dict[str, Any]) -> "AbstractMethod | Stage | lis
 
         return LevenbergMarquardt()
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f" Did you mean {near[0]}?" if near else ""
-        _fail(f"no method is named {name!r}.{hint} Known: {', '.join(known)}.")
+        from constrainednn._validate import known_names
+
+        _fail(f"no method is named {name!r}. {known_names(name, known)}")
     import optax
 
     from constrainednn._methods._optax import Optax
@@ -338,16 +377,17 @@ def _loss(value: float) -> str:
 def _print_solution(solution: Any, imported: float) -> None:
     from rich.console import Console
 
-    from constrainednn._report import gap_table, header, notes
+    from constrainednn._report import gap_tables, header, notes
 
-    console = Console(soft_wrap=True)
+    console = Console()
     if not console.is_terminal:
-        console = Console(width=160, soft_wrap=True)
-    console.print(gap_table(solution.gap))
-    for line in notes(solution.gap):
-        console.print(line, markup=False, highlight=False)
+        console = Console(width=160)
+    for table in gap_tables(solution.gap, console):
+        console.print(table)
     text = header(solution).replace("compile ", f"import {imported:.2f} s, compile ")
-    console.print(f"\n{text}", markup=False, highlight=False)
+    for line in [*notes(solution.gap), "", text]:
+        # Lines wrap at words, and not at all in a file.
+        console.print(line, markup=False, highlight=False, soft_wrap=not console.is_terminal)
 
 
 def _exit_code(solution: Any) -> int:

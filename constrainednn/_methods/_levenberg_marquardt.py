@@ -1,5 +1,7 @@
 """Levenberg-Marquardt by orthogonal factorisation: the default method.
 
+Symbols::
+
     symbol  shape     meaning
     r       (m,)      residual; the loss is |r|^2
     J       (m, P)    its Jacobian
@@ -27,7 +29,6 @@ from constrainednn._methods._abstract import (
     AbstractMethod,
     AbstractResidual,
     StepInfo,
-    loss_of,
 )
 
 # Dampings tried in one step, relative to the last accepted one; the undamped step is tried too.
@@ -99,22 +100,24 @@ class LevenbergMarquardt(AbstractMethod[LevenbergMarquardtState]):
 
         scale = jnp.maximum(state.scale, jnp.linalg.norm(J, axis=0))
         D = jnp.where(scale > 0, scale, 1)
-        A = J / D
+        A = J / D[None]
         W, s, g = _factor(A, r)
         peak = jnp.max(s) ** 2
         # Zero: the step that is damped only where singular values are rounding themselves.
         factors = jnp.asarray((0.0, *_FACTORS), theta.dtype)
         dampings = jnp.clip(state.damping * peak * factors, eps**2 * peak, peak / eps)
-        filters = s / (s**2 + dampings[:, None] + jnp.finfo(theta.dtype).tiny)
-        plain = -(filters * g) @ W.T / D
+        filters = s[None] / (s[None] ** 2 + dampings[:, None] + jnp.finfo(theta.dtype).tiny)
+        plain = -(filters * g[None]) @ W.T / D[None]
         bends = jax.vmap(lambda step, damping: _bend(flat, theta, step, A, W, s, damping) / D)(
             plain, dampings
         )
-        small = jnp.linalg.norm(D * bends, axis=1) <= 0.75 * jnp.linalg.norm(D * plain, axis=1)
+        small = jnp.linalg.norm(D[None] * bends, axis=1) <= 0.75 * jnp.linalg.norm(
+            D[None] * plain, axis=1
+        )
         steps = jnp.concatenate([plain, plain + jnp.where(small[:, None], bends / 2, 0)])
 
         jitter = 4 * eps * jnp.where(jnp.arange(theta.size) % 2 == 0, theta, -theta)
-        trials = jax.vmap(flat)(theta + jnp.concatenate([steps, jitter[None]]))
+        trials = jax.vmap(flat)(theta[None] + jnp.concatenate([steps, jitter[None]]))
         noise = jnp.linalg.norm(trials[-1] - r - J @ jitter)
         losses = jnp.sum(trials[:-1] ** 2, axis=1)
         losses = jnp.where(jnp.isfinite(losses), losses, jnp.inf)
@@ -134,7 +137,8 @@ class LevenbergMarquardt(AbstractMethod[LevenbergMarquardtState]):
 
         # Directions that J does not resolve (a symmetry, say) promise decreases that are rounding.
         resolved = s > 10 * jnp.sqrt(theta.size) * eps * jnp.max(s)
-        decreases = jnp.where(resolved, g**2 * s * filters * (2 - s * filters), 0)
+        filters = jnp.where(resolved[None], filters, 0)
+        decreases = (g**2 * s)[None] * filters * (2 - s[None] * filters)
         predicted = jnp.max(jnp.sum(decreases, axis=1))
         length = jnp.sqrt(loss)
         # A sum of m squares is rounded by about sqrt(m) eps; a decrease below that may not show.
@@ -146,7 +150,9 @@ class LevenbergMarquardt(AbstractMethod[LevenbergMarquardtState]):
             | (new_state.tiny_decreases >= 3)
         )
         stalled = ~accepted & (state.damping >= 1 / eps)
-        verdict = jnp.select([~finite, converged, stalled], [NONFINITE, CONVERGED, STALLED], RUNNING)
+        verdict = jnp.select(
+            [~finite, converged, stalled], [NONFINITE, CONVERGED, STALLED], RUNNING
+        )
         new_theta = jnp.where(accepted, theta + steps[best], theta)
         return unravel(new_theta), new_state, StepInfo(loss, verdict)
 
@@ -184,4 +190,4 @@ def _bend(
     slope = lambda theta: jax.jvp(flat, (theta,), (step,))[1]  # noqa: E731
     curvature = jax.jvp(slope, (theta,), (step,))[1]
     # A^T r'' squares the condition number of this correction only, never of the step.
-    return -(W / (s**2 + damping)) @ (W.T @ (A.T @ curvature))
+    return -W @ ((W.T @ (A.T @ curvature)) / (s**2 + damping))

@@ -43,6 +43,10 @@ class Optax(AbstractMethod[PyTree]):
         self.tx = tx
         _check_descends(tx)
 
+    def __repr__(self) -> str:
+        # A transformation is two closures; the function that made them is all it tells of itself.
+        return f"Optax({getattr(self.tx.init, '__qualname__', 'transformation').split('.')[0]})"
+
     def init(self, residual: AbstractResidual, params: PyTree) -> PyTree:
         """The transformation's own state."""
         del residual

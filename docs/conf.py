@@ -1,0 +1,38 @@
+"""Sphinx configuration: everything is built from local files, without the network."""
+
+import importlib.metadata
+
+project = "constrainednn"
+author = "the constrainednn authors"
+release = version = importlib.metadata.version("constrainednn")
+
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build", "jupyter_execute"]
+nitpicky = False
+
+html_theme = "furo"
+html_title = "constrainednn"
+html_static_path = ["_static"]
+html_show_sourcelink = False
+html_copy_source = False
+
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+
+# Pages with code cells are run anew at every build; a cache would not see a changed package.
+nb_execution_mode = "force"
+nb_execution_in_temp = True
+nb_execution_raise_on_error = True
+nb_execution_show_tb = True
+nb_execution_timeout = 300
+nb_merge_streams = True
+nb_output_stderr = "remove-warn"
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+python_use_unqualified_type_names = True
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+napoleon_custom_sections = ["Source"]

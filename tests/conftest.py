@@ -1,0 +1,52 @@
+"""Set JAX up before anything uses it, check shapes at run time, and solve gallery problems once."""
+
+import os
+
+# One thread a process: workers of pytest-xdist share the cores, and no number may depend on how
+# many there are. Read once, when the libraries load.
+os.environ["JAX_ENABLE_X64"] = "1"
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["NPROC"] = "1"  # the thread pool of XLA on the CPU
+for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[_variable] = "1"
+os.environ.setdefault("MPLBACKEND", "agg")
+
+import jax
+import jaxtyping
+import pytest
+
+jax.config.update("jax_enable_x64", True)
+# A test fails where an array is given an axis without being asked. (Strict dtype promotion would
+# be the same for widening, but optax's own Adam does not run under it.)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Before the package is first imported, so that every annotation in it is checked when called.
+# The tower: an int may stand where a float is annotated, as for any type checker (PEP 484).
+_CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+jaxtyping.install_import_hook("constrainednn", _CHECKER)
+
+
+@pytest.fixture(scope="session")
+def solved():
+    """Solve gallery problems, each combination of arguments once a session.
+
+    `solved("unit_circle", settings={"points": 400}, seed=3)` gives the `Solution`. A method given
+    as text is looked up in the `methods` of the problem file.
+    """
+    from constrainednn._load import build, load_module, resolve
+    from constrainednn._solve import solve
+
+    known = {}
+
+    def once(name, *, settings=None, method=None, **arguments):
+        settings = settings or {}
+        index = repr((name, sorted(settings.items()), method, sorted(arguments.items())))
+        if index not in known:
+            path, attribute = resolve(name)
+            module = load_module(path)
+            chosen = module.methods[method] if isinstance(method, str) else method
+            problem = build(module, path, attribute, settings)
+            known[index] = solve(problem, chosen, **arguments)
+        return known[index]
+
+    return once

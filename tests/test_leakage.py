@@ -1,0 +1,195 @@
+"""Held-out by contract: nothing that steers or trains ever sees the points that judge."""
+
+import dataclasses
+import json
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import constrainednn as cx
+from constrainednn._gap import draw_streams, gap_report
+from constrainednn._store import report_dict
+
+
+def on_circle(u, x):
+    return jnp.linalg.norm(u(x)) - 1.0
+
+
+def constraint(**changes):
+    settings = {"over": cx.Normal(2), "points": 32} | changes
+    return cx.Constraint(on_circle, **settings)
+
+
+def streams_of(item, seed=0):
+    return draw_streams(item, key=jax.random.key(seed), monitor=64, heldout=128)
+
+
+def as_set(points):
+    return {row.tobytes() for row in np.asarray(points)}
+
+
+@pytest.mark.parametrize(
+    "sampler", [cx.Independent(), cx.Sobol(), cx.LatinHypercube()], ids=lambda s: type(s).__name__
+)
+def test_heldout_points_are_never_train_or_monitor_points(sampler):
+    points = streams_of(constraint(sampler=sampler, points=128))
+    train, monitor, held = (
+        as_set(part.points) for part in (points.train, points.monitor, points.heldout)
+    )
+    assert not held & train and not held & monitor and not train & monitor
+
+
+def test_changing_one_stream_never_shifts_another():
+    base = streams_of(constraint())
+    more = streams_of(constraint(points=64))
+    other = streams_of(constraint(sampler=cx.Sobol()))
+    renamed = streams_of(constraint(name="another"))
+    for changed in (more, other):
+        np.testing.assert_array_equal(base.heldout.points, changed.heldout.points)
+        np.testing.assert_array_equal(base.monitor.points, changed.monitor.points)
+        assert not as_set(base.train.points) & as_set(changed.train.points) or changed is more
+    assert not as_set(base.heldout.points) & as_set(renamed.heldout.points)
+    again = draw_streams(constraint(), key=jax.random.key(0), monitor=64, heldout=128, redraw=3)
+    np.testing.assert_array_equal(base.heldout.points, again.heldout.points)
+    assert not as_set(base.train.points) & as_set(again.train.points)
+
+
+def test_methods_compare_on_equal_points():
+    problem = cx.Problem(constraint(), cx.MLP(2, 2, width=8))
+    runs = [
+        cx.solve(problem, method, steps=3, heldout=64, monitor=32)
+        for method in (cx.LevenbergMarquardt(), cx.Optax(optax.adam(1e-3)))
+    ]
+    for name in ("train", "monitor", "heldout"):
+        first, second = (getattr(run.streams[0], name).points for run in runs)
+        np.testing.assert_array_equal(first, second)
+    assert runs[0].history.monitor[0] == runs[1].history.monitor[0]  # same initial parameters
+
+
+def test_a_model_that_memorises_its_points_shows_a_large_gap():
+    points = streams_of(constraint()).train.points
+
+    class Memory(eqx.Module):
+        """On the circle at the remembered points, off it elsewhere."""
+
+        known: jax.Array
+        scale: jax.Array
+
+        def __call__(self, x):
+            hit = jnp.any(jnp.all(self.known == x[None], axis=1))
+            return jnp.where(hit, 1.0, 3.0) * self.scale * jnp.array([1.0, 0.0])
+
+    model = Memory(jnp.asarray(points), jnp.ones(()))
+    problem = cx.Problem(constraint(), model, trainable=lambda u: u.scale)
+    report = gap_report(problem, model, [streams_of(constraint())])
+    assert report.train == 0.0
+    assert report.difference.low == report.difference.high == 4.0  # (3 - 1)^2 at every fresh point
+
+
+class FrozenSampler(cx.AbstractSampler):
+    """Broken on purpose: the same points whatever the key, those of the held-out stream."""
+
+    cube: np.ndarray
+
+    def fill(self, domain, n, *, key):
+        return self.cube[:n], np.full(n, 1 / n)
+
+
+def test_a_sampler_that_repeats_heldout_points_is_refused_a_gap():
+    held = streams_of(constraint()).heldout.cube
+    item = constraint(sampler=FrozenSampler(held))
+    problem = cx.Problem(item, cx.MLP(2, 2, width=8))
+    with pytest.raises(ValueError, match="held-out points are training points"):
+        cx.solve(problem, steps=1, heldout=128, monitor=64)
+
+
+def test_data_rows_are_split_without_overlap_and_by_seed():
+    x = np.linspace(0, 1, 50)
+    item = cx.Constraint(lambda u, p: u(p[0]) - p[1], over=cx.Data((x, x**2)), name="fit")
+    first, other = streams_of(item), streams_of(item, seed=1)
+    train, held = first.train.points[0], first.heldout.points[0]
+    assert first.monitor is None
+    assert len(held) == 10 and len(train) == 40
+    assert sorted([*train, *held]) == sorted(x)
+    assert set(held) != set(other.heldout.points[0])
+
+
+def test_report_is_measured_at_the_saved_parameters(tmp_path):
+    problem = cx.Problem(constraint(target=cx.Circle()), cx.MLP(2, 2, width=8))
+    solution = cx.solve(problem, cx.Optax(optax.adam(1e-2)), steps=40, redraw=15, heldout=200,
+                        monitor=50)
+    solution.save(tmp_path / "run")
+    loaded = cx.load_solution(tmp_path / "run", problem)
+    stored = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report_dict(loaded)["gap"] == stored["gap"] == report_dict(solution)["gap"]
+    assert loaded.gap.train != loaded.gap.heldout.value
+
+
+def test_history_ends_with_the_reported_loss():
+    problem = cx.Problem(constraint(), cx.MLP(2, 2, width=8))
+    solution = cx.solve(problem, steps=5, heldout=64, monitor=32)
+    assert solution.history.loss[-1] == solution.gap.loss
+    assert len(solution.history.loss) == solution.steps + 1
+    # The loop and the report sum the same squares in another order.
+    np.testing.assert_allclose(
+        solution.gap.train, solution.gap.constraints[0].train_rms ** 2, rtol=1e-14
+    )
+
+
+def test_a_hole_is_found_where_degree_proves_there_is_one():
+    class Radial(eqx.Module):
+        """x / sqrt(|x|^2 + e): on the circle nearly everywhere, zero at the origin."""
+
+        e: jax.Array
+
+        def __call__(self, x):
+            return x / jnp.sqrt(x @ x + self.e)
+
+    item = constraint(target=cx.Circle(), points=16)
+    model = Radial(jnp.asarray(1e-4))
+    points = draw_streams(item, key=jax.random.key(0), monitor=8, heldout=512)
+    gap = gap_report(cx.Problem(item, model), model, [points]).constraints[0]
+    assert gap.image.degree == 1
+    assert gap.heldout_quantiles["max"] < 0.5  # the draw alone does not see it
+    assert gap.worst.residual > 0.99
+    assert float(np.linalg.norm(gap.worst.point)) < 1e-3
+
+
+def test_worst_never_falls_below_the_sampled_maximum(solved):
+    for name in ("unit_circle", "exponential_decay", "linear_regression"):
+        gap = solved(name).gap.constraints[0]
+        assert gap.worst.residual >= gap.heldout_quantiles["max"]
+
+
+def test_total_adds_constraints_and_leaves_finite_sets_out_of_the_gap():
+    problem = cx.Problem(
+        [
+            constraint(weight=2.0),
+            constraint(name="again", weight=3.0),
+            cx.Constraint(on_circle, over=cx.Points(np.zeros((1, 2))), name="origin"),
+        ],
+        cx.MLP(2, 2, width=8),
+    )
+    solution = cx.solve(problem, steps=2, heldout=64, monitor=32)
+    report = solution.gap
+    first, second = report.constraints
+    np.testing.assert_allclose(report.train, first.train + second.train, rtol=1e-14)
+    np.testing.assert_allclose(report.loss, report.train + report.finite[0].loss, rtol=1e-14)
+    np.testing.assert_allclose(
+        report.difference.value, first.difference.value + second.difference.value, rtol=1e-12
+    )
+    error = np.hypot(first.heldout.error, second.heldout.error)
+    np.testing.assert_allclose(report.heldout.error, error, rtol=1e-12)
+    assert [item.name for item in report.finite] == ["origin"]
+
+
+def test_extrapolation_is_named_and_judged_elsewhere(solved):
+    solution = solved("unit_circle")
+    far = solution.evaluate(over=cx.Normal(2).map(lambda z: 3 * z), heldout=512)
+    assert "extrapolation" in far.note
+    assert far.heldout.value > solution.gap["on_circle"].heldout.value
+    assert dataclasses.asdict(far)["train"] == solution.gap["on_circle"].train

@@ -1,0 +1,255 @@
+"""The gallery against closed forms: what each problem must give, from theory."""
+
+import dataclasses
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import constrainednn as cx
+from constrainednn._gap import draw_streams
+from constrainednn._load import load_module, resolve
+from constrainednn._models import trainable_mask
+from constrainednn._residuals import residual_vector, rows
+
+ALL = ["exponential_decay", "linear_regression", "rotation", "unit_circle", "unit_circle_exact"]
+
+
+def only(solution):
+    return solution.gap.constraints[0]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_gallery_problem_opens_with_what_it_is_and_names_itself(name):
+    path, _ = resolve(name)
+    first = load_module(path).__doc__.splitlines()[0]
+    assert first.endswith((".", "!")) and len(first) < 100
+    assert isinstance(cx.load_problem(name), cx.Problem)
+
+
+def regression_matrix(solution):
+    x, y = solution.streams[0].train.points
+    return np.stack([x, np.ones_like(x)], axis=1), y
+
+
+def test_gradient_descent_on_a_line_follows_its_closed_form(solved):
+    # theta_k = theta* + (I - 2 lr X^T X / n)^k (theta_0 - theta*), theta_0 = 0.
+    solution = solved("linear_regression", method="gd")
+    X, y = regression_matrix(solution)
+    best = np.linalg.lstsq(X, y, rcond=None)[0]
+    contraction = np.linalg.matrix_power(np.eye(2) - 0.2 * X.T @ X / len(y), 100)
+    expected = best - contraction @ best
+    found = np.array([solution.model.slope, solution.model.intercept])
+    assert solution.steps == 100
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
+
+
+def test_levenberg_marquardt_on_a_line_is_least_squares(solved):
+    solution = solved("linear_regression")
+    X, y = regression_matrix(solution)
+    found = np.array([solution.model.slope, solution.model.intercept])
+    np.testing.assert_allclose(found, np.linalg.lstsq(X, y, rcond=None)[0], rtol=1e-12)
+    assert solution.status == "converged"
+
+
+def test_regression_losses_over_many_seeds_are_those_of_theory():
+    # With an intercept and one slope: train 1 - 2/n, fresh (1 + 1/n)(1 + 1/(n - 3)).
+    problem = cx.load_problem("linear_regression")
+    constraint, model = problem.constraints[0], problem.model
+    params, static = eqx.partition(model, trainable_mask(model, None))
+    method, seeds, n = cx.LevenbergMarquardt(), 2000, 25
+
+    def fit(points):
+        residual = residual_vector(
+            problem.constraints, static, rows_of(points, n)
+        )
+        state, theta = method.init(residual, params), params
+        for _ in range(2):  # linear: the first step is exact, the second removes its rounding
+            theta, state, _ = method.step(residual, theta, state)
+        r = residual(theta)
+        return theta, r @ r
+
+    def rows_of(points, count):
+        from constrainednn._residuals import Rows
+
+        return (Rows(points, jnp.full(count, count**-0.5)),)
+
+    generator = np.random.default_rng(0)
+    z = generator.normal(size=(seeds, n, 2))
+    points = (z[..., 0], 10 * z[..., 0] + 4 + z[..., 1])
+    fitted, train = jax.jit(jax.vmap(fit))(points)
+    # Fresh loss of y = 10 x + 4 + noise given slope and intercept errors: 1 + ds^2 + di^2.
+    fresh = 1 + (fitted.slope - 10) ** 2 + (fitted.intercept - 4) ** 2
+    for losses, expected in ((train, 1 - 2 / n), (fresh, (1 + 1 / n) * (1 + 1 / (n - 3)))):
+        error = float(np.std(losses, ddof=1)) / np.sqrt(seeds)
+        assert abs(float(np.mean(losses)) - expected) < 4 * error
+    assert constraint.points == n
+
+
+@pytest.mark.parametrize(("n", "p"), [(50, 5), (50, 25), (50, 40), (50, 100)])
+def test_linear_least_squares_gap_is_that_of_theory(n, p):
+    # Gaussian features without intercept, noise 1: train 1 - p/n, fresh 1 + p/(n-p-1). Minimum norm
+    # past interpolation: train 0, fresh 1 + n/(p-n-1) + |beta|^2 (1 - n/p).
+    seeds = 2000
+    generator = np.random.default_rng([n, p])
+    beta = np.zeros(p)
+    beta[0] = 1.0
+    train, fresh = np.empty(seeds), np.empty(seeds)
+    for i in range(seeds):
+        X = generator.normal(size=(n, p))
+        y = X @ beta + generator.normal(size=n)
+        found = np.linalg.lstsq(X, y, rcond=None)[0]
+        train[i] = np.mean((X @ found - y) ** 2)
+        fresh[i] = 1 + np.sum((found - beta) ** 2)  # exact given the fit
+    if p < n:
+        expected_train, expected_fresh = 1 - p / n, 1 + p / (n - p - 1)
+    else:
+        expected_train, expected_fresh = 0.0, 1 + n / (p - n - 1) + (1 - n / p)
+    error = lambda values: values.std(ddof=1) / np.sqrt(seeds)  # noqa: E731
+    assert abs(fresh.mean() - expected_fresh) < 4 * error(fresh)
+    assert abs(train.mean() - expected_train) < 4 * error(train) + 1e-25
+
+
+def test_smooth_circle_trains_to_rounding_and_shows_its_gap(solved):
+    solution = solved("unit_circle")
+    gap = only(solution)
+    assert solution.parameters == 322
+    assert solution.status == "converged"
+    assert gap.train_rms < 1e-12
+    assert gap.heldout_rms.low > 1e-4  # a hundred points do not pin 322 parameters down
+    assert gap.difference.low > 0
+    assert not gap.at_rounding
+
+
+def test_linear_map_cannot_reach_the_circle(solved):
+    # The best linear map is 0.6267 times a rotation: held-out loss 1 - pi/4.
+    solution = solved("unit_circle", settings={"model": "linear", "points": 10_000})
+    gap = only(solution)
+    assert solution.status == "converged"
+    assert abs(gap.heldout.value - (1 - np.pi / 4)) < 4 * gap.heldout.error
+    singular = np.linalg.svd(np.asarray(solution.model.weight), compute_uv=False)
+    # E|x| / E|x|^2 = sqrt(pi/2) / 2; at n points its standard error is about 0.3 / sqrt(n).
+    np.testing.assert_allclose(singular, np.sqrt(np.pi / 2) / 2, atol=4 * 0.5 / np.sqrt(10_000))
+
+
+def test_rank_one_stationary_point_of_the_linear_map_is_worse(solved):
+    # All entries equal: steps keep the rank, so the fit ends in the rank-one stationary point.
+    best = solved("unit_circle", settings={"model": "linear", "points": 10_000})
+    start = eqx.nn.Linear(2, 2, use_bias=False, key=jax.random.key(0))
+    start = eqx.tree_at(lambda u: u.weight, start, jnp.full((2, 2), 0.5))
+    problem = cx.Problem(best.problem.constraints, start)
+    solution = cx.solve(problem, cx.Optax(optax.sgd(0.1)), steps=300)
+    gap = only(solution)
+    assert abs(gap.heldout.value - (1 - 2 / np.pi)) < 4 * gap.heldout.error
+    assert gap.heldout.low > only(best).heldout.high
+    assert gap.image.spread[1] < 1e-6 < gap.image.spread[0]
+
+
+def test_relu_lesson_fits_its_points_and_not_fresh_ones():
+    problem = cx.load_problem("unit_circle", model="relu")
+    solution = cx.solve(problem, cx.Optax(optax.sgd(1e-3)), steps=2000)
+    gap = only(solution)
+    assert solution.parameters == 5122
+    assert gap.train < 0.02 < gap.heldout.low
+    assert gap.ratio > 3
+    assert all(np.diff(solution.history.loss) < 0)  # a small rate descends at every step
+
+
+def test_exact_circle_converges_before_the_first_step(solved):
+    solution = solved("unit_circle_exact")
+    gap = only(solution)
+    assert (solution.status, solution.steps) == ("converged", 0)
+    assert gap.at_rounding and gap.heldout_rms.value < 1e-15
+    assert gap.worst.residual < 1e-14
+    assert gap.image.collapsed is False and gap.image.rank == 1
+
+
+def test_rotation_rows_depend_on_each_other_at_a_solution(solved):
+    solution = solved("rotation")
+    gap = only(solution)
+    assert solution.status == "converged" and gap.entries == 10
+    assert gap.train_rms < 1e-12
+    # Per point the residual has rank 6 at a rotation: A^T A - I is symmetric, det follows.
+    residual = solution.problem.constraints[0].residual
+    A = jnp.asarray(np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0])
+    A = A * jnp.sign(jnp.linalg.det(A))
+    J = jax.jacfwd(lambda a: residual(lambda _: a, None))(A).reshape(10, 9)
+    assert np.linalg.matrix_rank(np.asarray(J), tol=1e-10) == 6
+    assert gap.image.rank == 3 and gap.image.collapsed is False
+
+
+def test_constant_rotation_satisfies_everything_and_is_called_collapsed():
+    problem = cx.load_problem("rotation", points=25)
+
+    class Constant(eqx.Module):
+        matrix: jax.Array
+
+        def __call__(self, x):
+            return self.matrix
+
+    solution = cx.solve(cx.Problem(problem.constraints, Constant(1.1 * jnp.eye(3))))
+    gap = only(solution)
+    assert gap.heldout_rms.value < 1e-12  # zero loss and zero gap prove nothing here
+    assert gap.image.rank == 0 and gap.image.collapsed is True
+
+
+@pytest.mark.parametrize("start", ["hard", "soft"])
+def test_decay_matches_the_exponential(solved, start):
+    solution = solved("exponential_decay", settings={"start": start})
+    t = np.linspace(0.0, 5.0, 2000)
+    error = np.asarray(jax.vmap(solution)(t)) - np.exp(-t)
+    assert np.linalg.norm(error) / np.linalg.norm(np.exp(-t)) < 1e-10
+    assert only(solution).error < 1e-10
+    assert float(abs(solution(0.0) - 1)) < (1e-15 if start == "hard" else 1e-10)
+    assert len(solution.gap.finite) == (0 if start == "hard" else 1)
+
+
+def test_frozen_features_stay_and_a_stage_may_train_them(solved):
+    trained = solved("exponential_decay")
+    problem, key = trained.problem, jax.random.key(0)
+    before = problem.build_model(key=key).model.inner.value
+    after = trained.model.model.inner.value
+    assert all(bool((a == b).all()) for a, b in zip(before, after, strict=True))
+    stages = [
+        cx.Stage(cx.LevenbergMarquardt(), steps=3),
+        cx.Stage(cx.Optax(optax.adam(1e-4)), steps=3, trainable=lambda u: u.model.inner),
+    ]
+    both = cx.solve(problem, stages)
+    head = lambda solution: solution.model.model.head_weight  # noqa: E731
+    assert not bool((both.model.model.inner.value[0] == before[0]).all()) or (
+        both.gap.loss <= trained.gap.loss * 1.01
+    )
+    assert head(both).shape == head(trained).shape
+
+
+def test_redraws_train_on_the_last_draw_only():
+    problem = cx.load_problem("unit_circle", points=32)
+    solution = cx.solve(problem, cx.Optax(optax.adam(1e-2)), steps=25, redraw=10)
+    assert solution.history.redraws == (10, 20)
+    key = jax.random.key(0)
+    last = draw_streams(problem.constraints[0], key=key, monitor=1, heldout=2, redraw=2)
+    np.testing.assert_array_equal(solution.streams[0].train.points, last.train.points)
+    residual = residual_vector(
+        problem.constraints,
+        eqx.partition(solution.model, trainable_mask(solution.model, None))[1],
+        rows(problem.constraints, [last.train]),
+    )
+    r = residual(eqx.filter(solution.model, trainable_mask(solution.model, None)))
+    np.testing.assert_allclose(float(r @ r), solution.gap.train, rtol=1e-12)
+
+
+def test_splitting_into_chunks_changes_no_bit(monkeypatch):
+    from constrainednn import _solve
+
+    problem = cx.load_problem("unit_circle", points=16)
+    whole = cx.solve(problem, cx.Optax(optax.adam(1e-2)), steps=50, monitor=64, heldout=64)
+    monkeypatch.setattr(_solve, "_LOOK_EVERY", 0.0)  # one step between two looks
+    split = cx.solve(problem, cx.Optax(optax.adam(1e-2)), steps=50, monitor=64, heldout=64)
+    for a, b in zip(jax.tree.leaves(whole.model), jax.tree.leaves(split.model), strict=True):
+        if eqx.is_array(a):
+            np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(whole.history.loss, split.history.loss)
+    assert dataclasses.asdict(whole.gap.heldout) == dataclasses.asdict(split.gap.heldout)
