@@ -25,10 +25,9 @@ from constrainednn._keys import numpy_generator
 from constrainednn._models import trainable_mask
 from constrainednn._problem import Constraint, Problem
 
-
 _HERE = Path(__file__).parent
 _LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")})
-_TRACERS = tuple(f"{Path(package.__file__).parent}/" for package in (jax, eqx))
+_TRACERS = tuple(f"{Path(inspect.getfile(package)).parent}/" for package in (jax, eqx))
 
 
 class ProblemError(ValueError):
@@ -108,8 +107,9 @@ def trial(constraint: Constraint, model: PyTree, points: Streams) -> tuple[int, 
         ProblemError: If the result is no real array with entries, or shapes do not fit.
     """
     label = f"constraint {constraint.name!r}"
+    canonical = jax.dtypes.canonicalize_dtype
     x = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], jax.dtypes.canonicalize_dtype(leaf.dtype)),
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], canonical(leaf.dtype)),
         points.train.points,
     )
     shapes = jax.tree.map(lambda leaf: leaf.shape, x)
@@ -143,7 +143,7 @@ def trial(constraint: Constraint, model: PyTree, points: Streams) -> tuple[int, 
         found = f"{type(error).__name__}: {error}".split("\n")[0]
         raise ProblemError(
             f"{label}: shapes do not fit{_where(error)}. A point has shape {shapes} and the "
-            f"residual sees one point at a time, never a batch; the model is {_describe(model, x)}. "
+            f"residual sees one point at a time, never a batch; the model is {_describe(model)}. "
             f"{found}"
         ) from error
     return tuple(result.shape)
@@ -337,7 +337,7 @@ def _some_points(points: PyTree, index: np.ndarray) -> str:
     return "; ".join(parts)
 
 
-def _describe(model: PyTree, x: PyTree) -> str:
+def _describe(model: PyTree) -> str:
     sizes = {
         name: getattr(model, name)
         for name in ("in_size", "out_size", "in_features", "out_features")

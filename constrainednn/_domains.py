@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, PyTree
 from constrainednn._validate import as_count, as_positive
 
 GaussRule = Literal["legendre", "hermite"]
+Corner = Sequence[float] | np.ndarray
 
 
 class AbstractDomain(eqx.Module):
@@ -95,7 +96,7 @@ class Box(AbstractDomain):
     low: tuple[float, ...]
     high: tuple[float, ...]
 
-    def __init__(self, low: Sequence[float], high: Sequence[float]):
+    def __init__(self, low: Corner, high: Corner):
         self.low, self.high = _corners("Box", low, high)
 
     @property
@@ -133,7 +134,7 @@ class BoxBoundary(AbstractDomain):
     low: tuple[float, ...]
     high: tuple[float, ...]
 
-    def __init__(self, low: Sequence[float], high: Sequence[float]):
+    def __init__(self, low: Corner, high: Corner):
         self.low, self.high = _corners("BoxBoundary", low, high)
 
     @property
@@ -401,7 +402,7 @@ def _placed(domain: AbstractDomain) -> PyTree[jax.ShapeDtypeStruct]:
 
 
 def _corners(
-    name: str, low: Sequence[float], high: Sequence[float]
+    name: str, low: Corner, high: Corner
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     lows, highs = np.asarray(low, float), np.asarray(high, float)
     if lows.ndim != 1 or lows.shape != highs.shape or lows.size == 0:

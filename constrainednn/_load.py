@@ -15,9 +15,9 @@ from constrainednn._problem import Problem
 from constrainednn._validate import known_names
 
 # Arguments of `solve` and `study`: a setting of the same name could not be told from them.
-_RESERVED = frozenset(
-    "method steps seed tolerance heldout monitor redraw progress out vary seeds workers "
-    "executor".split()
+_RESERVED = (
+    *("method", "steps", "seed", "tolerance", "heldout", "monitor", "redraw", "progress", "out"),
+    *("vary", "seeds", "workers", "executor"),
 )
 
 
@@ -98,7 +98,7 @@ def load_module(path: Path) -> ModuleType:
             f"{path.name} calls sys.exit({error.code!r}) while it is loaded. "
             "Put it under if __name__ == '__main__':."
         ) from None
-    except Exception as error:  # noqa: BLE001  (whatever a user's file raises is reported as its own)
+    except Exception as error:  # whatever a user's file raises is reported as its own
         raise LoadError(
             f"{path.name} raises {type(error).__name__}: {error}", user_traceback(error)
         ) from error
@@ -181,7 +181,7 @@ def build(module: ModuleType, path: Path, name: str, settings: dict[str, Any]) -
         )
     try:
         built = value(**settings)
-    except Exception as error:  # noqa: BLE001  (whatever a user's file raises is reported as its own)
+    except Exception as error:  # whatever a user's file raises is reported as its own
         raise LoadError(
             f"{path.name}: {name}() raises {type(error).__name__}: {error}",
             user_traceback(error),

@@ -124,7 +124,8 @@ def solve(
         seed: Seed of the model, of the training points and of the held-out points, in streams
             that do not depend on each other.
         tolerance: Stop as converged when the root of the loss is at most this.
-        heldout: Held-out points a constraint, drawn independently from its domain. At least 2.
+        heldout: Held-out points a constraint, drawn independently from its domain; one point gives
+            no interval.
         monitor: Monitor points a constraint, likewise; shown during the run.
         redraw: Draw new training points every so many steps. The best parameters are then those
             of the last draw, and "train" is the last draw.
@@ -148,12 +149,14 @@ def solve(
         stages,
         seed=as_count(seed, "seed", least=0),
         tolerance=_as_tolerance(tolerance),
-        heldout=as_count(heldout, "heldout", least=2),
+        heldout=as_count(heldout, "heldout"),
         monitor=as_count(monitor, "monitor"),
         redraw=None if redraw is None else as_count(redraw, "redraw"),
         progress=progress,
     )
-    return run.go()
+    # Numbers that are not finite are judged, not warned of.
+    with np.errstate(over="ignore", invalid="ignore"), _signals() as caught:
+        return run.go(caught)
 
 
 @eqx.filter_jit
@@ -217,7 +220,7 @@ class _Run:
         self.compile_seconds = self.run_seconds = 0.0
         self.train_loss = np.nan
 
-    def go(self) -> Solution:
+    def go(self, caught: list[int]) -> Solution:
         started = time.perf_counter()
         self.show("compiling")
         constraints = self.problem.constraints
@@ -235,7 +238,7 @@ class _Run:
         if self.limit and holds():
             status, reason = Status.CONVERGED, "the constraints hold before training"
         else:
-            status, reason = self.train()
+            status, reason = self.train(caught)
         self.show("measuring the gap")
         started = time.perf_counter()
         solution = self.finish(status, reason, started)
@@ -243,22 +246,21 @@ class _Run:
             raise SolveFailed(reason, solution)
         return solution
 
-    def train(self) -> tuple[Status, str]:
+    def train(self, caught: list[int]) -> tuple[Status, str]:
         status, reason = Status.MAX_STEPS, f"the limit of {self.limit} steps is reached"
-        with _signals() as caught:
-            for index, stage in enumerate(self.stages):
-                verdict = self.run_stage(stage, caught)
-                if caught:
-                    name = signal.Signals(caught[0]).name
-                    return Status.INTERRUPTED, f"{name} at step {self.step}"
-                if verdict == NONFINITE:
-                    return Status.NONFINITE, self.diagnose(stage)
-                last = index == len(self.stages) - 1
-                if last and verdict == CONVERGED:
-                    status, reason = Status.CONVERGED, self.converged_reason()
-                elif last and verdict == STALLED:
-                    status = Status.STALLED
-                    reason = "no step lowers the loss, although its gradient is not zero"
+        for index, stage in enumerate(self.stages):
+            verdict = self.run_stage(stage, caught)
+            if caught:
+                name = signal.Signals(caught[0]).name
+                return Status.INTERRUPTED, f"{name} at step {self.step}"
+            if verdict == NONFINITE:
+                return Status.NONFINITE, self.diagnose(stage)
+            last = index == len(self.stages) - 1
+            if last and verdict == CONVERGED:
+                status, reason = Status.CONVERGED, self.converged_reason()
+            elif last and verdict == STALLED:
+                status = Status.STALLED
+                reason = "no step lowers the loss, although its gradient is not zero"
         return status, reason
 
     def run_stage(self, stage: Stage, caught: list[int]) -> int:
@@ -303,6 +305,7 @@ class _Run:
                 pace = min(_CHUNK, 2 * pace, max(1, int(_LOOK_EVERY * taken / (elapsed + 1e-9))))
             self.watch()
             self.show("training")
+        self.last_model = eqx.combine(params, static)
         self.model = eqx.combine(self.better(best, params, static), static)
         return verdict
 
@@ -367,18 +370,22 @@ class _Run:
         return "no step can lower the loss further"
 
     def diagnose(self, stage: Stage) -> str:
-        """Name the constraint and the point where NaN began."""
+        """Name the constraint and the point where NaN began, at the last finite parameters."""
+        largest, where = -np.inf, ""
         for item, points in zip(self.problem.constraints, self.streams, strict=True):
             problem = Problem(item, self.model, trainable=stage.trainable or self.problem.trainable)
             try:
-                check_gradient(problem, item, self.model, points, thorough=True)
+                check_gradient(problem, item, self.last_model, points, thorough=True)
             except ProblemError as error:
                 if self.step == 0:
                     raise
                 return f"at step {self.step}: {error}"
+            loss = loss_at(item, self.last_model, points.train)
+            if not loss <= largest:
+                largest, where = loss, item.name
         return (
-            f"at step {self.step}: the step itself was NaN or infinite. "
-            "A smaller learning rate may help."
+            f"at step {self.step}: the step itself was NaN or infinite, with a loss of "
+            f"{largest:.3g} in constraint {where!r}. A smaller learning rate may help."
         )
 
     def finish(self, status: Status, reason: str, started: float) -> Solution:

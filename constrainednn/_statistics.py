@@ -75,7 +75,9 @@ def estimate_mean(values: Float[np.ndarray, " n"], *, level: float = LEVEL) -> E
     mean = float(values.mean())
     if n == 1:
         return Estimate(mean, math.nan, math.nan, 1, math.nan, "one point: no interval")
-    error = float(values.std(ddof=1)) / math.sqrt(n)
+    # Equal values have no spread, whatever the rounding of their mean.
+    equal = values.min() == values.max()
+    error = 0.0 if equal else float(values.std(ddof=1)) / math.sqrt(n)
     half = _t_quantile(level, n - 1) * error
     top = max(1, round(n / 100))
     share = float(np.sort(values)[-top:].sum()) / (mean * n) if mean > 0 else 0.0

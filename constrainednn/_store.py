@@ -46,11 +46,15 @@ def save_solution(solution: Solution, path: Path) -> None:
         "redraws": np.asarray(history.redraws, int),
     }
     report = json.dumps(report_dict(solution), indent=2, allow_nan=False) + "\n"
+    with np.errstate(over="ignore"):  # the axes of a run that diverged
+        figures = [
+            ("overview.png", _png(solution.plot())),
+            ("moments.png", _png(solution.plot_moments())),
+        ]
     files = [
         ("model.npz", pack_arrays(_leaves(solution.model))),
         ("history.npz", pack_arrays(losses)),
-        ("overview.png", _png(solution.plot())),
-        ("moments.png", _png(solution.plot_moments())),
+        *figures,
         ("report.json", report.encode()),  # last: a folder with a report is complete
     ]
     write_folder(path, files)

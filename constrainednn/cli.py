@@ -1,6 +1,7 @@
 """The command line. Imports jax only when it is about to compute."""
 
 import contextlib
+import io
 import math
 import os
 import shlex
@@ -35,7 +36,8 @@ app = typer.Typer(
 )
 
 Source = Annotated[
-    str, typer.Argument(metavar="FILE|NAME", help="A problem file, FILE.py:NAME, or a gallery name.")
+    str,
+    typer.Argument(metavar="FILE|NAME", help="A problem file, FILE.py:NAME, or a gallery name."),
 ]
 Setting = Annotated[
     list[str] | None,
@@ -46,7 +48,8 @@ Setting = Annotated[
 def main() -> None:
     """Entry point of the console script."""
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # a C locale cannot show every name
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a C locale cannot show every name
     try:
         app()
     finally:
@@ -56,12 +59,13 @@ def main() -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _version(show: bool) -> None:
+def _version(show: bool) -> bool:
     if show:
         import constrainednn
 
         typer.echo(constrainednn.__version__)
         raise typer.Exit
+    return show
 
 
 @app.callback()
@@ -98,7 +102,7 @@ def solve(
     with _errors(source):
         _prepare_jax()
         from constrainednn import _solve
-        from constrainednn._files import StoreError, check_folder
+        from constrainednn._files import check_folder
         from constrainednn._solution import SolveFailed
 
         if out is not None:
@@ -115,19 +119,13 @@ def solve(
                 )
             except SolveFailed as failed:
                 solution, failure = failed.solution, failed
-        # Saved before it is shown, since printing fails where `| head` closed the pipe; shown
-        # whether it could be saved or not.
-        unsaved = None
-        if out is not None:
-            try:
+        try:
+            _print_solution(solution, imported)
+            if failure is not None:
+                _say(f"error: {failure}", err=True)
+        finally:  # printing fails where `| head` closed the pipe
+            if out is not None:
                 solution.save(out)
-            except StoreError as error:
-                unsaved = error
-        _print_solution(solution, imported)
-        if failure is not None:
-            _say(f"error: {failure}", err=True)
-        if unsaved is not None:
-            _fail(f"{unsaved} Nothing was saved.")
         if out is not None:
             _say(f"saved in {out}")
         elif solution.status == "interrupted":
@@ -212,7 +210,7 @@ def _show_warning(message: Warning | str, *_: object) -> None:
 
 @contextlib.contextmanager
 def _errors(source: str) -> Iterator[None]:
-    """Turn the package's exceptions into one line and an exit code; show the user's own as theirs."""
+    """Turn our exceptions into one line and an exit code; show the user's own as theirs."""
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
@@ -220,7 +218,7 @@ def _errors(source: str) -> Iterator[None]:
     except (typer.Exit, typer.Abort, BrokenPipeError):
         raise
     except KeyboardInterrupt:
-        _fail("interrupted before there was a result; nothing was saved", 130)
+        _fail("interrupted; nothing was saved", 130)
     except Exception as error:  # noqa: BLE001  (the outermost frame: everything ends here)
         _explain(error, source)
 
@@ -281,6 +279,8 @@ def _prepare_jax() -> None:
 
 
 def _load(source: str, settings: list[str] | None) -> tuple[Any, dict[str, Any]]:
+    import inspect
+
     from constrainednn._load import build, find, load_module, problem_keywords, resolve
 
     path, name = resolve(source)
@@ -291,9 +291,9 @@ def _load(source: str, settings: list[str] | None) -> tuple[Any, dict[str, Any]]
         key, equals, text = item.partition("=")
         if not equals or not key:
             _fail(f"--set takes KEY=VALUE, got {item!r}.")
-        parameter = keywords.get(key)
-        required = parameter is None or parameter.default is parameter.empty
-        values[key] = _typed(key, text, None if required else parameter.default)
+        default = keywords[key].default if key in keywords else None
+        required = default is inspect.Parameter.empty
+        values[key] = _typed(key, text, None if required else default)
     methods = getattr(module, "methods", {})
     if not isinstance(methods, dict):
         _fail(f"{path.name}: methods must be a dict of names to methods.")

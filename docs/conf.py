@@ -1,6 +1,12 @@
 """Sphinx configuration: everything is built from local files, without the network."""
 
 import importlib.metadata
+import os
+
+# The matrices of these pages are small: one thread is as fast, and does not fight over the cores.
+for variable in ("NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 project = "constrainednn"
 author = "the constrainednn authors"
@@ -36,3 +42,14 @@ napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 napoleon_custom_sections = ["Source"]
+
+# Docstrings are plain text with backticks: `name` is code, and |r| is a length, no substitution.
+default_role = "code"
+
+
+def _keep_bars(app, what, name, obj, options, lines):
+    lines[:] = [line.replace("|", "\\|") for line in lines]
+
+
+def setup(app):
+    app.connect("autodoc-process-docstring", _keep_bars)

@@ -50,3 +50,14 @@ def solved():
         return known[index]
 
     return once
+
+
+@pytest.fixture
+def as_released():
+    """Switch the run-time check of annotations off: the package answers to a wrong type itself.
+
+    Users do not have the check, so what it refuses must be refused by the package as well.
+    """
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

@@ -57,7 +57,8 @@ class LevenbergMarquardt(AbstractMethod[LevenbergMarquardtState]):
     by a relative 10 eps, or by more than the rounding error of evaluating it (measured at every
     step by perturbing the parameters in their last digits); when no step lowers it and the
     predicted decrease is below the rounding error of summing m squares; when three accepted steps
-    in a row lowered it by less than 10 eps. Stops as stalled when the damping passes |A|^2 / eps.
+    in a row lowered it by less than 10 eps. Stops when the damping passes |A|^2 / eps: as stalled,
+    unless |A^T r| <= 100 sqrt(eps) |A| |r|, the smallest gradient that the digits of a loss show.
 
     Args:
         damping: First damping, relative to the largest singular value squared. It adapts by orders
@@ -150,6 +151,9 @@ class LevenbergMarquardt(AbstractMethod[LevenbergMarquardtState]):
             | (new_state.tiny_decreases >= 3)
         )
         stalled = ~accepted & (state.damping >= 1 / eps)
+        # Near a minimum the loss is flat: its last digits show no gradient below the root of eps.
+        # Where J is singular at a minimum this is as far as any step gets.
+        converged |= stalled & (jnp.linalg.norm(s * g) <= 100 * eps**0.5 * jnp.max(s) * length)
         verdict = jnp.select(
             [~finite, converged, stalled], [NONFINITE, CONVERGED, STALLED], RUNNING
         )

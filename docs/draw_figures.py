@@ -1,0 +1,99 @@
+"""Draw the figures of the README and the documents from the package itself.
+
+    python docs/draw_figures.py
+
+The wide relu network of the gallery learns the unit circle from 100 points by gradient descent.
+Upper row: where it sends those points, at a few steps. Lower row: where it sends fresh points.
+"""
+
+from pathlib import Path
+
+import jax
+
+jax.config.update("jax_enable_x64", True)
+
+import equinox as eqx
+import numpy as np
+import optax
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle
+
+import constrainednn as cx
+
+FOLDER = Path(__file__).resolve().parent / "_static"
+STEPS = (10, 100, 1000, 10_000)
+REACH = 2.4
+INK, PAPER, RING = "#22262b", "#ffffff", "#b9bec6"
+
+
+def main() -> None:
+    problem = cx.load_problem("unit_circle", model="relu")
+    solution = cx.solve(problem, cx.Optax(optax.sgd(1e-3)), steps=STEPS[-1])
+    draw_circle(solution).savefig(FOLDER / "unit_circle.png", dpi=160, metadata={"Software": None})
+
+
+def draw_circle(solution: cx.Solution) -> Figure:
+    streams, snapshots = solution.streams[0], dict(solution.history.snapshots)
+    # Monitor points: fresh draws that may be looked at during training.
+    rows = [
+        ("points it trained on", streams.train.points),
+        ("fresh points", streams.monitor.points[:400]),
+    ]
+    figure = Figure(figsize=(11.5, 5.2), layout="constrained", facecolor=PAPER)
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.0, hspace=0.03)
+    grid = figure.subplots(len(rows), len(STEPS) + 1)
+    for row, (label, x) in enumerate(rows):
+        x = np.asarray(x)
+        # The direction of x gives the colour, so that one sees which way the plane is folded.
+        colour = hues(np.arctan2(x[:, 1], x[:, 0]))
+        panels = [("x", x)] + [
+            (f"u(x), step {step:,}", np.asarray(eqx.filter_vmap(snapshots[step])(x)))
+            for step in STEPS
+        ]
+        for column, (axes, (title, values)) in enumerate(zip(grid[row], panels, strict=True)):
+            if column:
+                axes.add_patch(Circle((0, 0), 1, fill=False, ec=RING, lw=1.2))
+            axes.scatter(*values.T, c=colour, s=13 if len(x) < 200 else 8, lw=0, alpha=0.9, zorder=2)
+            axes.set(xlim=(-REACH, REACH), ylim=(-REACH, REACH), xticks=[], yticks=[], aspect=1)
+            for spine in axes.spines.values():
+                spine.set(color="#dfe2e6", lw=0.8)
+            outside = int((np.abs(values) > REACH).any(axis=1).sum())
+            if outside:
+                axes.text(0.97, 0.03, f"{outside} outside", transform=axes.transAxes, ha="right",
+                          fontsize=8, color="#8a9099")
+            if row == 0:
+                axes.set_title(title, fontsize=11, color=INK, pad=7)
+            if column:
+                rms = np.sqrt(np.mean((np.linalg.norm(values, axis=1) - 1) ** 2))
+                axes.set_xlabel(f"RMS residual {rms:.2g}", fontsize=9, color="#5c636c", labelpad=4)
+        grid[row, 0].set_ylabel(f"{len(x)} {label}", fontsize=11, color=INK, labelpad=8)
+    return figure
+
+
+def hues(angle: np.ndarray) -> np.ndarray:
+    """Colours of equal lightness around the circle of hues.
+
+    Source:
+        B. Ottosson, "A perceptual color space for image processing" (2020): from Oklab to
+        linear sRGB; then the sRGB transfer curve of IEC 61966-2-1.
+    """
+    a, b = 0.125 * np.cos(angle), 0.125 * np.sin(angle)
+    lightness = 0.64
+    l, m, s = (
+        (lightness + u * a + v * b) ** 3
+        for u, v in ((0.3963377774, 0.2158037573), (-0.1055613458, -0.0638541728),
+                     (-0.0894841775, -1.2914855480))
+    )
+    linear = np.stack(
+        [
+            4.0767416621 * l - 3.3077115913 * m + 0.2309699292 * s,
+            -1.2684380046 * l + 2.6097574011 * m - 0.3413193965 * s,
+            -0.0041960863 * l - 0.7034186147 * m + 1.7076147010 * s,
+        ],
+        axis=1,
+    ).clip(0, 1)
+    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+
+
+if __name__ == "__main__":
+    main()

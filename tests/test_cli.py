@@ -1,0 +1,220 @@
+"""The command line as a user meets it: commands, settings, output, files."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+import constrainednn as cx
+from constrainednn import _report, cli
+from constrainednn._gallery import gallery
+
+SETTINGS = """
+import jax.numpy as jnp
+import optax
+import constrainednn as cx
+
+def on_circle(u, x):
+    return jnp.linalg.norm(u(x)) - 1.0
+
+methods = {
+    "slow": cx.Optax(optax.sgd(1e-4)),
+    "two": [cx.Stage(cx.Optax(optax.sgd(rate)), steps=n) for rate, n in ((1e-2, 2), (1e-3, 1))],
+}
+
+def problem(width=4, points=8, weight=1.0, deep=False, tag="a", extra=None, sizes=(1, 2)):
+    print("settings", [width, points, weight, deep, tag, extra])
+    return cx.Problem(
+        cx.Constraint(on_circle, over=cx.Normal(2), points=points, weight=weight),
+        model=cx.MLP(2, 2, width=width, depth=2 if deep else 1),
+    )
+"""
+QUICK = ("--heldout", "32", "--monitor", "16")
+
+
+def run(*arguments):
+    return CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+
+
+def good(*arguments):
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(SETTINGS)
+    return path
+
+
+def test_settings_are_typed_by_their_default(file):
+    text = good(
+        "check", file, "--set", "width=5", "--set", "points=9", "--set", "weight=2",
+        "--set", "deep=yes", "--set", "tag=7", "--set", "extra=1",
+    )  # fmt: skip
+    assert "settings [5, 9, 2.0, True, '7', '1']" in text
+    for setting, words in {
+        "deep=maybe": "write true or false",
+        "width=5.0": "expected a whole number, like the default 4",
+        "weight=two": "expected a number, like the default 1.0",
+        "sizes=3": "is no number and no text; change it in the file",
+        "width": "--set takes KEY=VALUE, got 'width'",
+        "wdth=3": "Did you mean width? Known: width, points,",
+    }.items():
+        result = run("check", file, "--set", setting)
+        assert result.exit_code == 2
+        assert words in result.stderr
+
+
+@pytest.mark.parametrize("name", ["seed", "method", "steps", "out", "workers", "vary"])
+def test_keywords_named_like_arguments_are_refused(tmp_path, name):
+    path = tmp_path / "mine.py"
+    path.write_text(SETTINGS.replace("tag=", f"{name}=").replace("tag,", f"{name},"))
+    result = run("check", path)
+    assert result.exit_code == 2
+    assert f"has a keyword '{name}', which is an argument of solve or study" in result.stderr
+    with pytest.raises(cx.LoadError, match=f"keyword '{name}'"):
+        cx.load_problem(path)
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "steps"),
+    [
+        ("lm", ("--steps", 2), 2),
+        ("gd", ("--steps", 3), 3),
+        ("adam", ("--steps", 0), 0),
+        ("lbfgs", ("--steps", 1), 1),
+        ("slow", ("--steps", 2), 2),
+        ("two", (), 3),
+    ],
+)
+def test_methods_by_name(file, method, options, steps):
+    text = good("solve", file, "--method", method, *options, *QUICK)
+    assert f": {steps} steps, " in text
+    assert f"the limit of {steps} steps is reached" in text
+
+
+def test_stages_take_no_steps(file):
+    result = run("solve", file, "--method", "two", "--steps", 5)
+    assert result.exit_code == 2
+    assert "Stages have their own steps" in result.stderr
+
+
+def test_solve_prints_what_was_measured_and_writes_it(file, tmp_path):
+    out = tmp_path / "new" / "out"
+    text = good(
+        "solve", file, "--steps", 3, "--seed", 5, "--tolerance", "1e-9", *QUICK, "--out", out
+    )
+    assert sorted(item.name for item in out.iterdir()) == [
+        "history.npz", "model.npz", "moments.png", "overview.png", "report.json",
+    ]  # fmt: skip
+    report = json.loads((out / "report.json").read_text(), parse_constant=pytest.fail)
+    settings = report["settings"]
+    assert (settings["seed"], settings["tolerance"], settings["steps"]) == (5, 1e-9, 3)
+    (gap,) = report["gap"]["constraints"]
+    line = next(line for line in text.splitlines() if line.strip().startswith("on_circle "))
+    for value in (gap["train_rms"], gap["heldout_rms"]["value"], gap["difference"]["value"]):
+        assert f"{value:.3g}" in line
+    assert "trained on 8 points, independent draws; judged on 32 independent points" in text
+    assert f"{report['parameters']} parameters" in text and "import " in text
+    assert text.endswith(f"saved in {out}\n")
+    loaded = cx.load_solution(out, cx.load_problem(file))
+    assert loaded.gap["on_circle"].heldout.value == gap["heldout"]["value"]
+    # The same call in Python gives the same numbers.
+    again = cx.solve(cx.load_problem(file), steps=3, seed=5, tolerance=1e-9, heldout=32, monitor=16)
+    assert again.gap.train == report["gap"]["train"]
+
+
+def test_check_of_a_good_and_a_bad_problem(file, tmp_path):
+    text = good("check", file)
+    assert "ok   on_circle: residual of shape (), finite with a finite gradient" in text
+    bad = tmp_path / "bad.py"
+    bad.write_text(
+        "import jax.numpy as jnp\nimport constrainednn as cx\n"
+        "def fine(u, x): return u(x)[0] - 1.0\n"
+        "def broken(u, x): return jnp.log(-1.0 - u(x)[0] ** 2)\n"
+        "def worse(u, x): return None\n"
+        "problem = cx.Problem([cx.Constraint(r, over=cx.Normal(2), points=8)\n"
+        "    for r in (fine, broken, worse)], model=cx.MLP(2, 2, width=4))\n"
+    )
+    result = run("check", bad)
+    assert result.exit_code == 2
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith("ok   fine:")
+    assert lines[1].startswith("FAIL constraint 'broken': the residual is NaN")
+    assert lines[2].startswith("FAIL constraint 'worse': the residual returns None")
+
+
+def test_problems_lists_the_gallery():
+    lines = good("problems").splitlines()
+    assert [line.split()[0] for line in lines] == list(gallery())
+    assert all(len(line.split()) > 3 for line in lines)
+
+
+def test_new_copies_a_problem_that_solves_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = good("new", "mine.py", "--from", "linear_regression")
+    assert "try: constrainednn solve mine.py" in text
+    other = tmp_path / "other"
+    other.mkdir()
+    monkeypatch.chdir(other)
+    assert "converged" in good("solve", tmp_path / "mine.py", *QUICK)
+    assert list(other.iterdir()) == []
+    before = (tmp_path / "mine.py").read_bytes()
+    result = run("new", tmp_path / "mine.py", "--from", "rotation")
+    assert result.exit_code == 2 and "exists. Nothing is overwritten" in result.stderr
+    assert (tmp_path / "mine.py").read_bytes() == before
+    assert run("new", tmp_path / "mine", "--from", "rotation").exit_code == 2
+
+
+def test_version_and_help():
+    assert good("--version").strip() == cx.__version__
+    for command in ("solve", "check", "problems", "new"):
+        assert command in good("--help")
+
+
+def test_save_failure_still_shows_the_result(file, tmp_path, monkeypatch):
+    from constrainednn import _store
+
+    def full(path, files):
+        raise cx.StoreError("cannot write to out: No space left on device.")
+
+    monkeypatch.setattr(_store, "write_folder", full)
+    result = run("solve", file, "--steps", 0, *QUICK, "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "held-out RMS" in result.stdout
+    assert "error: cannot write to out: No space left on device." in result.stderr
+
+
+def printed(report, width):
+    console = Console(file=io.StringIO(), width=width)
+    for table in _report.gap_tables(report, console):
+        console.print(table)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("width", [40, 80, 160])
+def test_table_is_whole_at_any_width(width):
+    def first(u, x):
+        return u(x) - 1.0
+
+    problem = cx.Problem(
+        [
+            cx.Constraint(first, over=cx.Interval(0, 1), points=8, name="[red] of the first"),
+            cx.Constraint(first, over=cx.Points(np.zeros(1)), name="second"),
+        ],
+        model=cx.MLP("scalar", "scalar", width=4),
+    )
+    report = cx.solve(problem, steps=0, heldout=32, monitor=16).gap
+    text = printed(report, width)
+    assert all(len(line) <= width for line in text.splitlines())
+    assert "…" not in text
+    text = "".join(text.split())  # a long cell wraps at a space
+    for cell in _report.row(report.constraints[0]):
+        assert "".join(cell.split()) in text
+    assert _report.number(report.finite[0].rms) in text

@@ -1,0 +1,207 @@
+"""Every Python block of the README and the documents runs; every command and name in them exists."""
+
+import ast
+import doctest
+import importlib
+import inspect
+import re
+import shlex
+from pathlib import Path
+
+import jax
+import pytest
+import typer.main
+
+import constrainednn as cx
+from constrainednn import cli, testing
+from constrainednn._gallery import gallery
+from constrainednn._load import build, load_module, problem_keywords, resolve
+from constrainednn._report import COLUMNS
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = {page.name: page for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
+# Also run, and shown with their output, when the documents are built; the longest only there and
+# in the slow tests.
+LONG = {"lesson.md"}
+
+FENCE = re.compile(r"^(?P<fence>`{3,})(?P<info>[^\n`]*)\n(?P<body>.*?)^(?P=fence)[ ]*$", re.M | re.S)
+RUN = {"python", "{code-cell} python"}
+SHELL = {"sh", "console"}
+# What is shown and not run: terminal output, directives of the documentation.
+SHOWN = {"text", "{eval-rst}", "{toctree}", "{image}", "{include}"}
+
+
+def _blocks(page: Path) -> list[tuple[str, str, int]]:
+    """Kind, body and line number of the fenced blocks of a page."""
+    text = page.read_text()
+    found = []
+    for match in FENCE.finditer(text):
+        info = match["info"].strip()
+        kind = info if info in RUN else info.split()[0] if info else ""
+        found.append((kind, match["body"], text.count("\n", 0, match.start("body"))))
+    return found
+
+
+def _python(page: Path) -> list[tuple[str, int]]:
+    return [(body, line) for kind, body, line in _blocks(page) if kind in RUN]
+
+
+def _commands(page: Path) -> list[str]:
+    """The lines of shell blocks, without the prompt."""
+    lines = []
+    for kind, body, _ in _blocks(page):
+        if kind == "console":
+            lines += [line[2:] for line in body.splitlines() if line.startswith("$ ")]
+        elif kind == "sh":
+            lines += body.splitlines()
+    return lines
+
+
+def _calls(page: Path) -> list[list[str]]:
+    """The words of each call of the command line in a page."""
+    parts = [part for line in _commands(page) for part in line.split("&&")]
+    calls = [shlex.split(part) for part in parts]
+    return [words[1:] for words in calls if Path(words[0]).name == "constrainednn"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name in LONG else [])
+        for name, page in PAGES.items()
+        if _python(page)
+    ],
+)
+def test_python_blocks_run_in_order(name, tmp_path, monkeypatch):
+    import matplotlib.pyplot as plt
+
+    page = PAGES[name]
+    monkeypatch.chdir(tmp_path)
+    namespace = {"__name__": "__main__"}
+    # A reader has the defaults of jax, where the tests are stricter.
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        for body, line in _python(page):
+            # Blank lines in front: a traceback then points into the page.
+            exec(compile("\n" * line + body, str(page), "exec"), namespace)
+    plt.close("all")
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_block_is_of_a_known_kind(name):
+    # A block with a misspelt or missing language would escape the test above.
+    assert {kind for kind, *_ in _blocks(PAGES[name])} <= RUN | SHELL | SHOWN
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_commands_parse(name):
+    commands = typer.main.get_command(cli.app).commands
+    files = {**gallery(), **_files_shown()}
+    for subcommand, *words in _calls(PAGES[name]):
+        assert subcommand in commands
+        if "--help" in words:
+            continue
+        given = commands[subcommand].make_context(subcommand, words).params
+        if subcommand in ("solve", "check"):
+            assert given["source"] in files, f"{given['source']} is neither shown nor in the gallery"
+            _check_settings(files[given["source"]], given)
+        if subcommand == "new":
+            assert given["source"] in gallery()
+
+
+def _files_shown() -> dict[str, str]:
+    """Problem files that a page shows in full, and copies that a page makes: name to source."""
+    shown = {}
+    for page in PAGES.values():
+        for body, _ in _python(page):
+            first = re.match(r'(?:# |""")(\w+\.py)\b', body)
+            if first:
+                shown[first[1]] = body
+        for subcommand, *words in _calls(page):
+            if subcommand == "new":
+                shown[words[0]] = gallery()[words[words.index("--from") + 1]].read_text()
+    return shown
+
+
+def _check_settings(source: Path | str, given: dict) -> None:
+    """Every `--set` is a keyword of the problem function, every method is known."""
+    tree = ast.parse(source.read_text() if isinstance(source, Path) else source)
+    keywords, methods = set(), {"lm", "gd", "adam", "lbfgs"}
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and node.name == "problem":
+            keywords = {argument.arg for argument in node.args.args}
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "methods":
+            methods |= {key.value for key in node.value.keys}
+    for setting in given.get("settings") or []:
+        assert setting.partition("=")[0] in keywords
+    assert given.get("method", "lm") in methods
+
+
+@pytest.mark.parametrize("name", sorted(_files_shown()))
+def test_problem_files_shown_can_be_loaded_and_pass_their_check(name, tmp_path):
+    file = tmp_path / name
+    file.write_text(_files_shown()[name])
+    path, attribute = resolve(str(file))
+    module = load_module(path)
+    problem = build(module, path, attribute, {})
+    assert [finding.error for finding in cx.check(problem)] == [""] * len(problem.constraints)
+    assert all(
+        item.default is not inspect.Parameter.empty
+        for item in problem_keywords(getattr(module, attribute)).values()
+    )
+
+
+def test_readme_has_its_two_commands_alone_in_their_blocks():
+    text = PAGES["README.md"].read_text()
+    for mark in ("solve command", "test command"):
+        assert len(re.findall(rf"^<!-- {mark} -->\n```sh\n[^\n`]+\n```$", text, re.M)) == 1
+
+
+def test_readme_lists_the_gallery():
+    rows = re.findall(r"^\| `(\w+)` \|", PAGES["README.md"].read_text(), re.M)
+    assert sorted(rows) == sorted(gallery())
+
+
+def test_readme_shows_the_table_that_is_printed():
+    shown = [body for kind, body, _ in _blocks(PAGES["README.md"]) if kind == "text"]
+    assert len(shown) == 1
+    assert all(title in shown[0] for title in COLUMNS)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_relative_links_and_pictures_lead_somewhere(name):
+    page = PAGES[name]
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", page.read_text())
+    targets += re.findall(r"^```\{(?:image|include)\} (\S+)", page.read_text(), re.M)
+    for target in targets:
+        assert (page.parent / target).exists(), target
+
+
+def test_api_reference_has_every_public_name_and_no_other():
+    text = PAGES["api.md"].read_text()
+    listed = re.findall(r"^\.\. auto(?:class|function|exception):: (\w+)$", text, re.M)
+    assert sorted(listed) == sorted(cx.__all__)
+    members = re.search(r"automodule:: constrainednn\.testing\n   :members: (.+)$", text, re.M)
+    assert members is not None
+    assert sorted(members[1].split(", ")) == sorted(testing.__all__)
+
+
+def test_every_public_name_says_what_it_is():
+    silent = [
+        name
+        for module in (cx, testing)
+        for name in module.__all__
+        if not (inspect.getdoc(getattr(module, name)) or "").strip()
+    ]
+    assert silent == []
+
+
+def test_examples_in_docstrings_run():
+    finder, runner = doctest.DocTestFinder(), doctest.DocTestRunner()
+    modules = ["__init__"] + [file.stem for file in (ROOT / "constrainednn").glob("*.py")]
+    for stem in modules:
+        module = importlib.import_module(
+            "constrainednn" if stem == "__init__" else f"constrainednn.{stem}"
+        )
+        for test in finder.find(module):
+            runner.run(test)
+    assert runner.summarize(verbose=False).failed == 0

@@ -1,0 +1,400 @@
+"""Methods against dense algebra, SciPy and their own formulas, with no network in sight."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import scipy.optimize
+from jaxtyping import Array, Float, PyTree
+
+import constrainednn as cx
+from constrainednn import _solve
+from constrainednn._methods._abstract import CONVERGED, NONFINITE, RUNNING, STALLED, loss_of
+from constrainednn._methods._levenberg_marquardt import _factor
+from constrainednn._residuals import residual_vector, rows
+from constrainednn._samplers import finite_points
+from constrainednn.testing import _drive, _jitted_step, check_method
+
+EPS = np.finfo(float).eps
+LM = cx.LevenbergMarquardt()
+
+
+def minimise(residual, params, method=LM):
+    """Run to a verdict or for 100 steps; returns parameters, loss there and the verdict."""
+    if not isinstance(residual, cx.AbstractResidual):
+        residual = cx.FunctionResidual(residual)
+    params, _, info = _drive(method, residual, params, method.init(residual, params))
+    return params, float(loss_of(residual, params)), int(info.verdict)
+
+
+class Affine(cx.AbstractResidual):
+    """A theta - b: the matrices are arguments of the compiled step, so a shape compiles once."""
+
+    A: Float[Array, "m P"]
+    b: Float[Array, " m"]
+
+    def __call__(self, params: PyTree) -> Float[Array, " m"]:
+        return self.A @ params - self.b
+
+    def jacobian(self, params: PyTree) -> tuple[Float[Array, " m"], Float[Array, "m P"]]:
+        return self(params), self.A
+
+
+@pytest.mark.parametrize(
+    "method",
+    [LM, cx.Optax(optax.sgd(0.1)), cx.Optax(optax.adam(1e-2)), cx.Optax(optax.lbfgs())],
+    ids=["lm", "gd", "adam", "lbfgs"],
+)
+def test_method_keeps_its_contract(method):
+    check_method(method)
+
+
+# Levenberg-Marquardt ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(9, 4), (4, 9)])
+@pytest.mark.parametrize("condition", [1e0, 1e5, 1e10])
+def test_factors_solve_damped_systems_like_a_dense_svd(shape, condition):
+    generator = np.random.default_rng(0)
+    U, _ = np.linalg.qr(generator.normal(size=(shape[0], 4)))
+    V, _ = np.linalg.qr(generator.normal(size=(shape[1], 4)))
+    s = np.geomspace(1, 1 / condition, 4)
+    A, r = (U * s) @ V.T, generator.normal(size=shape[0])
+    W, found, g = map(np.asarray, _factor(jnp.asarray(A), jnp.asarray(r)))
+    assert np.abs(found - s).max() < 10 * EPS
+    assert np.abs(W.T @ W - np.eye(4)).max() < 10 * EPS
+    assert np.abs(A.T @ r - W @ (found * g)).max() < 100 * EPS
+    damping = 1e-3 / condition**2
+    step = W @ (found / (found**2 + damping) * g)
+    known = V @ (s / (s**2 + damping) * (U.T @ r))
+    # Rounding A to doubles moves its smallest singular value by eps * condition, relatively.
+    # Through J^T J it would be eps * condition^2: no digit left at 1e10.
+    assert np.linalg.norm(step - known) <= 100 * EPS * condition * np.linalg.norm(known)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e6])
+def test_linear_least_squares_is_that_of_lapack(scale):
+    generator = np.random.default_rng(1)
+    A, b = generator.normal(size=(9, 4)), generator.normal(size=9)
+    units = np.array([1, scale, 1 / scale, 1])
+    theta, loss, verdict = minimise(Affine(jnp.asarray(A * units), jnp.asarray(b)), jnp.zeros(4))
+    known, (best,), *_ = np.linalg.lstsq(A, b, rcond=None)
+    assert verdict == CONVERGED
+    # The columns are scaled, so the condition is that of a normal matrix, about 10.
+    assert np.allclose(theta * units, known, rtol=1e4 * EPS)
+    assert loss == pytest.approx(best, rel=100 * EPS)
+
+
+def test_more_parameters_than_rows_give_the_shortest_solution_in_scaled_columns():
+    generator = np.random.default_rng(2)
+    A, b = generator.normal(size=(4, 9)), generator.normal(size=4)
+    theta, loss, verdict = minimise(Affine(jnp.asarray(A), jnp.asarray(b)), jnp.zeros(9))
+    assert verdict == CONVERGED
+    assert loss < (10 * EPS * np.linalg.norm(b)) ** 2
+    # Every step lies in the row space of J / D, so from zero the end has the least |D theta|.
+    D = np.linalg.norm(A, axis=0)
+    known = np.linalg.pinv(A / D) @ b / D
+    assert np.allclose(theta, known, rtol=0, atol=1e3 * EPS * np.abs(known).max())
+
+
+def rosenbrock(x):
+    return jnp.stack([10 * (x[1] - x[0] ** 2), 1 - x[0]])
+
+
+def powell_singular(x):
+    return jnp.stack([
+        x[0] + 10 * x[1],
+        jnp.sqrt(5.0) * (x[2] - x[3]),
+        (x[1] - 2 * x[2]) ** 2,
+        jnp.sqrt(10.0) * (x[0] - x[3]) ** 2,
+    ])
+
+
+TIMES = jnp.linspace(0.0, 3.0, 12)
+NOISE = jnp.asarray(np.random.default_rng(3).normal(size=12)) * 0.05
+
+
+def exponentials(x):
+    """Two decays fitted to noisy data: the residual is not zero at the minimum."""
+    model = x[0] * jnp.exp(-x[1] * TIMES) + x[2] * jnp.exp(-x[3] * TIMES)
+    return model - (2 * jnp.exp(-0.5 * TIMES) + jnp.exp(-4 * TIMES) + NOISE)
+
+
+def freudenstein_roth(x):
+    return jnp.stack([
+        -13 + x[0] + ((5 - x[1]) * x[1] - 2) * x[1],
+        -29 + x[0] + ((x[1] + 1) * x[1] - 14) * x[1],
+    ])
+
+
+@pytest.mark.parametrize(
+    ("fn", "start"),
+    [
+        (rosenbrock, [-1.2, 1.0]),
+        (powell_singular, [3.0, -1.0, 0.0, 1.0]),
+        (exponentials, [1.0, 1.0, 1.0, 2.0]),
+        (freudenstein_roth, [0.5, -2.0]),
+    ],
+)
+def test_nonlinear_least_squares_ends_where_scipy_does(fn, start):
+    theta, loss, verdict = minimise(fn, jnp.asarray(start))
+    known = scipy.optimize.least_squares(
+        jax.jit(fn), start, jac=jax.jit(jax.jacfwd(fn)), method="lm",
+        xtol=1e-15, ftol=1e-15, gtol=1e-15,
+    )
+    assert verdict == CONVERGED
+    # The minimum value is known to rounding; where it is zero, to the square of rounding.
+    assert loss <= 2 * known.cost * (1 + 100 * EPS) + (100 * EPS) ** 2
+    if fn is not powell_singular:  # singular at its minimum: there the position is known less
+        # A position is known to the root of what the loss is known to, and where J is singular
+        # (Freudenstein and Roth) the loss is flatter still: a factor 100.
+        assert np.allclose(theta, known.x, rtol=0, atol=100 * np.sqrt(EPS))
+
+
+def test_residual_zero_is_reached_to_rounding():
+    theta, loss, verdict = minimise(rosenbrock, jnp.array([-1.2, 1.0]))
+    assert verdict == CONVERGED
+    assert np.sqrt(loss) < 100 * EPS
+    assert np.allclose(theta, 1.0, rtol=100 * EPS)
+
+
+def test_iterates_do_not_depend_on_the_units_of_parameters():
+    units = jnp.array([1.0, 1e6, 1e-4, 3.0])
+    start = jnp.array([1.0, 1.0, 1.0, 2.0])
+    plain = cx.FunctionResidual(exponentials)
+    scaled = cx.FunctionResidual(lambda x: exponentials(x * units))
+    x, y = start, start / units
+    state, other = LM.init(plain, x), LM.init(scaled, y)
+    for _ in range(8):
+        x, state, info = _jitted_step(LM, plain, x, state)
+        y, other, same = _jitted_step(LM, scaled, y, other)
+        # Rounding differs by the units and grows with the condition of the problem, about 1e3.
+        assert float(info.loss) == pytest.approx(float(same.loss), rel=1e6 * EPS)
+    assert np.allclose(x, y * units, rtol=1e6 * EPS)
+    assert float(info.loss) < 0.1 * float(loss_of(plain, start))
+
+
+def test_damping_retreats_when_every_step_fails():
+    # Steps from the kink of |x| at its minimum raise the loss whatever the damping tried.
+    residual = cx.FunctionResidual(lambda x: jnp.abs(x) + 1.0)
+    params = jnp.array([1e-30])
+    state = LM.init(residual, params)
+    moved, after, info = _jitted_step(LM, residual, params, state)
+    assert float(info.loss) == 1.0
+    # A step from 1e-30 by -1 reaches |1e-30 - 1|: no decrease, unless rounding hides it all.
+    assert float(after.damping) == pytest.approx(float(state.damping) * 1e4)
+    assert np.array_equal(moved, params)
+
+
+def test_no_step_from_a_kink_ends_as_stalled():
+    # The derivative at zero is one by definition of jnp.abs' gradient, the minimum is there.
+    residual = cx.FunctionResidual(lambda x: jnp.abs(x) + 1.0)
+    params = jnp.array([1e-30])
+    state = LM.init(residual, params)
+    verdicts = []
+    while RUNNING in verdicts[-1:] or not verdicts:
+        params, state, info = _jitted_step(LM, residual, params, state)
+        verdicts.append(int(info.verdict))
+        assert len(verdicts) < 20
+    assert verdicts[-1] == STALLED
+    assert float(info.loss) == 1.0
+
+
+def test_nan_ahead_is_avoided_and_nan_here_is_told():
+    # log is NaN beyond zero; the undamped step from 3 goes there.
+    residual = cx.FunctionResidual(lambda x: jnp.log(x))
+    theta, loss, verdict = minimise(residual, jnp.array([3.0]))
+    assert verdict == CONVERGED
+    assert np.allclose(theta, 1.0, rtol=10 * EPS)
+    assert loss < (10 * EPS) ** 2
+    _, _, verdict = minimise(residual, jnp.array([-1.0]))
+    assert verdict == NONFINITE
+
+
+def test_parameters_that_nothing_depends_on_stay():
+    theta, loss, verdict = minimise(
+        lambda p: jnp.stack([p["used"] - 3.0, 2 * p["used"] - 6.0]),
+        {"used": jnp.asarray(0.5), "idle": jnp.asarray(7.0)},
+    )
+    assert verdict == CONVERGED
+    assert float(theta["idle"]) == 7.0
+    assert float(theta["used"]) == pytest.approx(3.0, rel=10 * EPS)
+    assert loss < (100 * EPS) ** 2
+
+
+def test_damping_must_be_positive():
+    for wrong in (0.0, -1.0, float("nan")):
+        with pytest.raises(ValueError, match="damping of LevenbergMarquardt must be above zero"):
+            cx.LevenbergMarquardt(damping=wrong)
+
+
+# Optax --------------------------------------------------------------------------------------------
+
+
+def test_gradient_descent_is_its_formula():
+    generator = np.random.default_rng(5)
+    A, b = generator.normal(size=(9, 4)) / 3, generator.normal(size=9)
+    residual = Affine(jnp.asarray(A), jnp.asarray(b))
+    method = cx.Optax(optax.sgd(0.1))
+    theta, _, _ = minimise(residual, jnp.ones(4), method)
+    # The loss is |r|^2 without a factor 1/2: its gradient is 2 A^T r; 100 steps.
+    best = np.linalg.lstsq(A, b, rcond=None)[0]
+    power = np.linalg.matrix_power(np.eye(4) - 2 * 0.1 * A.T @ A, 100)
+    assert np.allclose(theta, best + power @ (1 - best), rtol=0, atol=1e3 * EPS)
+
+
+def test_lbfgs_solves_a_quadratic():
+    generator = np.random.default_rng(6)
+    A, b = generator.normal(size=(9, 4)), generator.normal(size=9)
+    residual = Affine(jnp.asarray(A), jnp.asarray(b))
+    theta, loss, _ = minimise(residual, jnp.ones(4), cx.Optax(optax.lbfgs()))
+    known, (best,), *_ = np.linalg.lstsq(A, b, rcond=None)
+    assert loss == pytest.approx(best, rel=100 * EPS)
+    assert np.allclose(theta, known, atol=10 * np.sqrt(EPS))
+
+
+@pytest.mark.parametrize("make", [optax.sgd, optax.adam, optax.adamw])
+@pytest.mark.parametrize("rate", [0.0, -1e-3, float("nan"), float("inf")])
+def test_learning_rates_that_cannot_be_right_are_refused(make, rate):
+    with pytest.raises(ValueError, match="learning rate must be"):
+        cx.Optax(make(rate))
+
+
+def test_a_learning_rate_in_quotes_is_refused():
+    with pytest.raises(TypeError, match="write the number without quotes"):
+        cx.Optax(optax.sgd("1e-3"))
+
+
+@pytest.mark.usefixtures("as_released")
+@pytest.mark.parametrize("wrong", [optax.adam, "adam", 1e-3, None])
+def test_what_is_no_transformation_is_refused(wrong):
+    with pytest.raises(TypeError, match=r"takes an optax transformation such as optax\.adam"):
+        cx.Optax(wrong)
+
+
+def test_a_warm_up_from_zero_is_accepted_and_moves():
+    schedule = optax.warmup_cosine_decay_schedule(0.0, 0.1, 10, 100)
+    residual = Affine(jnp.eye(4), jnp.ones(4))
+    _, loss, _ = minimise(residual, jnp.zeros(4), cx.Optax(optax.sgd(schedule)))
+    assert loss < 0.01 * 4
+
+
+@pytest.mark.usefixtures("as_released")
+def test_solve_refuses_a_class_or_a_bare_transformation():
+    problem = cx.Problem(
+        cx.Constraint(lambda u, x: u["a"] - x, over=cx.Interval(0, 1), name="fit"),
+        model={"a": jnp.zeros(())},
+    )
+    with pytest.raises(TypeError, match=r"class LevenbergMarquardt; write LevenbergMarquardt\(\)"):
+        cx.solve(problem, cx.LevenbergMarquardt)
+    with pytest.raises(TypeError, match=r"write cx\.Optax\(\.\.\.\) around it"):
+        cx.solve(problem, optax.adam(1e-3))
+
+
+# The compiled chunk -------------------------------------------------------------------------------
+
+
+def test_advancing_compiles_once_whatever_the_number_of_steps():
+    traces = []
+
+    class Counted(cx.AbstractMethod):
+        """Gradient descent that notes when it is traced; each compilation traces the step."""
+
+        def init(self, residual, params):
+            return jnp.asarray(0)
+
+        def step(self, residual, params, state):
+            traces.append("step")
+            loss, slope = jax.value_and_grad(lambda p: loss_of(residual, p))(params)
+            params = jax.tree.map(lambda p, g: p - 0.01 * g, params, slope)
+            return params, state + 1, cx.StepInfo(loss, jnp.asarray(RUNNING))
+
+    problem = cx.Problem(
+        cx.Constraint(lambda u, x: u["a"] - x, over=cx.Interval(0, 1), name="fit"),
+        model={"a": jnp.zeros(())},
+    )
+    cx.solve(problem, Counted(), steps=1)
+    assert traces
+    first = len(traces)
+    for steps in (7, 300):
+        solution = cx.solve(problem, Counted(), steps=steps, seed=steps)
+        assert solution.steps == steps
+    assert len(traces) == first
+
+
+def test_a_chunk_ends_where_it_is_told_to():
+    item = cx.Constraint(
+        lambda u, x: u - x, over=cx.Points(np.ones((1, 4))), name="reach_one", weight=1.0
+    )
+    residual = residual_vector([item], None, rows([item], [finite_points(item.over)]))
+    method, params = cx.Optax(optax.sgd(0.1)), jnp.zeros(4)
+    state, best = method.init(residual, params), (params, jnp.asarray(jnp.inf, float))
+    for steps in (0, 1, 7):
+        moved, *_, losses, taken, verdict = _solve._advance(
+            method, residual, params, state, best, jnp.asarray(0.0, float), jnp.asarray(steps)
+        )
+        assert int(taken) == steps
+        assert int(verdict) == RUNNING
+        # |1 - theta| shrinks by 0.8 a step.
+        assert np.allclose(moved, 1 - 0.8**steps, rtol=0, atol=10 * EPS)
+        assert np.allclose(losses[:steps], 4 * 0.64 ** np.arange(steps), rtol=100 * EPS)
+        assert np.isnan(losses[steps:]).all()
+
+
+# The contract suite -------------------------------------------------------------------------------
+
+
+class Unkept(cx.AbstractMethod):
+    """Gradient descent that keeps all promises but one."""
+
+    broken: str
+
+    def init(self, residual, params):
+        return {"step": jnp.asarray(0)}
+
+    def step(self, residual, params, state):
+        loss, slope = jax.value_and_grad(lambda p: loss_of(residual, p))(params)
+        rate = {"climbs": -0.1, "idle": 0.0}.get(self.broken, 0.1)
+        if self.broken == "impure":
+            rate = 0.1 * np.random.default_rng().random()
+        finite = jnp.isfinite(loss) & jnp.all(jnp.isfinite(jax.flatten_util.ravel_pytree(slope)[0]))
+        keep = jnp.asarray(True) if self.broken == "nan" else finite
+        new = jax.tree.map(lambda p, g: jnp.where(keep, p - rate * g, p), params, slope)
+        if self.broken == "half":
+            loss = loss / 2
+        if self.broken == "structure":
+            new = tuple(jax.tree.leaves(new))
+        state = {"step": state["step"] + 1}
+        if self.broken == "state":
+            state["loss"] = loss
+        if self.broken == "dtype":
+            state = {"step": state["step"].astype(float)}
+        if self.broken == "float32":
+            new = jax.tree.map(lambda p: p.astype(float), new)
+        verdict = jnp.where(finite, RUNNING, RUNNING if self.broken == "silent" else NONFINITE)
+        return new, state, cx.StepInfo(loss, verdict)
+
+
+@pytest.mark.parametrize(
+    ("broken", "says"),
+    [
+        ("climbs", "lowers the loss"),
+        ("idle", "lowers the loss"),
+        ("impure", "tracing it twice gives the same program"),
+        ("nan", "leaves the parameters alone where the residual is NaN"),
+        ("silent", "verdict NONFINITE where the residual is NaN"),
+        ("half", r"is \|residual\|\^2 at the incoming"),
+        ("structure", "structure, shapes and dtypes of the parameters"),
+        ("state", "structure, shapes and dtypes of the state"),
+        ("dtype", "structure, shapes and dtypes of the state"),
+        ("float32", "a compiled loop can carry it .2 entries, 3 parameters, float32"),
+    ],
+)
+def test_contract_suite_names_the_promise_a_method_breaks(broken, says):
+    with pytest.raises(AssertionError, match=f"Broken promise: .*{says}"):
+        check_method(Unkept(broken))
+
+
+def test_contract_suite_passes_a_method_that_keeps_its_promises():
+    check_method(Unkept("nothing"))

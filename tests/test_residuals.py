@@ -1,0 +1,103 @@
+"""The residual vector: its squared norm is the loss, its Jacobian is its derivative."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+
+import constrainednn as cx
+from constrainednn._models import trainable_mask
+from constrainednn._residuals import residual_vector, rows
+from constrainednn._samplers import draw, finite_points
+
+KEY = jax.random.key(0)
+EPS = np.finfo(float).eps
+
+
+def slope(u, x):
+    return jax.grad(lambda x: u(x)[0])(x) - x[::-1]
+
+
+def matrix(u, x):
+    return jnp.outer(u(x), u(x)) - jnp.eye(2)
+
+
+def value(u, x):
+    return u(x)[1] - 1.0
+
+
+CONSTRAINTS = [
+    cx.Constraint(slope, over=cx.Box([0, -1], [2, 1]), points=9, sampler=cx.GaussQuadrature()),
+    cx.Constraint(matrix, over=cx.Normal(2), points=7, weight=2.5),
+    cx.Constraint(value, over=cx.Points(np.array([[0.0, 0.0], [1.0, 2.0]])), weight=1e3),
+]
+
+
+def setting(model, select=None):
+    """Model, draws and residual vector."""
+    draws = [
+        draw(item.over, item.points, item.sampler, key=KEY)
+        if item.has_population
+        else finite_points(item.over)
+        for item in CONSTRAINTS
+    ]
+    params, static = eqx.partition(model, trainable_mask(model, select))
+    return params, draws, residual_vector(CONSTRAINTS, static, rows(CONSTRAINTS, draws))
+
+
+def test_squared_norm_is_the_weighted_mean_square_by_hand():
+    u = cx.MLP(2, 2, width=3)(key=KEY)
+    params, draws, residual = setting(u)
+    loss = 0.0
+    for item, points in zip(CONSTRAINTS, draws, strict=True):
+        at_point = eqx.filter_jit(item.residual)
+        for x, share in zip(points.points, points.share, strict=True):
+            r = np.asarray(at_point(u, jnp.asarray(x)))
+            loss += item.weight * share * (r**2).sum()
+    r = eqx.filter_jit(residual)(params)
+    assert r.shape == (9 * 2 + 7 * 4 + 2,)
+    assert float(r @ r) == pytest.approx(loss, rel=100 * EPS)
+
+
+def test_quadrature_shares_are_not_equal():
+    # Else the test above could not tell a weight from 1/n.
+    _, draws, _ = setting(cx.MLP(2, 2, width=3)(key=KEY))
+    assert np.ptp(draws[0].share) > 0.1
+
+
+MODELS = {
+    "more parameters than entries": (cx.MLP(2, 2, width=3)(key=KEY), None),
+    "the last layer only": (cx.MLP(2, 2, width=3)(key=KEY), lambda u: u.layers[-1]),
+    # Two parameters, fewer than the four entries of a matrix: the forward mode.
+    "fewer parameters than entries": (cx.MLP(2, 2, width=3)(key=KEY), lambda u: u.layers[-1].bias),
+}
+
+
+@pytest.mark.parametrize("case", MODELS)
+def test_jacobian_is_the_derivative_of_the_stacked_vector(case):
+    params, _, residual = setting(*MODELS[case])
+    theta, unravel = ravel_pytree(params)
+    flat = eqx.filter_jit(lambda theta: residual(unravel(theta)))
+    r, J = eqx.filter_jit(residual.jacobian)(params)
+    size = float(np.abs(J).max())
+    assert np.abs(r - flat(theta)).max() < 100 * EPS * np.abs(r).max()
+    assert np.abs(J - jax.jacfwd(flat)(theta)).max() < 100 * EPS * size
+    # Truncation h^2 and rounding eps / h of a central difference balance at h = eps^(1/3).
+    h = EPS ** (1 / 3)
+    for i in range(theta.size):
+        step = h * np.eye(theta.size)[i]
+        difference = (flat(theta + step) - flat(theta - step)) / (2 * h)
+        assert np.abs(difference - J[:, i]).max() < 100 * h**2 * size
+
+
+def test_function_residual_differentiates_in_both_modes():
+    A = jnp.asarray(np.random.default_rng(0).normal(size=(3, 3)))
+    for m, p in [(3, 2), (2, 3)]:
+        part = A[:m, :p]
+        residual = cx.FunctionResidual(lambda theta, part=part: jnp.sin(part @ theta["a"]))
+        theta = {"a": jnp.linspace(0.1, 0.5, p)}
+        r, J = residual.jacobian(theta)
+        assert np.allclose(r, np.sin(part @ theta["a"]), atol=10 * EPS)
+        assert np.allclose(J, np.cos(part @ theta["a"])[:, None] * part, atol=10 * EPS)

@@ -1,0 +1,221 @@
+"""Saved is what was solved, to the last bit; anything else in a file is refused."""
+
+import errno
+import json
+import os
+import pickle
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import constrainednn as cx
+from constrainednn import _files, _store
+from constrainednn._store import pack_arrays, plain, read_arrays
+
+FILES = ["history.npz", "model.npz", "moments.png", "overview.png", "report.json"]
+
+
+def on_circle(u, x):
+    return jnp.linalg.norm(u(x)) - 1.0
+
+
+def origin(u, x):
+    return u(x)[0]
+
+
+def stated(width=4, model=None):
+    return cx.Problem(
+        [
+            cx.Constraint(on_circle, over=cx.Normal(2), points=8, target=cx.Circle()),
+            cx.Constraint(origin, over=cx.Points(jnp.zeros((1, 2)))),
+        ],
+        model=cx.MLP(2, 2, width=width) if model is None else model,
+    )
+
+
+@pytest.fixture(scope="module")
+def solution():
+    return cx.solve(stated(), steps=4, seed=3, heldout=64, monitor=16)
+
+
+@pytest.fixture(scope="module")
+def folder(solution, tmp_path_factory):
+    path = tmp_path_factory.mktemp("store") / "deep" / "out"
+    solution.save(path)
+    return path
+
+
+def same(first, second):
+    """Equal names, types, shapes and bytes."""
+    return first.keys() == second.keys() and all(
+        (first[key].dtype, first[key].shape, first[key].tobytes())
+        == (second[key].dtype, second[key].shape, second[key].tobytes())
+        for key in first
+    )
+
+
+def test_loaded_numbers_are_equal_to_the_last_bit(solution, folder):
+    loaded = cx.load_solution(folder, stated())
+    report = json.loads((folder / "report.json").read_text())
+    assert plain(_store.dataclasses.asdict(loaded.gap)) == report["gap"]
+    assert plain(_store.dataclasses.asdict(solution.gap)) == report["gap"]
+    for kind in ("loss", "monitor_steps", "monitor"):
+        pair = (getattr(item.history, kind) for item in (loaded, solution))
+        np.testing.assert_array_equal(*pair)
+    saved, original = (_store._leaves(item.model) for item in (loaded, solution))
+    assert same(saved, original)
+    assert (loaded.status, loaded.reason) == (solution.status, solution.reason)
+    assert (loaded.settings, loaded.timings) == (solution.settings, solution.timings)
+    x = jnp.asarray([0.3, -1.2])
+    np.testing.assert_array_equal(loaded(x), solution(x))
+
+
+def test_redrawn_points_are_those_of_the_last_draw(tmp_path):
+    solution = cx.solve(stated(), steps=4, redraw=2, heldout=32, monitor=16)
+    solution.save(tmp_path)
+    loaded = cx.load_solution(tmp_path, stated())
+    assert loaded.gap.train == solution.gap.train
+    assert loaded.history.redraws == solution.history.redraws
+
+
+def test_report_is_strict_json_and_files_are_readable_by_others(folder):
+    assert sorted(os.listdir(folder)) == FILES
+
+    def never(constant):
+        raise AssertionError(constant)
+
+    report = json.loads((folder / "report.json").read_text(), parse_constant=never)
+    assert report["settings"]["dtype"] == "float64"
+    assert plain({"a": float("nan"), "b": [np.float64("inf"), np.arange(2)]}) == {
+        "a": None,
+        "b": [None, [0, 1]],
+    }
+    mask = os.umask(0)
+    os.umask(mask)
+    assert (folder / "model.npz").stat().st_mode & 0o777 == 0o666 & ~mask
+    assert (folder / "overview.png").read_bytes().startswith(b"\x89PNG")
+
+
+def small_arrays():
+    return {
+        ".weight": np.arange(6.0).reshape(2, 3),
+        ".count": np.asarray(3, np.int32),
+        ".half": np.asarray(jnp.asarray([1.5, -2.0], jnp.bfloat16)),
+        ".scalar": np.asarray(jnp.asarray(0.1, jnp.bfloat16)),
+        ".empty": np.zeros((0, 3), np.float32),
+    }
+
+
+def test_bfloat16_round_trip(tmp_path):
+    path = tmp_path / "a.npz"
+    path.write_bytes(pack_arrays(small_arrays()))
+    assert same(read_arrays(path), small_arrays())
+
+
+def test_every_flipped_byte_is_refused_or_harmless(tmp_path):
+    content, path = pack_arrays(small_arrays()), tmp_path / "a.npz"
+    assert len(content) < 3000
+    refused = 0
+    for index in range(len(content)):
+        damaged = bytearray(content)
+        damaged[index] ^= 0xFF
+        path.write_bytes(damaged)
+        try:
+            assert same(read_arrays(path), small_arrays()), index
+        except cx.StoreError:
+            refused += 1
+    assert refused > len(content) / 2  # the others are time stamps and the like
+
+
+def test_every_cut_is_refused(tmp_path):
+    content, path = pack_arrays(small_arrays()), tmp_path / "a.npz"
+    for length in range(len(content)):
+        path.write_bytes(content[:length])
+        with pytest.raises(cx.StoreError, match="damaged"):
+            read_arrays(path)
+
+
+def test_another_width_or_dtype_names_the_first_leaf(folder):
+    first = r"leaf \.layers\[0\]\.weight is float64\[4, 2\].*float64\[5, 2\]"
+    with pytest.raises(cx.StoreError, match=first):
+        cx.load_solution(folder, stated(width=5))
+    single = eqx.nn.MLP(2, 2, 4, 1, jnp.tanh, dtype=jnp.float32, key=jax.random.key(0))
+    with pytest.raises(cx.StoreError, match=r"\.weight is float64.*and float32"):
+        cx.load_solution(folder, stated(model=single))
+    deeper = cx.MLP(2, 2, width=4, depth=2)
+    with pytest.raises(cx.StoreError, match=r"leaf \.layers\[1\]\.weight"):
+        cx.load_solution(folder, stated(model=deeper))
+
+
+class Trap:
+    """Unpickling this leaves a mark."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.mark),)
+
+
+def test_a_renamed_pickle_is_refused_and_never_run(tmp_path):
+    mark, path = tmp_path / "ran", tmp_path / "model.npz"
+    path.write_bytes(pickle.dumps(Trap(mark)))
+    with pytest.raises(cx.StoreError, match="damaged or no file of this package"):
+        read_arrays(path)
+    np.savez(path, a=np.asarray([Trap(mark)], object))
+    with pytest.raises(cx.StoreError):
+        read_arrays(path)
+    assert not mark.exists()
+
+
+def test_missing_parts_are_named(folder, tmp_path):
+    with pytest.raises(cx.StoreError, match=r"report\.json"):
+        cx.load_solution(tmp_path, stated())
+    for name in ("report.json", "history.npz"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    with pytest.raises(cx.StoreError, match=r"there is no file .*model\.npz"):
+        cx.load_solution(tmp_path, stated())
+    report = json.loads((folder / "report.json").read_text())
+    (tmp_path / "report.json").write_text(json.dumps({**report, "format": 99}))
+    with pytest.raises(cx.StoreError, match="written in format 99; this version reads 1"):
+        cx.load_solution(tmp_path, stated())
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace", "chmod"])
+@pytest.mark.parametrize("at", [0, 3])
+def test_a_failing_write_leaves_nothing(solution, tmp_path, monkeypatch, call, at):
+    """The disk fills at the first write, or when other files are complete."""
+    real, count = getattr(os, call), []
+
+    def full(*arguments, **options):
+        count.append(1)
+        if len(count) > at:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(_files.os, call, full)
+    with pytest.raises(cx.StoreError, match="No space left on device"):
+        solution.save(tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_saving_twice_is_refused(solution, folder):
+    before = {name: (folder / name).read_bytes() for name in FILES}
+    with pytest.raises(cx.StoreError, match=r"is not empty. Nothing is overwritten"):
+        solution.save(folder)
+    assert before == {name: (folder / name).read_bytes() for name in FILES}
+
+
+def test_copy_refuses_to_overwrite(tmp_path):
+    source, target = tmp_path / "a.py", tmp_path / "b.py"
+    source.write_text("a")
+    _files.copy_file(source, target)
+    source.write_text("b")
+    with pytest.raises(cx.StoreError, match=r"exists. Nothing is overwritten"):
+        _files.copy_file(source, target)
+    assert target.read_text() == "a"
+    with pytest.raises(cx.StoreError, match="cannot write to"):
+        _files.copy_file(source, tmp_path / "no" / "folder.py")
