@@ -57,7 +57,7 @@ def circle():
     curve = []
     for n in SIZES:
         problem = cx.load_problem("unit_circle", points=n)
-        runs = [cx.solve(problem, seed=seed, steps=300) for seed in range(10)]
+        runs = [cx.solve(problem, seed=seed, steps=100) for seed in range(10)]
         curve.append(
             {
                 "n": n,

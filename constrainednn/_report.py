@@ -113,7 +113,7 @@ def _image_lines(gap: ConstraintGap) -> list[str]:
     if image.degree:
         lines.append(
             f"degree {image.degree} on a circle around the points: somewhere inside the "
-            "constraint must fail"
+            "constraint must fail, or u must jump"
         )
     if image.collapsed:
         lines.append("collapsed: the values do not fill the target")

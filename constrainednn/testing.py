@@ -118,9 +118,7 @@ def _check_faces(domain: AbstractDomain, cube: Float[np.ndarray, "n d"]) -> None
     )
 
 
-def check_sampler(
-    sampler: AbstractSampler, domain: AbstractDomain, *, key: Key[Array, ""]
-) -> None:
+def check_sampler(sampler: AbstractSampler, domain: AbstractDomain, *, key: Key[Array, ""]) -> None:
     """Check that a sampler fills the cube of a domain with weighted points of its measure.
 
     Args:
@@ -260,8 +258,9 @@ def _drive(
         return params, state, StepInfo(info.loss, jnp.asarray(info.verdict, int)), count + 1
 
     start = StepInfo(loss_of(residual, params), jnp.asarray(RUNNING, int))
-    *result, _ = lax.while_loop(running, body, (params, state, start, jnp.asarray(0)))
-    return tuple(result)
+    carry = (params, state, start, jnp.asarray(0))
+    params, state, info, _ = lax.while_loop(running, body, carry)
+    return params, state, info
 
 
 def _check_pure(method: AbstractMethod, residual: AbstractResidual, params: PyTree) -> None:
@@ -278,7 +277,7 @@ def _check_pure(method: AbstractMethod, residual: AbstractResidual, params: PyTr
     )
     # Whatever Python decides or draws is fixed when a step is compiled: a second trace shows it.
     programs = [
-        eqx.filter_make_jaxpr(lambda *given: method.step(*given))(residual, params, state)[0]
+        eqx.filter_make_jaxpr(lambda r, p, s: method.step(r, p, s))(residual, params, state)[0]
         for _ in range(2)
     ]
     _promise(
@@ -335,9 +334,7 @@ def _check_descends(method: AbstractMethod, residual: _Fit, params: PyTree) -> N
         bool(after < before),
         f"{method!r} lowers the loss within {_STEPS} steps ({case}), got {before} to {after}",
     )
-    _promise(
-        int(info.verdict) != NONFINITE, f"{method!r} sees nothing that is not finite ({case})"
-    )
+    _promise(int(info.verdict) != NONFINITE, f"{method!r} sees nothing that is not finite ({case})")
     # The parameters of a verdict are the incoming ones, whose loss it tells, or better.
     rounding = 100 * jnp.finfo(residual.at.dtype).eps
     _promise(
@@ -401,12 +398,12 @@ def _check_streams(constraint: Constraint, *, key: Key[Array, ""]) -> None:
     train, monitor, held = points.train, points.monitor, points.heldout
     if monitor is None or held is None or train.cube is None:
         return
-    pairs = {"train": (train, held), "monitor": (monitor, held), "either": (train, monitor)}
-    for what, (one, other) in pairs.items():
+    streams = {"training": train, "monitor": monitor, "held-out": held}
+    for (what, one), (which, other) in itertools.combinations(streams.items(), 2):
         assert one.cube is not None and other.cube is not None
         _promise(
             _shared(one.cube, other.cube) <= 1,
-            f"constraint {constraint.name!r} draws {what} points that are in no other stream",
+            f"constraint {constraint.name!r} shares no points between {what} and {which} points",
         )
     assert constraint.points is not None
     if constraint.sampler.random:

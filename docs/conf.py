@@ -19,6 +19,8 @@ nitpicky = False
 html_theme = "furo"
 html_title = "constrainednn"
 html_static_path = ["_static"]
+html_css_files = ["tables.css"]
+html_show_copyright = False
 html_show_sourcelink = False
 html_copy_source = False
 
@@ -43,13 +45,22 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 napoleon_custom_sections = ["Source"]
 
-# Docstrings are plain text with backticks: `name` is code, and |r| is a length, no substitution.
+# Docstrings are plain text: `name` is code, |r| is a length and no substitution, and indented
+# lines after a colon are code.
 default_role = "code"
 
 
-def _keep_bars(app, what, name, obj, options, lines):
-    lines[:] = [line.replace("|", "\\|") for line in lines]
+def _plain_text(app, what, name, obj, options, lines):
+    text = []
+    for index, line in enumerate(lines):
+        after = next((later for later in lines[index + 1 :] if later.strip()), "")
+        indent, indent_after = (len(some) - len(some.lstrip()) for some in (line, after))
+        sentence = line.strip() and line.strip()[0] not in ":."
+        if sentence and line.endswith(":") and not lines[index + 1] and indent_after > indent:
+            line += ":"
+        text.append(line.replace("|", "\\|"))
+    lines[:] = text
 
 
 def setup(app):
-    app.connect("autodoc-process-docstring", _keep_bars)
+    app.connect("autodoc-process-docstring", _plain_text)

@@ -8,17 +8,16 @@ Upper row: where it sends those points, at a few steps. Lower row: where it send
 
 from pathlib import Path
 
-import jax
-
-jax.config.update("jax_enable_x64", True)
-
 import equinox as eqx
+import jax
 import numpy as np
 import optax
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
 import constrainednn as cx
+
+jax.config.update("jax_enable_x64", True)
 
 FOLDER = Path(__file__).resolve().parent / "_static"
 STEPS = (10, 100, 1000, 10_000)
@@ -53,14 +52,23 @@ def draw_circle(solution: cx.Solution) -> Figure:
         for column, (axes, (title, values)) in enumerate(zip(grid[row], panels, strict=True)):
             if column:
                 axes.add_patch(Circle((0, 0), 1, fill=False, ec=RING, lw=1.2))
-            axes.scatter(*values.T, c=colour, s=13 if len(x) < 200 else 8, lw=0, alpha=0.9, zorder=2)
+            axes.scatter(
+                *values.T, c=colour, s=13 if len(x) < 200 else 8, lw=0, alpha=0.9, zorder=2
+            )
             axes.set(xlim=(-REACH, REACH), ylim=(-REACH, REACH), xticks=[], yticks=[], aspect=1)
             for spine in axes.spines.values():
                 spine.set(color="#dfe2e6", lw=0.8)
             outside = int((np.abs(values) > REACH).any(axis=1).sum())
             if outside:
-                axes.text(0.97, 0.03, f"{outside} outside", transform=axes.transAxes, ha="right",
-                          fontsize=8, color="#8a9099")
+                axes.text(
+                    0.97,
+                    0.03,
+                    f"{outside} outside",
+                    transform=axes.transAxes,
+                    ha="right",
+                    fontsize=8,
+                    color="#8a9099",
+                )
             if row == 0:
                 axes.set_title(title, fontsize=11, color=INK, pad=7)
             if column:
@@ -79,16 +87,19 @@ def hues(angle: np.ndarray) -> np.ndarray:
     """
     a, b = 0.125 * np.cos(angle), 0.125 * np.sin(angle)
     lightness = 0.64
-    l, m, s = (
+    long, middle, short = (
         (lightness + u * a + v * b) ** 3
-        for u, v in ((0.3963377774, 0.2158037573), (-0.1055613458, -0.0638541728),
-                     (-0.0894841775, -1.2914855480))
+        for u, v in (
+            (0.3963377774, 0.2158037573),
+            (-0.1055613458, -0.0638541728),
+            (-0.0894841775, -1.2914855480),
+        )
     )
     linear = np.stack(
         [
-            4.0767416621 * l - 3.3077115913 * m + 0.2309699292 * s,
-            -1.2684380046 * l + 2.6097574011 * m - 0.3413193965 * s,
-            -0.0041960863 * l - 0.7034186147 * m + 1.7076147010 * s,
+            4.0767416621 * long - 3.3077115913 * middle + 0.2309699292 * short,
+            -1.2684380046 * long + 2.6097574011 * middle - 0.3413193965 * short,
+            -0.0041960863 * long - 0.7034186147 * middle + 1.7076147010 * short,
         ],
         axis=1,
     ).clip(0, 1)

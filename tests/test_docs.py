@@ -1,4 +1,4 @@
-"""Every Python block of the README and the documents runs; every command and name in them exists."""
+"""Every Python block of README and documents runs; every command and name in them exists."""
 
 import ast
 import doctest
@@ -24,8 +24,11 @@ PAGES = {page.name: page for page in [ROOT / "README.md", *sorted((ROOT / "docs"
 # in the slow tests.
 LONG = {"lesson.md"}
 
-FENCE = re.compile(r"^(?P<fence>`{3,})(?P<info>[^\n`]*)\n(?P<body>.*?)^(?P=fence)[ ]*$", re.M | re.S)
+FENCE = re.compile(
+    r"^(?P<fence>`{3,})(?P<info>[^\n`]*)\n(?P<body>.*?)^(?P=fence)[ ]*$", re.M | re.S
+)
 RUN = {"python", "{code-cell} python"}
+CELL_OPTION = re.compile(r"^:\w+:.*\n", re.M)
 SHELL = {"sh", "console"}
 # What is shown and not run: terminal output, directives of the documentation.
 SHOWN = {"text", "{eval-rst}", "{toctree}", "{image}", "{include}"}
@@ -43,7 +46,10 @@ def _blocks(page: Path) -> list[tuple[str, str, int]]:
 
 
 def _python(page: Path) -> list[tuple[str, int]]:
-    return [(body, line) for kind, body, line in _blocks(page) if kind in RUN]
+    # Options of a cell become blank lines, so that line numbers stay.
+    return [
+        (CELL_OPTION.sub("\n", body), line) for kind, body, line in _blocks(page) if kind in RUN
+    ]
 
 
 def _commands(page: Path) -> list[str]:
@@ -102,7 +108,9 @@ def test_commands_parse(name):
             continue
         given = commands[subcommand].make_context(subcommand, words).params
         if subcommand in ("solve", "check"):
-            assert given["source"] in files, f"{given['source']} is neither shown nor in the gallery"
+            assert given["source"] in files, (
+                f"{given['source']} is neither shown nor in the gallery"
+            )
             _check_settings(files[given["source"]], given)
         if subcommand == "new":
             assert given["source"] in gallery()

@@ -103,12 +103,14 @@ def rosenbrock(x):
 
 
 def powell_singular(x):
-    return jnp.stack([
-        x[0] + 10 * x[1],
-        jnp.sqrt(5.0) * (x[2] - x[3]),
-        (x[1] - 2 * x[2]) ** 2,
-        jnp.sqrt(10.0) * (x[0] - x[3]) ** 2,
-    ])
+    return jnp.stack(
+        [
+            x[0] + 10 * x[1],
+            jnp.sqrt(5.0) * (x[2] - x[3]),
+            (x[1] - 2 * x[2]) ** 2,
+            jnp.sqrt(10.0) * (x[0] - x[3]) ** 2,
+        ]
+    )
 
 
 TIMES = jnp.linspace(0.0, 3.0, 12)
@@ -122,10 +124,12 @@ def exponentials(x):
 
 
 def freudenstein_roth(x):
-    return jnp.stack([
-        -13 + x[0] + ((5 - x[1]) * x[1] - 2) * x[1],
-        -29 + x[0] + ((x[1] + 1) * x[1] - 14) * x[1],
-    ])
+    return jnp.stack(
+        [
+            -13 + x[0] + ((5 - x[1]) * x[1] - 2) * x[1],
+            -29 + x[0] + ((x[1] + 1) * x[1] - 14) * x[1],
+        ]
+    )
 
 
 @pytest.mark.parametrize(
@@ -140,8 +144,13 @@ def freudenstein_roth(x):
 def test_nonlinear_least_squares_ends_where_scipy_does(fn, start):
     theta, loss, verdict = minimise(fn, jnp.asarray(start))
     known = scipy.optimize.least_squares(
-        jax.jit(fn), start, jac=jax.jit(jax.jacfwd(fn)), method="lm",
-        xtol=1e-15, ftol=1e-15, gtol=1e-15,
+        jax.jit(fn),
+        start,
+        jac=jax.jit(jax.jacfwd(fn)),
+        method="lm",
+        xtol=1e-15,
+        ftol=1e-15,
+        gtol=1e-15,
     )
     assert verdict == CONVERGED
     # The minimum value is known to rounding; where it is zero, to the square of rounding.

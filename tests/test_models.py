@@ -26,12 +26,15 @@ def test_unit_circle_network_has_322_parameters():
     assert count(cx.MLP(2, 2, width=64)(key=KEY)) == 64 * 2 + 64 + 2 * 64 + 2 == 322
 
 
-@pytest.mark.parametrize("recipe", [
-    cx.MLP(2, 3, width=8, depth=2),
-    cx.Linear(2, 3),
-    cx.RandomFeatures(cx.Normal(2), 3, width=8),
-    cx.with_output(cx.MLP(2, 3, width=8), lambda x, y: x[0] * y),
-])
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        cx.MLP(2, 3, width=8, depth=2),
+        cx.Linear(2, 3),
+        cx.RandomFeatures(cx.Normal(2), 3, width=8),
+        cx.with_output(cx.MLP(2, 3, width=8), lambda x, y: x[0] * y),
+    ],
+)
 def test_recipe_depends_on_its_key_only(recipe):
     assert is_recipe(recipe)
     leaves = [jax.tree.leaves(recipe(key=jax.random.key(seed))) for seed in (0, 0, 1)]
@@ -63,10 +66,13 @@ def test_linear_without_bias_is_homogeneous():
     assert np.allclose(u(2 * jnp.ones(2)), 2 * u(jnp.ones(2)), rtol=10 * EPS)
 
 
-@pytest.mark.parametrize("build", [
-    lambda over: cx.MLP(2, 1, width=50, over=over)(key=KEY).layers[0],
-    lambda over: cx.RandomFeatures(over, 1, width=50)(key=KEY).inner.value,
-])
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda over: cx.MLP(2, 1, width=50, over=over)(key=KEY).layers[0],
+        lambda over: cx.RandomFeatures(over, 1, width=50)(key=KEY).inner.value,
+    ],
+)
 def test_hyperplanes_of_the_first_layer_cross_the_domain(build):
     # Far from the origin, where a default initialisation has none.
     layer = build(cx.Box([10, 20], [11, 21]))

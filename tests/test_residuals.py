@@ -1,4 +1,7 @@
-"""The residual vector: its squared norm is the loss, its Jacobian is its derivative."""
+"""The residual vector: its squared norm is the loss, its Jacobian is its derivative.
+
+And the problems it is made of keep the contract of the public suite.
+"""
 
 import equinox as eqx
 import jax
@@ -8,9 +11,11 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import constrainednn as cx
+from constrainednn._gallery import gallery
 from constrainednn._models import trainable_mask
 from constrainednn._residuals import residual_vector, rows
 from constrainednn._samplers import draw, finite_points
+from constrainednn.testing import check_problem
 
 KEY = jax.random.key(0)
 EPS = np.finfo(float).eps
@@ -101,3 +106,65 @@ def test_function_residual_differentiates_in_both_modes():
         r, J = residual.jacobian(theta)
         assert np.allclose(r, np.sin(part @ theta["a"]), atol=10 * EPS)
         assert np.allclose(J, np.cos(part @ theta["a"])[:, None] * part, atol=10 * EPS)
+
+
+@pytest.mark.parametrize("name", gallery())
+def test_gallery_problem_keeps_the_contract(name):
+    # Fresh noise in the data: the line that made them does not go through them.
+    noisy = ["misfit"] if name == "linear_regression" else []
+    check_problem(cx.load_problem(name), noisy=noisy)
+
+
+def decay(u, t):
+    return jax.grad(u)(t) + u(t)
+
+
+def nothing(u, t):
+    return t - 1.0
+
+
+def rising(t):
+    return jnp.exp(t)
+
+
+class Counting(cx.AbstractRecipe):
+    """Another model at every call, whatever the key."""
+
+    calls: list
+
+    def __call__(self, *, key):
+        self.calls.append(key)
+        return cx.MLP("scalar", "scalar", width=4)(key=jax.random.key(len(self.calls)))
+
+
+TIME = cx.Interval(0, 5)
+SMALL = cx.MLP("scalar", "scalar", width=4)
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: cx.Problem(cx.Constraint(nothing, over=TIME), SMALL), "does not depend on the"),
+        (
+            lambda: cx.Problem(cx.Constraint(decay, over=TIME), SMALL, reference=rising),
+            "reference satisfies constraint 'decay' to rounding",
+        ),
+        (
+            lambda: cx.Problem(cx.Constraint(decay, over=TIME), Counting([])),
+            "same key builds the same model",
+        ),
+        (
+            lambda: cx.Problem(cx.Constraint(decay, over=TIME), SMALL, trainable=lambda u: ()),
+            "something is trained",
+        ),
+    ],
+)
+def test_contract_suite_names_the_promise_a_problem_breaks(make, says):
+    with pytest.raises(AssertionError, match=f"Broken promise: .*{says}"):
+        check_problem(make())
+
+
+def test_contract_suite_refuses_to_excuse_a_constraint_that_is_not_there():
+    problem = cx.Problem(cx.Constraint(decay, over=TIME), SMALL)
+    with pytest.raises(AssertionError, match="noisy='dacay' names a constraint"):
+        check_problem(problem, noisy=["dacay"])
