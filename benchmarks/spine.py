@@ -138,8 +138,13 @@ def draw_curve(curve, parameters, path):
         axes.plot(n, middle, "o-", color=colour, ms=4, label=name.replace("heldout", "held-out"))
     axes.axvline(parameters, color="#666666", ls="--", lw=1)
     axes.annotate(f"n = P = {parameters}", (parameters * 1.05, min(axes.get_ylim()) * 3))
-    axes.set(xscale="log", yscale="log", xlabel="training points n", ylabel="RMS residual",
-             title="unit circle, smooth: median and range over 10 seeds")
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlabel="training points n",
+        ylabel="RMS residual",
+        title="unit circle, smooth: median and range over 10 seeds",
+    )
     axes.legend(frameon=False)
     figure.savefig(path, dpi=130)
 

@@ -401,9 +401,7 @@ def _placed(domain: AbstractDomain) -> PyTree[jax.ShapeDtypeStruct]:
     return jax.eval_shape(domain.place, jax.ShapeDtypeStruct((domain.unit_dim,), dtype))
 
 
-def _corners(
-    name: str, low: Corner, high: Corner
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _corners(name: str, low: Corner, high: Corner) -> tuple[tuple[float, ...], tuple[float, ...]]:
     lows, highs = np.asarray(low, float), np.asarray(high, float)
     if lows.ndim != 1 or lows.shape != highs.shape or lows.size == 0:
         raise ValueError(

@@ -223,9 +223,7 @@ def gap_report(problem: Problem, model: PyTree, streams: Sequence[Streams]) -> G
             entries = r.shape[1]
             rms = math.sqrt(loss / (constraint.weight * entries))
             count = len(points.train)
-            finite.append(
-                FiniteLoss(constraint.name, count, entries, constraint.weight, loss, rms)
-            )
+            finite.append(FiniteLoss(constraint.name, count, entries, constraint.weight, loss, rms))
     train = sum(item.train for item in gaps)
     heldout = total([item.heldout for item in gaps]) if gaps else None
     return GapReport(
@@ -397,6 +395,7 @@ def _worst(
     if held.cube is None or not isinstance(over, AbstractDomain) or not np.isfinite(length).all():
         return sampled
     from scipy.optimize import minimize
+    from scipy.special import ndtr, ndtri
 
     dtype = held.cube.dtype
     eps = float(np.finfo(dtype).eps)
@@ -427,6 +426,13 @@ def _worst(
         ).x
         for i in starts
     ]
+    # A residual such as |u| - 1 has a cusp where u = 0, and gradients stop short of it; a simplex
+    # does not. In probits, since in the tails of the cube a step of one size fits no two points.
+    height = lambda w: descent(np.clip(ndtr(w), low, high))[0]  # noqa: E731
+    tops = sorted(ends, key=lambda z: descent(z)[0])[:2]
+    ends += [
+        np.clip(ndtr(minimize(height, ndtri(z), method="Nelder-Mead").x), low, high) for z in tops
+    ]
     cube = np.clip(np.stack(ends), low, high).astype(dtype)
     points = in_blocks(over.place, cube)
     r = residuals_at(constraint.residual, model, points)
@@ -446,9 +452,7 @@ def _value_and_slope(fn: Callable, z: Array) -> tuple[Array, Array]:
     return jax.value_and_grad(fn)(z)
 
 
-def _by_distance(
-    train: Draw, held: Draw, mean_square: Float[np.ndarray, " n"]
-) -> Distance | None:
+def _by_distance(train: Draw, held: Draw, mean_square: Float[np.ndarray, " n"]) -> Distance | None:
     from scipy.spatial import KDTree
 
     def flat(points: PyTree) -> np.ndarray:

@@ -79,9 +79,7 @@ def image_of(model: PyTree, target: AbstractTarget | None, points: PyTree) -> Im
         coverage = target.coverage(values)
         if isinstance(target, Circle) and x.shape[1:] == (2,) and values.shape[1] == 2:
             degree = _degree(model, float(np.linalg.norm(x, axis=1).max()), x.dtype)
-    return Image(
-        tuple(spread.tolist()), tuple(slope.tolist()), rank, coverage, degree, collapsed
-    )
+    return Image(tuple(spread.tolist()), tuple(slope.tolist()), rank, coverage, degree, collapsed)
 
 
 def _flat_value(model: PyTree, x: Array) -> Float[Array, " k"]:

@@ -135,7 +135,12 @@ class MLP(AbstractRecipe):
     def __call__(self, *, key: Key[Array, ""]) -> eqx.nn.MLP:
         """Build an `equinox.nn.MLP` and spread its first layer."""
         shape = eqx.filter_eval_shape(
-            eqx.nn.MLP, self.in_size, self.out_size, self.width, self.depth, self.activation,
+            eqx.nn.MLP,
+            self.in_size,
+            self.out_size,
+            self.width,
+            self.depth,
+            self.activation,
             key=key,
         )
         model = _initialised(shape, key=key)

@@ -105,21 +105,21 @@ def _draw_history(axes: "Axes", solution: "Solution") -> None:
     if not np.isfinite(loss).any():
         _say(axes, "loss is zero or not finite at every step")
         return
-    axes.plot(steps, loss, color=TRAIN, lw=1.2, marker="." if len(loss) < 60 else None,
-              label="train")
+    axes.plot(
+        steps, loss, color=TRAIN, lw=1.2, marker="." if len(loss) < 60 else None, label="train"
+    )
     monitor = np.where(history.monitor > 0, history.monitor, np.nan)
     if np.isfinite(monitor).any():
-        axes.plot(history.monitor_steps + 1, monitor, color=MONITOR, lw=1.2, marker=".",
-                  label="monitor")
+        axes.plot(
+            history.monitor_steps + 1, monitor, color=MONITOR, lw=1.2, marker=".", label="monitor"
+        )
     for step in history.redraws[:50]:
         axes.axvline(step + 1, color=KNOWN, lw=0.3)
     axes.set(xscale="log", yscale="log", xlabel="step + 1", ylabel="loss", title="loss")
     axes.legend(frameon=False)
 
 
-def _draw_residuals(
-    axes: "Axes", constraint: "Constraint", points: Streams, model: PyTree
-) -> None:
+def _draw_residuals(axes: "Axes", constraint: "Constraint", points: Streams, model: PyTree) -> None:
     """Share of points with a residual above a size, on log axes."""
     assert points.heldout is not None
     drawn = False
@@ -130,14 +130,20 @@ def _draw_residuals(
         r = np.linalg.norm(residuals_at(constraint.residual, model, stream.points), axis=1)
         r = np.sort(r[np.isfinite(r) & (r > 0)])[::-1]
         if r.size:
-            axes.plot(r, np.arange(1, r.size + 1) / r.size, color=colour, lw=1.4,
-                      label=f"{name} (n = {len(stream)})")
+            axes.plot(
+                r,
+                np.arange(1, r.size + 1) / r.size,
+                color=colour,
+                lw=1.4,
+                label=f"{name} (n = {len(stream)})",
+            )
             drawn = True
     if not drawn:
         _say(axes, "residual exactly zero everywhere")
         return
-    axes.set(xscale="log", yscale="log", xlabel="|r|", ylabel="share of points above",
-             title="residual")
+    axes.set(
+        xscale="log", yscale="log", xlabel="|r|", ylabel="share of points above", title="residual"
+    )
     axes.legend(frameon=False)
 
 
@@ -208,12 +214,27 @@ def _draw_values(
         outside = int((reach > limit).sum())
         axes.set(xlim=(-limit, limit), ylim=(-limit, limit))
         if outside:
-            axes.text(0.98, 0.02, f"{outside} outside", ha="right", transform=axes.transAxes,
-                      fontsize=7, color=KNOWN)
+            axes.text(
+                0.98,
+                0.02,
+                f"{outside} outside",
+                ha="right",
+                transform=axes.transAxes,
+                fontsize=7,
+                color=KNOWN,
+            )
     axes.set_aspect("equal")
     if colour is None:
-        axes.scatter(values[:, 0], values[:, 1], s=6, lw=0, c=np.arctan2(x[:, 1], x[:, 0]),
-                     cmap="twilight_shifted", vmin=-np.pi, vmax=np.pi)
+        axes.scatter(
+            values[:, 0],
+            values[:, 1],
+            s=6,
+            lw=0,
+            c=np.arctan2(x[:, 1], x[:, 0]),
+            cmap="twilight_shifted",
+            vmin=-np.pi,
+            vmax=np.pi,
+        )
     else:
         axes.scatter(values[:, 0], values[:, 1], s=5, color=colour, alpha=0.6, lw=0)
 

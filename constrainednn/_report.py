@@ -155,8 +155,11 @@ def gap_tables(report: GapReport, console: "Console") -> "list[Table]":
         rounding = all(gap.at_rounding for gap in report.constraints)
         rows.append(
             (
-                "total (loss)", number(report.train), interval(report.heldout),
-                "at rounding" if rounding else interval(report.difference), *["-"] * 3,
+                "total (loss)",
+                number(report.train),
+                interval(report.heldout),
+                "at rounding" if rounding else interval(report.difference),
+                *["-"] * 3,
             )
         )
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)

@@ -21,9 +21,7 @@ class AbstractSampler(eqx.Module):
     """A way to fill the unit cube of a domain with weighted points."""
 
     @abc.abstractmethod
-    def fill(
-        self, domain: AbstractDomain, n: int, *, key: Key[Array, ""]
-    ) -> tuple[Cube, Shares]:
+    def fill(self, domain: AbstractDomain, n: int, *, key: Key[Array, ""]) -> tuple[Cube, Shares]:
         """Return `n` cube points of shape (n, domain.unit_dim) and weights that sum to one."""
 
     @property
@@ -35,9 +33,7 @@ class AbstractSampler(eqx.Module):
 class Independent(AbstractSampler):
     """Independent uniform draws: the measure itself."""
 
-    def fill(
-        self, domain: AbstractDomain, n: int, *, key: Key[Array, ""]
-    ) -> tuple[Cube, Shares]:
+    def fill(self, domain: AbstractDomain, n: int, *, key: Key[Array, ""]) -> tuple[Cube, Shares]:
         """Draw `n` independent cube points of equal weight."""
         return numpy_generator(key).random((n, domain.unit_dim)), _equal(n)
 
@@ -49,9 +45,7 @@ class LatinHypercube(AbstractSampler):
         McKay, Beckman and Conover, Technometrics 21 (1979) 239; drawn by `scipy.stats.qmc`.
     """
 
-    def fill(
-        self, domain: AbstractDomain, n: int, *, key: Key[Array, ""]
-    ) -> tuple[Cube, Shares]:
+    def fill(self, domain: AbstractDomain, n: int, *, key: Key[Array, ""]) -> tuple[Cube, Shares]:
         """Draw `n` stratified cube points of equal weight."""
         from scipy.stats import qmc  # slow to import, and most runs do without
 
@@ -65,9 +59,7 @@ class Sobol(AbstractSampler):
         Owen, J. Complexity 14 (1998) 466; drawn by `scipy.stats.qmc`.
     """
 
-    def fill(
-        self, domain: AbstractDomain, n: int, *, key: Key[Array, ""]
-    ) -> tuple[Cube, Shares]:
+    def fill(self, domain: AbstractDomain, n: int, *, key: Key[Array, ""]) -> tuple[Cube, Shares]:
         """Draw the first `n` points of the scrambled sequence, of equal weight."""
         from scipy.stats import qmc  # slow to import, and most runs do without
 
@@ -82,9 +74,7 @@ class Grid(AbstractSampler):
     Midpoints rather than end points: they have an image in every domain, unbounded ones too.
     """
 
-    def fill(
-        self, domain: AbstractDomain, n: int, *, key: Key[Array, ""]
-    ) -> tuple[Cube, Shares]:
+    def fill(self, domain: AbstractDomain, n: int, *, key: Key[Array, ""]) -> tuple[Cube, Shares]:
         """Return the midpoints of n^(1/d) cells along each coordinate."""
         del key
         per_axis = _points_per_axis(self, domain, n)
@@ -108,9 +98,7 @@ class GaussQuadrature(AbstractSampler):
         Golub and Welsch, Math. Comp. 23 (1969) 221; nodes from `numpy.polynomial`.
     """
 
-    def fill(
-        self, domain: AbstractDomain, n: int, *, key: Key[Array, ""]
-    ) -> tuple[Cube, Shares]:
+    def fill(self, domain: AbstractDomain, n: int, *, key: Key[Array, ""]) -> tuple[Cube, Shares]:
         """Return n^(1/d) Gauss nodes along each coordinate with their weights."""
         del key
         per_axis = _points_per_axis(self, domain, n)
@@ -149,9 +137,7 @@ class Draw(eqx.Module):
         return len(self.share)
 
 
-def draw(
-    domain: AbstractDomain, n: int, sampler: AbstractSampler, *, key: Key[Array, ""]
-) -> Draw:
+def draw(domain: AbstractDomain, n: int, sampler: AbstractSampler, *, key: Key[Array, ""]) -> Draw:
     """Fill the cube of `domain` and place the points.
 
     Raises:

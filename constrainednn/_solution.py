@@ -35,7 +35,7 @@ class Settings:
         method: The method or stages, as written.
         steps: Largest number of steps.
         seed: Seed of all streams.
-        tolerance: Train RMS residual at which the run stops.
+        tolerance: Root of the training loss at which the run stops.
         heldout: Number of held-out points a constraint.
         monitor: Number of monitor points a constraint.
         redraw: Steps between new training draws, or None.
@@ -127,7 +127,11 @@ class Solution:
         return summary(self)
 
     def evaluate(
-        self, *, over: AbstractDomain, constraint: str | None = None, heldout: int = 4096,
+        self,
+        *,
+        over: AbstractDomain,
+        constraint: str | None = None,
+        heldout: int = 4096,
         seed: int = 0,
     ) -> ConstraintGap:
         """Measure the residual under another measure; the result is named extrapolation.
@@ -139,8 +143,13 @@ class Solution:
             seed: Seed of that draw.
         """
         return evaluate_over(
-            self.problem, self.model, self.streams, over=over, name=constraint,
-            heldout=heldout, key=jax.random.key(seed),
+            self.problem,
+            self.model,
+            self.streams,
+            over=over,
+            name=constraint,
+            heldout=heldout,
+            key=jax.random.key(seed),
         )
 
     def plot(self) -> "Figure":

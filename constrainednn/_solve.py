@@ -289,7 +289,12 @@ class _Run:
             started = time.perf_counter()
             params, state, best, losses, taken, verdict = jax.block_until_ready(
                 _advance(
-                    stage.method, residual, params, state, best, least,
+                    stage.method,
+                    residual,
+                    params,
+                    state,
+                    best,
+                    least,
                     jnp.asarray(stop - self.step),
                 )
             )
@@ -330,9 +335,7 @@ class _Run:
         number = self.step // self.redraw
         for i, item in enumerate(self.problem.constraints):
             if isinstance(item.over, AbstractDomain) and item.sampler.random:
-                fresh = draw_streams(
-                    item, key=self.key, monitor=1, heldout=1, redraw=number
-                )
+                fresh = draw_streams(item, key=self.key, monitor=1, heldout=1, redraw=number)
                 self.streams[i] = dataclasses.replace(self.streams[i], train=fresh.train)
         return self.residual(static)
 
@@ -405,9 +408,17 @@ class _Run:
         )
         timings = Timings(self.compile_seconds, self.run_seconds, time.perf_counter() - started)
         return Solution(
-            self.problem, self.model, gap, status, reason, self.step,
+            self.problem,
+            self.model,
+            gap,
+            status,
+            reason,
+            self.step,
             sum(leaf.size for leaf in jax.tree.leaves(params)),
-            history, timings, self.settings(params), tuple(self.streams),
+            history,
+            timings,
+            self.settings(params),
+            tuple(self.streams),
         )
 
     def settings(self, params: PyTree) -> Settings:
@@ -417,7 +428,12 @@ class _Run:
         versions["python"] = sys.version.split()[0]
         return Settings(
             ", then ".join(f"{stage.method!r}" for stage in self.stages),
-            self.limit, self.seed, self.tolerance, self.heldout, self.monitor, self.redraw,
+            self.limit,
+            self.seed,
+            self.tolerance,
+            self.heldout,
+            self.monitor,
+            self.redraw,
             str(jax.tree.leaves(params)[0].dtype),
             f"{device.platform}: {device.device_kind}",
             _usable_cores(),

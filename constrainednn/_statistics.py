@@ -101,8 +101,11 @@ def total(parts: list[Estimate], *, level: float = LEVEL) -> Estimate:
     labels = "; ".join(sorted({part.label for part in parts if part.label}))
     if math.isnan(error):
         return Estimate(value, math.nan, math.nan, n, error, labels)
-    spread = sum(part.error**4 / (part.n - 1) for part in parts)
-    half = _t_quantile(level, error**4 / spread) * error if spread > 0 else 0.0
+    half = 0.0
+    if error > 0:
+        # Shares first: a fourth power of a small error would underflow.
+        shares = [(part.error / error) ** 4 / (part.n - 1) for part in parts]
+        half = _t_quantile(level, 1 / sum(shares)) * error
     return Estimate(value, max(value - half, 0.0), value + half, n, error, labels)
 
 

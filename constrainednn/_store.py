@@ -92,13 +92,24 @@ def load_solution(path: str | Path, problem: Problem) -> Solution:
         )
         arrays = read_arrays(folder / "history.npz")
         history = History(
-            arrays["loss"], arrays["monitor_steps"], arrays["monitor"], (),
+            arrays["loss"],
+            arrays["monitor_steps"],
+            arrays["monitor"],
+            (),
             tuple(arrays["redraws"].tolist()),
         )
         return Solution(
-            problem, model, gap_report(problem, model, streams), Status(report["status"]),
-            report["reason"], report["steps"], report["parameters"], history,
-            Timings(**report["timings"]), settings, streams,
+            problem,
+            model,
+            gap_report(problem, model, streams),
+            Status(report["status"]),
+            report["reason"],
+            report["steps"],
+            report["parameters"],
+            history,
+            Timings(**report["timings"]),
+            settings,
+            streams,
         )
     except KeyError as error:
         raise StoreError(f"{folder}: the entry {error} is missing.") from None
@@ -183,17 +194,22 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
                 expected = dtype.itemsize * math.prod(member["shape"])
                 if not expected <= info.file_size <= expected + 1024:
                     raise StoreError(f"{path}: {member['name']} has the wrong size.")
-                raw = np.lib.format.read_array(
-                    io.BytesIO(archive.read(info)), allow_pickle=False
-                )
+                raw = np.lib.format.read_array(io.BytesIO(archive.read(info)), allow_pickle=False)
                 array = np.ascontiguousarray(raw).view(dtype).reshape(member["shape"])
                 digest.update(member["name"].encode() + array.tobytes())
                 arrays[member["name"]] = array
     except FileNotFoundError:
         raise StoreError(f"there is no file {path}.") from None
     # RuntimeError and NotImplementedError: zipfile takes damage for encryption or a new version.
-    except (OSError, zipfile.BadZipFile, ValueError, KeyError, TypeError, RuntimeError,
-            EOFError) as error:
+    except (
+        OSError,
+        zipfile.BadZipFile,
+        ValueError,
+        KeyError,
+        TypeError,
+        RuntimeError,
+        EOFError,
+    ) as error:
         raise StoreError(f"{path} is damaged or no file of this package: {error}") from None
     if digest.hexdigest() != manifest["sha256"]:
         raise StoreError(f"{path} is damaged: its checksum does not match.")

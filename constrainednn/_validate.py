@@ -18,9 +18,7 @@ def as_count(value: Any, what: str, *, least: int = 1) -> int:
     if number < least:
         raise ValueError(f"{what} must be at least {least}, got {number}.")
     if number > 10**9:
-        raise ValueError(
-            f"{what} is {number}, more than fits in memory. Write at most 1000000000."
-        )
+        raise ValueError(f"{what} is {number}, more than fits in memory. Write at most 1000000000.")
     return number
 
 

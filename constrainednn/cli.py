@@ -114,8 +114,15 @@ def solve(
             failure = None
             try:
                 solution = _solve.solve(
-                    problem, chosen, steps=steps, seed=seed, tolerance=tolerance,
-                    heldout=heldout, monitor=monitor, redraw=redraw, progress=progress,
+                    problem,
+                    chosen,
+                    steps=steps,
+                    seed=seed,
+                    tolerance=tolerance,
+                    heldout=heldout,
+                    monitor=monitor,
+                    redraw=redraw,
+                    progress=progress,
                 )
             except SolveFailed as failed:
                 solution, failure = failed.solution, failed
@@ -260,7 +267,18 @@ def _prepare_jax() -> None:
     for name in ("JAX_ENABLE_X64", "JAX_DISABLE_JIT", "JAX_DEBUG_NANS"):
         value = os.environ.get(name)
         if value is not None and value.lower() not in (
-            "0", "1", "true", "false", "yes", "no", "on", "off", "t", "f", "y", "n",
+            "0",
+            "1",
+            "true",
+            "false",
+            "yes",
+            "no",
+            "on",
+            "off",
+            "t",
+            "f",
+            "y",
+            "n",
         ):
             _fail(f"environment variable {name}={value!r}: write 1 or 0.", ENVIRONMENT)
     os.environ.setdefault("JAX_ENABLE_X64", "1")
@@ -354,15 +372,23 @@ def _bar() -> Iterator[Any]:
     from rich.progress import Progress as Bar
 
     bar = Bar(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
         TextColumn("train {task.fields[train]}  monitor {task.fields[monitor]}"),
-        TimeRemainingColumn(), console=console, transient=True,
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
     )
 
     def show(seen: "Progress") -> None:
         bar.update(
-            task, description=seen.phase, completed=seen.step, total=seen.steps,
-            train=_loss(seen.train), monitor=_loss(seen.monitor),
+            task,
+            description=seen.phase,
+            completed=seen.step,
+            total=seen.steps,
+            train=_loss(seen.train),
+            monitor=_loss(seen.monitor),
         )
 
     with bar:

@@ -477,7 +477,10 @@ def test_c13_broken_pipe():
     script = Path(sys.executable).with_name("constrainednn")
     done = subprocess.run(
         f"'{script}' problems | true; exit ${{PIPESTATUS[0]}}",
-        shell=True, executable="/bin/bash", capture_output=True, text=True,
+        shell=True,
+        executable="/bin/bash",
+        capture_output=True,
+        text=True,
     )
     assert done.stderr == "" and done.returncode in (0, 1)
 
@@ -485,13 +488,21 @@ def test_c13_broken_pipe():
 def test_c14_no_terminal_and_a_plain_one(tmp_path):
     script = Path(sys.executable).with_name("constrainednn")
     plain = {
-        "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "TERM": "dumb",
-        "NO_COLOR": "1", "COLUMNS": "0", "PATH": os.environ["PATH"], "JAX_PLATFORMS": "cpu",
+        "LC_ALL": "C",
+        "PYTHONCOERCECLOCALE": "0",
+        "PYTHONUTF8": "0",
+        "TERM": "dumb",
+        "NO_COLOR": "1",
+        "COLUMNS": "0",
+        "PATH": os.environ["PATH"],
+        "JAX_PLATFORMS": "cpu",
     }
     name = os.fsencode("圆.py")
     done = subprocess.run(
         [script, b"new", name, b"--from", b"linear_regression"],
-        env=plain, cwd=tmp_path, capture_output=True,
+        env=plain,
+        cwd=tmp_path,
+        capture_output=True,
     )
     assert done.returncode == 0, done.stderr
     done.stdout.decode("ascii")
@@ -499,7 +510,9 @@ def test_c14_no_terminal_and_a_plain_one(tmp_path):
     (tmp_path / os.fsdecode(name)).rename(tmp_path / "circle.py")
     done = subprocess.run(
         [script, b"solve", b"circle.py", *(item.encode() for item in TINY), b"--out", b"out"],
-        env=plain, cwd=tmp_path, capture_output=True,
+        env=plain,
+        cwd=tmp_path,
+        capture_output=True,
     )
     assert done.returncode == 0, done.stderr
     text = done.stdout.decode("ascii")
@@ -784,7 +797,10 @@ def interrupted_run(path, number, *options):
     script = Path(sys.executable).with_name("constrainednn")
     process = subprocess.Popen(
         [script, "solve", path, "--method", "long", "--heldout", "32", "--monitor", "16", *options],
-        stdout=subprocess.PIPE, stderr=slave, text=True, env={**os.environ, "TERM": "xterm"},
+        stdout=subprocess.PIPE,
+        stderr=slave,
+        text=True,
+        env={**os.environ, "TERM": "xterm"},
     )
     os.close(slave)
     shown = b""

@@ -120,8 +120,9 @@ def test_data_rows_are_split_without_overlap_and_by_seed():
 
 def test_report_is_measured_at_the_saved_parameters(tmp_path):
     problem = cx.Problem(constraint(target=cx.Circle()), cx.MLP(2, 2, width=8))
-    solution = cx.solve(problem, cx.Optax(optax.adam(1e-2)), steps=40, redraw=15, heldout=200,
-                        monitor=50)
+    solution = cx.solve(
+        problem, cx.Optax(optax.adam(1e-2)), steps=40, redraw=15, heldout=200, monitor=50
+    )
     solution.save(tmp_path / "run")
     loaded = cx.load_solution(tmp_path / "run", problem)
     stored = json.loads((tmp_path / "run" / "report.json").read_text())

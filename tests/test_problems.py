@@ -63,9 +63,7 @@ def test_regression_losses_over_many_seeds_are_those_of_theory():
     method, seeds, n = cx.LevenbergMarquardt(), 2000, 25
 
     def fit(points):
-        residual = residual_vector(
-            problem.constraints, static, rows_of(points, n)
-        )
+        residual = residual_vector(problem.constraints, static, rows_of(points, n))
         state, theta = method.init(residual, params), params
         for _ in range(2):  # linear: the first step is exact, the second removes its rounding
             theta, state, _ = method.step(residual, theta, state)

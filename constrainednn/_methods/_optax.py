@@ -59,9 +59,7 @@ class Optax(AbstractMethod[PyTree]):
         # redraw of the points; one evaluation more is the price of not having to know.
         loss, grads = jax.value_and_grad(fn)(params)
         tx = optax.with_extra_args_support(self.tx)
-        updates, new_state = tx.update(
-            grads, state, params, value=loss, grad=grads, value_fn=fn
-        )
+        updates, new_state = tx.update(grads, state, params, value=loss, grad=grads, value_fn=fn)
         new_params = optax.apply_updates(params, updates)
         finite = jnp.isfinite(loss)
         for leaf in jax.tree.leaves((grads, new_params)):
