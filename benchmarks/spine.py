@@ -137,7 +137,8 @@ def draw_curve(curve, parameters, path):
         axes.fill_between(n, low, high, color=colour, alpha=0.2, lw=0)
         axes.plot(n, middle, "o-", color=colour, ms=4, label=name.replace("heldout", "held-out"))
     axes.axvline(parameters, color="#666666", ls="--", lw=1)
-    axes.annotate(f"n = P = {parameters}", (parameters * 1.05, min(axes.get_ylim()) * 3))
+    label = f" n = P = {parameters}"
+    axes.text(parameters, 0.5, label, transform=axes.get_xaxis_transform(), color="#666666")
     axes.set(
         xscale="log",
         yscale="log",
