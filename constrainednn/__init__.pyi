@@ -1,5 +1,6 @@
 """Public names, listed once: `__init__.py` exports them lazily from here."""
 
+from ._calculus import derivative, divergence, jacobian, laplacian, partial, taylor
 from ._check import Finding, ProblemError, ProblemWarning, check
 from ._domains import (
     AbstractDomain,
@@ -17,6 +18,7 @@ from ._domains import (
 from ._files import StoreError
 from ._gap import ConstraintGap, Distance, FiniteLoss, GapReport, Streams, Worst
 from ._image import Image
+from ._ivp import ivp
 from ._load import LoadError, load_problem
 from ._methods._abstract import (
     AbstractMethod,
@@ -37,6 +39,7 @@ from ._models import (
     with_input,
     with_output,
 )
+from ._pieces import Pieces
 from ._problem import Constraint, Problem
 from ._samplers import (
     AbstractSampler,
@@ -47,11 +50,14 @@ from ._samplers import (
     LatinHypercube,
     Sobol,
 )
+from ._scheme import AbstractScheme, PieceHistory
 from ._solution import History, Settings, Solution, SolveFailed, Status, Timings
-from ._solve import Progress, Stage, solve
+from ._solve import solve
+from ._stages import Stage
 from ._statistics import Estimate
 from ._store import load_solution
 from ._targets import AbstractTarget, Circle, RotationGroup
+from ._watching import Progress
 
 __version__: str
 
@@ -62,6 +68,7 @@ __all__ = [
     "AbstractRecipe",
     "AbstractResidual",
     "AbstractSampler",
+    "AbstractScheme",
     "AbstractTarget",
     "Ball",
     "Box",
@@ -93,6 +100,8 @@ __all__ = [
     "Normal",
     "Optax",
     "PeriodicInput",
+    "PieceHistory",
+    "Pieces",
     "Points",
     "Problem",
     "ProblemError",
@@ -114,9 +123,16 @@ __all__ = [
     "Timings",
     "Worst",
     "check",
+    "derivative",
+    "divergence",
+    "ivp",
+    "jacobian",
+    "laplacian",
     "load_problem",
     "load_solution",
+    "partial",
     "solve",
+    "taylor",
     "with_input",
     "with_output",
 ]

@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Key, PyTree
 
 from constrainednn._blocks import in_blocks
+from constrainednn._domains import AbstractDomain
 from constrainednn._gap import Streams, draw_streams, refuse_overlap, residuals_at
 from constrainednn._image import model_inputs
 from constrainednn._keys import numpy_generator
@@ -98,6 +99,21 @@ def check_before_solve(
     if not at_rounding():
         for constraint, points in zip(problem.constraints, streams, strict=True):
             check_gradient(problem, constraint, model, points, thorough=False)
+
+
+def check_pieces(problem: Problem, model: PyTree) -> None:
+    """Raise if a residual cannot be evaluated at the start of a model made of pieces.
+
+    Only there: before training the model is a guess, and further on the equation may not be
+    defined for it.
+    """
+    for constraint in problem.constraints:
+        streams = draw_streams(constraint, key=jax.random.key(0), monitor=1, heldout=1)
+        trial(constraint, model, streams)
+        if isinstance(constraint.over, AbstractDomain):
+            start = jax.tree.map(lambda leaf: leaf[:1], streams.train)
+            start = eqx.tree_at(lambda d: d.points, start, np.asarray(model.ends[:1]))
+            check_finite(constraint, model, dataclasses.replace(streams, train=start))
 
 
 def trial(constraint: Constraint, model: PyTree, points: Streams) -> tuple[int, ...]:

@@ -12,9 +12,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key, PyTree
 
-from constrainednn._blocks import in_blocks
+from constrainednn._blocks import BLOCK, in_blocks
 from constrainednn._domains import AbstractDomain, Data, Points
 from constrainednn._image import Image, image_of, model_inputs
 from constrainednn._keys import stream
@@ -189,6 +190,39 @@ def draw_streams(
     return Streams(finite_points(over), None, None)
 
 
+def problem_streams(
+    problem: Problem,
+    model: PyTree,
+    *,
+    key: Key[Array, ""],
+    monitor: int,
+    heldout: int,
+    redraw: int = 0,
+) -> tuple[Streams, ...]:
+    """Draw the streams of all constraints; where pieces are solved, on what the model covers."""
+    streams = []
+    for item in problem.constraints:
+        found = draw_streams(
+            over_covered(problem, item, model),
+            key=key,
+            monitor=monitor,
+            heldout=heldout,
+            redraw=redraw,
+        )
+        if problem.scheme is not None and isinstance(item.over, AbstractDomain):
+            found = dataclasses.replace(found, train=problem.scheme.training_points(model))
+        streams.append(found)
+    return tuple(streams)
+
+
+def over_covered(problem: Problem, constraint: Constraint, model: PyTree) -> Constraint:
+    """The constraint on the part of its domain where the model is defined."""
+    if problem.scheme is None or not isinstance(constraint.over, AbstractDomain):
+        return constraint
+    covered = problem.scheme.covered(model)
+    return eqx.tree_at(lambda c: c.over, constraint, covered)
+
+
 def residuals_at(
     residual: Callable[[Any, Any], Any], model: PyTree, points: PyTree
 ) -> Float[np.ndarray, "n entries"]:
@@ -214,7 +248,8 @@ def gap_report(problem: Problem, model: PyTree, streams: Sequence[Streams]) -> G
     """
     gaps: list[ConstraintGap] = []
     finite: list[FiniteLoss] = []
-    for constraint, points in zip(problem.constraints, streams, strict=True):
+    for declared, points in zip(problem.constraints, streams, strict=True):
+        constraint = over_covered(problem, declared, model)
         if points.heldout is not None:
             gaps.append(_constraint_gap(problem, constraint, model, points))
         else:
@@ -277,9 +312,9 @@ def _constraint_gap(
         train_quantiles=quantiles(length_train),
         heldout_quantiles=quantiles(length_held),
         distance=_by_distance(train, held, squares_held / entries),
-        image=image_of(model, constraint.target, held.points),
+        image=None if problem.scheme else image_of(model, constraint.target, held.points),
         error=_reference_error(problem, model, held.points),
-        note=_note(constraint),
+        note=_note(problem, constraint, model),
     )
 
 
@@ -312,9 +347,14 @@ def evaluate_over(
     return dataclasses.replace(gap, note=f"extrapolation: trained over {constraint.over!r}")
 
 
-def _note(constraint: Constraint) -> str:
+def _note(problem: Problem, constraint: Constraint, model: PyTree) -> str:
     if isinstance(constraint.over, Data):
         return "train and held-out are rows of one data set"
+    if problem.scheme is not None:
+        return (
+            f"train is a Gauss rule in each of {model.count} pieces, which weigh as they are long: "
+            "the gap is what the rules cannot see between their nodes"
+        )
     if not constraint.sampler.random:
         return (
             f"train is {constraint.sampler!r}, a rule for the same integral as held-out: "
@@ -394,19 +434,74 @@ def _worst(
     )
     if held.cube is None or not isinstance(over, AbstractDomain) or not np.isfinite(length).all():
         return sampled
-    from scipy.optimize import minimize
-    from scipy.special import ndtr, ndtri
-
-    dtype = held.cube.dtype
-    eps = float(np.finfo(dtype).eps)
+    eps = float(np.finfo(held.cube.dtype).eps)
     if over.unbounded:
         # The hull of the draw: an unbounded domain has no worst point.
         low, high = held.cube.min(axis=0), held.cube.max(axis=0)
     else:
         low = np.full(held.cube.shape[1], eps)
         high = 1 - low
-    climb = eqx.Partial(_climb, constraint.residual, over, model)
-    scale = max(float(length[order[0]]) ** 2, np.finfo(float).tiny)
+    # Starts far apart in rank: the worst few points usually share one hill.
+    starts = order[np.unique(np.geomspace(1, max(len(order) // 20, 1), 8).astype(int) - 1)]
+    search = _zoom if held.cube.shape[1] == 1 else _ascent
+    height = max(float(length[order[0]]), np.finfo(float).tiny)
+    cube = search(constraint.residual, over, model, held.cube, starts, (low, high), height)
+    points = in_blocks(over.place, cube)
+    r = residuals_at(constraint.residual, model, points)
+    found = np.sqrt((r**2).sum(axis=1))
+    best = int(np.argmax(np.where(np.isfinite(found), found, -np.inf)))
+    if not found[best] > sampled.residual:
+        return sampled
+    return Worst(float(found[best]), jax.tree.map(lambda leaf: np.asarray(leaf[best]), points))
+
+
+Bounds = tuple[Float[np.ndarray, " unit_dim"], Float[np.ndarray, " unit_dim"]]
+
+
+def _zoom(
+    residual: Callable,
+    over: AbstractDomain,
+    model: PyTree,
+    cube: Float[np.ndarray, "n 1"],
+    starts: np.ndarray,
+    bounds: Bounds,
+    height: float,
+) -> Float[np.ndarray, "k 1"]:
+    """In one dimension: finer and finer grids around the worst points, all in one evaluation."""
+    del height
+    known = np.sort(cube[:, 0])
+    place = np.searchsorted(known, cube[starts, 0])
+    low = np.where(place > 0, known[np.maximum(place - 1, 0)], bounds[0])
+    high = np.where(place < len(known) - 1, known[np.minimum(place + 1, len(known) - 1)], bounds[1])
+    count = BLOCK // len(starts)
+    best = cube[starts, 0]
+    for _ in range(4):
+        grid = np.linspace(low, high, count, axis=1)
+        points = in_blocks(over.place, grid.reshape(-1, 1).astype(cube.dtype))
+        squares = (residuals_at(residual, model, points) ** 2).sum(axis=1).reshape(grid.shape)
+        at = np.argmax(np.where(np.isfinite(squares), squares, -np.inf), axis=1)
+        best = grid[np.arange(len(grid)), at]
+        step = (high - low) / (count - 1)
+        low, high = np.maximum(best - step, low), np.minimum(best + step, high)
+    return best[:, None].astype(cube.dtype)
+
+
+def _ascent(
+    residual: Callable,
+    over: AbstractDomain,
+    model: PyTree,
+    start_cube: Float[np.ndarray, "n unit_dim"],
+    starts: np.ndarray,
+    bounds: Bounds,
+    height: float,
+) -> Float[np.ndarray, "k unit_dim"]:
+    """Gradients first, then a simplex from the two best ends."""
+    from scipy.optimize import minimize
+    from scipy.special import ndtr, ndtri
+
+    low, high = bounds
+    dtype, scale = start_cube.dtype, height**2
+    climb = eqx.Partial(_climb, residual, over, model)
 
     def descent(z: np.ndarray) -> tuple[float, np.ndarray]:
         value, slope = _value_and_slope(climb, jnp.asarray(z, dtype))
@@ -414,12 +509,10 @@ def _worst(
             return np.inf, np.zeros_like(z)
         return -float(value) / scale, -np.asarray(slope, float) / scale
 
-    # Starts far apart in rank: the worst few points usually share one hill.
-    starts = order[np.unique(np.geomspace(1, max(len(order) // 20, 1), 6).astype(int) - 1)]
     ends = [
         minimize(
             descent,
-            held.cube[i].astype(float),
+            start_cube[i].astype(float),
             jac=True,
             bounds=np.stack([low, high], axis=1),
             method="L-BFGS-B",
@@ -428,19 +521,12 @@ def _worst(
     ]
     # A residual such as |u| - 1 has a cusp where u = 0, and gradients stop short of it; a simplex
     # does not. In probits, since in the tails of the cube a step of one size fits no two points.
-    height = lambda w: descent(np.clip(ndtr(w), low, high))[0]  # noqa: E731
+    depth = lambda w: descent(np.clip(ndtr(w), low, high))[0]  # noqa: E731
     tops = sorted(ends, key=lambda z: descent(z)[0])[:2]
     ends += [
-        np.clip(ndtr(minimize(height, ndtri(z), method="Nelder-Mead").x), low, high) for z in tops
+        np.clip(ndtr(minimize(depth, ndtri(z), method="Nelder-Mead").x), low, high) for z in tops
     ]
-    cube = np.clip(np.stack(ends), low, high).astype(dtype)
-    points = in_blocks(over.place, cube)
-    r = residuals_at(constraint.residual, model, points)
-    found = np.sqrt((r**2).sum(axis=1))
-    best = int(np.argmax(np.where(np.isfinite(found), found, -np.inf)))
-    if not found[best] > sampled.residual:
-        return sampled
-    return Worst(float(found[best]), jax.tree.map(lambda leaf: np.asarray(leaf[best]), points))
+    return np.clip(np.stack(ends), low, high).astype(dtype)
 
 
 def _climb(residual: Callable, over: AbstractDomain, model: PyTree, z: Array) -> Array:
@@ -476,10 +562,10 @@ def _reference_error(problem: Problem, model: PyTree, points: PyTree) -> float |
     if problem.reference is None:
         return None
     x = model_inputs(points)
-    found = in_blocks(eqx.Partial(_call, model), x)
-    known = in_blocks(eqx.Partial(_call, problem.reference), x)
+    found = in_blocks(eqx.Partial(_raveled_value, model), x)
+    known = in_blocks(eqx.Partial(_raveled_value, problem.reference), x)
     return float(np.linalg.norm(found - known) / np.linalg.norm(known))
 
 
-def _call(fn: Callable, x: PyTree) -> PyTree:
-    return fn(x)
+def _raveled_value(fn: Callable, x: PyTree) -> Float[Array, " k"]:
+    return ravel_pytree(fn(x))[0]

@@ -12,6 +12,7 @@ from constrainednn._domains import AbstractDomain, Data, Points
 from constrainednn._keys import stream
 from constrainednn._models import AbstractRecipe, is_recipe
 from constrainednn._samplers import AbstractSampler, Independent
+from constrainednn._scheme import AbstractScheme
 from constrainednn._targets import AbstractTarget
 from constrainednn._validate import as_count, as_positive
 
@@ -99,6 +100,7 @@ class Problem(eqx.Module):
         trainable: As `where` in `equinox.tree_at`: from the model to the part that is trained.
             Default: every inexact array outside `Frozen`.
         reference: A known solution, called like the model; the report then shows the error.
+        scheme: How a model made of pieces is solved; set by `ivp` and `bvp`.
 
     Raises:
         TypeError, ValueError: If a part cannot be right, naming it.
@@ -108,6 +110,7 @@ class Problem(eqx.Module):
     model: PyTree
     trainable: Callable[[Any], Any] | None
     reference: Callable[[Any], Any] | None
+    scheme: AbstractScheme | None
 
     def __init__(
         self,
@@ -116,6 +119,7 @@ class Problem(eqx.Module):
         *,
         trainable: Callable[[Any], Any] | None = None,
         reference: Callable[[Any], Any] | None = None,
+        scheme: AbstractScheme | None = None,
     ):
         given = [constraints] if isinstance(constraints, Constraint) else list(constraints)
         for item in given:
@@ -142,6 +146,7 @@ class Problem(eqx.Module):
         self.model = model
         self.trainable = trainable
         self.reference = reference
+        self.scheme = scheme
 
     def build_model(self, *, key: Key[Array, ""]) -> PyTree:
         """The ready model: built from its recipe with the stream "model", or as given."""

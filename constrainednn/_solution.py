@@ -2,16 +2,21 @@
 
 import dataclasses
 import enum
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from constrainednn._domains import AbstractDomain
+from constrainednn._calculus import derivative
+from constrainednn._domains import AbstractDomain, Interval
 from constrainednn._gap import ConstraintGap, GapReport, Streams, evaluate_over
+from constrainednn._image import model_inputs
 from constrainednn._problem import Problem
+from constrainednn._scheme import PieceHistory
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,6 +28,7 @@ class Status(enum.StrEnum):
     CONVERGED = "converged"
     MAX_STEPS = "max_steps"
     STALLED = "stalled"
+    BLOW_UP = "blow_up"
     NONFINITE = "nonfinite"
     INTERRUPTED = "interrupted"
 
@@ -69,6 +75,8 @@ class History:
         monitor: Loss on monitor points at those steps.
         snapshots: Models at a few of those steps, as pairs (step, model).
         redraws: Steps before which new training points were drawn.
+        pieces: How the pieces came about, for a problem that is solved in pieces; `loss` and
+            `monitor` then hold the final numbers only.
     """
 
     loss: np.ndarray
@@ -76,6 +84,7 @@ class History:
     monitor: np.ndarray
     snapshots: tuple[tuple[int, PyTree], ...]
     redraws: tuple[int, ...] = ()
+    pieces: PieceHistory | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,8 +127,27 @@ class Solution:
     streams: tuple[Streams, ...]
 
     def __call__(self, x: Any) -> PyTree[Array]:
-        """Evaluate the model at one point; use `jax.vmap(solution)` for many."""
-        return self.model(jax.tree.map(jax.numpy.asarray, x))
+        """Evaluate the model at one point, or at many stacked along the first axis.
+
+        Raises:
+            ValueError: If a point lies outside of what the pieces of the model cover.
+        """
+        return self._evaluate(self.model, x)
+
+    def derivative(self, t: Any) -> PyTree[Array]:
+        """Evaluate the derivative of a function of one number, at one place or at many."""
+        return self._evaluate(derivative(self.model), t)
+
+    def _evaluate(self, fn: Callable[[Any], Any], x: Any) -> PyTree[Array]:
+        x = jax.tree.map(jnp.asarray, x)
+        inputs = model_inputs(self.streams[0].train.points)
+        many = [
+            leaf.ndim == jnp.ndim(point)
+            for leaf, point in zip(jax.tree.leaves(x), jax.tree.leaves(inputs), strict=False)
+        ]
+        if self.problem.scheme is not None and not isinstance(x, jax.core.Tracer):
+            _refuse_outside(x, self.problem.scheme.covered(self.model))
+        return jax.vmap(fn)(x) if many and all(many) else fn(x)
 
     def __repr__(self) -> str:
         from constrainednn._report import summary
@@ -169,6 +197,16 @@ class Solution:
         from constrainednn._store import save_solution
 
         save_solution(self, Path(path))
+
+
+def _refuse_outside(t: Array, covered: AbstractDomain) -> None:
+    assert isinstance(covered, Interval)
+    outside = ~((t >= covered.low) & (t <= covered.high))
+    if np.any(outside):
+        first = np.asarray(t)[np.asarray(outside)].ravel()[0]
+        raise ValueError(
+            f"the solution is known from {covered.low:g} to {covered.high:g}, got {first:g}."
+        )
 
 
 class SolveFailed(Exception):  # noqa: N818  (it names an outcome, like StopIteration)

@@ -5,16 +5,11 @@ numbers fixed by the settings, and chunks end there. The clock only decides how 
 between two looks at signals and progress; splitting a run into chunks changes no bit of it.
 """
 
-import contextlib
 import dataclasses
-import importlib.metadata
-import os
 import signal
-import sys
-import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -42,64 +37,23 @@ from constrainednn._methods._abstract import (
 from constrainednn._methods._levenberg_marquardt import LevenbergMarquardt
 from constrainednn._models import trainable_mask
 from constrainednn._problem import Problem
+from constrainednn._provenance import record_settings
 from constrainednn._residuals import ResidualVector, residual_vector, rows
 from constrainednn._solution import (
     History,
-    Settings,
     Solution,
     SolveFailed,
     Status,
     Timings,
 )
+from constrainednn._solve_pieces import solve_pieces
+from constrainednn._stages import Stage, as_stages
 from constrainednn._validate import as_count
+from constrainednn._watching import Progress, collected_signals
 
 # Steps in one call of the compiled chunk at most, and seconds between two looks at the clock.
 _CHUNK = 1024
 _LOOK_EVERY = 0.3
-
-
-class Stage(eqx.Module):
-    """A method with its own number of steps and, if wanted, its own trained part.
-
-    Args:
-        method: The method.
-        steps: Largest number of steps of this stage.
-        trainable: As in `Problem`; default: the problem's.
-    """
-
-    method: AbstractMethod
-    steps: int
-    trainable: Callable[[Any], Any] | None
-
-    def __init__(
-        self,
-        method: AbstractMethod,
-        *,
-        steps: int,
-        trainable: Callable[[Any], Any] | None = None,
-    ):
-        self.method = _as_method(method)
-        self.steps = as_count(steps, "steps of Stage", least=0)
-        self.trainable = trainable
-
-
-@dataclasses.dataclass(frozen=True)
-class Progress:
-    """What a progress display may see: never held-out points.
-
-    Attributes:
-        phase: "compiling", "training" or "measuring the gap".
-        step: Completed steps.
-        steps: Largest number of steps.
-        train: Latest training loss.
-        monitor: Latest monitor loss.
-    """
-
-    phase: str
-    step: int
-    steps: int
-    train: float
-    monitor: float
 
 
 def solve(
@@ -118,12 +72,15 @@ def solve(
 
     Args:
         problem: What to solve.
-        method: A method, a stage, or a sequence of stages. Default: Levenberg-Marquardt.
+        method: A method, a stage, or a sequence of stages. Default: Levenberg-Marquardt. Problems
+            made by `ivp` and `bvp` bring their own.
         steps: Largest number of steps; 0 evaluates the untrained model. Default: the stages' own,
-            1,000 for a bare method.
+            1,000 for a bare method, 100,000 Newton steps for `ivp` and `bvp`.
         seed: Seed of the model, of the training points and of the held-out points, in streams
             that do not depend on each other.
-        tolerance: Stop as converged when the root of the loss is at most this.
+        tolerance: Stop as converged when the root of the loss is at most this. For `ivp` and `bvp`
+            the largest residual of a piece at its monitor points, times its length and relative to
+            the solution; default 1e-12.
         heldout: Held-out points a constraint, drawn independently from its domain; one point gives
             no interval.
         monitor: Monitor points a constraint, likewise; shown during the run.
@@ -143,7 +100,20 @@ def solve(
     """
     if not isinstance(problem, Problem):
         raise TypeError(f"solve takes a cx.Problem, got {problem!r}.")
-    stages = _as_stages(method, steps)
+    if problem.scheme is not None:
+        _refuse(method=method, redraw=redraw)
+        with np.errstate(over="ignore", invalid="ignore"), collected_signals() as caught:
+            return solve_pieces(
+                problem,
+                steps=100_000 if steps is None else as_count(steps, "steps"),
+                seed=as_count(seed, "seed", least=0),
+                tolerance=_as_tolerance(tolerance),
+                heldout=as_count(heldout, "heldout"),
+                monitor=as_count(monitor, "monitor"),
+                progress=progress,
+                caught=caught,
+            )
+    stages = as_stages(method, steps)
     run = _Run(
         problem,
         stages,
@@ -155,7 +125,7 @@ def solve(
         progress=progress,
     )
     # Numbers that are not finite are judged, not warned of.
-    with np.errstate(over="ignore", invalid="ignore"), _signals() as caught:
+    with np.errstate(over="ignore", invalid="ignore"), collected_signals() as caught:
         return run.go(caught)
 
 
@@ -417,38 +387,22 @@ class _Run:
             sum(leaf.size for leaf in jax.tree.leaves(params)),
             history,
             timings,
-            self.settings(params),
+            record_settings(
+                ", then ".join(f"{stage.method!r}" for stage in self.stages),
+                steps=self.limit,
+                seed=self.seed,
+                tolerance=self.tolerance,
+                heldout=self.heldout,
+                monitor=self.monitor,
+                redraw=self.redraw,
+                dtype=str(jax.tree.leaves(params)[0].dtype),
+            ),
             tuple(self.streams),
-        )
-
-    def settings(self, params: PyTree) -> Settings:
-        device = jax.devices()[0]
-        packages = ("constrainednn", "jax", "jaxlib", "equinox", "optax", "numpy", "scipy")
-        versions = {name: importlib.metadata.version(name) for name in packages}
-        versions["python"] = sys.version.split()[0]
-        return Settings(
-            ", then ".join(f"{stage.method!r}" for stage in self.stages),
-            self.limit,
-            self.seed,
-            self.tolerance,
-            self.heldout,
-            self.monitor,
-            self.redraw,
-            str(jax.tree.leaves(params)[0].dtype),
-            f"{device.platform}: {device.device_kind}",
-            _usable_cores(),
-            versions,
         )
 
     def show(self, phase: str) -> None:
         monitor = self.monitor_losses[-1] if self.monitor_losses else np.nan
         self.progress(Progress(phase, self.step, self.limit, float(self.train_loss), monitor))
-
-
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _log_place(step: int) -> int | None:
@@ -466,27 +420,6 @@ def _next_log_spaced(step: int) -> int:
     return round(10 ** (place / 10))
 
 
-@contextlib.contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying; the second SIGINT raises KeyboardInterrupt."""
-    caught: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield caught
-        return
-
-    def note(number, frame):
-        caught.append(number)
-        if len(caught) > 1:
-            raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def _lazy(fn: Callable[[], bool]) -> Callable[[], bool]:
     known: list[bool] = []
 
@@ -498,39 +431,13 @@ def _lazy(fn: Callable[[], bool]) -> Callable[[], bool]:
     return once
 
 
-def _as_method(method: Any) -> AbstractMethod:
-    if isinstance(method, AbstractMethod):
-        return method
-    if isinstance(method, type) and issubclass(method, AbstractMethod):
-        raise TypeError(f"method is the class {method.__name__}; write {method.__name__}().")
-    if hasattr(method, "init") and hasattr(method, "update"):
-        raise TypeError("method is an optax transformation; write cx.Optax(...) around it.")
-    raise TypeError(
-        "method must be e.g. cx.LevenbergMarquardt() or cx.Optax(optax.adam(1e-3)), "
-        f"got {method!r}."
-    )
-
-
-def _as_stages(
-    method: AbstractMethod | Stage | Sequence[Stage] | None, steps: int | None
-) -> list[Stage]:
-    if steps is not None:
-        steps = as_count(steps, "steps", least=0)
-    if isinstance(method, (list, tuple)) and not hasattr(method, "update"):
-        stages = list(method)
-        if not stages or not all(isinstance(stage, Stage) for stage in stages):
-            raise TypeError(f"A sequence of stages holds cx.Stage objects, got {method!r}.")
-        if steps is not None:
-            raise ValueError("Stages have their own steps: leave out steps=, or set it in each.")
-        return stages
-    if isinstance(method, Stage):
-        return [
-            method
-            if steps is None
-            else Stage(method.method, steps=steps, trainable=method.trainable)
-        ]
-    chosen = LevenbergMarquardt() if method is None else _as_method(method)
-    return [Stage(chosen, steps=1000 if steps is None else steps)]
+def _refuse(**given: Any) -> None:
+    for name, value in given.items():
+        if value is not None:
+            raise ValueError(
+                f"a problem made by ivp or bvp is solved by its own Gauss-Newton steps, piece by "
+                f"piece: leave out {name}=."
+            )
 
 
 def _as_tolerance(value: Any) -> float:

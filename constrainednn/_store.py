@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from constrainednn._files import StoreError, write_folder
-from constrainednn._gap import draw_streams, gap_report
+from constrainednn._gap import gap_report, problem_streams
 from constrainednn._problem import Problem
 from constrainednn._solution import History, Settings, Solution, Status, Timings
 
@@ -82,13 +82,18 @@ def load_solution(path: str | Path, problem: Problem) -> Solution:
     try:
         settings = Settings(**report["settings"])
         key = jax.random.key(settings.seed)
-        model = _filled(problem.build_model(key=key), read_arrays(folder / "model.npz"), folder)
-        last_draw = report["last_draw"]
-        streams = tuple(
-            draw_streams(
-                item, key=key, monitor=settings.monitor, heldout=settings.heldout, redraw=last_draw
-            )
-            for item in problem.constraints
+        saved = read_arrays(folder / "model.npz")
+        blank = problem.build_model(key=key)
+        if problem.scheme is not None:
+            blank = _with_pieces(blank, saved)
+        model = _filled(blank, saved, folder)
+        streams = problem_streams(
+            problem,
+            model,
+            key=key,
+            monitor=settings.monitor,
+            heldout=settings.heldout,
+            redraw=report["last_draw"],
         )
         arrays = read_arrays(folder / "history.npz")
         history = History(
@@ -221,6 +226,18 @@ def _leaves(model: PyTree) -> dict[str, np.ndarray]:
     return {
         jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in paths if eqx.is_array(leaf)
     }
+
+
+def _with_pieces(model: PyTree, arrays: dict[str, np.ndarray]) -> PyTree:
+    """Give a model as many pieces as the saved one has."""
+
+    def sized(path, leaf):
+        array = arrays.get(jax.tree_util.keystr(path))
+        if not eqx.is_array(leaf) or array is None or array.shape[1:] != leaf.shape[1:]:
+            return leaf
+        return jnp.zeros(array.shape, leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(sized, model)
 
 
 def _filled(model: PyTree, arrays: dict[str, np.ndarray], folder: Path) -> PyTree:

@@ -81,8 +81,9 @@ def _root(
 def solve(
     source: Source,
     method: Annotated[
-        str, typer.Option(help="lm, gd, adam, lbfgs, or a name in the file's `methods`.")
-    ] = "lm",
+        str | None,
+        typer.Option(help="lm (the default), gd, adam, lbfgs, or a name in the file's `methods`."),
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Largest number of steps.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the model and of all points.")] = 0,
     tolerance: Annotated[
@@ -108,7 +109,7 @@ def solve(
         if out is not None:
             check_folder(out)
         problem, methods = _load(source, settings)
-        chosen = _method(method, methods)
+        chosen = None if method is None else _method(method, methods)
         imported = time.perf_counter() - _STARTED
         with _bar() as progress:
             failure = None
@@ -419,4 +420,4 @@ def _print_solution(solution: Any, imported: float) -> None:
 def _exit_code(solution: Any) -> int:
     if solution.status == "interrupted":
         return 143 if "SIGTERM" in solution.reason else 130
-    return 1 if solution.status in ("stalled", "nonfinite") else 0
+    return 1 if solution.status in ("stalled", "blow_up", "nonfinite") else 0

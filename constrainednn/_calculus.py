@@ -1,0 +1,465 @@
+"""Calculus of callables: derivatives of a model by its point, in forward mode.
+
+A jet holds a value along with some of its derivatives, stacked along a first axis of every leaf:
+
+    Taylor jet of order k    k + 1 rows   y_0 .. y_k, where y(t + e) = sum_j y_j e^j
+    Laplace jet in R^d       d + 2 rows   value, d partial derivatives, Laplacian
+
+`_push` sends a jet through the package's own models layer by layer: affine layers act on each row,
+activations have recurrences. A function without a rule is differentiated by nested forward mode,
+exponential in the order, but for that function alone and not for the network around it.
+"""
+
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float, PyTree
+
+from constrainednn._models import (
+    FeatureNetwork,
+    PeriodicInput,
+    _InputTransformed,
+    _OutputTransformed,
+)
+from constrainednn._validate import as_count
+
+Function = Callable[[Any], Any]
+Series = list[Array]
+
+
+def taylor(u: Function, t: Float[ArrayLike, ""], order: int) -> tuple[PyTree[Array], ...]:
+    """Evaluate u and its first derivatives at `t`, in one pass.
+
+    For the models of this package the cost grows no faster than order^2, as Taylor coefficients
+    pass through layer by layer; for other callables it doubles with every order.
+
+    Args:
+        u: A model or function of points of shape (); its value is an array or a pytree of arrays.
+        t: The point.
+        order: The highest derivative, at least 0.
+
+    Returns:
+        The derivatives (not divided by factorials) u(t), u'(t), ..., each shaped like u(t).
+
+    Raises:
+        ValueError: If `t` is no scalar or `order` is negative.
+        TypeError: If `u` cannot be called.
+
+    Source:
+        Griewank and Walther, Evaluating Derivatives, 2nd ed. (2008), chapter 13, table 13.2.
+    """
+    _check_callable(u, "taylor")
+    order = as_count(order, "order of taylor", least=0)
+    t = _point(t, 0, "taylor", "Along a line in space, give lambda t: u(x + t * direction).")
+    if order == 0:
+        return (u(t),)
+    line = jnp.stack([t, jnp.ones_like(t)] + [jnp.zeros_like(t)] * (order - 1))
+    jet = _push(u, line, _TAYLOR)
+    return tuple(
+        jax.tree.map(lambda rows, j=j: math.factorial(j) * rows[j], jet) for j in range(order + 1)
+    )
+
+
+def derivative(u: Function, order: int = 1) -> Function:
+    """The derivative of a function of points of shape ().
+
+    Args:
+        u: A model or function; its value is an array or a pytree of arrays.
+        order: How often to differentiate. One pass for any order, see `taylor`: prefer
+            `derivative(u, order=2)` to `derivative(derivative(u))`.
+
+    Returns:
+        A function of t with values like those of u.
+
+    Raises:
+        ValueError: If `order` is below 1, or, at the call, if the point is no scalar.
+        TypeError: If `u` cannot be called.
+    """
+    _check_callable(u, "derivative")
+    order = as_count(order, "order of derivative")
+
+    def at(t):
+        t = _point(t, 0, "derivative", "Use partial(u, i) or jacobian(u).")
+        if order == 1:
+            return jax.jvp(u, (t,), (jnp.ones_like(t),))[1]
+        return taylor(u, t, order)[order]
+
+    return at
+
+
+def partial(u: Function, i: int) -> Function:
+    """The derivative of a function of points of shape (d,) by coordinate `i`.
+
+    Args:
+        u: A model or function; its value is an array or a pytree of arrays.
+        i: Index of the coordinate, from 0. Mixed derivatives: `partial(partial(u, 0), 1)`.
+
+    Returns:
+        A function of x with values like those of u.
+
+    Raises:
+        ValueError: If `i` is negative, or, at the call, if the point has no coordinate `i`.
+        TypeError: If `u` cannot be called.
+    """
+    _check_callable(u, "partial")
+    i = as_count(i, "coordinate i of partial", least=0)
+
+    def at(x):
+        x = _point(x, 1, "partial", "Use derivative(u) for points of shape ().")
+        if i >= x.size:  # JAX would clamp the index or drop the update, without a word
+            raise ValueError(
+                f"partial(u, {i}) got a point of shape {x.shape}: its coordinates are "
+                f"0 to {x.size - 1}."
+            )
+        return jax.jvp(u, (x,), (jnp.zeros_like(x).at[i].set(1),))[1]
+
+    return at
+
+
+def jacobian(u: Function) -> Function:
+    """The matrix of first derivatives, in forward mode.
+
+    Args:
+        u: A model or function of points of shape (d,) or (); its value is an array or a pytree.
+
+    Returns:
+        A function of x. Each array of shape s in the value of u becomes one of shape s + (d,).
+
+    Raises:
+        TypeError: If `u` cannot be called.
+    """
+    _check_callable(u, "jacobian")
+    return lambda x: jax.jacfwd(u)(x)
+
+
+def laplacian(u: Function) -> Function:
+    """The sum of the second derivatives by each coordinate.
+
+    For the models of this package one pass carries value, gradient and Laplacian together: d + 2
+    numbers for each neuron instead of a Hessian.
+
+    Args:
+        u: A model or function of points of shape (d,), or (), where it is the second derivative;
+            its value is an array or a pytree of arrays.
+
+    Returns:
+        A function of x with values like those of u.
+
+    Raises:
+        ValueError: At the call, if the point has another shape.
+        TypeError: If `u` cannot be called.
+
+    Source:
+        Li et al., Nature Machine Intelligence 6 (2024) 209 (forward Laplacian).
+    """
+    _check_callable(u, "laplacian")
+
+    def at(x):
+        if np.ndim(x) == 0:
+            return taylor(u, x, 2)[2]
+        x = _point(x, 1, "laplacian", "Vary part of it: laplacian(lambda x: u((x, y)))(x).")
+        jet = jnp.concatenate([x[None], jnp.eye(x.size, dtype=x.dtype), jnp.zeros_like(x)[None]])
+        return jax.tree.map(lambda rows: rows[-1], _push(u, jet, _LAPLACE))
+
+    return at
+
+
+def divergence(u: Function) -> Function:
+    """The trace of the Jacobian of a vector field.
+
+    Args:
+        u: A model or function of points of shape (d,) with values of shape (d,).
+
+    Returns:
+        A function of x with values of shape ().
+
+    Raises:
+        ValueError: At the call, if point and value have other shapes.
+        TypeError: If `u` cannot be called.
+    """
+    _check_callable(u, "divergence")
+
+    def at(x):
+        x = _point(x, 1, "divergence", "Use derivative(u) for points of shape ().")
+        value = jax.eval_shape(lambda x: u(x), x)
+        if not _is_array(value) or value.shape != x.shape:
+            raise ValueError(
+                f"divergence needs a value shaped like the point, got a point of shape {x.shape} "
+                f"and a value of shape {_shapes(value)}. Pick the components of the field first."
+            )
+        return jnp.trace(jax.jacfwd(u)(x))
+
+    return at
+
+
+def _check_callable(u: Any, what: str) -> None:
+    if not callable(u):
+        raise TypeError(
+            f"{what} takes a function or a model, got {type(u).__name__}. "
+            f"Pass u itself, not its value: {what}(u), not {what}(u(x))."
+        )
+
+
+def _point(x: Any, ndim: int, what: str, advice: str) -> Array:
+    if not _is_array(x) or np.ndim(x) != ndim:
+        expected = "(d,)" if ndim else "()"
+        raise ValueError(
+            f"{what} takes one point of shape {expected}, got {_shapes(x)}. {advice} "
+            "Add a batch axis with jax.vmap."
+        )
+    return jnp.asarray(x, jnp.result_type(x, float))
+
+
+def _is_array(tree: PyTree) -> bool:
+    return jax.tree_util.all_leaves([tree])
+
+
+def _shapes(tree: PyTree) -> PyTree:
+    return jax.tree.map(np.shape, tree)
+
+
+class _Algebra(NamedTuple):
+    """What a kind of jet does at a nonlinear function; at affine ones all kinds agree."""
+
+    elementwise: Callable[[Callable[[Series], Series], Array], Array]
+    generic: Callable[[Function, PyTree], PyTree]
+
+
+def _taylor_elementwise(series: Callable[[Series], Series], jet: Array) -> Array:
+    return jnp.stack(series(list(jet)))
+
+
+def _taylor_generic(fn: Function, jet: PyTree) -> PyTree:
+    """Differentiate e -> fn(sum_j y_j e^j) at e = 0 by nested forward mode."""
+    first = jax.tree.leaves(jet)[0]
+
+    def path(e):
+        return jax.tree.map(lambda rows: jnp.polyval(rows[::-1], e, unroll=len(rows)), jet)
+
+    def extended(derivatives):
+        def one_more(e):
+            values, slopes = jax.jvp(derivatives, (e,), (jnp.ones_like(e),))
+            return (*values, slopes[-1])
+
+        return one_more
+
+    def derivatives(e):
+        return (fn(path(e)),)
+
+    for _ in range(len(first) - 1):
+        derivatives = extended(derivatives)
+    found = derivatives(jnp.zeros((), first.dtype))
+    scaled = [
+        jax.tree.map(lambda leaf, j=j: leaf / math.factorial(j), value)
+        for j, value in enumerate(found)
+    ]
+    return jax.tree.map(lambda *rows: jnp.stack(rows), *scaled)
+
+
+def _laplace_elementwise(series: Callable[[Series], Series], jet: Array) -> Array:
+    y, gradient, laplacian = jet[0], jet[1:-1], jet[-1]
+    value, slope, half_curvature = series([y, jnp.ones_like(y), jnp.zeros_like(y)])
+    laplacian = slope * laplacian + 2 * half_curvature * jnp.sum(gradient**2, axis=0)
+    return jnp.concatenate([value[None], slope[None] * gradient, laplacian[None]])
+
+
+def _laplace_generic(fn: Function, jet: PyTree) -> PyTree:
+    """Chain rule: Laplacian of fn(y) = fn'[Laplacian of y] + sum_i fn''[d_i y, d_i y]."""
+    y, gradient, laplacian = (
+        jax.tree.map(lambda rows, part=part: rows[part], jet) for part in (0, slice(1, -1), -1)
+    )
+
+    def along(direction):
+        slope = lambda y: jax.jvp(fn, (y,), (direction,))[1]  # noqa: E731
+        return jax.jvp(slope, (y,), (direction,))
+
+    value, drift = jax.jvp(fn, (y,), (laplacian,))
+    slopes, curvatures = jax.vmap(along)(gradient)
+    return jax.tree.map(
+        lambda value, slopes, drift, curvatures: jnp.concatenate(
+            [value[None], slopes, (drift + jnp.sum(curvatures, axis=0))[None]]
+        ),
+        *(value, slopes, drift, curvatures),
+    )
+
+
+_TAYLOR = _Algebra(_taylor_elementwise, _taylor_generic)
+_LAPLACE = _Algebra(_laplace_elementwise, _laplace_generic)
+
+
+def _push(u: Function, jet: PyTree, algebra: _Algebra) -> PyTree:
+    """Send a jet of points through `u`, by the best rule there is."""
+    # By exact type: a subclass may compute something else.
+    rule = _RULES.get(type(u))
+    if rule is not None:
+        return rule(u, jet, algebra)
+    series = _series_of(u)
+    if series is not None:
+        return algebra.elementwise(series, jet)
+    return algebra.generic(u, jet)
+
+
+def _affine(fn: Function, jet: Array) -> Array:
+    """Send the first row through an affine map and the others through its linear part."""
+    through = jax.vmap(lambda row: jax.jvp(fn, (jet[0],), (row,)), out_axes=(None, 0))
+    value, slopes = through(jet[1:])
+    return jnp.concatenate([value[None], slopes])
+
+
+def _mlp(u: eqx.nn.MLP, jet: Array, algebra: _Algebra) -> Array:
+    if u.scan:
+        return algebra.generic(u, jet)
+    for i, layer in enumerate(u.layers[:-1]):
+        jet = _push(layer, jet, algebra)
+        # A learnt activation has its own parameters for each layer and neuron.
+        activation = jax.tree.map(lambda a, i=i: a[i] if eqx.is_array(a) else a, u.activation)
+        jet = _push(_on_each(activation), jet, algebra)
+    jet = _push(u.layers[-1], jet, algebra)
+    if u.depth == 0:
+        return jet
+    last = u.final_activation
+    return _push(last if u.out_size == "scalar" else _on_each(last), jet, algebra)
+
+
+def _on_each(activation: Callable) -> Function:
+    """The activation as a function of all neurons."""
+    if _series_of(activation) is not None:
+        return activation
+    return lambda y: eqx.filter_vmap(lambda fn, value: fn(value))(activation, y)
+
+
+def _features(u: FeatureNetwork, jet: Array, algebra: _Algebra) -> Array:
+    weight, bias = u.inner.value
+    jet = _affine(lambda x: weight @ jnp.atleast_1d(x) + bias, jet)
+    jet = _affine(lambda y: u.head_weight @ y + u.head_bias, _push(u.activation, jet, algebra))
+    return jet[:, 0] if u.scalar else jet
+
+
+def _periodic(u: PeriodicInput, jet: Array, algebra: _Algebra) -> Array:
+    jax.eval_shape(u, jet[0])  # refuses points of a wrong shape
+    periods = u.period if isinstance(u.period, tuple) else (u.period,)
+    harmonics = jnp.arange(1, u.harmonics + 1, dtype=jet.dtype)[None]
+    parts = []
+    for i, period in enumerate(periods):
+        coordinate = jet.reshape(len(jet), -1)[:, i : i + 1]
+        if period is None:
+            parts.append(coordinate)
+        else:
+            angle = 2 * jnp.pi / period * harmonics * coordinate
+            parts += [_push(fn, angle, algebra) for fn in (jnp.cos, jnp.sin)]
+    return jnp.concatenate(parts, axis=1)
+
+
+def _input_transformed(u: _InputTransformed, jet: PyTree, algebra: _Algebra) -> PyTree:
+    return _push(u.model, _push(u.fn, jet, algebra), algebra)
+
+
+def _output_transformed(u: _OutputTransformed, jet: PyTree, algebra: _Algebra) -> PyTree:
+    return algebra.generic(lambda pair: u.fn(*pair), (jet, _push(u.model, jet, algebra)))
+
+
+_RULES: dict[type, Callable[[Any, Any, _Algebra], PyTree]] = {
+    eqx.nn.Linear: lambda u, jet, algebra: _affine(u, jet),
+    eqx.nn.Identity: lambda u, jet, algebra: jet,
+    eqx.nn.MLP: _mlp,
+    FeatureNetwork: _features,
+    PeriodicInput: _periodic,
+    _InputTransformed: _input_transformed,
+    _OutputTransformed: _output_transformed,
+}
+
+
+# Recurrences for the Taylor coefficients of fn(x(t)). If y' = g x', then
+# k y_k = sum_{j=1..k} j x_j g_{k-j}; where g depends on y, it is extended along with y.
+
+
+def _step(x: Series, g: Series, k: int) -> Array:
+    return sum((j * x[j] * g[k - j] for j in range(2, k + 1)), x[1] * g[k - 1]) / k
+
+
+def _cauchy(a: Series, b: Series, k: int) -> Array:
+    """Coefficient k of the product."""
+    return sum((a[i] * b[k - i] for i in range(1, k + 1)), a[0] * b[k])
+
+
+def _product(a: Series, b: Series) -> Series:
+    return [_cauchy(a, b, k) for k in range(len(a))]
+
+
+def _tanh(x: Series) -> Series:
+    y = [jnp.tanh(x[0])]
+    slope = [1 - y[0] * y[0]]
+    for k in range(1, len(x)):
+        y.append(_step(x, slope, k))
+        slope.append(-_cauchy(y, y, k))
+    return y
+
+
+def _sigmoid(x: Series) -> Series:
+    y = [jax.nn.sigmoid(x[0])]
+    slope = [y[0] * (1 - y[0])]
+    for k in range(1, len(x)):
+        y.append(_step(x, slope, k))
+        slope.append(y[k] - _cauchy(y, y, k))
+    return y
+
+
+def _exp(x: Series) -> Series:
+    y = [jnp.exp(x[0])]
+    for k in range(1, len(x)):
+        y.append(_step(x, y, k))
+    return y
+
+
+def _sin_cos(x: Series) -> tuple[Series, Series]:
+    sine, cosine = [jnp.sin(x[0])], [jnp.cos(x[0])]
+    for k in range(1, len(x)):
+        sine.append(_step(x, cosine, k))
+        cosine.append(-_step(x, sine, k))
+    return sine, cosine
+
+
+def _softplus(x: Series) -> Series:
+    slope = _sigmoid(x)
+    return [jax.nn.softplus(x[0])] + [_step(x, slope, k) for k in range(1, len(x))]
+
+
+def _relu(x: Series) -> Series:
+    return [jnp.where(x[0] > 0, coefficient, 0) for coefficient in x]
+
+
+def _gelu(x: Series) -> Series:
+    cube = _product(x, _product(x, x))
+    scale = math.sqrt(2 / math.pi)
+    y = _tanh([scale * (a + 0.044715 * b) for a, b in zip(x, cube, strict=True)])
+    return [0.5 * row for row in _product(x, [1 + y[0], *y[1:]])]
+
+
+_MLP_IDENTITY = inspect.signature(eqx.nn.MLP).parameters["final_activation"].default
+
+# By identity: most of these are compiled or custom-derivative wrappers of a function of that name.
+_SERIES: tuple[tuple[tuple[Function, ...], Callable[[Series], Series]], ...] = (
+    ((jnp.tanh, jax.nn.tanh, jax.lax.tanh), _tanh),
+    ((jax.nn.sigmoid, jax.lax.logistic, jax.scipy.special.expit), _sigmoid),
+    ((jnp.exp, jax.lax.exp), _exp),
+    ((jnp.sin, jax.lax.sin), lambda x: _sin_cos(x)[0]),
+    ((jnp.cos, jax.lax.cos), lambda x: _sin_cos(x)[1]),
+    ((jax.nn.softplus,), _softplus),
+    ((jax.nn.silu, jax.nn.swish), lambda x: _product(x, _sigmoid(x))),
+    ((jax.nn.gelu,), _gelu),
+    ((jax.nn.relu,), _relu),
+    ((jax.nn.identity, _MLP_IDENTITY), lambda x: x),
+)
+
+
+def _series_of(fn: Any) -> Callable[[Series], Series] | None:
+    for known, series in _SERIES:
+        if any(fn is item for item in known):
+            return series
+    return None

@@ -1,0 +1,322 @@
+"""All pieces of a boundary value problem solved together: damped Gauss-Newton by block QR.
+
+Each element has its own head; neighbours share the value between them. The residual of all
+elements is minimised in least squares, with the boundary conditions as further rows. The head of
+an element meets no other, so it is eliminated there by QR; what is left is a small problem for the
+values at the edges and the unknown parameters.
+
+Symbols (others in `_pieces.py`)::
+
+    symbol  shape          meaning
+    N       int            elements; a padded one has length zero and holds a constant
+    y       (N + 1, d)     values at the edges
+    b       (N, K - 1, d)  heads without their first row, which is (y_right - y_left) / sqrt(2):
+                           only the first feature has an integral over the whole element
+    p       (q,)           unknown parameters
+    r       (m, d)         residual of an element in scaled time
+    A, B    (m, d, .)      derivatives of the scaled field by the state and the parameters
+
+Source:
+    Least-squares collocation: Ascher, SIAM J. Numer. Anal. 15 (1978) 478. Elimination of interior
+    unknowns before the edges: de Boor and Weiss, ACM TOMS 6 (1980) 80. Damping added as rows, as in
+    More, LNM 630 (1977) 105.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from constrainednn._pieces import Features
+
+_DAMPING = 1e-3  # first one tried after a step failed, in scaled unknowns
+_LARGEST_DAMPING = 1e8
+
+
+class Unknowns(NamedTuple):
+    """What is solved for; shapes under Symbols above."""
+
+    y: Float[Array, "N_1 d"]
+    b: Float[Array, "N K_1 d"]
+    p: Float[Array, " q"]
+
+
+class Statement(eqx.Module):
+    """A two-point problem on flat arrays.
+
+    Attributes:
+        field: `field(x, y, p)` of shape (d,).
+        conditions: `conditions(y_left, y_right, p)` of shape (d + q,).
+    """
+
+    field: Callable[[Array, Array, Array], Array]
+    conditions: Callable[[Array, Array, Array], Array]
+
+
+class Newton(NamedTuple):
+    """Where Newton's method got to.
+
+    Attributes:
+        unknowns: The best found.
+        steps: Steps tried.
+        solved: True if the last step was rounding.
+        condition: Smallest over largest pivot of the last system; rounding for an ill-posed one.
+        error: Size of the monitor residual of each element, relative to the solution.
+        noise: How much of it may be rounding.
+    """
+
+    unknowns: Unknowns
+    steps: Int[Array, ""]
+    solved: Array
+    condition: Float[Array, ""]
+    error: Float[Array, " N"]
+    noise: Float[Array, " N"]
+
+
+class _Carry(NamedTuple):
+    unknowns: Unknowns
+    loss: Float[Array, ""]
+    damping: Float[Array, ""]
+    size: Float[Array, ""]
+    steps: Int[Array, ""]
+    tried: Int[Array, ""]
+    condition: Float[Array, ""]
+
+
+@eqx.filter_jit
+def solve_elements(
+    statement: Statement,
+    nodes: Features,
+    weights: Float[Array, " m"],
+    monitor: Features,
+    edges: Float[Array, " N_1"],
+    start: Unknowns,
+    limit: Int[Array, ""],
+) -> Newton:
+    """Minimise the residual of all elements and the boundary conditions from a start.
+
+    Args:
+        statement: The equations.
+        nodes: Features at the Gauss nodes.
+        weights: Gauss weights.
+        monitor: Features at the monitor points.
+        edges: Ends of the elements; the last may repeat, as padding.
+        start: First unknowns.
+        limit: Largest number of steps.
+    """
+    eps = jnp.finfo(edges.dtype).eps
+    root = jnp.sqrt(weights)[:, None]
+
+    def rows(unknowns: Unknowns, scale: tuple) -> tuple[Array, Array]:
+        of_state, of_condition = scale
+        r = _residual(statement, nodes, edges, unknowns)
+        g = statement.conditions(unknowns.y[0], unknowns.y[-1], unknowns.p)
+        return r * root / of_state[:, None], g / of_condition
+
+    def loss_of(unknowns: Unknowns, scale: tuple) -> Array:
+        r, g = rows(unknowns, scale)
+        return jnp.sum(r**2) + jnp.sum(g**2)
+
+    def newton(carry: _Carry) -> _Carry:
+        unknowns, damping = carry.unknowns, carry.damping
+        size = _sizes(unknowns, nodes)
+        A, B = _slopes(statement, nodes, edges, unknowns)
+        G = jax.jacfwd(statement.conditions, argnums=(0, 1, 2))(
+            unknowns.y[0], unknowns.y[-1], unknowns.p
+        )
+        of_condition = sum(
+            jnp.abs(part) @ part_size
+            for part, part_size in zip(G, (size[0], size[0], size[1]), strict=True)
+        )
+        scale = size[0] * _stiffness(A), of_condition + jnp.finfo(edges.dtype).tiny
+        r, g = rows(unknowns, scale)
+        loss = jnp.sum(r**2) + jnp.sum(g**2)
+        step, condition = _step(nodes, root, (A, B), (r, g), G, scale, size, damping)
+        trial = jax.tree.map(jnp.add, unknowns, step)
+        trial_loss = loss_of(trial, scale)
+        moved = jnp.max(jnp.abs(step.y) / size[0])
+        moved = jnp.maximum(moved, jnp.max(jnp.abs(step.p) / size[1], initial=0))
+        moved = jnp.maximum(moved, jnp.max(jnp.abs(step.b) / size[0], initial=0))
+        # Near the minimum losses differ by rounding only; a small step is then taken on trust.
+        better = (trial_loss < loss) | (jnp.isfinite(trial_loss) & (moved < eps**0.5))
+        keep = lambda new, old: jnp.where(better, new, old)  # noqa: E731
+        lower = jnp.where(damping > 1e-3 * _DAMPING, damping / 10, 0.0)
+        return _Carry(
+            jax.tree.map(keep, trial, unknowns),
+            keep(trial_loss, loss),
+            jnp.where(better, lower, jnp.maximum(10 * damping, _DAMPING)),
+            keep(moved, carry.size),
+            carry.steps + 1,
+            carry.tried + 1,
+            condition,
+        )
+
+    def unfinished(carry: _Carry) -> Array:
+        # A damped step is short without being near the end.
+        far = (carry.size > eps**0.6) | (carry.damping > 1e-3)
+        return (carry.steps < limit) & far & (carry.damping < _LARGEST_DAMPING)
+
+    number = lambda value: jnp.asarray(value, edges.dtype)  # noqa: E731
+    zero = jnp.asarray(0)
+    far = number(jnp.finfo(edges.dtype).max)
+    end = lax.while_loop(
+        unfinished,
+        newton,
+        _Carry(start, far, number(0.0), far, zero, zero, number(1.0)),
+    )
+    error, noise = _monitor(statement, monitor, nodes, edges, end.unknowns)
+    solved = end.size <= eps**0.4
+    return Newton(end.unknowns, end.steps, solved, end.condition, error, noise)
+
+
+def heads(unknowns: Unknowns) -> Float[Array, "N K d"]:
+    """Heads with their first row, which the edge values fix."""
+    first = jnp.diff(unknowns.y, axis=0)[:, None] / jnp.sqrt(2.0)
+    return jnp.concatenate([first, unknowns.b], axis=1)
+
+
+def _halves(edges: Float[Array, " N_1"]) -> Float[Array, "N 1 1"]:
+    return jnp.diff(edges)[:, None, None] / 2
+
+
+def _places(features: Features, edges: Float[Array, " N_1"]) -> Float[Array, "N m"]:
+    return edges[:-1, None] + jnp.diff(edges)[:, None] * (features.places + 1) / 2
+
+
+def _states(features: Features, unknowns: Unknowns) -> Float[Array, "N m d"]:
+    return unknowns.y[:-1, None] + jnp.einsum("mk,nkd->nmd", features.integrals[1], heads(unknowns))
+
+
+def _fields(
+    statement: Statement,
+    features: Features,
+    edges: Float[Array, " N_1"],
+    states: Float[Array, "N m d"],
+    p: Float[Array, " q"],
+) -> Float[Array, "N m d"]:
+    """The field in scaled time."""
+    on_element = jax.vmap(statement.field, (0, 0, None))
+    values = jax.vmap(on_element, (0, 0, None))(_places(features, edges), states, p)
+    return _halves(edges) * values
+
+
+def _residual(
+    statement: Statement, features: Features, edges: Float[Array, " N_1"], unknowns: Unknowns
+) -> Float[Array, "N m d"]:
+    top = jnp.einsum("mk,nkd->nmd", features.integrals[0], heads(unknowns))
+    states = _states(features, unknowns)
+    return top - _fields(statement, features, edges, states, unknowns.p)
+
+
+def _slopes(
+    statement: Statement, features: Features, edges: Float[Array, " N_1"], unknowns: Unknowns
+) -> tuple[Float[Array, "N m d d"], Float[Array, "N m d q"]]:
+    """Derivatives of the scaled field by the state and the parameters."""
+    slope = jax.jacfwd(statement.field, argnums=(1, 2))
+    on_element = jax.vmap(slope, (0, 0, None))
+    A, B = jax.vmap(on_element, (0, 0, None))(
+        _places(features, edges), _states(features, unknowns), unknowns.p
+    )
+    half = _halves(edges)[..., None]
+    return half * A, half * B
+
+
+def _sizes(unknowns: Unknowns, nodes: Features) -> tuple[Float[Array, " d"], Float[Array, " q"]]:
+    """Largest value of each component anywhere and size of the parameters; one for zero."""
+    largest = jnp.max(jnp.abs(_states(nodes, unknowns)), axis=(0, 1))
+    largest = jnp.maximum(largest, jnp.max(jnp.abs(unknowns.y), axis=0))
+    one = lambda size: jnp.where(size > 0, size, 1.0)  # noqa: E731
+    return one(largest), one(jnp.abs(unknowns.p))
+
+
+def _stiffness(A: Float[Array, "N m d d"]) -> Float[Array, "N d"]:
+    """max(1, length |df_c/dy_c|) of each element and component."""
+    own = jnp.abs(jnp.diagonal(A, axis1=2, axis2=3))
+    return jnp.maximum(1.0, 2 * jnp.max(own, axis=1))
+
+
+def _step(
+    nodes: Features,
+    root: Float[Array, "m 1"],
+    slopes: tuple[Float[Array, "N m d d"], Float[Array, "N m d q"]],
+    residuals: tuple[Float[Array, "N m d"], Float[Array, " g"]],
+    G: tuple[Float[Array, "g d"], Float[Array, "g d"], Float[Array, "g q"]],
+    scale: tuple[Float[Array, "N d"], Float[Array, " g"]],
+    size: tuple[Float[Array, " d"], Float[Array, " q"]],
+    damping: Float[Array, ""],
+) -> tuple[Unknowns, Float[Array, ""]]:
+    """Solve [J; sqrt(damping) I] step = [-r; 0] in scaled unknowns, elements first."""
+    (A, B), (r, g), (of_state, of_condition), (y_size, p_size) = slopes, residuals, scale, size
+    count, m, d, q = *A.shape[:3], B.shape[3]
+    inner = (nodes.width - 1) * d
+    P, Q = nodes.integrals[0][:, 1:], nodes.integrals[1][:, 1:]
+    eye = jnp.eye(d, dtype=A.dtype)
+    along = (nodes.places + 1) / 2
+
+    def eliminated(A, B, r, of_state):
+        """Rows of one element in (b, y_left, y_right, p | r), triangular."""
+        weight = (root / of_state)[:, :, None]
+        by_b = P[:, None, :, None] * eye[:, None, :] - A[:, :, None, :] * Q[:, None, :, None]
+        by_b = (by_b * weight[..., None] * y_size).reshape(m * d, inner)
+        by_left = (-eye / 2 - A * (1 - along)[:, None, None]) * weight * y_size
+        by_right = (eye / 2 - A * along[:, None, None]) * weight * y_size
+        by_p = -B * weight * p_size
+        table = jnp.concatenate([by_left, by_right, by_p, r[:, :, None]], axis=2)
+        table = jnp.concatenate([by_b, table.reshape(m * d, -1)], axis=1)
+        damped = jnp.eye(inner, table.shape[1], dtype=A.dtype) * jnp.sqrt(damping)
+        return jnp.linalg.qr(jnp.concatenate([table, damped]), mode="r")
+
+    R = jax.vmap(eliminated)(A, B, r, of_state)
+
+    # What is left of each element: 2 d + q + 1 rows in its two edge values and the parameters.
+    left = R[:, inner : inner + 2 * d + q + 1, inner:]
+    rows = left.shape[1]
+    edges, total = (count + 1) * d, (count + 1) * d + q
+    table = jnp.zeros((count, rows, total + 1), A.dtype)
+    place = jax.vmap(lambda row, block, at: lax.dynamic_update_slice(row, block, (0, at)))
+    table = place(table, left[:, :, : 2 * d], d * jnp.arange(count))
+    table = table.at[:, :, edges:].set(left[:, :, 2 * d :])
+    conditions = jnp.zeros((g.size, total + 1), A.dtype)
+    conditions = conditions.at[:, :d].set(G[0] / of_condition[:, None] * y_size)
+    # Added, not set: with one element both ends are edges of it.
+    conditions = conditions.at[:, edges - d : edges].add(G[1] / of_condition[:, None] * y_size)
+    conditions = conditions.at[:, edges:total].set(G[2] / of_condition[:, None] * p_size)
+    conditions = conditions.at[:, total].set(g)
+    damped = jnp.eye(total, total + 1, dtype=A.dtype) * jnp.sqrt(damping)
+    table = jnp.concatenate([conditions, table.reshape(-1, total + 1), damped])
+    outer = jnp.linalg.qr(table, mode="r")
+    pivots = jnp.abs(jnp.diagonal(outer)[:total])
+    solution = -jax.scipy.linalg.solve_triangular(outer[:total, :total], outer[:total, total])
+    y, p = solution[:edges].reshape(count + 1, d), solution[edges:]
+
+    def head(R, y_left, y_right):
+        known = R[:inner, inner:] @ jnp.concatenate([y_left, y_right, p, jnp.ones(1, A.dtype)])
+        return -jax.scipy.linalg.solve_triangular(R[:inner, :inner], known)
+
+    b = jax.vmap(head)(R, y[:-1], y[1:]).reshape(count, nodes.width - 1, d)
+    return Unknowns(y * y_size, b * y_size, p * p_size), jnp.min(pivots) / jnp.max(pivots)
+
+
+def _monitor(
+    statement: Statement,
+    monitor: Features,
+    nodes: Features,
+    edges: Float[Array, " N_1"],
+    unknowns: Unknowns,
+) -> tuple[Float[Array, " N"], Float[Array, " N"]]:
+    """Size of the residual at monitor points relative to the solution, and of its rounding."""
+    states = _states(monitor, unknowns)
+    A, _ = _slopes(statement, monitor, edges, unknowns)
+    scale = _sizes(unknowns, nodes)[0] * _stiffness(A)
+    relative = lambda r: jnp.max(  # noqa: E731
+        2 * jnp.sqrt(jnp.mean(r**2, axis=1)) / scale, axis=1
+    )
+    signs = (-1.0) ** jnp.sum(jnp.indices(states.shape), axis=0)
+    moved = states * (1 + 2 * jnp.finfo(states.dtype).eps * signs)
+    fields = lambda states: _fields(statement, monitor, edges, states, unknowns.p)  # noqa: E731
+    r = _residual(statement, monitor, edges, unknowns)
+    return relative(r), relative(fields(moved) - fields(states))

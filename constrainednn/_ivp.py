@@ -1,0 +1,435 @@
+"""Initial value problems: a march of windows, each a least-squares problem on frozen features.
+
+Symbols (others in `_pieces.py`)::
+
+    symbol  shape        meaning
+    h       ()           length of a window, negative backwards in time; half = h / 2
+    F       (m, d)       vector field at the nodes
+    A       (m, d, p, d) its derivative by the state
+    r       (m, d)       residual in scaled time: half^p (u^(p) - F)
+"""
+
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, Key, PyTree
+
+from constrainednn._calculus import taylor
+from constrainednn._domains import AbstractDomain, Interval
+from constrainednn._march import AbstractEvolution, Window, march
+from constrainednn._pieces import (
+    Features,
+    Pieces,
+    least_squares,
+    stack_pieces,
+    start_polynomial,
+    training_nodes,
+    training_points,
+)
+from constrainednn._problem import Constraint, Problem
+from constrainednn._samplers import Draw, GaussQuadrature, Independent, draw
+from constrainednn._scheme import AbstractScheme, SchemeResult
+from constrainednn._validate import as_count
+
+# Monitor points in each window.
+_MONITOR = 32
+_NEWTON_STEPS = 12
+
+
+class Field(eqx.Module):
+    """The user's vector field on flat states of shape (p, d).
+
+    Attributes:
+        fn: `fn(t, y, args)`; y is the pair (value, velocity) where the order is two.
+        args: Passed on.
+        unravel: From a vector of shape (d,) to the structure of the user's value.
+        order: One or two.
+    """
+
+    fn: Callable[[Any, Any, Any], PyTree]
+    args: PyTree
+    unravel: Callable[[Array], PyTree]
+    order: int
+
+    def __call__(self, t: Float[Array, ""], y: Float[Array, "p d"]) -> Float[Array, " d"]:
+        """Evaluate at one state."""
+        states = tuple(self.unravel(row) for row in y)
+        return ravel_pytree(self.fn(t, states[0] if self.order == 1 else states, self.args))[0]
+
+
+class EquationResidual(eqx.Module):
+    """u^(p) - f(t, u, ..., args), as a residual of the model and one time."""
+
+    field: Field
+
+    def __call__(self, u: Callable[[Array], PyTree], t: Float[Array, ""]) -> Float[Array, " d"]:
+        """Evaluate at one time."""
+        flat = lambda t: ravel_pytree(u(t))[0]  # noqa: E731
+        *lower, top = taylor(flat, t, order=self.field.order)
+        return top - self.field(t, jnp.stack(lower))
+
+
+class InitialValueScheme(AbstractScheme):
+    """Windows in time from given initial values.
+
+    Attributes:
+        field: The vector field.
+        span: Start and end.
+        width: Number of features in a window.
+    """
+
+    field: Field
+    span: tuple[float, float]
+    width: int
+
+    def __repr__(self) -> str:
+        return f"march of windows with {self.width} features, Gauss-Newton"
+
+    def solve(
+        self,
+        model: PyTree,
+        *,
+        tolerance: float,
+        steps: int,
+        key: Key[Array, ""],
+        watch: Callable[[int, float, float], bool],
+    ) -> SchemeResult:
+        """March from the start to the end."""
+        eps = float(jnp.finfo(model.head.dtype).eps)
+        if 0 < tolerance < 50 * eps:
+            raise ValueError(
+                f"tolerance={tolerance:g} is below the rounding of {model.head.dtype}; write at "
+                f"least {50 * eps:.2g}, or leave it out."
+            )
+        places = draw(Interval(-1.0, 1.0), _MONITOR, Independent(), key=key).points
+        nodes, weights = training_nodes(self.width)
+        features = lambda at: Features(at, self.width, self.field.order)  # noqa: E731
+        evolution = _Evolution(
+            self.field,
+            features(nodes),
+            jnp.asarray(weights),
+            features(places),
+            features(np.ones(1)),
+        )
+        state = (model.states[0], jnp.abs(model.states[0]))
+        found = march(
+            evolution,
+            state,
+            self.span,
+            tolerance=tolerance or max(1e-12, 100 * eps),
+            steps=steps,
+            watch=watch,
+        )
+        states, head = found.pieces
+        if not len(head):
+            raise ValueError(
+                f"no window could be solved from t = {self.span[0]:g} on, however short. Is the "
+                "vector field finite and smooth there?"
+            )
+        solved = stack_pieces(found.history.edges, states, head, unravel=self.field.unravel)
+        status, reason = self._verdict(found.ending, solved, steps)
+        return SchemeResult(solved, status, reason, found.history, found.compile, found.run)
+
+    def _verdict(self, ending: str, model: Pieces, steps: int) -> tuple[str, str]:
+        reached = model.ends[-1]
+        if ending == "end":
+            return "converged", f"the end is reached in {model.count} windows"
+        if ending == "steps":
+            return (
+                "max_steps",
+                f"the limit of {steps} Newton steps, at t = {reached:.17g}",
+            )
+        if ending == "stopped":
+            return "interrupted", f"at t = {reached:.17g}"
+        return "blow_up", (
+            f"windows shrank to rounding at t = {reached:.17g}, where the largest component is "
+            f"{np.abs(model.states[model.count - 1]).max():.3g}: the solution ends there, or the "
+            "vector field is not smooth. All before is kept"
+        )
+
+    def training_points(self, model: PyTree) -> Draw:
+        """Gauss nodes of all windows."""
+        return training_points(model.ends, self.width)
+
+    def covered(self, model: PyTree) -> AbstractDomain:
+        """From the start to where the march got."""
+        start, end = float(model.ends[0]), float(model.ends[-1])
+        return Interval(min(start, end), max(start, end))
+
+
+class _Evolution(AbstractEvolution):
+    """The windows of an initial value problem; a state is (y, largest |y| so far)."""
+
+    field: Field
+    nodes: Features
+    weights: Float[Array, " m"]
+    monitor: Features
+    end: Features
+
+    @property
+    def convergence(self) -> int:
+        """One more than the number of features."""
+        return self.nodes.width + 1
+
+    def window(self, state: PyTree[Array], t: Float[Array, ""], h: Float[Array, ""]) -> Window:
+        """Gauss-Newton on the head, from the slope at the start."""
+        y, largest = state
+        order, d = y.shape
+        half, width = h / 2, self.nodes.width
+        limits = jnp.finfo(y.dtype)
+        rows_at = lambda features: _Rows(self.field, features, y, t, half, largest)  # noqa: E731
+        training, monitor = rows_at(self.nodes), rows_at(self.monitor)
+        root = jnp.sqrt(self.weights)[:, None]
+
+        def newton(carry):
+            c, steps, size, _ = carry
+            r, A, scale, stiff = training.linearised(c)
+            # A component that starts at zero has no size yet; its slope lends it one.
+            columns = jnp.maximum(scale, jnp.max(jnp.abs(training.at.integrals[0] @ c - r), axis=0))
+            rows = root / (columns * stiff)
+            J = training.jacobian(A) * rows[:, :, None, None] * columns
+            J, r = J.reshape(-1, width * d), (r * rows).reshape(-1, 1)
+            step = least_squares(J, r).reshape(width, d) * columns
+            return c + step, steps + 1, jnp.max(jnp.abs(step) / scale), size
+
+        def unfinished(carry):
+            _, steps, size, before = carry
+            # Convergence is quadratic: after a step of eps^0.6 the next would be rounding.
+            far = size > limits.eps**0.6
+            return (steps < _NEWTON_STEPS) & far & ~((steps > 3) & (size > 2 * before))
+
+        slope = math.sqrt(2) * half**order * self.field(t, y)
+        first = jnp.zeros((width, d), y.dtype).at[0].set(slope)
+        far = jnp.asarray(limits.max, y.dtype)
+        c, steps, size, _ = lax.while_loop(unfinished, newton, (first, jnp.asarray(0), far, far))
+
+        r, _, scale, stiff = monitor.linearised(c)
+        rounding = monitor.rounding(c)
+        relative = lambda r: jnp.max(  # noqa: E731
+            2 * jnp.sqrt(jnp.mean(r**2, axis=0)) / (scale * stiff)
+        )
+        error = relative(r)
+        return Window(
+            piece=(y, c),
+            end=(
+                rows_at(self.end).states(c)[0],
+                jnp.maximum(largest, jnp.max(jnp.abs(training.states(c)), axis=0)),
+            ),
+            error=error,
+            noise=relative(rounding),
+            steps=steps,
+            solved=jnp.isfinite(error) & (size < limits.eps**0.4),
+        )
+
+
+class _Rows(eqx.Module):
+    """The residual of one window at given places."""
+
+    field: Field
+    at: Features
+    y: Float[Array, "p d"]
+    t: Float[Array, ""]
+    half: Float[Array, ""]
+    largest: Float[Array, "p d"]
+
+    def states(self, c: Float[Array, "K d"]) -> Float[Array, "m p d"]:
+        """Value and derivatives, in the user's time."""
+        order = self.y.shape[0]
+        dt = self.half * (self.at.places + 1)
+        rows = [
+            start_polynomial(self.y, dt, j) + self.at.integrals[order - j] @ c / self.half**j
+            for j in range(order)
+        ]
+        return jnp.stack(rows, axis=1)
+
+    def fields(self, states: Float[Array, "m p d"]) -> Float[Array, "m d"]:
+        """The vector field, in scaled time."""
+        t = self.t + self.half * (self.at.places + 1)
+        return self.half ** self.y.shape[0] * jax.vmap(self.field)(t, states)
+
+    def linearised(
+        self, c: Float[Array, "K d"]
+    ) -> tuple[
+        Float[Array, "m d"], Float[Array, "m d p d"], Float[Array, " d"], Float[Array, " d"]
+    ]:
+        """Residual, derivative of the scaled field, size of each component, stiffness of each.
+
+        The size is that of the highest derivative in the state, in scaled time: the largest in
+        the window, but no less than a millionth of the largest before it, since a component that
+        has died away need not be resolved.
+        """
+        order = self.y.shape[0]
+        states, fields = self.states(c), self.fields
+        F = fields(states)
+        slope = lambda t, y: jax.jacfwd(self.field, argnums=1)(t, y)  # noqa: E731
+        t = self.t + self.half * (self.at.places + 1)
+        A = self.half**order * jax.vmap(slope)(t, states)
+        length, limits = jnp.abs(self.half), jnp.finfo(c.dtype)
+        size = jnp.maximum(jnp.max(jnp.abs(states), axis=0), 1e-6 * self.largest)
+        scale = jnp.maximum(length ** (order - 1) * size[-1], limits.eps * size[0]) + limits.tiny
+        own = jnp.abs(jnp.diagonal(A, axis1=1, axis2=3))  # (m, p, d)
+        per_time = length ** -jnp.arange(order, dtype=c.dtype)
+        stiff = jnp.maximum(1.0, 2 * jnp.max(own * per_time[:, None], axis=(0, 1)))
+        return self.at.integrals[0] @ c - F, A, scale, stiff
+
+    def jacobian(self, A: Float[Array, "m d p d"]) -> Float[Array, "m d K d"]:
+        """Derivative of the residual by the head, from that of the scaled field."""
+        order, d = self.y.shape
+        Q = self.at.integrals
+        J = Q[0][:, None, :, None] * jnp.eye(d, dtype=A.dtype)[:, None, :]
+        for j in range(order):
+            J -= A[:, :, None, j, :] * (Q[order - j] / self.half**j)[:, None, :, None]
+        return J
+
+    def rounding(self, c: Float[Array, "K d"]) -> Float[Array, "m d"]:
+        """Change of the residual when the state changes in its last digits."""
+        states = self.states(c)
+        signs = (-1.0) ** np.indices(states.shape).sum(axis=0)
+        moved = states * (1 + 2 * jnp.finfo(c.dtype).eps * signs)
+        return self.fields(moved) - self.fields(states)
+
+
+def ivp(
+    vector_field: Callable[[Any, Any, Any], PyTree],
+    y0: PyTree,
+    span: tuple[float, float],
+    *,
+    args: PyTree = None,
+    order: int = 1,
+    width: int = 16,
+    reference: Callable[[Any], Any] | None = None,
+) -> Problem:
+    """State an initial value problem: y' = f(t, y, args), or y'' = f(t, (y, y'), args).
+
+    `solve` marches from `span[0]` to `span[1]`, backwards if that is less. In each window the
+    model is a linear head on frozen Legendre features in scaled time that starts exactly at the
+    end of the window before; the head minimises the residual in least squares, and the window is as
+    long as the residual at monitor points allows (`tolerance` of `solve`, relative to the size of
+    each component; 1e-12 by default).
+
+    Args:
+        vector_field: `f(t, y, args)`, the argument order of SciPy and diffrax. Returns the
+            structure of y: y' or, for order two, y''.
+        y0: Initial value: a number, an array or a pytree of arrays. For order two the pair
+            (value, velocity).
+        span: Start and end.
+        args: Handed to `vector_field`.
+        order: Order of the equation, 1 or 2.
+        width: Number of features in a window.
+        reference: A known solution, called like the model.
+
+    Returns:
+        A problem; `solve` returns a solution that is a function of t.
+
+    Raises:
+        ValueError, TypeError: If y0 is not finite, the span is empty, or the field does not return
+            the shape of y0.
+
+    Source:
+        Least-squares collocation with hard initial values, e.g. Ascher, SIAM J. Numer. Anal. 15
+        (1978) 478; windows with random features as the basis in Dong and Li, CMAME 387 (2021)
+        114129. The features here are orthonormal polynomials, measured against tanh features in
+        docs/benchmarks.
+    """
+    if order not in (1, 2):
+        raise ValueError(f"order must be 1 or 2, got {order!r}. Write higher ones as a system.")
+    start, end = _span(span)
+    # Floats as arrays: other values of them then need no compilation.
+    args = jax.tree.map(
+        lambda leaf: jnp.asarray(leaf) if isinstance(leaf, (float, np.ndarray)) else leaf, args
+    )
+    parts = (y0,) if order == 1 else y0
+    if order == 2 and not (isinstance(y0, (tuple, list)) and len(y0) == 2):
+        raise ValueError(
+            f"order=2 needs y0=(value, velocity), got {y0!r}. Write e.g. y0=(1.0, 0.0)."
+        )
+    flat = [_flat_start(part, "y0") for part in parts]
+    if len({len(vector) for vector, _ in flat}) > 1:
+        raise ValueError("the value and the velocity in y0 must have the same shapes.")
+    unravel = flat[0][1]
+    _check_field(vector_field, start, y0 if order == 1 else tuple(y0), args, parts[0])
+    scheme = InitialValueScheme(
+        Field(vector_field, args, unravel, order), (start, end), as_count(width, "width", least=2)
+    )
+    name = getattr(vector_field, "__name__", type(vector_field).__name__)
+    constraint = Constraint(
+        EquationResidual(scheme.field),
+        over=Interval(min(start, end), max(start, end)),
+        points=len(training_nodes(width)[0]),
+        sampler=GaussQuadrature(),
+        name="equation" if name == "<lambda>" else name,
+    )
+    states = np.stack([vector for vector, _ in flat])
+    return Problem(
+        constraint,
+        _initial_model(scheme, states),
+        trainable=lambda u: u.head,
+        reference=reference,
+        scheme=scheme,
+    )
+
+
+def _initial_model(scheme: InitialValueScheme, states: Float[np.ndarray, "p d"]) -> Pieces:
+    """One window over the whole span that stays at the initial value."""
+    head = np.zeros((1, scheme.width, states.shape[1]))
+    return stack_pieces(np.asarray(scheme.span), states[None], head, unravel=scheme.field.unravel)
+
+
+def _span(span: Any) -> tuple[float, float]:
+    if not (isinstance(span, (tuple, list, np.ndarray)) and len(span) == 2):
+        raise ValueError(f"span must be a pair (t0, t1), got {span!r}.")
+    start, end = float(span[0]), float(span[1])
+    if not (math.isfinite(start) and math.isfinite(end)) or start == end:
+        raise ValueError(
+            f"span must be two different finite times, got ({start:g}, {end:g}). "
+            "Backwards in time is (later, earlier)."
+        )
+    return start, end
+
+
+def _flat_start(value: PyTree, name: str) -> tuple[np.ndarray, Callable[[Array], PyTree]]:
+    """The initial value as a vector, and the way back."""
+    dtype = jnp.result_type(float)
+    leaves = jax.tree.leaves(value)
+    if not leaves or any(np.iscomplexobj(leaf) for leaf in leaves):
+        raise TypeError(
+            f"{name} must hold real numbers, got {value!r}. Write real and imaginary part as two "
+            "components."
+        )
+    arrays = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), value)
+    vector, unravel = ravel_pytree(arrays)
+    if not vector.size:
+        raise ValueError(f"{name} holds no numbers.")
+    if not np.isfinite(vector).all():
+        raise ValueError(f"{name} must be finite, got {np.asarray(vector).tolist()}.")
+    return np.asarray(vector), unravel
+
+
+def _check_field(field: Callable, t: float, y: PyTree, args: PyTree, like: PyTree) -> None:
+    """Evaluate the shapes that a vector field returns."""
+    dtype = jnp.result_type(float)
+    y, like = (jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), part) for part in (y, like))
+    try:
+        inspect.signature(field).bind(t, y, args)
+    except TypeError as error:
+        raise TypeError(
+            f"vector_field must take f(t, y, args), but it takes {inspect.signature(field)}: "
+            f"{error}."
+        ) from None
+    except ValueError:
+        pass  # some callables do not tell
+    found = jax.eval_shape(field, jnp.asarray(t, dtype), y, args)
+    shapes = lambda tree: jax.tree.map(lambda leaf: tuple(jnp.shape(leaf)), tree)  # noqa: E731
+    if jax.tree.structure(found) != jax.tree.structure(like) or shapes(found) != shapes(like):
+        raise ValueError(
+            f"vector_field must return the shape of y0, {shapes(like)}, but it returns "
+            f"{shapes(found)}."
+        )

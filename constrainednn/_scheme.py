@@ -1,0 +1,88 @@
+"""What a problem may say about how its model is put together from pieces."""
+
+import abc
+import dataclasses
+from collections.abc import Callable
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Array, Key, PyTree
+
+from constrainednn._domains import AbstractDomain
+from constrainednn._samplers import Draw
+
+
+@dataclasses.dataclass(frozen=True)
+class PieceHistory:
+    """How the pieces of a solution came about.
+
+    Attributes:
+        edges: Ends of the pieces, in order of solution.
+        monitor: Size of the monitor residual of each piece, relative to the state: what was
+            compared with the tolerance.
+        steps: Newton steps of each piece; of the last round where all were solved together.
+        rejected: Attempts that were given up: windows too long, or rounds before a refinement.
+    """
+
+    edges: np.ndarray
+    monitor: np.ndarray
+    steps: np.ndarray
+    rejected: int
+
+
+@dataclasses.dataclass(frozen=True)
+class SchemeResult:
+    """What a scheme found.
+
+    Attributes:
+        model: The model with its pieces.
+        status: A value of `Status`.
+        reason: The same in a sentence.
+        pieces: How the pieces came about.
+        compile: Seconds of compiling.
+        run: Seconds of solving.
+    """
+
+    model: PyTree
+    status: str
+    reason: str
+    pieces: PieceHistory
+    compile: float
+    run: float
+
+
+class AbstractScheme(eqx.Module):
+    """How a model made of pieces is solved: window after window, or all elements together.
+
+    Steering uses monitor points of its own, drawn once from a key in scaled time and used in every
+    piece, so that the features there are evaluated once.
+    """
+
+    @abc.abstractmethod
+    def solve(
+        self,
+        model: PyTree,
+        *,
+        tolerance: float,
+        steps: int,
+        key: Key[Array, ""],
+        watch: Callable[[int, float, float], bool],
+    ) -> SchemeResult:
+        """Find the pieces.
+
+        Args:
+            model: The model before training.
+            tolerance: Largest accepted monitor residual relative to the state, 0 for the default.
+            steps: Largest number of Newton steps.
+            key: Key of the monitor points.
+            watch: Called now and then with the Newton steps taken, the share of the work that is
+                done, and the monitor residual; True asks to end.
+        """
+
+    @abc.abstractmethod
+    def training_points(self, model: PyTree) -> Draw:
+        """The training points of a solved model."""
+
+    @abc.abstractmethod
+    def covered(self, model: PyTree) -> AbstractDomain:
+        """Where a solved model is defined: all of the domain unless the run ended early."""

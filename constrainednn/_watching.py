@@ -1,0 +1,47 @@
+"""What a running solve tells and hears: progress out, signals in."""
+
+import contextlib
+import dataclasses
+import signal
+import threading
+from collections.abc import Iterator
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """What a progress display may see: never held-out points.
+
+    Attributes:
+        phase: "compiling", "training" or "measuring the gap".
+        step: Completed steps.
+        steps: Largest number of steps.
+        train: Latest training loss.
+        monitor: Latest monitor loss.
+    """
+
+    phase: str
+    step: int
+    steps: int
+    train: float
+    monitor: float
+
+
+@contextlib.contextmanager
+def collected_signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM instead of dying; the second SIGINT raises KeyboardInterrupt."""
+    caught: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
+
+    def note(number, frame):
+        caught.append(number)
+        if len(caught) > 1:
+            raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
