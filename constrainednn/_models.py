@@ -51,9 +51,15 @@ def trainable_mask(model: PyTree, select: Callable[[Any], Any] | None) -> PyTree
         )
     else:
         none = jax.tree.map(lambda _: False, model)
-        chosen = eqx.tree_at(
-            select, none, replace_fn=lambda part: jax.tree.map(lambda _: True, part)
-        )
+        try:
+            chosen = eqx.tree_at(
+                select, none, replace_fn=lambda part: jax.tree.map(lambda _: True, part)
+            )
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"trainable= does not name a part of the model, {type(model).__name__}: {error}. "
+                "Write a function such as lambda u: u.layers[-1]."
+            ) from error
     return jax.tree.map(lambda leaf, use: bool(use and eqx.is_inexact_array(leaf)), model, chosen)
 
 
@@ -125,11 +131,7 @@ class MLP(AbstractRecipe):
         self.in_size, self.out_size = _size(in_size, "in_size"), _size(out_size, "out_size")
         self.width = as_count(width, "width of MLP")
         self.depth = as_count(depth, "depth of MLP", least=0)
-        if not callable(activation):
-            raise TypeError(
-                f"activation of MLP must be a function such as jax.numpy.tanh, got {activation!r}."
-            )
-        self.activation = activation
+        self.activation = _activation(activation, "MLP")
         self.over = Normal(1 if in_size == "scalar" else in_size) if over is None else over
 
     def __call__(self, *, key: Key[Array, ""]) -> eqx.nn.MLP:
@@ -211,7 +213,7 @@ class RandomFeatures(AbstractRecipe):
         self.over = over
         self.out_size = _size(out_size, "out_size")
         self.width = as_count(width, "width of RandomFeatures")
-        self.activation = activation
+        self.activation = _activation(activation, "RandomFeatures")
 
     def __call__(self, *, key: Key[Array, ""]) -> FeatureNetwork:
         """Draw the features and a small random head."""
@@ -388,6 +390,14 @@ def _initialised(shape: PyTree, *, key: Key[Array, ""]) -> PyTree:
         return eqx.tree_at(lambda layer: layer.bias, node, bias)
 
     return jax.tree.map(fill, shape, is_leaf=lambda node: isinstance(node, eqx.nn.Linear))
+
+
+def _activation(value: Callable, owner: str) -> Callable:
+    if not callable(value):
+        raise TypeError(
+            f"activation of {owner} must be a function such as jax.numpy.tanh, got {value!r}."
+        )
+    return value
 
 
 def _size(value: Size, what: str) -> Size:

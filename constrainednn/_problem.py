@@ -11,7 +11,7 @@ from jaxtyping import Array, Key, PyTree
 from constrainednn._domains import AbstractDomain, Data, Points
 from constrainednn._keys import stream
 from constrainednn._models import AbstractRecipe, is_recipe
-from constrainednn._samplers import AbstractSampler, Independent
+from constrainednn._samplers import SAMPLERS, AbstractSampler, Independent
 from constrainednn._scheme import AbstractScheme
 from constrainednn._targets import AbstractTarget
 from constrainednn._validate import as_count, as_positive
@@ -77,18 +77,14 @@ class Constraint(eqx.Module):
         self.sampler = Independent() if sampler is None else sampler
         if not isinstance(self.sampler, AbstractSampler):
             raise TypeError(
-                f"{label}: sampler must be a sampler such as cx.Sobol(), got {sampler!r}. "
-                "Did you forget the brackets?"
+                f"{label}: sampler must be an object such as cx.Sobol(), got {sampler!r}. Known: "
+                + ", ".join(f"cx.{known.__name__}()" for known in SAMPLERS)
+                + ", or an AbstractSampler of your own."
             )
         self.weight = as_positive(weight, f"{label}: weight")
         if target is not None and not isinstance(target, AbstractTarget):
             raise TypeError(f"{label}: target must be e.g. cx.Circle(), got {target!r}.")
         self.target = target
-
-    @property
-    def has_population(self) -> bool:
-        """False for a finite set used whole, which has no gap."""
-        return not isinstance(self.over, Points)
 
 
 class Problem(eqx.Module):

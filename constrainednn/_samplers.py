@@ -120,6 +120,9 @@ class GaussQuadrature(AbstractSampler):
         return False
 
 
+SAMPLERS = (Independent, LatinHypercube, Sobol, Grid, GaussQuadrature)
+
+
 class Draw(eqx.Module):
     """Points of one constraint with their cube coordinates and weights.
 
@@ -179,9 +182,9 @@ def draw(domain: AbstractDomain, n: int, sampler: AbstractSampler, *, key: Key[A
 
 
 def whole(points: PyTree[np.ndarray]) -> Draw:
-    """Use rows of a finite set, all with equal weight."""
+    """Use rows of a finite set, all with equal weight; whole numbers become real ones."""
     dtype = jnp.result_type(float)
-    cast = jax.tree.map(lambda leaf: leaf.astype(dtype) if leaf.dtype.kind == "f" else leaf, points)
+    cast = jax.tree.map(lambda leaf: leaf.astype(dtype), points)
     return Draw(cast, _equal(len(jax.tree.leaves(cast)[0])), None)
 
 

@@ -51,8 +51,9 @@ class Circle(AbstractTarget):
         return self.radius
 
     def coverage(self, values: Float[np.ndarray, "n 2"]) -> float:
-        """Share of 72 equal sectors that hold at least one value."""
-        angles = np.arctan2(values[:, 1], values[:, 0])
+        """Share of 72 equal sectors that hold a value within half a radius of the circle."""
+        near = values[np.abs(np.linalg.norm(values, axis=1) - self.radius) < self.radius / 2]
+        angles = np.arctan2(near[:, 1], near[:, 0])
         counts, _ = np.histogram(angles, bins=72, range=(-np.pi, np.pi))
         return float((counts > 0).mean())
 

@@ -2,12 +2,24 @@
 
 import difflib
 import math
+import traceback
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 
-def as_count(value: Any, what: str, *, least: int = 1) -> int:
-    """Return `value` as an int of at least `least`, or raise naming `what`."""
+class ProblemError(ValueError):
+    """A constraint cannot be solved as it is stated."""
+
+
+def raised_here(error: BaseException) -> bool:
+    """True for an error with a sentence of ours, False for one that a user's code raised itself."""
+    last = traceback.extract_tb(error.__traceback__)[-1].filename
+    return isinstance(error, ProblemError) or last.startswith(f"{Path(__file__).parent}/_")
+
+
+def as_count(value: Any, what: str, *, least: int = 1, most: int = 10**9) -> int:
+    """Return `value` as an int from `least` to `most`, or raise naming `what`."""
     # bool is an int in Python; points=True is a mistake, not one point.
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(
@@ -17,9 +29,14 @@ def as_count(value: Any, what: str, *, least: int = 1) -> int:
     number = value.__index__()
     if number < least:
         raise ValueError(f"{what} must be at least {least}, got {number}.")
-    if number > 10**9:
-        raise ValueError(f"{what} is {number}, more than fits in memory. Write at most 1000000000.")
+    if number > most:
+        raise ValueError(f"{what} must be at most {most}, got {number}.")
     return number
+
+
+def as_seed(value: Any) -> int:
+    """Return `value` as a seed; a key holds 32 bits where jax does without 64."""
+    return as_count(value, "seed", least=0, most=2**32 - 1)
 
 
 def as_positive(value: Any, what: str) -> float:

@@ -123,6 +123,8 @@ def test_coverage_counts_the_sectors_that_are_reached():
     angles = np.linspace(0, np.pi, 1000, endpoint=False) + 1e-6
     half = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     assert CIRCLE.coverage(half) == 0.5
+    assert CIRCLE.coverage(1000 * half) == CIRCLE.coverage(0.4 * half) == 0.0  # nowhere near it
+    assert CIRCLE.coverage(1.4 * half) == cx.Circle(2.0).coverage(2.9 * half) == 0.5
 
 
 def test_models_used_in_another_way_have_no_image():

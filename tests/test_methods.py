@@ -233,8 +233,10 @@ def test_parameters_that_nothing_depends_on_stay():
 
 
 def test_damping_must_be_positive():
-    for wrong in (0.0, -1.0, float("nan")):
-        with pytest.raises(ValueError, match="damping of LevenbergMarquardt must be above zero"):
+    for wrong in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(
+            ValueError, match="damping of LevenbergMarquardt must be finite and above"
+        ):
             cx.LevenbergMarquardt(damping=wrong)
 
 

@@ -44,7 +44,7 @@ def setting(model, select=None):
     """Model, draws and residual vector."""
     draws = [
         draw(item.over, item.points, item.sampler, key=KEY)
-        if item.has_population
+        if not isinstance(item.over, cx.Points)
         else finite_points(item.over)
         for item in CONSTRAINTS
     ]

@@ -30,6 +30,7 @@ from constrainednn._methods._abstract import (
     AbstractResidual,
     StepInfo,
 )
+from constrainednn._validate import as_positive
 
 # Dampings tried in one step, relative to the last accepted one; the undamped step is tried too.
 _FACTORS = (1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2)
@@ -72,11 +73,8 @@ class LevenbergMarquardt(AbstractMethod[LevenbergMarquardtState]):
 
     damping: float = 1e-3
 
-    def __check_init__(self):
-        if not self.damping > 0:
-            raise ValueError(
-                f"damping of LevenbergMarquardt must be above zero, got {self.damping}."
-            )
+    def __init__(self, damping: float = 1e-3):
+        self.damping = as_positive(damping, "damping of LevenbergMarquardt")
 
     def init(self, residual: AbstractResidual, params: PyTree) -> LevenbergMarquardtState:
         """Start from the given damping and no column scales."""

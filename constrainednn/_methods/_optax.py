@@ -1,5 +1,8 @@
 """First-order methods: any optax transformation on the squared norm of the residual."""
 
+import inspect
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +18,9 @@ from constrainednn._methods._abstract import (
     loss_of,
 )
 
+# Trial steps that may leave the parameters where they are before a rate is taken for zero.
+_TRIALS = 100
+
 
 class Optax(AbstractMethod[PyTree]):
     """Any optax transformation: `Optax(optax.adam(1e-3))`, `Optax(optax.lbfgs())`.
@@ -22,7 +28,7 @@ class Optax(AbstractMethod[PyTree]):
     Full-batch on the training points. Line searches get the loss function they ask for.
 
     Args:
-        tx: An `optax.GradientTransformation`.
+        tx: An `optax.GradientTransformation`, or `optax.MultiSteps`.
 
     Raises:
         TypeError, ValueError: If `tx` is no transformation, or its first updates of a trial
@@ -30,9 +36,9 @@ class Optax(AbstractMethod[PyTree]):
             them.
     """
 
-    tx: optax.GradientTransformation
+    tx: optax.GradientTransformation | optax.MultiSteps
 
-    def __init__(self, tx: optax.GradientTransformation):
+    def __init__(self, tx: optax.GradientTransformation | optax.MultiSteps):
         # Transformations are named tuples: test for the two methods, not for a sequence.
         if not (hasattr(tx, "init") and hasattr(tx, "update")):
             raise TypeError(
@@ -42,8 +48,7 @@ class Optax(AbstractMethod[PyTree]):
         _check_descends(tx)
 
     def __repr__(self) -> str:
-        # A transformation is two closures; the function that made them is all it tells of itself.
-        return f"Optax({getattr(self.tx.init, '__qualname__', 'transformation').split('.')[0]})"
+        return f"Optax({_described(self.tx.update)})"
 
     def init(self, residual: AbstractResidual, params: PyTree) -> PyTree:
         """The transformation's own state."""
@@ -72,11 +77,37 @@ class Optax(AbstractMethod[PyTree]):
         )
 
 
-def _check_descends(tx: optax.GradientTransformation) -> None:
+def _described(update: Callable) -> str:
+    """A transformation with its numbers, read from what its closure holds: nowhere else are they.
+
+    Whoever keeps a record of a run wants to know the learning rate.
+    """
+    name = getattr(update, "__qualname__", type(update).__name__).split(".")[0]
+    if inspect.isfunction(update):
+        held = inspect.getclosurevars(update).nonlocals
+    else:
+        held = vars(getattr(update, "__self__", update))
+    parts, settings = [], []
+    for key, value in held.items():
+        if isinstance(value, optax.GradientTransformation):
+            parts.append(_described(value.update))
+        elif isinstance(value, tuple) and value and all(map(callable, value)):
+            parts += map(_described, value)
+        elif isinstance(value, (bool, int, float, str)) or value is None:
+            settings.append(f"{key}={value!r}")
+        elif callable(value):
+            settings.append(f"{key}={getattr(value, '__qualname__', '?').split('.')[0]}")
+    wrapper = name in ("chain", "with_extra_args_support") and not settings
+    inside = ", ".join(parts + settings)
+    return inside if wrapper else f"{name}({inside})"
+
+
+def _check_descends(tx: optax.GradientTransformation | optax.MultiSteps) -> None:
     """Refuse a transformation whose learning rate cannot be right.
 
-    optax hides the rate in a closure and accepts NaN, negative and zero. Three updates of a
-    constant gradient show it: three, because a warm-up may start at zero.
+    optax hides the rate in a closure and accepts NaN, negative and zero. Updates of a constant
+    gradient show it. A warm-up starts at zero and an accumulation waits: the first that moves
+    counts.
     """
     params = {"trial": jnp.ones(2)}
     grads = {"trial": jnp.full(2, 0.5)}
@@ -84,9 +115,11 @@ def _check_descends(tx: optax.GradientTransformation) -> None:
     try:
         state = tx.init(params)
         update = jax.jit(tx.update)
-        for _ in range(3):
+        for _ in range(_TRIALS):
             updates, state = update(grads, state, params)
-            total += np.asarray(updates["trial"])
+            total = np.asarray(updates["trial"])
+            if total.any():
+                break
     except TypeError as error:
         if "missing" in str(error):
             return  # a line search, which asks for the loss: its step length is its own affair
@@ -103,7 +136,7 @@ def _check_descends(tx: optax.GradientTransformation) -> None:
         )
     if not total.any():
         raise ValueError(
-            "Optax: three trial steps did not move the parameters. "
+            f"Optax: {_TRIALS} trial steps did not move the parameters. "
             "The learning rate must be above zero, e.g. optax.adam(1e-3)."
         )
     if total.sum() > 0:
