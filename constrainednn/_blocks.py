@@ -11,9 +11,15 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import PyTree
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, PyTree
 
 BLOCK = 1024
+
+
+def flat_value(fn: Callable[[Any], Any], x: PyTree) -> Float[Array, " k"]:
+    """The value at one point as a vector, whatever its structure."""
+    return ravel_pytree(fn(x))[0]
 
 
 @eqx.filter_jit

@@ -19,20 +19,18 @@ import numpy as np
 from jaxtyping import Key, PyTree
 
 from constrainednn._blocks import in_blocks
-from constrainednn._domains import AbstractDomain
-from constrainednn._gap import Streams, draw_streams, refuse_overlap, residuals_at
-from constrainednn._image import model_inputs
+from constrainednn._domains import AbstractDomain, Points
+from constrainednn._gap import draw_streams, mean_square, residuals_at
+from constrainednn._image import OTHER_USE, model_inputs
 from constrainednn._keys import numpy_generator
 from constrainednn._models import trainable_mask
 from constrainednn._problem import Constraint, Problem
+from constrainednn._samplers import Draw
+from constrainednn._validate import ProblemError, as_seed, raised_here
 
 _HERE = Path(__file__).parent
 _LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")})
 _TRACERS = tuple(f"{Path(inspect.getfile(package)).parent}/" for package in (jax, eqx))
-
-
-class ProblemError(ValueError):
-    """A constraint cannot be solved as it is stated."""
 
 
 class ProblemWarning(UserWarning):
@@ -41,7 +39,10 @@ class ProblemWarning(UserWarning):
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """What was found for one constraint: `error` and `warnings` are empty if all is well."""
+    """What was found for one constraint: `error` and `warnings` are empty if all is well.
+
+    `rms` is the root mean square residual on the training points, weighted as in the gap report.
+    """
 
     constraint: str
     shape: tuple[int, ...] | None
@@ -54,7 +55,7 @@ def check(problem: Problem, *, seed: int = 0) -> list[Finding]:
     """Evaluate every residual and its gradient before training.
 
     Looks at shapes, dtypes, finiteness of residuals and gradients on all training points, empty
-    residuals, and terms that do not depend on what is trained.
+    residuals, terms that do not depend on what is trained, and whether the reference fits.
 
     Args:
         problem: The problem.
@@ -62,42 +63,49 @@ def check(problem: Problem, *, seed: int = 0) -> list[Finding]:
 
     Returns:
         One finding a constraint, in order. An exception of a residual's own is raised as it is.
+
+    Raises:
+        ProblemError: If what is trained cannot be trained, whatever the constraints are.
     """
-    key = jax.random.key(seed)
+    key = jax.random.key(as_seed(seed))
     model = problem.build_model(key=key)
-    findings = []
-    for constraint in problem.constraints:
-        shape, rms, error, notes = None, None, "", ()
-        try:
-            points = draw_streams(constraint, key=key, monitor=1024, heldout=1024)
-            shape = trial(constraint, model, points)
-            if points.heldout is not None:
-                refuse_overlap(constraint, points.train, points.heldout)
-            rms = float(np.sqrt(np.mean(check_finite(constraint, model, points) ** 2)))
-            check_gradient(problem, constraint, model, points, thorough=True)
-            notes = tuple(doubts(constraint, model, points))
-        except (ValueError, TypeError) as problem_error:
-            if not raised_here(problem_error):
-                raise
-            error = str(problem_error)
-        findings.append(Finding(constraint.name, shape, rms, error, notes))
-    return findings
+    check_trained(model, problem.trainable)
+    return [check_constraint(problem, item, model, key=key) for item in problem.constraints]
+
+
+def check_constraint(
+    problem: Problem, constraint: Constraint, model: PyTree, *, key: Key[jax.Array, ""]
+) -> Finding:
+    """Look at one constraint as `check` does."""
+    shape, rms, error, notes = None, None, "", ()
+    try:
+        train = draw_streams(constraint, key=key, monitor=1024, heldout=1024).train
+        shape = trial(constraint, model, train)
+        r = check_finite(constraint, model, train)
+        rms = float(np.sqrt(mean_square(r, train) / r.shape[1]))
+        check_gradient(problem, constraint, model, train, thorough=True)
+        check_reference(problem, constraint, model, train)
+        notes = tuple(doubts(constraint, model, train))
+    except (ValueError, TypeError) as problem_error:
+        if not raised_here(problem_error):
+            raise
+        error = str(problem_error)
+    return Finding(constraint.name, shape, rms, error, notes)
 
 
 def check_before_solve(
-    problem: Problem, model: PyTree, streams: Sequence[Streams], *, at_rounding: Callable[[], bool]
+    problem: Problem, model: PyTree, train: Sequence[Draw], *, at_rounding: Callable[[], bool]
 ) -> None:
     """Raise for the first constraint that cannot be solved; warn of doubtful ones."""
-    for constraint, points in zip(problem.constraints, streams, strict=True):
+    for constraint, points in zip(problem.constraints, train, strict=True):
         trial(constraint, model, points)
-        if points.heldout is not None:
-            refuse_overlap(constraint, points.train, points.heldout)
+        check_reference(problem, constraint, model, points)
         check_finite(constraint, model, points)
-    for constraint, points in zip(problem.constraints, streams, strict=True):
+    for constraint, points in zip(problem.constraints, train, strict=True):
         for doubt in doubts(constraint, model, points):
             warnings.warn(doubt, ProblemWarning, stacklevel=4)
     if not at_rounding():
-        for constraint, points in zip(problem.constraints, streams, strict=True):
+        for constraint, points in zip(problem.constraints, train, strict=True):
             check_gradient(problem, constraint, model, points, thorough=False)
 
 
@@ -108,39 +116,84 @@ def check_pieces(problem: Problem, model: PyTree) -> None:
     defined for it.
     """
     for constraint in problem.constraints:
-        streams = draw_streams(constraint, key=jax.random.key(0), monitor=1, heldout=1)
-        trial(constraint, model, streams)
+        train = draw_streams(constraint, key=jax.random.key(0), monitor=1, heldout=1).train
+        trial(constraint, model, train)
+        check_reference(problem, constraint, model, train)
         if isinstance(constraint.over, AbstractDomain):
-            start = jax.tree.map(lambda leaf: leaf[:1], streams.train)
+            start = jax.tree.map(lambda leaf: leaf[:1], train)
             start = eqx.tree_at(lambda d: d.points, start, np.asarray(model.ends[:1]))
-            check_finite(constraint, model, dataclasses.replace(streams, train=start))
+            check_finite(constraint, model, start)
 
 
-def trial(constraint: Constraint, model: PyTree, points: Streams) -> tuple[int, ...]:
+def check_trained(model: PyTree, select: Callable[[Any], Any] | None) -> None:
+    """Refuse a selection of nothing, and leaves of another dtype than points have.
+
+    Raises:
+        ProblemError: With the name of the leaf.
+    """
+    params = eqx.filter(model, trainable_mask(model, select))
+    leaves, _ = jax.tree_util.tree_flatten_with_path(params)
+    if not leaves:
+        raise ProblemError("Nothing is trained: trainable= selects no floating-point array.")
+    expected = jnp.result_type(float)
+    for path, leaf in leaves:
+        if jax.dtypes.canonicalize_dtype(leaf.dtype) != expected:
+            raise ProblemError(
+                f"the model's leaf {jax.tree_util.keystr(path)} is {leaf.dtype}, but points are "
+                f"{expected}. Cast it, leaf.astype({str(expected)!r}), or make the model after "
+                "jax.config.update('jax_enable_x64', ...)."
+            )
+
+
+def check_reference(problem: Problem, constraint: Constraint, model: PyTree, train: Draw) -> None:
+    """Refuse a reference whose value has another shape than the model's, before hours are spent.
+
+    Raises:
+        ProblemError: If one of them cannot be called on a point, or they differ.
+    """
+    if problem.reference is None or isinstance(constraint.over, Points):
+        return
+    x = model_inputs(train.points)
+    found, known = (
+        _traced("reference", lambda u, x: jax.tree.map(jnp.asarray, u(x)), u, x)
+        for u in (model, problem.reference)
+    )
+    shapes = [jax.tree.map(lambda leaf: leaf.shape, value) for value in (found, known)]
+    if shapes[0] != shapes[1]:
+        raise ProblemError(
+            f"reference: its value at a point has shape {shapes[1]}, the model's {shapes[0]}. "
+            "It is called like the model, with one point."
+        )
+
+
+def trial(constraint: Constraint, model: PyTree, train: Draw) -> tuple[int, ...]:
     """Evaluate the residual's shape at one point, with rank promotion refused.
 
     Raises:
         ProblemError: If the result is no real array with entries, or shapes do not fit.
     """
     label = f"constraint {constraint.name!r}"
-    canonical = jax.dtypes.canonicalize_dtype
-    x = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], canonical(leaf.dtype)),
-        points.train.points,
-    )
-    shapes = jax.tree.map(lambda leaf: leaf.shape, x)
-    arrays, static = eqx.partition(model, eqx.is_array)
 
-    def evaluate(arrays: PyTree, x: PyTree) -> Any:
-        r = constraint.residual(eqx.combine(arrays, static), x)
+    def evaluate(u: PyTree, x: PyTree) -> jax.Array:
+        r = constraint.residual(u, x)
         kind = _refusal(r)
         if kind:
             raise ProblemError(f"{label}: the residual returns {kind}")
         return jnp.asarray(r)
 
+    with jax.numpy_rank_promotion("raise"):
+        return tuple(_traced(label, evaluate, model, train.points).shape)
+
+
+def _traced(label: str, fn: Callable[[Any, Any], PyTree], u: PyTree, points: PyTree) -> PyTree:
+    """Shapes of `fn(u, x)` at one of the points; what jax says about it in our words."""
+    canonical = jax.dtypes.canonicalize_dtype
+    x = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], canonical(leaf.dtype)), points
+    )
+    shapes = jax.tree.map(lambda leaf: leaf.shape, x)
     try:
-        with jax.numpy_rank_promotion("raise"):
-            result = jax.eval_shape(evaluate, arrays, x)
+        return eqx.filter_eval_shape(fn, u, x)
     except ProblemError:
         raise
     except jax.errors.TracerArrayConversionError as error:
@@ -148,47 +201,53 @@ def trial(constraint: Constraint, model: PyTree, points: Streams) -> tuple[int, 
             f"{label}: a NumPy function was called on a traced array{_where(error)}. "
             "Use jax.numpy there: import jax.numpy as jnp."
         ) from None
-    except (jax.errors.ConcretizationTypeError, jax.errors.NonConcreteBooleanIndexError) as error:
+    except (
+        jax.errors.ConcretizationTypeError,
+        jax.errors.NonConcreteBooleanIndexError,
+        jax.errors.TracerIntegerConversionError,
+    ) as error:
         raise ProblemError(
             f"{label}: Python needs the value of a traced array{_where(error)}. "
-            "Use jax.numpy.where instead of if, and leave out float(), int() and .item()."
+            "Use jax.numpy.where instead of if, index jax arrays instead of lists, and leave out "
+            "float(), int() and .item()."
         ) from None
     except (ValueError, TypeError) as error:
         if "rank_promotion" not in str(error) and not _raised_by_library(error):
+            if raised_here(error):
+                raise ProblemError(f"{label}: {error}") from error
             raise  # the user's own exception keeps its type and message
         found = f"{type(error).__name__}: {error}".split("\n")[0]
         raise ProblemError(
             f"{label}: shapes do not fit{_where(error)}. A point has shape {shapes} and the "
-            f"residual sees one point at a time, never a batch; the model is {_describe(model)}. "
-            f"{found}"
+            "function sees one point at a time, never a batch; the model is "
+            f"{_describe(u)}. {found}"
         ) from error
-    return tuple(result.shape)
 
 
-def check_finite(constraint: Constraint, model: PyTree, points: Streams) -> np.ndarray:
+def check_finite(constraint: Constraint, model: PyTree, train: Draw) -> np.ndarray:
     """Evaluate on all training points and refuse NaN or infinity.
 
     Raises:
         ProblemError: With the count, indices and coordinates of the first five.
     """
-    r = residuals_at(constraint.residual, model, points.train.points)
+    r = residuals_at(constraint.residual, model, train.points)
     bad = np.flatnonzero(~np.isfinite(r).all(axis=1))
     if bad.size:
-        where = _some_points(points.train.points, bad)
+        where = _some_points(train.points, bad)
         which = "all" if bad.size == len(r) else f"{bad.size} of {len(r)}"
         hint = ""
         if r.dtype == np.float32:
             hint = " In float64 it may be finite: jax.config.update('jax_enable_x64', True)."
         raise ProblemError(
-            f"constraint {constraint.name!r}: the residual is NaN or infinite before training at "
-            f"{which} training points, first at {where}. Check it for division by zero, logarithms "
-            f"and roots there.{hint}"
+            f"constraint {constraint.name!r}: the residual is NaN or infinite at {which} training "
+            f"points, first at {where}. Check it for division by zero, logarithms and roots "
+            f"there.{hint}"
         )
     return r
 
 
 def check_gradient(
-    problem: Problem, constraint: Constraint, model: PyTree, points: Streams, *, thorough: bool
+    problem: Problem, constraint: Constraint, model: PyTree, train: Draw, *, thorough: bool
 ) -> None:
     """Refuse a residual that does not depend on what is trained, or whose gradient is NaN.
 
@@ -196,30 +255,30 @@ def check_gradient(
         problem: The problem, for what is trained.
         constraint: The constraint to look at.
         model: The ready model.
-        points: Its points.
+        train: Its training points.
         thorough: Differentiate in reverse mode, point by point, which also finds gradients that
             are NaN although the derivative along any direction is finite. Otherwise one
             directional derivative, which compiles faster.
     """
     params, static = eqx.partition(model, trainable_mask(model, problem.trainable))
-    count = len(points.train)
+    count = len(train)
     look = _gradients if thorough else _directional
     # Random, since a direction that is special (all ones, say) may be one that nothing depends on.
     direction = _random_like(params, key=jax.random.key(0))
     slopes = in_blocks(
-        eqx.Partial(look, constraint.residual, params, static, direction), points.train.points
+        eqx.Partial(look, constraint.residual, params, static, direction), train.points
     ).reshape(count, -1)
     label = f"constraint {constraint.name!r}"
     bad = np.flatnonzero(~np.isfinite(slopes).all(axis=1))
     if bad.size:
         raise ProblemError(
             f"{label}: the residual is finite but its gradient is NaN or infinite at {bad.size} of "
-            f"{count} training points, first at {_some_points(points.train.points, bad)}. "
+            f"{count} training points, first at {_some_points(train.points, bad)}. "
             "Roots and norms at zero do that, and jnp.where does not hide it: make the argument "
             "safe first, e.g. jnp.sqrt(jnp.where(s > 0, s, 1.0)) inside jnp.where(s > 0, ..., 0.0)."
         )
     if not slopes.any():
-        r = residuals_at(constraint.residual, model, points.train.points)
+        r = residuals_at(constraint.residual, model, train.points)
         if np.abs(r).max() > 100 * np.finfo(r.dtype).eps:
             raise ProblemError(
                 f"{label} does not depend on the trained parameters: its derivative is zero at all "
@@ -228,7 +287,7 @@ def check_gradient(
             )
 
 
-def doubts(constraint: Constraint, model: PyTree, points: Streams) -> list[str]:
+def doubts(constraint: Constraint, model: PyTree, train: Draw) -> list[str]:
     """Sentences about what is probably not meant."""
     found = []
     label = f"constraint {constraint.name!r}"
@@ -247,7 +306,7 @@ def doubts(constraint: Constraint, model: PyTree, points: Streams) -> list[str]:
                 f"{label}: float64 numbers ({rounded}) are rounded to float32. Write "
                 "jax.config.update('jax_enable_x64', True) before the first array."
             )
-    if _bends_without_curvature(constraint, model, points):
+    if _bends_without_curvature(constraint, model, train):
         found.append(
             f"{label}: the residual uses second derivatives, but the model is piecewise linear "
             "(relu?), so they are zero everywhere. Use a smooth activation such as jnp.tanh."
@@ -272,9 +331,9 @@ class _Curved(eqx.Module):
         return getattr(self.model, name)
 
 
-def _bends_without_curvature(constraint: Constraint, model: PyTree, points: Streams) -> bool:
+def _bends_without_curvature(constraint: Constraint, model: PyTree, train: Draw) -> bool:
     """True if the residual changes with the model's curvature and the model has none."""
-    some = jax.tree.map(lambda leaf: leaf[:16], points.train.points)
+    some = jax.tree.map(lambda leaf: leaf[:16], train.points)
     inputs = model_inputs(some)
     if not (callable(model) and isinstance(inputs, np.ndarray) and inputs.dtype.kind == "f"):
         return False
@@ -286,8 +345,8 @@ def _bends_without_curvature(constraint: Constraint, model: PyTree, points: Stre
         if curvature.any():
             return False
         change = in_blocks(eqx.Partial(_change_with_curvature, constraint.residual, model), some)
-    except (TypeError, ValueError, AttributeError, IndexError, KeyError):
-        return False  # the model is used some other way than u(x)
+    except OTHER_USE:
+        return False
     return bool(np.abs(change).max() > 1e-3)
 
 
@@ -382,9 +441,3 @@ def _where(error: BaseException) -> str:
 def _raised_by_library(error: BaseException) -> bool:
     """True if the exception comes from inside jax or equinox, not from the user's own raise."""
     return traceback.extract_tb(error.__traceback__)[-1].filename.startswith(_TRACERS)
-
-
-def raised_here(error: BaseException) -> bool:
-    """True for an error with a sentence of ours, False for one that a residual raised itself."""
-    last = traceback.extract_tb(error.__traceback__)[-1].filename
-    return isinstance(error, ProblemError) or last.startswith(f"{_HERE}/_")

@@ -4,6 +4,7 @@ A file appears under its final name only when it is complete: it is written unde
 in the same folder, flushed to the disk and renamed. Nothing is deleted that was not written here.
 """
 
+import contextlib
 import os
 import tempfile
 from collections.abc import Iterable
@@ -64,7 +65,8 @@ def write_folder(path: Path, files: Iterable[tuple[str, bytes]]) -> None:
         StoreError: If the folder holds something, or cannot be made or written.
     """
     check_folder(path)
-    existed, written = path.exists(), []
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    written = []
     try:
         path.mkdir(parents=True, exist_ok=True)
         for name, content in files:
@@ -73,8 +75,9 @@ def write_folder(path: Path, files: Iterable[tuple[str, bytes]]) -> None:
     except BaseException as error:
         for file in written:
             file.unlink(missing_ok=True)
-        if not existed and path.exists():
-            path.rmdir()
+        for folder in made:  # the innermost first
+            with contextlib.suppress(OSError):
+                folder.rmdir()
         if isinstance(error, OSError):
             raise _refusal(path, error) from None
         raise

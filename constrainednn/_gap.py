@@ -3,26 +3,26 @@
 Every number comes from `residuals_at`, after training, at the same parameters.
 """
 
+import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key, PyTree
 
-from constrainednn._blocks import BLOCK, in_blocks
+from constrainednn._blocks import BLOCK, flat_value, in_blocks
 from constrainednn._domains import AbstractDomain, Data, Points
 from constrainednn._image import Image, image_of, model_inputs
 from constrainednn._keys import stream
 from constrainednn._problem import Constraint, Problem
 from constrainednn._samplers import Draw, Independent, draw, finite_points, split
 from constrainednn._statistics import Estimate, estimate_mean, quantiles, total
-from constrainednn._validate import as_count
+from constrainednn._validate import ProblemError, as_count, raised_here
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +72,8 @@ class ConstraintGap:
         heldout_quantiles: Quantiles of |r| on held-out points.
         distance: Residual against distance to the nearest training point.
         image: Rank and spread of the model's values, where it can be called on a point.
-        error: Relative L2 error against the reference on held-out points, None without one.
+        error: Relative L2 error against the reference on held-out points, None without one, NaN
+            against a reference that is zero.
         note: What to know when reading the numbers.
     """
 
@@ -100,7 +101,14 @@ class ConstraintGap:
     @property
     def at_rounding(self) -> bool:
         """True if train and held-out residual are no larger than their rounding error."""
-        return self.train_rms <= 4 * self.floor and self.heldout_rms.value <= 4 * self.floor
+        return is_rounding(self.train_rms, self.floor) and is_rounding(
+            self.heldout_rms.value, self.floor
+        )
+
+
+def is_rounding(rms: float, floor: float) -> bool:
+    """True for a residual that a change of the parameters in their last digits explains."""
+    return rms <= 4 * floor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,21 +181,43 @@ def draw_streams(
         monitor: Number of monitor points for a domain.
         heldout: Number of held-out points for a domain.
         redraw: Which training draw, 0 for the first; the others do not depend on it.
+
+    Raises:
+        ProblemError: If points cannot be drawn as stated, or training points are held-out points.
     """
     over, name = constraint.over, constraint.name
     if isinstance(over, AbstractDomain):
-        assert constraint.points is not None
-        train_key = jax.random.fold_in(stream(key, f"train/{name}"), redraw)
-        independent = Independent()
-        return Streams(
-            draw(over, constraint.points, constraint.sampler, key=train_key),
-            draw(over, monitor, independent, key=stream(key, f"monitor/{name}")),
-            draw(over, heldout, independent, key=stream(key, f"heldout/{name}")),
-        )
+        train = draw_training(constraint, key=key, redraw=redraw)
+        with _named(constraint):
+            watched, held = (
+                draw(over, count, Independent(), key=stream(key, f"{purpose}/{name}"))
+                for purpose, count in (("monitor", monitor), ("heldout", heldout))
+            )
+        refuse_overlap(constraint, train, held)
+        return Streams(train, watched, held)
     if isinstance(over, Data):
         train, held = split(over, key=stream(key, f"split/{name}"))
         return Streams(train, None, held)
     return Streams(finite_points(over), None, None)
+
+
+def draw_training(constraint: Constraint, *, key: Key[Array, ""], redraw: int) -> Draw:
+    """Draw the training points of a constraint on a domain; arguments as in `draw_streams`."""
+    assert isinstance(constraint.over, AbstractDomain) and constraint.points is not None
+    key = jax.random.fold_in(stream(key, f"train/{constraint.name}"), redraw)
+    with _named(constraint):
+        return draw(constraint.over, constraint.points, constraint.sampler, key=key)
+
+
+@contextlib.contextmanager
+def _named(constraint: Constraint) -> Iterator[None]:
+    """Put the constraint's name before a sentence of ours."""
+    try:
+        yield
+    except ValueError as error:
+        if not raised_here(error):
+            raise
+        raise ProblemError(f"constraint {constraint.name!r}: {error}") from error
 
 
 def problem_streams(
@@ -227,24 +257,42 @@ def residuals_at(
     residual: Callable[[Any, Any], Any], model: PyTree, points: PyTree
 ) -> Float[np.ndarray, "n entries"]:
     """Evaluate a residual at many points: the one place that reported numbers come from."""
-    return in_blocks(eqx.Partial(_raveled, residual, model), points)
+    return in_blocks(eqx.Partial(flat_value, eqx.Partial(residual, model)), points)
 
 
-def _raveled(residual: Callable, model: PyTree, x: PyTree) -> Float[Array, " entries"]:
-    return jnp.ravel(residual(model, x))
+def mean_square(r: Float[np.ndarray, "n entries"], points: Draw) -> float:
+    """Mean of |r|^2 over weighted points: sum_i share_i |r_i|^2."""
+    return float((points.share * (r**2).sum(axis=1)).sum())
 
 
 def loss_at(constraint: Constraint, model: PyTree, points: Draw) -> float:
     """Loss of one constraint on weighted points: weight * sum_i share_i |r_i|^2."""
     r = residuals_at(constraint.residual, model, points.points)
-    return float(constraint.weight * (points.share * (r**2).sum(axis=1)).sum())
+    return constraint.weight * mean_square(r, points)
+
+
+def monitor_loss(
+    problem: Problem, model: PyTree, train: Sequence[Draw], monitor: Sequence[Draw | None]
+) -> float:
+    """Loss on monitor points, and on training points where a finite set has no others.
+
+    All constraints count, so that it compares with the training loss. NaN where none has monitor
+    points.
+    """
+    if all(points is None for points in monitor):
+        return math.nan
+    return sum(
+        loss_at(item, model, fitted if watched is None else watched)
+        for item, fitted, watched in zip(problem.constraints, train, monitor, strict=True)
+    )
 
 
 def gap_report(problem: Problem, model: PyTree, streams: Sequence[Streams]) -> GapReport:
     """Measure the gap of a model on given streams.
 
     Raises:
-        ValueError: If training and held-out points overlap, as with a sampler that ignores its key.
+        ProblemError: If training and held-out points overlap, as with a sampler that ignores its
+            key.
     """
     gaps: list[ConstraintGap] = []
     finite: list[FiniteLoss] = []
@@ -254,11 +302,10 @@ def gap_report(problem: Problem, model: PyTree, streams: Sequence[Streams]) -> G
             gaps.append(_constraint_gap(problem, constraint, model, points))
         else:
             r = residuals_at(constraint.residual, model, points.train.points)
-            loss = float(constraint.weight * (points.train.share * (r**2).sum(axis=1)).sum())
-            entries = r.shape[1]
-            rms = math.sqrt(loss / (constraint.weight * entries))
+            square, weight, entries = mean_square(r, points.train), constraint.weight, r.shape[1]
+            rms = math.sqrt(square / entries)
             count = len(points.train)
-            finite.append(FiniteLoss(constraint.name, count, entries, constraint.weight, loss, rms))
+            finite.append(FiniteLoss(constraint.name, count, entries, weight, weight * square, rms))
     train = sum(item.train for item in gaps)
     heldout = total([item.heldout for item in gaps]) if gaps else None
     return GapReport(
@@ -287,12 +334,14 @@ def _constraint_gap(
     r_held = residuals_at(constraint.residual, model, held.points)
     entries = r_train.shape[1]
     squares_train, squares_held = (r_train**2).sum(axis=1), (r_held**2).sum(axis=1)
-    train_loss = float(weight * (train.share * squares_train).sum())
+    train_loss = weight * mean_square(r_train, train)
     heldout = estimate_mean(weight * squares_held)
     train_rms = math.sqrt(train_loss / (weight * entries))
     heldout_rms = heldout.root(weight * entries)
     floor = _rounding_floor(constraint, model, held, r_held)
-    rounding = max(train_rms, heldout_rms.value) <= 4 * floor
+    meaningless = train_rms == 0 or all(
+        is_rounding(rms, floor) for rms in (train_rms, heldout_rms.value)
+    )
     length_train, length_held = np.sqrt(squares_train), np.sqrt(squares_held)
     return ConstraintGap(
         name=constraint.name,
@@ -306,7 +355,7 @@ def _constraint_gap(
         difference=heldout.shifted(-train_loss),
         train_rms=train_rms,
         heldout_rms=heldout_rms,
-        ratio=math.nan if rounding or train_rms == 0 else heldout_rms.value / train_rms,
+        ratio=math.nan if meaningless else heldout_rms.value / train_rms,
         floor=floor,
         worst=_worst(constraint, over, model, held, length_held),
         train_quantiles=quantiles(length_train),
@@ -331,8 +380,14 @@ def evaluate_over(
     """Measure one constraint on held-out points of another measure.
 
     Raises:
+        TypeError: If `over` is no domain.
         ValueError: If the constraint is not named and there are several, or has no such name.
     """
+    if not isinstance(over, AbstractDomain):
+        raise TypeError(
+            f"over must be a domain, to draw held-out points from, got {over!r}. Finite sets have "
+            "no population: write e.g. over=cx.Interval(0, 1)."
+        )
     names = [item.name for item in problem.constraints]
     if name is None and len(names) > 1:
         raise ValueError(f"Say which constraint: constraint= one of {', '.join(names)}.")
@@ -371,13 +426,18 @@ def refuse_overlap(constraint: Constraint, train: Draw, heldout: Draw) -> None:
     """
     if train.cube is None or heldout.cube is None:
         return
-    seen = {row.tobytes() for row in np.ascontiguousarray(train.cube)}
-    shared = sum(row.tobytes() in seen for row in np.ascontiguousarray(heldout.cube))
+    shared = shared_points(train.cube, heldout.cube)
     if shared > 1 + 0.01 * min(len(train), len(heldout)):
-        raise ValueError(
+        raise ProblemError(
             f"constraint {constraint.name!r}: {shared} held-out points are training points too, so "
             f"there is no honest gap. Does {constraint.sampler!r} ignore its key?"
         )
+
+
+def shared_points(one: np.ndarray, other: np.ndarray) -> int:
+    """Number of rows that two sets of cube points have in common."""
+    seen = {row.tobytes() for row in np.ascontiguousarray(one)}
+    return sum(row.tobytes() in seen for row in np.ascontiguousarray(other))
 
 
 def _rounding_floor(
@@ -406,15 +466,17 @@ def _nudged(model: PyTree) -> PyTree:
     return jax.tree.map(nudge, model)
 
 
-def holds_already(problem: Problem, model: PyTree, streams: Sequence[Streams]) -> bool:
+def holds_already(
+    problem: Problem, model: PyTree, train: Sequence[Draw], monitor: Sequence[Draw | None]
+) -> bool:
     """True if every residual is at rounding on train and monitor points, before any training."""
-    for constraint, points in zip(problem.constraints, streams, strict=True):
-        for some in (points.train, points.monitor):
-            if some is None:
+    for constraint, *both in zip(problem.constraints, train, monitor, strict=True):
+        for points in both:
+            if points is None:
                 continue
-            r = residuals_at(constraint.residual, model, some.points)
+            r = residuals_at(constraint.residual, model, points.points)
             size = float(np.sqrt(np.mean(r**2)))
-            if not size <= 4 * _rounding_floor(constraint, model, some, r):
+            if not is_rounding(size, _rounding_floor(constraint, model, points, r)):
                 return False
     return True
 
@@ -562,10 +624,11 @@ def _reference_error(problem: Problem, model: PyTree, points: PyTree) -> float |
     if problem.reference is None:
         return None
     x = model_inputs(points)
-    found = in_blocks(eqx.Partial(_raveled_value, model), x)
-    known = in_blocks(eqx.Partial(_raveled_value, problem.reference), x)
-    return float(np.linalg.norm(found - known) / np.linalg.norm(known))
-
-
-def _raveled_value(fn: Callable, x: PyTree) -> Float[Array, " k"]:
-    return ravel_pytree(fn(x))[0]
+    found = in_blocks(eqx.Partial(flat_value, model), x)
+    known = in_blocks(eqx.Partial(flat_value, problem.reference), x)
+    if found.shape != known.shape:
+        raise ProblemError(
+            f"reference: its value has {known.shape[1]} entries, the model's {found.shape[1]}."
+        )
+    size = float(np.linalg.norm(known))
+    return float(np.linalg.norm(found - known)) / size if size else math.nan

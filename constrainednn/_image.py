@@ -13,11 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from constrainednn._blocks import in_blocks
+from constrainednn._blocks import flat_value, in_blocks
 from constrainednn._targets import AbstractTarget, Circle
 
 # Relative to the target's spread: smaller singular values do not count for the rank.
 _RELEVANT = 1e-2
+# What calling a model raises that is used some other way than u(x).
+OTHER_USE = (TypeError, ValueError, AttributeError, IndexError, KeyError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,11 +60,11 @@ def image_of(model: PyTree, target: AbstractTarget | None, points: PyTree) -> Im
         return None
     try:
         shape = jax.eval_shape(model, jax.ShapeDtypeStruct(x.shape[1:], x.dtype))
-    except (TypeError, ValueError, AttributeError, IndexError, KeyError):
-        return None  # a model that is used some other way than u(x)
+    except OTHER_USE:
+        return None
     if not (hasattr(shape, "dtype") and jnp.issubdtype(shape.dtype, jnp.floating)):
         return None
-    values = in_blocks(eqx.Partial(_flat_value, model), x)
+    values = in_blocks(eqx.Partial(flat_value, model), x)
     slopes = in_blocks(eqx.Partial(_singular_values, model), x)
     if not (np.isfinite(values).all() and np.isfinite(slopes).all()):
         return None
@@ -82,10 +84,6 @@ def image_of(model: PyTree, target: AbstractTarget | None, points: PyTree) -> Im
     return Image(tuple(spread.tolist()), tuple(slope.tolist()), rank, coverage, degree, collapsed)
 
 
-def _flat_value(model: PyTree, x: Array) -> Float[Array, " k"]:
-    return jnp.ravel(model(x))
-
-
 def _singular_values(model: PyTree, x: Array) -> Float[Array, " q"]:
     J = jax.jacfwd(lambda x: jnp.ravel(model(x)))(x).reshape(-1, x.size)
     return jnp.linalg.svd(J, compute_uv=False)
@@ -95,7 +93,7 @@ def _degree(model: PyTree, radius: float, dtype: np.dtype) -> int:
     """Winding number of u along the circle of given radius, from 4,096 steps of its angle."""
     t = np.linspace(0, 2 * np.pi, 4097)[:-1]
     loop = (radius * np.stack([np.cos(t), np.sin(t)], axis=1)).astype(dtype)
-    values = in_blocks(eqx.Partial(_flat_value, model), loop)
+    values = in_blocks(eqx.Partial(flat_value, model), loop)
     angles = np.arctan2(values[:, 1], values[:, 0])
     steps = np.roll(angles, -1) - angles
     turns = np.mod(steps + np.pi, 2 * np.pi) - np.pi

@@ -5,13 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from constrainednn._blocks import in_blocks
-from constrainednn._gap import ConstraintGap, Streams, residuals_at
-from constrainednn._image import model_inputs
+from constrainednn._blocks import flat_value, in_blocks
+from constrainednn._gap import ConstraintGap, Streams, mean_square, residuals_at
+from constrainednn._image import OTHER_USE, model_inputs
 from constrainednn._report import number
 from constrainednn._targets import Circle
 
@@ -24,6 +23,9 @@ if TYPE_CHECKING:
 
 # Colour-blind safe (Okabe and Ito), one meaning each.
 TRAIN, MONITOR, HELDOUT, KNOWN = "#0072B2", "#E69F00", "#D55E00", "#666666"
+
+# Points in one small picture of `moments`.
+_SHOWN = 400
 
 
 def overview(solution: "Solution") -> "Figure":
@@ -73,8 +75,8 @@ def moments(solution: "Solution") -> "Figure":
     figure = _figure(2.1 * columns + 0.4, 2.3 * len(streams) + 0.3)
     grid = figure.subplots(len(streams), columns, squeeze=False, sharey=not planar)
     for row, (name, stream) in enumerate(streams):
-        some = jax.tree.map(lambda leaf: leaf[:400], stream.points)
-        x = model_inputs(some)
+        some = jax.tree.map(lambda leaf: leaf[:_SHOWN], stream)
+        x = model_inputs(some.points)
         if planar:
             _draw_values(grid[row, 0], x, x, None, None)
             grid[row, 0].set_title("x", fontsize=8)
@@ -83,12 +85,13 @@ def moments(solution: "Solution") -> "Figure":
             if values is None:
                 _say(axes, "no map of points")
                 continue
-            r = residuals_at(constraint.residual, model, some)
-            rms = float(np.sqrt(np.mean(r**2)))
+            r = residuals_at(constraint.residual, model, some.points)
+            rms = float(np.sqrt(mean_square(r, some) / some.share.sum() / r.shape[1]))
             colour = (TRAIN, MONITOR)[row]
             _draw_values(axes, np.asarray(x), values, constraint, None if planar else colour)
             axes.set_title(f"u(x), step {step}\nRMS {number(rms)}", fontsize=8)
-        grid[row, 0].set_ylabel(f"{name}, {min(len(stream), 400)} points", fontsize=8)
+        first = f"first {_SHOWN} of " if len(stream) > _SHOWN else ""
+        grid[row, 0].set_ylabel(f"{name}, {first}{len(stream)} points", fontsize=8)
         for axes in grid[row]:
             axes.tick_params(labelsize=7)
     return figure
@@ -96,7 +99,7 @@ def moments(solution: "Solution") -> "Figure":
 
 def _draw_history(axes: "Axes", solution: "Solution") -> None:
     history = solution.history
-    loss = np.where(np.isfinite(history.loss) & (history.loss > 0), history.loss, np.nan)
+    loss = _on_log_axis(history.loss)
     # Log axes have no zero: step k is drawn at k + 1.
     steps = np.arange(len(loss)) + 1
     if len(loss) > 2000:
@@ -108,7 +111,7 @@ def _draw_history(axes: "Axes", solution: "Solution") -> None:
     axes.plot(
         steps, loss, color=TRAIN, lw=1.2, marker="." if len(loss) < 60 else None, label="train"
     )
-    monitor = np.where(history.monitor > 0, history.monitor, np.nan)
+    monitor = _on_log_axis(history.monitor)
     if np.isfinite(monitor).any():
         axes.plot(
             history.monitor_steps + 1, monitor, color=MONITOR, lw=1.2, marker=".", label="monitor"
@@ -117,6 +120,12 @@ def _draw_history(axes: "Axes", solution: "Solution") -> None:
         axes.axvline(step + 1, color=KNOWN, lw=0.3)
     axes.set(xscale="log", yscale="log", xlabel="step + 1", ylabel="loss", title="loss")
     axes.legend(frameon=False)
+
+
+def _on_log_axis(values: np.ndarray) -> np.ndarray:
+    """What a logarithmic axis can show; its ticks overflow where a run diverged beyond this."""
+    shown = np.where(np.isfinite(values) & (values > 0), values, np.nan)
+    return np.clip(shown, 1e-200, 1e200)
 
 
 def _draw_residuals(axes: "Axes", constraint: "Constraint", points: Streams, model: PyTree) -> None:
@@ -128,7 +137,8 @@ def _draw_residuals(axes: "Axes", constraint: "Constraint", points: Streams, mod
         ("held-out", points.heldout, HELDOUT),
     ):
         r = np.linalg.norm(residuals_at(constraint.residual, model, stream.points), axis=1)
-        r = np.sort(r[np.isfinite(r) & (r > 0)])[::-1]
+        r = _on_log_axis(r)
+        r = np.sort(r[np.isfinite(r)])[::-1]
         if r.size:
             axes.plot(
                 r,
@@ -152,7 +162,8 @@ def _draw_distance(axes: "Axes", gap: ConstraintGap) -> None:
     if distance is None or not np.isfinite(distance.rms).all() or not max(distance.rms) > 0:
         _say(axes, "too few points to show the residual by distance")
         return
-    axes.stairs(distance.rms, distance.edges, color=HELDOUT, lw=1.4, baseline=None)
+    rms = _on_log_axis(np.asarray(distance.rms))
+    axes.stairs(rms, distance.edges, color=HELDOUT, lw=1.4, baseline=None)
     axes.set(
         yscale="log",
         xlabel="distance to the nearest training point",
@@ -181,7 +192,8 @@ def _draw_map(
             axes.plot(x.ravel()[order], known[order], "--", color=KNOWN, lw=1, label="reference")
             axes.legend(frameon=False)
         elif isinstance(some, tuple):
-            axes.plot(x.ravel(), np.asarray(some[1]).ravel(), ".", color=KNOWN, ms=2)
+            y = np.asarray(some[1]).reshape(len(x), -1)
+            axes.plot(x.ravel(), y, ".", color=KNOWN, ms=2)
     more = ", first two entries" if values.shape[1] > 2 else ""
     axes.set_title(f"u(x) on held-out points{more}")
 
@@ -243,14 +255,10 @@ def _values(model: Callable[[Any], Any], x: PyTree) -> np.ndarray | None:
     if not (callable(model) and isinstance(x, np.ndarray)):
         return None
     try:
-        values = in_blocks(eqx.Partial(_flat, model), x)
-    except (TypeError, ValueError, AttributeError, IndexError, KeyError):
+        values = in_blocks(eqx.Partial(flat_value, model), x)
+    except OTHER_USE:
         return None
     return values
-
-
-def _flat(model: Callable, x: PyTree) -> PyTree:
-    return jnp.ravel(model(x))
 
 
 def _shown(solution: "Solution") -> "tuple[Constraint, Streams, ConstraintGap] | None":

@@ -1,11 +1,12 @@
 """The gap report as text for terminals and as a table for notebooks."""
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from constrainednn._gap import ConstraintGap, GapReport
+from constrainednn._gap import ConstraintGap, GapReport, is_rounding
 from constrainednn._statistics import Estimate
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def row(gap: ConstraintGap) -> tuple[str, ...]:
         difference, ratio = "at rounding", "at rounding"
     else:
         difference = interval(gap.difference)
-        ratio = "train at rounding" if gap.train_rms <= 4 * gap.floor else number(gap.ratio)
+        ratio = "train at rounding" if is_rounding(gap.train_rms, gap.floor) else number(gap.ratio)
     return (
         gap.name,
         number(gap.train_rms),
@@ -122,13 +123,26 @@ def _image_lines(gap: ConstraintGap) -> list[str]:
 
 def header(solution: "Solution") -> str:
     """Status, reason, sizes and seconds in one sentence each."""
-    settings, times = solution.settings, solution.timings
+    settings, times, history = solution.settings, solution.timings, solution.history
+    best = history.best_step
     return (
         f"{solution.status}: {solution.reason}\n"
-        f"{settings.method}: {solution.steps} steps, {solution.parameters} parameters, "
+        f"{settings.method}: {solution.steps} steps"
+        f"{f' (the best is step {best})' if best != solution.steps else ''}, "
+        f"{solution.parameters} parameters, "
         f"seed {settings.seed}, {settings.dtype} on {settings.device}\n"
+        f"{_redrawn(history.redraws, solution.steps)}"
         f"compile {times.compile:.2f} s, run {times.run:.2f} s, report {times.report:.2f} s"
     )
+
+
+def _redrawn(redraws: Sequence[int], steps: int) -> str:
+    """How often each draw of the training points was used, where there was more than one."""
+    if not redraws:
+        return ""
+    used = np.diff([0, *redraws, steps])
+    each = f"{used.min()}" if used.min() == used.max() else f"{used.min()} to {used.max()}"
+    return f"train = last of {len(used)} draws, used for {used[-1]} steps; all for {each}\n"
 
 
 def summary(solution: "Solution") -> str:
@@ -143,12 +157,8 @@ def summary(solution: "Solution") -> str:
     return "\n".join(lines + notes(solution.gap))
 
 
-def gap_tables(report: GapReport, console: "Console") -> "list[Table]":
-    """One table for a terminal, or one below the other for each constraint where that is wider."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
+def table_rows(report: GapReport) -> list[tuple[str, ...]]:
+    """All lines under `COLUMNS`: constraints, finite sets, and the total of several constraints."""
     rows = [row(gap) for gap in report.constraints]
     rows += [(item.name, number(item.rms), *["-"] * 5) for item in report.finite]
     if report.heldout is not None and report.difference is not None and len(report.constraints) > 1:
@@ -162,6 +172,16 @@ def gap_tables(report: GapReport, console: "Console") -> "list[Table]":
                 *["-"] * 3,
             )
         )
+    return rows
+
+
+def gap_tables(report: GapReport, console: "Console") -> "list[Table]":
+    """One table for a terminal, or one below the other for each constraint where that is wider."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    rows = table_rows(report)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for title in COLUMNS:
         table.add_column(title, justify="left" if title in ("constraint", "at") else "right")
@@ -194,5 +214,6 @@ def gap_html(report: GapReport) -> str:
     import jinja2
 
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    rows = [row(gap) for gap in report.constraints]
-    return environment.from_string(_HTML).render(columns=COLUMNS, rows=rows, notes=notes(report))
+    return environment.from_string(_HTML).render(
+        columns=COLUMNS, rows=table_rows(report), notes=notes(report)
+    )

@@ -17,6 +17,7 @@ from constrainednn._gap import ConstraintGap, GapReport, Streams, evaluate_over
 from constrainednn._image import model_inputs
 from constrainednn._problem import Problem
 from constrainednn._scheme import PieceHistory
+from constrainednn._validate import as_seed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -69,11 +70,14 @@ class History:
     """What was seen on the way.
 
     Attributes:
-        loss: Training loss at the parameters before step 0, 1, 2, ...; the last entry belongs to
-            the final parameters.
+        loss: Training loss at the parameters before step 0, 1, 2, ...; the last entry, as that of
+            `monitor` and `snapshots`, belongs to the parameters that were returned.
         monitor_steps: Steps at which the monitor loss was taken, log-spaced.
-        monitor: Loss on monitor points at those steps.
+        monitor: Loss on monitor points at those steps; finite sets have none and count with their
+            training points, so that it compares with `loss`. NaN if no constraint has any.
         snapshots: Models at a few of those steps, as pairs (step, model).
+        best_step: Steps that led to the parameters that were returned, those of the lowest
+            training loss.
         redraws: Steps before which new training points were drawn.
         pieces: How the pieces came about, for a problem that is solved in pieces; `loss` and
             `monitor` then hold the final numbers only.
@@ -83,6 +87,7 @@ class History:
     monitor_steps: np.ndarray
     monitor: np.ndarray
     snapshots: tuple[tuple[int, PyTree], ...]
+    best_step: int
     redraws: tuple[int, ...] = ()
     pieces: PieceHistory | None = None
 
@@ -177,7 +182,7 @@ class Solution:
             over=over,
             name=constraint,
             heldout=heldout,
-            key=jax.random.key(seed),
+            key=jax.random.key(as_seed(seed)),
         )
 
     def plot(self) -> "Figure":

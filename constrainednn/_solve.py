@@ -19,13 +19,21 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
-from constrainednn._check import ProblemError, check_before_solve, check_gradient
+from constrainednn._check import (
+    check_before_solve,
+    check_finite,
+    check_gradient,
+    check_trained,
+)
 from constrainednn._domains import AbstractDomain
 from constrainednn._gap import (
+    Streams,
     draw_streams,
+    draw_training,
     gap_report,
     holds_already,
     loss_at,
+    monitor_loss,
 )
 from constrainednn._methods._abstract import (
     CONVERGED,
@@ -36,9 +44,10 @@ from constrainednn._methods._abstract import (
 )
 from constrainednn._methods._levenberg_marquardt import LevenbergMarquardt
 from constrainednn._models import trainable_mask
-from constrainednn._problem import Problem
+from constrainednn._problem import Constraint, Problem
 from constrainednn._provenance import record_settings
 from constrainednn._residuals import ResidualVector, residual_vector, rows
+from constrainednn._samplers import Draw
 from constrainednn._solution import (
     History,
     Solution,
@@ -47,9 +56,9 @@ from constrainednn._solution import (
     Timings,
 )
 from constrainednn._solve_pieces import solve_pieces
-from constrainednn._stages import Stage, as_stages
-from constrainednn._validate import as_count
-from constrainednn._watching import Progress, collected_signals
+from constrainednn._stages import Stage, as_stages, described
+from constrainednn._validate import ProblemError, as_count, as_seed
+from constrainednn._watching import Progress, collected_signals, interrupted_late
 
 # Steps in one call of the compiled chunk at most, and seconds between two looks at the clock.
 _CHUNK = 1024
@@ -84,14 +93,15 @@ def solve(
         heldout: Held-out points a constraint, drawn independently from its domain; one point gives
             no interval.
         monitor: Monitor points a constraint, likewise; shown during the run.
-        redraw: Draw new training points every so many steps. The best parameters are then those
-            of the last draw, and "train" is the last draw.
+        redraw: Draw new training points every so many steps, and at once where the method
+            converged on the present ones. The best parameters are then those of the last draw,
+            and "train" is the last draw.
         progress: Called a few times a second with a `Progress`.
 
     Returns:
         The solution with the best parameters by training loss. Ctrl-C or SIGTERM (in the main
-        thread) ends the run after the current chunk with status "interrupted"; a second one raises
-        KeyboardInterrupt.
+        thread) ends the run after the current chunk with status "interrupted"; a second one while
+        it trains raises KeyboardInterrupt. While the gap is measured a signal waits for its end.
 
     Raises:
         ProblemError: If a constraint cannot be solved as stated; see `check`.
@@ -106,7 +116,7 @@ def solve(
             return solve_pieces(
                 problem,
                 steps=100_000 if steps is None else as_count(steps, "steps"),
-                seed=as_count(seed, "seed", least=0),
+                seed=as_seed(seed),
                 tolerance=_as_tolerance(tolerance),
                 heldout=as_count(heldout, "heldout"),
                 monitor=as_count(monitor, "monitor"),
@@ -117,11 +127,10 @@ def solve(
     run = _Run(
         problem,
         stages,
-        seed=as_count(seed, "seed", least=0),
+        seed=as_seed(seed),
         tolerance=_as_tolerance(tolerance),
-        heldout=as_count(heldout, "heldout"),
-        monitor=as_count(monitor, "monitor"),
-        redraw=None if redraw is None else as_count(redraw, "redraw"),
+        counts={"heldout": as_count(heldout, "heldout"), "monitor": as_count(monitor, "monitor")},
+        redraw=_as_redraw(redraw, problem),
         progress=progress,
     )
     # Numbers that are not finite are judged, not warned of.
@@ -173,18 +182,18 @@ def _advance(
 class _Run:
     """The state of one solve; `go` takes it from the first trial to the report."""
 
-    def __init__(self, problem, stages, *, seed, tolerance, heldout, monitor, redraw, progress):
+    def __init__(self, problem, stages, *, seed, tolerance, counts, redraw, progress):
         self.problem: Problem = problem
         self.stages: list[Stage] = stages
         self.seed, self.tolerance, self.redraw = seed, tolerance, redraw
-        self.heldout, self.monitor = heldout, monitor
+        self.counts: dict[str, int] = counts
         self.progress = progress or (lambda _: None)
         self.limit = sum(stage.steps for stage in stages)
         self.key = jax.random.key(seed)
-        self.step = 0
+        # Completed steps, those at the last redraw, and those that led to the returned parameters.
+        self.step = self.drawn_at = self.best_step = 0
         self.losses: list[np.ndarray] = []
-        self.monitor_steps: list[int] = []
-        self.monitor_losses: list[float] = []
+        self.watched: list[tuple[int, float]] = []
         self.snapshots: list[tuple[int, PyTree]] = []
         self.redraws: list[int] = []
         self.compile_seconds = self.run_seconds = 0.0
@@ -195,26 +204,37 @@ class _Run:
         self.show("compiling")
         constraints = self.problem.constraints
         self.model = self.problem.build_model(key=self.key)
-        self.streams = [
-            draw_streams(item, key=self.key, monitor=self.monitor, heldout=self.heldout)
-            for item in constraints
-        ]
-        holds = _lazy(lambda: holds_already(self.problem, self.model, self.streams))
-        check_before_solve(self.problem, self.model, self.streams, at_rounding=holds)
+        for stage in self.stages:
+            check_trained(self.model, stage.trainable or self.problem.trainable)
+        streams = [draw_streams(item, key=self.key, **self.counts) for item in constraints]
+        # What judges is kept apart until the end: nothing that trains or steers is handed it.
+        self.train_points = [points.train for points in streams]
+        self.monitor_points = [points.monitor for points in streams]
+        self.heldout_points = [points.heldout for points in streams]
+        holds = _lazy(lambda: holds_already(self.problem, self.model, *self.seen()))
+        check_before_solve(self.problem, self.model, self.train_points, at_rounding=holds)
         _warn_of_float32(self.stages)
-        self.watch(force=True)
+        self.watch()
         self.compile_seconds += time.perf_counter() - started
 
         if self.limit and holds():
             status, reason = Status.CONVERGED, "the constraints hold before training"
         else:
             status, reason = self.train(caught)
-        self.show("measuring the gap")
-        started = time.perf_counter()
-        solution = self.finish(status, reason, started)
+        with collected_signals(caught):
+            self.show("measuring the gap")
+            started = time.perf_counter()
+            solution = self.finish(status, reason, started)
         if status is Status.NONFINITE:
             raise SolveFailed(reason, solution)
+        if caught and status is not Status.INTERRUPTED:
+            reason = interrupted_late(caught, status, reason)
+            return dataclasses.replace(solution, status=Status.INTERRUPTED, reason=reason)
         return solution
+
+    def seen(self) -> tuple[list[Draw], list[Draw | None]]:
+        """All points that may steer, one of each kind a constraint."""
+        return self.train_points, self.monitor_points
 
     def train(self, caught: list[int]) -> tuple[Status, str]:
         status, reason = Status.MAX_STEPS, f"the limit of {self.limit} steps is reached"
@@ -227,10 +247,13 @@ class _Run:
                 return Status.NONFINITE, self.diagnose(stage)
             last = index == len(self.stages) - 1
             if last and verdict == CONVERGED:
-                status, reason = Status.CONVERGED, self.converged_reason()
+                status, reason = Status.CONVERGED, "no step can lower the loss further"
             elif last and verdict == STALLED:
                 status = Status.STALLED
                 reason = "no step lowers the loss, although its gradient is not zero"
+        if self.tolerance and self.total_loss(self.model) <= self.tolerance**2:
+            reason = f"the root of the loss is below the tolerance {self.tolerance:g}"
+            return Status.CONVERGED, reason
         return status, reason
 
     def run_stage(self, stage: Stage, caught: list[int]) -> int:
@@ -238,23 +261,26 @@ class _Run:
         params, static = eqx.partition(
             self.model, trainable_mask(self.model, stage.trainable or self.problem.trainable)
         )
-        if not jax.tree.leaves(params):
-            raise ValueError("Nothing is trained: trainable= selects no floating-point array.")
         residual = self.residual(static)
-        state = eqx.filter_jit(stage.method.init)(residual, params)
+        init = eqx.filter_jit(stage.method.init)
+        state = init(residual, params)
         dtype = jax.tree.leaves(params)[0].dtype
-        least = jnp.asarray(self.tolerance**2, dtype)
-        unseen = (params, jnp.asarray(jnp.inf, dtype))
-        best = unseen
+        least, unseen = jnp.asarray(self.tolerance**2, dtype), jnp.asarray(jnp.inf, dtype)
+        best, first = (params, unseen), self.step
         started = time.perf_counter()
         _advance(stage.method, residual, params, state, best, least, jnp.asarray(0))
         self.compile_seconds += time.perf_counter() - started
 
         end, verdict, pace = self.step + stage.steps, RUNNING, 1
-        while self.step < end and verdict == RUNNING and not caught:
-            if self.redraw and self.step and self.step % self.redraw == 0:
+        while self.step < end and not caught:
+            if verdict != RUNNING and not self.only_on_this_draw(verdict):
+                break
+            if self.redraw and (verdict != RUNNING or self.step >= self.drawn_at + self.redraw):
                 residual = self.redraw_points(static)
-                best = unseen  # losses on different draws do not compare
+                # Losses on different draws do not compare.
+                best, first = (params, unseen), self.step
+            if verdict != RUNNING:
+                state, verdict = init(residual, params), RUNNING
             stop = min(end, self.step + pace, self.next_event())
             started = time.perf_counter()
             params, state, best, losses, taken, verdict = jax.block_until_ready(
@@ -278,102 +304,119 @@ class _Run:
                 self.train_loss = float(losses[taken - 1])
                 # At most a doubling, since the first steps of a chunk may be untypical.
                 pace = min(_CHUNK, 2 * pace, max(1, int(_LOOK_EVERY * taken / (elapsed + 1e-9))))
-            self.watch()
+                if _log_place(self.step) is not None:
+                    self.watch()
             self.show("training")
         self.last_model = eqx.combine(params, static)
-        self.model = eqx.combine(self.better(best, params, static), static)
-        return verdict
+        self.model = eqx.combine(self.better(best, params, static, first), static)
+        return RUNNING if self.only_on_this_draw(verdict) else verdict
 
-    def better(self, best: tuple[PyTree, Array], params: PyTree, static: PyTree) -> PyTree:
-        """The last parameters, or the best seen if those have a truly lower loss.
+    def only_on_this_draw(self, verdict: int) -> bool:
+        """True for a method that converged on training points which are to be drawn again.
+
+        Converged on fresh points, with no more than the step that found it, is converged.
+        """
+        return bool(self.redraw) and verdict == CONVERGED and self.step > self.drawn_at + 1
+
+    def better(
+        self, best: tuple[PyTree, Array], params: PyTree, static: PyTree, first: int
+    ) -> PyTree:
+        """The last parameters, or the best seen since step `first` if their loss is truly lower.
 
         Near a minimum losses differ by rounding only, while the parameters still converge.
         """
         last = self.total_loss(eqx.combine(params, static))
         best_params, best_loss = best
         slack = 1 + float(jnp.finfo(best_loss.dtype).eps) ** 0.5
-        return params if last <= slack * float(best_loss) else best_params
+        if last <= slack * float(best_loss):
+            self.best_step = self.step
+            return params
+        seen = np.concatenate([[np.inf], *self.losses])[1 + first :]
+        self.best_step = first + int(np.argmin([*np.nan_to_num(seen, nan=np.inf), np.inf]))
+        return best_params
 
     def residual(self, static: PyTree) -> ResidualVector:
         constraints = self.problem.constraints
-        draws = [points.train for points in self.streams]
-        return residual_vector(constraints, static, rows(constraints, draws))
+        return residual_vector(constraints, static, rows(constraints, self.train_points))
 
     def redraw_points(self, static: PyTree) -> ResidualVector:
-        assert self.redraw is not None
         self.redraws.append(self.step)
-        number = self.step // self.redraw
+        self.drawn_at = self.step
         for i, item in enumerate(self.problem.constraints):
-            if isinstance(item.over, AbstractDomain) and item.sampler.random:
-                fresh = draw_streams(item, key=self.key, monitor=1, heldout=1, redraw=number)
-                self.streams[i] = dataclasses.replace(self.streams[i], train=fresh.train)
+            if _drawn_again(item):
+                number = len(self.redraws)
+                self.train_points[i] = draw_training(item, key=self.key, redraw=number)
         return self.residual(static)
 
     def next_event(self) -> int:
         """The next step at which something other than stepping happens."""
         events = [_next_log_spaced(self.step)]
         if self.redraw:
-            events.append((self.step // self.redraw + 1) * self.redraw)
+            events.append(self.drawn_at + self.redraw)
         return min(events)
 
-    def watch(self, force: bool = False) -> None:
-        """Take the monitor loss and a snapshot if this step number asks for it."""
+    def watch(self) -> None:
+        """Take the monitor loss, and a snapshot at some of the steps that are log-spaced."""
+        self.watched.append((self.step, monitor_loss(self.problem, self.model, *self.seen())))
         place = _log_place(self.step)
-        if not force and place is None:
-            return
-        pairs = zip(self.problem.constraints, self.streams, strict=True)
-        self.monitor_steps.append(self.step)
-        self.monitor_losses.append(
-            sum(
-                loss_at(item, self.model, points.monitor)
-                for item, points in pairs
-                if points.monitor is not None
-            )
-        )
         if self.step == 0 or (place is not None and place % 5 == 0):
             self.snapshots.append((self.step, self.model))
 
-    def total_loss(self, model: PyTree) -> float:
-        pairs = zip(self.problem.constraints, self.streams, strict=True)
-        return sum(loss_at(item, model, points.train) for item, points in pairs)
+    def losses_at(self, model: PyTree) -> dict[str, float]:
+        pairs = zip(self.problem.constraints, self.train_points, strict=True)
+        return {item.name: loss_at(item, model, points) for item, points in pairs}
 
-    def converged_reason(self) -> str:
-        if self.tolerance and self.total_loss(self.model) <= self.tolerance**2:
-            return f"the root of the loss is below the tolerance {self.tolerance:g}"
-        return "no step can lower the loss further"
+    def total_loss(self, model: PyTree) -> float:
+        return sum(self.losses_at(model).values())
 
     def diagnose(self, stage: Stage) -> str:
-        """Name the constraint and the point where NaN began, at the last finite parameters."""
-        largest, where = -np.inf, ""
-        for item, points in zip(self.problem.constraints, self.streams, strict=True):
-            problem = Problem(item, self.model, trainable=stage.trainable or self.problem.trainable)
-            try:
+        """Say how NaN came about: steps too long, or a constraint and a point where it began."""
+        where = f"at step {self.step}"
+        seen = np.concatenate([[np.inf], *self.losses])[1:]
+        parts = self.losses_at(self.last_model)
+        largest = max(parts, key=lambda name: np.nan_to_num(parts[name], nan=np.inf))
+        # A loss on its way to infinity is no fault of the residual.
+        if seen.size and seen[-1] > 1e3 * seen[0]:
+            return (
+                f"{where}: the loss grew from {seen[0]:.3g} to {seen[-1]:.3g}, most of it in "
+                f"constraint {largest!r}. The steps are too long: lower the learning rate."
+            )
+        select = stage.trainable or self.problem.trainable
+        pairs = list(zip(self.problem.constraints, self.train_points, strict=True))
+        try:
+            for item, points in pairs:
+                check_finite(item, self.last_model, points)
+            for item, points in pairs:
+                problem = Problem(item, self.model, trainable=select)
                 check_gradient(problem, item, self.last_model, points, thorough=True)
-            except ProblemError as error:
-                if self.step == 0:
-                    raise
-                return f"at step {self.step}: {error}"
-            loss = loss_at(item, self.last_model, points.train)
-            if not loss <= largest:
-                largest, where = loss, item.name
+        except ProblemError as error:
+            if self.step == 0:
+                raise
+            return f"{where}: {error}"
         return (
-            f"at step {self.step}: the step itself was NaN or infinite, with a loss of "
-            f"{largest:.3g} in constraint {where!r}. A smaller learning rate may help."
+            f"{where}: the step itself was NaN or infinite, with a loss of {parts[largest]:.3g} in "
+            f"constraint {largest!r}. A smaller learning rate may help."
         )
 
     def finish(self, status: Status, reason: str, started: float) -> Solution:
-        gap = gap_report(self.problem, self.model, self.streams)
-        if self.snapshots[-1][0] != self.step:
-            self.snapshots.append((self.step, self.model))
-        if self.monitor_steps[-1] != self.step:
-            self.watch(force=True)
+        points = zip(self.train_points, self.monitor_points, self.heldout_points, strict=True)
+        streams = tuple(Streams(*each) for each in points)
+        gap = gap_report(self.problem, self.model, streams)
+        # The last entries belong to what is returned, which may not be what was reached last.
+        for entries in (self.watched, self.snapshots):
+            if entries[-1][0] == self.step:
+                entries.pop()
+        self.watched.append((self.step, monitor_loss(self.problem, self.model, *self.seen())))
+        self.snapshots.append((self.step, self.model))
+        monitor_steps, monitor = zip(*self.watched, strict=True)
         select = self.stages[-1].trainable or self.problem.trainable
         params = eqx.filter(self.model, trainable_mask(self.model, select))
         history = History(
             np.concatenate([*self.losses, [gap.loss]]),
-            np.asarray(self.monitor_steps),
-            np.asarray(self.monitor_losses),
+            np.asarray(monitor_steps),
+            np.asarray(monitor),
             tuple(self.snapshots),
+            self.best_step,
             tuple(self.redraws),
         )
         timings = Timings(self.compile_seconds, self.run_seconds, time.perf_counter() - started)
@@ -388,20 +431,19 @@ class _Run:
             history,
             timings,
             record_settings(
-                ", then ".join(f"{stage.method!r}" for stage in self.stages),
+                described(self.stages, self.model),
                 steps=self.limit,
                 seed=self.seed,
                 tolerance=self.tolerance,
-                heldout=self.heldout,
-                monitor=self.monitor,
+                **self.counts,
                 redraw=self.redraw,
                 dtype=str(jax.tree.leaves(params)[0].dtype),
             ),
-            tuple(self.streams),
+            streams,
         )
 
     def show(self, phase: str) -> None:
-        monitor = self.monitor_losses[-1] if self.monitor_losses else np.nan
+        monitor = self.watched[-1][1] if self.watched else np.nan
         self.progress(Progress(phase, self.step, self.limit, float(self.train_loss), monitor))
 
 
@@ -438,6 +480,21 @@ def _refuse(**given: Any) -> None:
                 f"a problem made by ivp or bvp is solved by its own Gauss-Newton steps, piece by "
                 f"piece: leave out {name}=."
             )
+
+
+def _drawn_again(constraint: Constraint) -> bool:
+    return isinstance(constraint.over, AbstractDomain) and constraint.sampler.random
+
+
+def _as_redraw(value: Any, problem: Problem) -> int | None:
+    if value is None:
+        return None
+    if not any(map(_drawn_again, problem.constraints)):
+        raise ValueError(
+            f"redraw={value!r} has nothing to draw: the training points of every constraint are "
+            "given or those of a rule. Leave it out, or use a random sampler such as cx.Sobol()."
+        )
+    return as_count(value, "redraw")
 
 
 def _as_tolerance(value: Any) -> float:

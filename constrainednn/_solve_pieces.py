@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from constrainednn._check import check_pieces
-from constrainednn._gap import gap_report, loss_at, problem_streams
+from constrainednn._gap import gap_report, monitor_loss, problem_streams
 from constrainednn._keys import stream
 from constrainednn._problem import Problem
 from constrainednn._provenance import record_settings
 from constrainednn._solution import History, Solution, Status, Timings
-from constrainednn._watching import Progress
+from constrainednn._watching import Progress, collected_signals, interrupted_late
 
 
 def solve_pieces(
@@ -48,22 +48,23 @@ def solve_pieces(
     status, reason = Status(found.status), found.reason
     if status is Status.INTERRUPTED and caught:
         reason = f"{signal.Signals(caught[0]).name} {reason}"
-    show(Progress("measuring the gap", 100, 100, np.nan, np.nan))
-    started = time.perf_counter()
-    streams = problem_streams(problem, found.model, key=key, monitor=monitor, heldout=heldout)
-    gap = gap_report(problem, found.model, streams)
-    pairs = zip(problem.constraints, streams, strict=True)
-    watched = sum(
-        loss_at(item, found.model, points.monitor)
-        for item, points in pairs
-        if points.monitor is not None
-    )
+    with collected_signals(caught):
+        show(Progress("measuring the gap", 100, 100, np.nan, np.nan))
+        started = time.perf_counter()
+        streams = problem_streams(problem, found.model, key=key, monitor=monitor, heldout=heldout)
+        gap = gap_report(problem, found.model, streams)
+    if caught and status is not Status.INTERRUPTED:
+        reason = interrupted_late(caught, status, reason)
+        status = Status.INTERRUPTED
+    train, watching = [item.train for item in streams], [item.monitor for item in streams]
+    watched = monitor_loss(problem, found.model, train, watching)
     taken = int(found.pieces.steps.sum())
     history = History(
         np.asarray([gap.loss]),
         np.asarray([taken]),
         np.asarray([watched]),
         ((taken, found.model),),
+        taken,
         pieces=found.pieces,
     )
     return Solution(

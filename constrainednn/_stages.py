@@ -4,9 +4,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
+import jax
+from jaxtyping import PyTree
 
 from constrainednn._methods._abstract import AbstractMethod
 from constrainednn._methods._levenberg_marquardt import LevenbergMarquardt
+from constrainednn._models import trainable_mask
 from constrainednn._validate import as_count
 
 
@@ -43,9 +46,28 @@ def _as_method(method: Any) -> AbstractMethod:
     if hasattr(method, "init") and hasattr(method, "update"):
         raise TypeError("method is an optax transformation; write cx.Optax(...) around it.")
     raise TypeError(
-        "method must be e.g. cx.LevenbergMarquardt() or cx.Optax(optax.adam(1e-3)), "
-        f"got {method!r}."
+        f"method must be an object, got {method!r}; names are for the command line. There, lm is "
+        "cx.LevenbergMarquardt(), gd is cx.Optax(optax.sgd(1e-2)), adam is "
+        "cx.Optax(optax.adam(1e-3)), and lbfgs is cx.Optax(optax.lbfgs())."
     )
+
+
+def described(stages: Sequence[Stage], model: PyTree) -> str:
+    """What the stages do: their methods, steps if there are several, and what each trains.
+
+    What `trainable=` selects is named by its leaves, since a function tells nothing of itself.
+    """
+    parts = []
+    for stage in stages:
+        text = f"{stage.method!r}"
+        if len(stages) > 1:
+            text += f" for {stage.steps} steps"
+        if stage.trainable is not None:
+            trained = eqx.filter(model, trainable_mask(model, stage.trainable))
+            paths = jax.tree_util.tree_flatten_with_path(trained)[0]
+            text += " on " + ", ".join(jax.tree_util.keystr(path) for path, _ in paths)
+        parts.append(text)
+    return ", then ".join(parts)
 
 
 def as_stages(

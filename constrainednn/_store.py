@@ -3,9 +3,13 @@
 import dataclasses
 import hashlib
 import io
+import itertools
 import json
 import math
+import textwrap
+import warnings
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +23,7 @@ from constrainednn._files import StoreError, write_folder
 from constrainednn._gap import gap_report, problem_streams
 from constrainednn._problem import Problem
 from constrainednn._solution import History, Settings, Solution, Status, Timings
+from constrainednn._validate import as_count, as_seed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,6 +40,8 @@ def save_solution(solution: Solution, path: Path) -> None:
     Files: `model.npz` (parameters), `history.npz` (losses), `report.json` (settings, status and
     every number of the gap report), `overview.png` and, for maps of the plane, `moments.png`.
 
+    A figure that cannot be drawn is a page that says why, and a warning; the numbers are kept.
+
     Raises:
         StoreError: If the folder is in use or cannot be written.
     """
@@ -43,14 +50,15 @@ def save_solution(solution: Solution, path: Path) -> None:
         "loss": history.loss,
         "monitor_steps": history.monitor_steps,
         "monitor": history.monitor,
+        "best_step": np.asarray(history.best_step),
         "redraws": np.asarray(history.redraws, int),
     }
     report = json.dumps(report_dict(solution), indent=2, allow_nan=False) + "\n"
-    with np.errstate(over="ignore"):  # the axes of a run that diverged
-        figures = [
-            ("overview.png", _png(solution.plot())),
-            ("moments.png", _png(solution.plot_moments())),
-        ]
+    figures, failures = [], []
+    for name, draw in (("overview.png", solution.plot), ("moments.png", solution.plot_moments)):
+        content, failure = _png(draw)
+        figures.append((name, content))
+        failures += [f"{name} could not be drawn: {failure}"] if failure else []
     files = [
         ("model.npz", pack_arrays(_leaves(solution.model))),
         ("history.npz", pack_arrays(losses)),
@@ -58,6 +66,8 @@ def save_solution(solution: Solution, path: Path) -> None:
         ("report.json", report.encode()),  # last: a folder with a report is complete
     ]
     write_folder(path, files)
+    for failure in failures:
+        warnings.warn(failure, stacklevel=3)
 
 
 def load_solution(path: str | Path, problem: Problem) -> Solution:
@@ -71,7 +81,8 @@ def load_solution(path: str | Path, problem: Problem) -> Solution:
         problem: The problem that was solved. Its code is not stored with the solution.
 
     Raises:
-        StoreError: If a file is missing or damaged, or a leaf of the model differs.
+        StoreError: If a file is missing or damaged, or the problem is another one: a leaf of its
+            model, or a name, measure, weight or number of points of a constraint differs.
     """
     folder = Path(path)
     report = _read_json(folder / "report.json")
@@ -79,57 +90,81 @@ def load_solution(path: str | Path, problem: Problem) -> Solution:
         raise StoreError(
             f"{folder} was written in format {report.get('format')!r}; this version reads {FORMAT}."
         )
+    arrays = read_arrays(folder / "history.npz")
     try:
         settings = Settings(**report["settings"])
-        key = jax.random.key(settings.seed)
-        saved = read_arrays(folder / "model.npz")
-        blank = problem.build_model(key=key)
-        if problem.scheme is not None:
-            blank = _with_pieces(blank, saved)
-        model = _filled(blank, saved, folder)
-        streams = problem_streams(
-            problem,
-            model,
-            key=key,
-            monitor=settings.monitor,
-            heldout=settings.heldout,
-            redraw=report["last_draw"],
-        )
-        arrays = read_arrays(folder / "history.npz")
+        key = jax.random.key(as_seed(settings.seed))
+        counts = {name: as_count(getattr(settings, name), name) for name in ("monitor", "heldout")}
+        redraw = as_count(report["last_draw"], "last_draw", least=0)
+        status, timings = Status(report["status"]), Timings(**report["timings"])
+        reason, steps, parameters = report["reason"], report["steps"], report["parameters"]
+        stored = report["gap"]
         history = History(
             arrays["loss"],
             arrays["monitor_steps"],
             arrays["monitor"],
             (),
+            int(arrays["best_step"]),
             tuple(arrays["redraws"].tolist()),
-        )
-        return Solution(
-            problem,
-            model,
-            gap_report(problem, model, streams),
-            Status(report["status"]),
-            report["reason"],
-            report["steps"],
-            report["parameters"],
-            history,
-            Timings(**report["timings"]),
-            settings,
-            streams,
         )
     except KeyError as error:
         raise StoreError(f"{folder}: the entry {error} is missing.") from None
+    except (TypeError, ValueError) as error:
+        raise StoreError(f"{folder / 'report.json'} is damaged: {error}") from None
+    saved = read_arrays(folder / "model.npz")
+    blank = problem.build_model(key=key)
+    if problem.scheme is not None:
+        blank = _with_pieces(blank, saved)
+    model = _filled(blank, saved, folder)
+    streams = problem_streams(problem, model, key=key, **counts, redraw=redraw)
+    gap = gap_report(problem, model, streams)
+    _refuse_another(plain(dataclasses.asdict(gap)), stored, folder)
+    return Solution(
+        problem,
+        model,
+        gap,
+        status,
+        reason,
+        steps,
+        parameters,
+        history,
+        timings,
+        settings,
+        streams,
+    )
+
+
+def _refuse_another(found: dict[str, Any], stored: Any, folder: Path) -> None:
+    """Name the first thing in which a problem differs from the one that was saved."""
+    for kind, keys in (
+        ("constraints", ("name", "measure", "sampler", "points", "entries", "weight")),
+        ("finite", ("name", "points", "entries", "weight")),
+    ):
+        try:
+            old = [{key: item[key] for key in keys} for item in stored[kind]]
+        except (KeyError, TypeError):
+            raise StoreError(f"{folder / 'report.json'} is damaged: no {kind} in gap.") from None
+        new = [{key: item[key] for key in keys} for item in found[kind]]
+        for was, now in itertools.zip_longest(old, new, fillvalue={}):
+            for key in keys:
+                if was.get(key) != now.get(key):
+                    name = was.get("name") or now.get("name")
+                    raise StoreError(
+                        f"{folder}: constraint {name!r} has {key} {was.get(key)!r} in the file and "
+                        f"{now.get(key)!r} in the problem. "
+                        "Load it with the problem and settings it was saved with."
+                    )
 
 
 def report_dict(solution: Solution) -> dict[str, Any]:
     """Every reported number as plain data; what is not finite becomes null."""
-    redraws, every = solution.history.redraws, solution.settings.redraw
     return {
         "format": FORMAT,
         "status": str(solution.status),
         "reason": solution.reason,
         "steps": solution.steps,
         "parameters": solution.parameters,
-        "last_draw": redraws[-1] // every if redraws and every else 0,
+        "last_draw": len(solution.history.redraws),
         "timings": dataclasses.asdict(solution.timings),
         "settings": dataclasses.asdict(solution.settings),
         "gap": plain(dataclasses.asdict(solution.gap)),
@@ -279,7 +314,21 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _png(figure: "Figure") -> bytes:
+def _png(draw: "Callable[[], Figure]") -> tuple[bytes, str]:
+    """Draw a figure, or a page with the reason why it could not be drawn and the reason itself."""
+    from matplotlib.figure import Figure
+
+    try:
+        with np.errstate(over="ignore"):  # the axes of a run that diverged
+            return _rendered(draw()), ""
+    except Exception as error:  # noqa: BLE001  (whatever it is, it must not cost hours of training)
+        reason = f"{type(error).__name__}: {error}"
+        page = Figure(figsize=(6, 3))
+        page.text(0.5, 0.5, textwrap.fill(reason, 60), ha="center", va="center", parse_math=False)
+        return _rendered(page), reason
+
+
+def _rendered(figure: "Figure") -> bytes:
     buffer = io.BytesIO()
     # No date and no version inside: the same numbers give the same bytes.
     figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})

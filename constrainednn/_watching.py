@@ -26,17 +26,27 @@ class Progress:
     monitor: float
 
 
+def interrupted_late(caught: list[int], status: str, reason: str) -> str:
+    """The reason of a run that a signal met after its training."""
+    name = signal.Signals(caught[0]).name
+    return f"{name} while the gap was measured; before that {status}: {reason}"
+
+
 @contextlib.contextmanager
-def collected_signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying; the second SIGINT raises KeyboardInterrupt."""
-    caught: list[int] = []
+def collected_signals(noted: list[int] | None = None) -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM instead of dying; the second one raises KeyboardInterrupt.
+
+    Given the list of an outer call, any number is only noted there: while a result is measured,
+    a signal must not cost the training.
+    """
+    caught = [] if noted is None else noted
     if threading.current_thread() is not threading.main_thread():
         yield caught
         return
 
     def note(number, frame):
         caught.append(number)
-        if len(caught) > 1:
+        if noted is None and len(caught) > 1:
             raise KeyboardInterrupt
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}

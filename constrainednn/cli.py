@@ -1,6 +1,7 @@
 """The command line. Imports jax only when it is about to compute."""
 
 import contextlib
+import dataclasses
 import io
 import math
 import os
@@ -127,6 +128,10 @@ def solve(
                 )
             except SolveFailed as failed:
                 solution, failure = failed.solution, failed
+        if method is not None:  # the name says what the object cannot
+            named = f"{method}: {solution.settings.method}"
+            settings_used = dataclasses.replace(solution.settings, method=named)
+            solution = dataclasses.replace(solution, settings=settings_used)
         try:
             _print_solution(solution, imported)
             if failure is not None:
@@ -150,12 +155,27 @@ def check(
     """Evaluate every residual before training: shapes, dtypes, finiteness, gradients."""
     with _errors(source):
         _prepare_jax()
-        from constrainednn._check import check as check_problem
+        import jax
+
+        from constrainednn._check import check_constraint, check_trained
+        from constrainednn._load import user_traceback
+        from constrainednn._validate import as_seed
 
         problem, _ = _load(source, settings)
-        findings = check_problem(problem, seed=seed)
-        for finding in findings:
+        key = jax.random.key(as_seed(seed))
+        model = problem.build_model(key=key)
+        check_trained(model, problem.trainable)
+        failed = False
+        for constraint in problem.constraints:
+            try:
+                finding = check_constraint(problem, constraint, model, key=key)
+            except Exception as error:  # noqa: BLE001  (the user's own; the others are checked too)
+                failed = True
+                _say(user_traceback(error), err=True)
+                _say(f"FAIL constraint {constraint.name!r} raises {type(error).__name__}: {error}")
+                continue
             if finding.error:
+                failed = True
                 _say(f"FAIL {finding.error}")
             else:
                 _say(
@@ -164,7 +184,7 @@ def check(
                 )
             for warning in finding.warnings:
                 _say(f"warn {warning}")
-        if any(finding.error for finding in findings):
+        if failed:
             raise typer.Exit(USER)
 
 
@@ -204,7 +224,7 @@ def new(
 
 def _say(message: str, err: bool = False) -> None:
     # Control characters in names must not reach the terminal.
-    typer.echo("".join(c if c.isprintable() or c == "\n" else "?" for c in message), err=err)
+    typer.echo("".join(c if c.isprintable() or c in "\n\t" else "?" for c in message), err=err)
 
 
 def _fail(message: str, code: int = USER) -> NoReturn:
@@ -283,6 +303,10 @@ def _prepare_jax() -> None:
         ):
             _fail(f"environment variable {name}={value!r}: write 1 or 0.", ENVIRONMENT)
     os.environ.setdefault("JAX_ENABLE_X64", "1")
+    # Factorisations go through the BLAS of SciPy, read when it is first imported. Its threads wait
+    # for each other in a busy loop: on cores that do something else a solve took eight times as
+    # long, and on idle ones a large solve gains little.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     import jax
 
     try:
@@ -362,7 +386,7 @@ def _method(name: str, methods: dict[str, Any]) -> "AbstractMethod | Stage | lis
 
 @contextlib.contextmanager
 def _bar() -> Iterator[Any]:
-    """A live bar on stderr; plain lines where there is no terminal."""
+    """A live bar on stderr, and nothing where that is no terminal."""
     from rich.console import Console
 
     console = Console(stderr=True)

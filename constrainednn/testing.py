@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from constrainednn._check import check
 from constrainednn._domains import AbstractDomain
-from constrainednn._gap import draw_streams, residuals_at
+from constrainednn._gap import draw_streams, residuals_at, shared_points
 from constrainednn._keys import numpy_generator, stream
 from constrainednn._methods._abstract import (
     NONFINITE,
@@ -153,7 +153,7 @@ def check_sampler(sampler: AbstractSampler, domain: AbstractDomain, *, key: Key[
     _promise(_same(fills[0], again), f"{sampler!r} returns the same points for the same key")
     if sampler.random:
         _promise(
-            _shared(fills[0][0], fills[1][0]) <= 1,
+            shared_points(fills[0][0], fills[1][0]) <= 1,
             f"{sampler!r}, which says it is random, returns other points for another key",
         )
     else:
@@ -402,7 +402,7 @@ def _check_streams(constraint: Constraint, *, key: Key[Array, ""]) -> None:
     for (what, one), (which, other) in itertools.combinations(streams.items(), 2):
         assert one.cube is not None and other.cube is not None
         _promise(
-            _shared(one.cube, other.cube) <= 1,
+            shared_points(one.cube, other.cube) <= 1,
             f"constraint {constraint.name!r} shares no points between {what} and {which} points",
         )
     assert constraint.points is not None
@@ -472,9 +472,3 @@ def _close(one: PyTree, other: PyTree, *, loose: bool = False) -> bool:
         if not np.all(np.abs(a - b) <= allowed):
             return False
     return True
-
-
-def _shared(one: np.ndarray, other: np.ndarray) -> int:
-    """Number of rows that two sets of cube points have in common."""
-    seen = {row.tobytes() for row in np.ascontiguousarray(one)}
-    return sum(row.tobytes() in seen for row in np.ascontiguousarray(other))

@@ -11,7 +11,9 @@ import optax
 import pytest
 
 import constrainednn as cx
-from constrainednn._gap import draw_streams, gap_report
+from constrainednn._gap import draw_streams, gap_report, loss_at
+from constrainednn._models import trainable_mask
+from constrainednn._residuals import residual_vector, rows
 from constrainednn._store import report_dict
 
 
@@ -135,10 +137,140 @@ def test_history_ends_with_the_reported_loss():
     solution = cx.solve(problem, steps=5, heldout=64, monitor=32)
     assert solution.history.loss[-1] == solution.gap.loss
     assert len(solution.history.loss) == solution.steps + 1
-    # The loop and the report sum the same squares in another order.
-    np.testing.assert_allclose(
-        solution.gap.train, solution.gap.constraints[0].train_rms ** 2, rtol=1e-14
+    model, item, points = solution.model, problem.constraints[0], solution.streams[0].train
+    params, static = eqx.partition(model, trainable_mask(model, None))
+    residual = residual_vector([item], static, rows([item], [points]))
+    # What a method minimises and what is reported: two compiled functions, 32 squares summed in
+    # another order.
+    loss = eqx.filter_jit(lambda params: jnp.sum(residual(params) ** 2))
+    np.testing.assert_allclose(loss(params), solution.gap.loss, rtol=1e-13)
+    start = eqx.filter(problem.build_model(key=jax.random.key(0)), trainable_mask(model, None))
+    np.testing.assert_allclose(loss(start), solution.history.loss[0], rtol=1e-13)
+
+
+def test_nan_on_heldout_points_alone_changes_nothing_but_the_judgement():
+    def stated(places):
+        known = jnp.asarray(places)
+
+        def residual(u, x):
+            hit = jnp.any(jnp.all(known == x[None], axis=1))
+            return jnp.where(hit, jnp.nan, on_circle(u, x))
+
+        item = cx.Constraint(residual, over=cx.Normal(2), points=32)
+        return cx.Problem(item, cx.MLP(2, 2, width=8))
+
+    settings = {"steps": 12, "redraw": 5, "heldout": 64, "monitor": 32}
+    heldout = cx.solve(stated(np.zeros((64, 2))), **settings).streams[0].heldout.points
+    plain, broken = (
+        cx.solve(stated(places), **settings) for places in (np.full((64, 2), 99.0), heldout)
     )
+    assert np.isnan(broken.gap.heldout.value) and np.isfinite(plain.gap.heldout.value)
+    assert (plain.status, plain.reason) == (broken.status, broken.reason)
+    assert plain.history.redraws == broken.history.redraws
+    for kind in ("loss", "monitor_steps", "monitor", "best_step"):
+        pair = (getattr(run.history, kind) for run in (plain, broken))
+        np.testing.assert_array_equal(*pair)
+    leaves = (jax.tree.leaves(eqx.filter(run.model, eqx.is_array)) for run in (plain, broken))
+    for one, other in zip(*leaves, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_reference_of_another_shape_is_refused_before_training():
+    def line(u, t):
+        return u(t)[0] - 2 * t
+
+    def stated(reference):
+        item = cx.Constraint(line, over=cx.Interval(0, 1), points=8)
+        return cx.Problem(item, cx.Linear("scalar", 1), reference=reference)
+
+    def never(seen):
+        assert seen.phase == "compiling"
+
+    wrong = {
+        r"reference: its value at a point has shape \(\), the model's \(1,\)": lambda t: 2 * t,
+        r"reference: shapes do not fit.*test_leakage": lambda t: jnp.ones((2, 2)) @ jnp.ones(3),
+        r"reference: .*takes 0 positional arguments": lambda: 0.0,
+    }
+    for words, reference in wrong.items():
+        with pytest.raises(cx.ProblemError, match=words):
+            cx.solve(stated(reference), progress=never)
+        (finding,) = cx.check(stated(reference))
+        assert finding.error.startswith("reference: ")
+    right = stated(lambda t: 3 * t[None])  # it knows 3 t where the solution is 2 t
+    gap = cx.solve(right, steps=20, heldout=64, monitor=8).gap.constraints[0]
+    assert gap.error == pytest.approx(1 / 3, rel=1e-12)
+    zero = stated(lambda t: jnp.zeros(1))
+    assert np.isnan(cx.solve(zero, steps=0, heldout=64, monitor=8).gap.constraints[0].error)
+
+
+def test_pieces_refuse_a_reference_of_another_shape():
+    problem = cx.ivp(
+        lambda t, y, args: -y, jnp.ones(2), (0.0, 1.0), reference=lambda t: jnp.exp(-t)
+    )
+    with pytest.raises(cx.ProblemError, match="reference: its value at a point has shape"):
+        cx.solve(problem)
+
+
+def test_monitor_loss_compares_with_the_training_loss():
+    x = np.linspace(0, 1, 20)
+
+    def fit(u, point):
+        return u(point[0]) - point[1]
+
+    def level(u, t):
+        return u(t) - 3.0
+
+    data = cx.Constraint(fit, over=cx.Data((x, x**2)))
+    origin = cx.Constraint(level, over=cx.Points([0]), weight=100.0)
+    inside = cx.Constraint(level, over=cx.Interval(0, 1), points=8, name="inside")
+    model = cx.Linear("scalar", "scalar")
+    quick = {"steps": 2, "heldout": 16, "monitor": 4096}
+    nobody = cx.solve(cx.Problem([data, origin], model), **quick)
+    assert np.isnan(nobody.history.monitor).all()  # and not zero
+    run = cx.solve(cx.Problem([data, origin, inside], model), **quick)
+    # Both are the weighted sum over all constraints, at the same parameters; only one is sampled.
+    sampled = run.gap["inside"].heldout
+    rest = run.gap.loss - run.gap["inside"].train
+    watched = run.history.monitor[-1] - rest
+    assert abs(watched - sampled.value) < 4 * np.hypot(sampled.error, sampled.error / 16)
+
+
+def test_last_entries_of_the_history_belong_to_what_is_returned():
+    problem = cx.Problem(constraint(), cx.MLP(2, 2, width=8))
+    solution = cx.solve(problem, cx.Optax(optax.adam(0.3)), steps=60, heldout=64, monitor=32)
+    history, points = solution.history, solution.streams[0]
+    assert history.best_step == int(np.argmin(history.loss[:-1])) < solution.steps
+    assert history.loss[-1] == pytest.approx(history.loss[history.best_step], rel=1e-12)
+    assert history.monitor_steps[-1] == history.snapshots[-1][0] == solution.steps
+    returned = loss_at(problem.constraints[0], solution.model, points.monitor)
+    assert history.monitor[-1] == returned
+    assert loss_at(problem.constraints[0], history.snapshots[-1][1], points.train) == pytest.approx(
+        history.loss[-1], rel=1e-12
+    )
+    assert f"the best is step {history.best_step}" in repr(solution)
+
+
+def test_every_step_is_watched_once():
+    problem = cx.Problem(constraint(), cx.MLP(2, 2, width=8))
+    for tolerance in (0.1, 1e-3, 1e-8):
+        history = cx.solve(problem, tolerance=tolerance, heldout=16, monitor=16).history
+        assert (np.diff(history.monitor_steps) > 0).all()
+        assert (np.diff([step for step, _ in history.snapshots]) > 0).all()
+
+
+def test_evaluate_takes_a_measure_and_no_finite_set(solved, as_released):
+    with pytest.raises(TypeError, match=r"over must be a domain.*Points\(1 given\)"):
+        solved("unit_circle").evaluate(over=cx.Points(np.zeros((1, 2))))
+
+
+def test_table_of_a_notebook_has_the_rows_of_the_terminal():
+    items = [constraint(), constraint(name="again")]
+    origin = cx.Constraint(on_circle, over=cx.Points(np.zeros((1, 2))), name="origin")
+    solution = cx.solve(
+        cx.Problem([*items, origin], cx.MLP(2, 2, width=4)), steps=0, heldout=32, monitor=8
+    )
+    html = solution.gap._repr_html_()
+    assert "<td>origin</td>" in html and "<td>total (loss)</td>" in html
 
 
 def test_a_hole_is_found_where_degree_proves_there_is_one():

@@ -99,6 +99,74 @@ def test_report_is_strict_json_and_files_are_readable_by_others(folder):
     assert (folder / "overview.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_another_problem_is_refused_by_its_first_difference(folder):
+    def other(**changes):
+        settings = {"over": cx.Normal(2), "points": 8, "target": cx.Circle(), **changes}
+        origin_ = cx.Constraint(origin, over=cx.Points(jnp.zeros((1, 2))))
+        return cx.Problem([cx.Constraint(on_circle, **settings), origin_], cx.MLP(2, 2, width=4))
+
+    cx.load_solution(folder, other())
+    changes = {
+        r"'on_circle' has points 8 in the file and 400 in the problem": {"points": 400},
+        r"'on_circle' has measure 'Normal\(dim=2\)' in the file and 'Box": {
+            "over": cx.Box([0, 0], [1, 1])
+        },
+        r"'on_circle' has weight 1.0 in the file and 2.0": {"weight": 2.0},
+        r"'on_circle' has name 'on_circle' in the file and 'round'": {"name": "round"},
+    }
+    for words, change in changes.items():
+        with pytest.raises(cx.StoreError, match=words):
+            cx.load_solution(folder, other(**change))
+    first = cx.Problem(stated().constraints[:1], stated().model)
+    with pytest.raises(cx.StoreError, match="'origin' has name 'origin' in the file and None"):
+        cx.load_solution(folder, first)
+
+
+def test_damaged_report_is_refused(folder, tmp_path):
+    for name in FILES:
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    report = json.loads((folder / "report.json").read_text())
+    settings, gap = report["settings"], report["gap"]
+    damages = [
+        {"settings": {key: value for key, value in settings.items() if key != "seed"}},
+        {"settings": {**settings, "seed": "x"}},
+        {"settings": {**settings, "heldout": -1}},
+        {"settings": 3},
+        {"status": "fine"},
+        {"last_draw": 1.5},
+        {"timings": {"compile": 1.0}},
+        {"gap": {**gap, "constraints": None}},
+    ]
+    for damage in damages:
+        (tmp_path / "report.json").write_text(json.dumps({**report, **damage}))
+        with pytest.raises(cx.StoreError, match=r"report\.json is damaged"):
+            cx.load_solution(tmp_path, stated())
+
+
+def test_figure_that_fails_costs_no_number(solution, tmp_path, monkeypatch):
+    from constrainednn import _plots
+
+    def broken(solution):
+        raise ZeroDivisionError("no such axis")
+
+    monkeypatch.setattr(_plots, "overview", broken)
+    with pytest.warns(UserWarning, match=r"overview.png could not be drawn: Zero.*no such axis"):
+        solution.save(tmp_path / "out")
+    assert sorted(os.listdir(tmp_path / "out")) == FILES
+    assert (tmp_path / "out" / "overview.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_rows_of_two_values_can_be_drawn(tmp_path):
+    x = np.linspace(0, 1, 20)
+
+    def fit(u, point):
+        return u(point[0]) - point[1]
+
+    rows = cx.Data((x, np.stack([x, x**2], axis=1)))
+    problem = cx.Problem(cx.Constraint(fit, over=rows), cx.MLP("scalar", 2, width=4))
+    cx.solve(problem, steps=1).save(tmp_path / "out")  # a failing figure would warn
+
+
 def small_arrays():
     return {
         ".weight": np.arange(6.0).reshape(2, 3),
@@ -198,7 +266,7 @@ def test_a_failing_write_leaves_nothing(solution, tmp_path, monkeypatch, call, a
 
     monkeypatch.setattr(_files.os, call, full)
     with pytest.raises(cx.StoreError, match="No space left on device"):
-        solution.save(tmp_path / "out")
+        solution.save(tmp_path / "new" / "deep" / "out")
     assert list(tmp_path.iterdir()) == []
 
 
