@@ -1,13 +1,13 @@
 """Calculus of callables: derivatives of a model by its point, in forward mode.
 
-A jet holds a value along with some of its derivatives, stacked along a first axis of every leaf:
+A jet is a tuple that holds a value along with some of its derivatives:
 
-    Taylor jet of order k    k + 1 rows   y_0 .. y_k, where y(t + e) = sum_j y_j e^j
-    Laplace jet in R^d       d + 2 rows   value, d partial derivatives, Laplacian
+    Taylor jet of order k   (y_0, ..., y_k), where y(t + e) = sum_j y_j e^j
+    Laplace jet in R^d      (value, the d partial derivatives stacked, Laplacian)
 
-`_push` sends a jet through the package's own models layer by layer: affine layers act on each row,
-activations have recurrences. A function without a rule is differentiated by nested forward mode,
-exponential in the order, but for that function alone and not for the network around it.
+`_push` sends a jet through the package's own models layer by layer: affine layers act on each
+entry, activations have recurrences. A function without a rule is differentiated by nested forward
+mode, exponential in the order, but for that function alone and not for the network around it.
 """
 
 import inspect
@@ -30,6 +30,7 @@ from constrainednn._models import (
 from constrainednn._validate import as_count
 
 Function = Callable[[Any], Any]
+Jet = tuple[PyTree, ...]
 Series = list[Array]
 
 
@@ -59,10 +60,10 @@ def taylor(u: Function, t: Float[ArrayLike, ""], order: int) -> tuple[PyTree[Arr
     t = _point(t, 0, "taylor", "Along a line in space, give lambda t: u(x + t * direction).")
     if order == 0:
         return (u(t),)
-    line = jnp.stack([t, jnp.ones_like(t)] + [jnp.zeros_like(t)] * (order - 1))
-    jet = _push(u, line, _TAYLOR)
+    line = (t, jnp.ones_like(t), *[jnp.zeros_like(t)] * (order - 1))
     return tuple(
-        jax.tree.map(lambda rows, j=j: math.factorial(j) * rows[j], jet) for j in range(order + 1)
+        jax.tree.map(lambda leaf, j=j: math.factorial(j) * leaf, coefficient)
+        for j, coefficient in enumerate(_push(u, line, _TAYLOR))
     )
 
 
@@ -161,11 +162,10 @@ def laplacian(u: Function) -> Function:
     _check_callable(u, "laplacian")
 
     def at(x):
-        if np.ndim(x) == 0:
+        if _is_array(x) and np.ndim(x) == 0:
             return taylor(u, x, 2)[2]
         x = _point(x, 1, "laplacian", "Vary part of it: laplacian(lambda x: u((x, y)))(x).")
-        jet = jnp.concatenate([x[None], jnp.eye(x.size, dtype=x.dtype), jnp.zeros_like(x)[None]])
-        return jax.tree.map(lambda rows: rows[-1], _push(u, jet, _LAPLACE))
+        return _push(u, (x, jnp.eye(x.size, dtype=x.dtype), jnp.zeros_like(x)), _LAPLACE)[2]
 
     return at
 
@@ -225,55 +225,55 @@ def _shapes(tree: PyTree) -> PyTree:
 
 
 class _Algebra(NamedTuple):
-    """What a kind of jet does at a nonlinear function; at affine ones all kinds agree."""
+    """How a kind of jet passes through a function: affine, known by its series, or any."""
 
-    elementwise: Callable[[Callable[[Series], Series], Array], Array]
-    generic: Callable[[Function, PyTree], PyTree]
-
-
-def _taylor_elementwise(series: Callable[[Series], Series], jet: Array) -> Array:
-    return jnp.stack(series(list(jet)))
+    affine: Callable[[Function, Jet], Jet]
+    elementwise: Callable[[Callable[[Series], Series], Jet], Jet]
+    generic: Callable[[Function, Jet], Jet]
 
 
-def _taylor_generic(fn: Function, jet: PyTree) -> PyTree:
-    """Differentiate e -> fn(sum_j y_j e^j) at e = 0 by nested forward mode."""
-    first = jax.tree.leaves(jet)[0]
-
-    def path(e):
-        return jax.tree.map(lambda rows: jnp.polyval(rows[::-1], e, unroll=len(rows)), jet)
-
-    def extended(derivatives):
-        def one_more(e):
-            values, slopes = jax.jvp(derivatives, (e,), (jnp.ones_like(e),))
-            return (*values, slopes[-1])
-
-        return one_more
-
-    def derivatives(e):
-        return (fn(path(e)),)
-
-    for _ in range(len(first) - 1):
-        derivatives = extended(derivatives)
-    found = derivatives(jnp.zeros((), first.dtype))
-    scaled = [
-        jax.tree.map(lambda leaf, j=j: leaf / math.factorial(j), value)
-        for j, value in enumerate(found)
-    ]
-    return jax.tree.map(lambda *rows: jnp.stack(rows), *scaled)
+def _taylor_affine(fn: Function, jet: Jet) -> Jet:
+    first, *others = jet
+    return (fn(first), *[jax.jvp(fn, (first,), (row,))[1] for row in others])
 
 
-def _laplace_elementwise(series: Callable[[Series], Series], jet: Array) -> Array:
-    y, gradient, laplacian = jet[0], jet[1:-1], jet[-1]
+def _taylor_elementwise(series: Callable[[Series], Series], jet: Jet) -> Jet:
+    return tuple(series(list(jet)))
+
+
+def _taylor_generic(fn: Function, jet: Jet) -> Jet:
+    """Nested forward mode: one more derivative along the curve for each coefficient.
+
+    F_k depends on y_0 .. y_k, and k F_k is the derivative of F_(k-1) in the direction of
+    y_1, 2 y_2, ..., k y_k. Cheaper by a factor of two to three than to differentiate
+    e -> fn(y_0 + y_1 e + ...), where every level evaluates the polynomial again.
+    """
+    if len(jet) == 1:
+        return (fn(jet[0]),)
+    speed = tuple(
+        jax.tree.map(lambda leaf, j=j: j * leaf, row) for j, row in enumerate(jet[1:], start=1)
+    )
+    below = lambda jet: _taylor_generic(fn, jet)  # noqa: E731
+    coefficients, slopes = jax.jvp(below, (jet[:-1],), (speed,))
+    return (*coefficients, jax.tree.map(lambda leaf: leaf / len(speed), slopes[-1]))
+
+
+def _laplace_affine(fn: Function, jet: Jet) -> Jet:
+    y, gradient, laplacian = jet
+    along = lambda direction: jax.jvp(fn, (y,), (direction,))[1]  # noqa: E731
+    return fn(y), jax.vmap(along)(gradient), along(laplacian)
+
+
+def _laplace_elementwise(series: Callable[[Series], Series], jet: Jet) -> Jet:
+    y, gradient, laplacian = jet
     value, slope, half_curvature = series([y, jnp.ones_like(y), jnp.zeros_like(y)])
     laplacian = slope * laplacian + 2 * half_curvature * jnp.sum(gradient**2, axis=0)
-    return jnp.concatenate([value[None], slope[None] * gradient, laplacian[None]])
+    return value, slope[None] * gradient, laplacian
 
 
-def _laplace_generic(fn: Function, jet: PyTree) -> PyTree:
+def _laplace_generic(fn: Function, jet: Jet) -> Jet:
     """Chain rule: Laplacian of fn(y) = fn'[Laplacian of y] + sum_i fn''[d_i y, d_i y]."""
-    y, gradient, laplacian = (
-        jax.tree.map(lambda rows, part=part: rows[part], jet) for part in (0, slice(1, -1), -1)
-    )
+    y, gradient, laplacian = jet
 
     def along(direction):
         slope = lambda y: jax.jvp(fn, (y,), (direction,))[1]  # noqa: E731
@@ -281,19 +281,15 @@ def _laplace_generic(fn: Function, jet: PyTree) -> PyTree:
 
     value, drift = jax.jvp(fn, (y,), (laplacian,))
     slopes, curvatures = jax.vmap(along)(gradient)
-    return jax.tree.map(
-        lambda value, slopes, drift, curvatures: jnp.concatenate(
-            [value[None], slopes, (drift + jnp.sum(curvatures, axis=0))[None]]
-        ),
-        *(value, slopes, drift, curvatures),
-    )
+    total = jax.tree.map(lambda a, b: a + jnp.sum(b, axis=0), drift, curvatures)
+    return value, slopes, total
 
 
-_TAYLOR = _Algebra(_taylor_elementwise, _taylor_generic)
-_LAPLACE = _Algebra(_laplace_elementwise, _laplace_generic)
+_TAYLOR = _Algebra(_taylor_affine, _taylor_elementwise, _taylor_generic)
+_LAPLACE = _Algebra(_laplace_affine, _laplace_elementwise, _laplace_generic)
 
 
-def _push(u: Function, jet: PyTree, algebra: _Algebra) -> PyTree:
+def _push(u: Function, jet: Jet, algebra: _Algebra) -> Jet:
     """Send a jet of points through `u`, by the best rule there is."""
     # By exact type: a subclass may compute something else.
     rule = _RULES.get(type(u))
@@ -305,14 +301,22 @@ def _push(u: Function, jet: PyTree, algebra: _Algebra) -> PyTree:
     return algebra.generic(u, jet)
 
 
-def _affine(fn: Function, jet: Array) -> Array:
-    """Send the first row through an affine map and the others through its linear part."""
-    through = jax.vmap(lambda row: jax.jvp(fn, (jet[0],), (row,)), out_axes=(None, 0))
-    value, slopes = through(jet[1:])
-    return jnp.concatenate([value[None], slopes])
+def _linear(u: eqx.nn.Linear, jet: Jet, algebra: _Algebra) -> Jet:
+    jax.eval_shape(lambda x: u(x), jet[0])  # refuses points of a wrong shape
+    through = lambda x: _matrix_times(u.weight, u.bias, x)  # noqa: E731
+    return algebra.affine(
+        lambda x: through(x)[0] if u.out_features == "scalar" else through(x), jet
+    )
 
 
-def _mlp(u: eqx.nn.MLP, jet: Array, algebra: _Algebra) -> Array:
+def _matrix_times(weight: Array, bias: Array | None, x: Array) -> Array:
+    # Not weight @ x: that puts the batch axes of vmap last, and the transposes to bring values and
+    # gradients together again take as long as the products.
+    y = jnp.atleast_1d(x) @ weight.T
+    return y if bias is None else y + bias
+
+
+def _mlp(u: eqx.nn.MLP, jet: Jet, algebra: _Algebra) -> Jet:
     if u.scan:
         return algebra.generic(u, jet)
     for i, layer in enumerate(u.layers[:-1]):
@@ -334,38 +338,40 @@ def _on_each(activation: Callable) -> Function:
     return lambda y: eqx.filter_vmap(lambda fn, value: fn(value))(activation, y)
 
 
-def _features(u: FeatureNetwork, jet: Array, algebra: _Algebra) -> Array:
+def _features(u: FeatureNetwork, jet: Jet, algebra: _Algebra) -> Jet:
     weight, bias = u.inner.value
-    jet = _affine(lambda x: weight @ jnp.atleast_1d(x) + bias, jet)
-    jet = _affine(lambda y: u.head_weight @ y + u.head_bias, _push(u.activation, jet, algebra))
-    return jet[:, 0] if u.scalar else jet
+    head = lambda y: _matrix_times(u.head_weight, u.head_bias, y)  # noqa: E731
+    jet = algebra.affine(lambda x: _matrix_times(weight, bias, x), jet)
+    jet = _push(u.activation, jet, algebra)
+    return algebra.affine(lambda y: head(y)[0] if u.scalar else head(y), jet)
 
 
-def _periodic(u: PeriodicInput, jet: Array, algebra: _Algebra) -> Array:
+def _periodic(u: PeriodicInput, jet: Jet, algebra: _Algebra) -> Jet:
     jax.eval_shape(u, jet[0])  # refuses points of a wrong shape
     periods = u.period if isinstance(u.period, tuple) else (u.period,)
-    harmonics = jnp.arange(1, u.harmonics + 1, dtype=jet.dtype)[None]
     parts = []
     for i, period in enumerate(periods):
-        coordinate = jet.reshape(len(jet), -1)[:, i : i + 1]
         if period is None:
-            parts.append(coordinate)
-        else:
-            angle = 2 * jnp.pi / period * harmonics * coordinate
-            parts += [_push(fn, angle, algebra) for fn in (jnp.cos, jnp.sin)]
-    return jnp.concatenate(parts, axis=1)
+            parts.append(algebra.affine(lambda x, i=i: x[i : i + 1], jet))
+            continue
+        turns = 2 * math.pi / period * np.arange(1, u.harmonics + 1)
+        angle = lambda x, i=i, turns=turns: jnp.asarray(turns, x.dtype) * jnp.atleast_1d(x)[i]  # noqa: E731
+        angles = algebra.affine(angle, jet)
+        parts += [_push(fn, angles, algebra) for fn in (jnp.cos, jnp.sin)]
+    return algebra.affine(jnp.concatenate, tuple(zip(*parts, strict=True)))
 
 
-def _input_transformed(u: _InputTransformed, jet: PyTree, algebra: _Algebra) -> PyTree:
+def _input_transformed(u: _InputTransformed, jet: Jet, algebra: _Algebra) -> Jet:
     return _push(u.model, _push(u.fn, jet, algebra), algebra)
 
 
-def _output_transformed(u: _OutputTransformed, jet: PyTree, algebra: _Algebra) -> PyTree:
-    return algebra.generic(lambda pair: u.fn(*pair), (jet, _push(u.model, jet, algebra)))
+def _output_transformed(u: _OutputTransformed, jet: Jet, algebra: _Algebra) -> Jet:
+    pairs = tuple(zip(jet, _push(u.model, jet, algebra), strict=True))
+    return algebra.generic(lambda pair: u.fn(*pair), pairs)
 
 
 _RULES: dict[type, Callable[[Any, Any, _Algebra], PyTree]] = {
-    eqx.nn.Linear: lambda u, jet, algebra: _affine(u, jet),
+    eqx.nn.Linear: _linear,
     eqx.nn.Identity: lambda u, jet, algebra: jet,
     eqx.nn.MLP: _mlp,
     FeatureNetwork: _features,

@@ -64,7 +64,7 @@ class Newton(NamedTuple):
         unknowns: The best found.
         steps: Steps tried.
         solved: True if the last step was rounding.
-        condition: Smallest over largest pivot of the last system; rounding for an ill-posed one.
+        condition: Smallest over largest singular value of the last undamped system.
         error: Size of the monitor residual of each element, relative to the solution.
         noise: How much of it may be rounding.
     """
@@ -83,7 +83,6 @@ class _Carry(NamedTuple):
     damping: Float[Array, ""]
     size: Float[Array, ""]
     steps: Int[Array, ""]
-    tried: Int[Array, ""]
     condition: Float[Array, ""]
 
 
@@ -115,7 +114,7 @@ def solve_elements(
         of_state, of_condition = scale
         r = _residual(statement, nodes, edges, unknowns)
         g = statement.conditions(unknowns.y[0], unknowns.y[-1], unknowns.p)
-        return r * root / of_state[:, None], g / of_condition
+        return r * root[None] / of_state[:, None], g / of_condition
 
     def loss_of(unknowns: Unknowns, scale: tuple) -> Array:
         r, g = rows(unknowns, scale)
@@ -132,15 +131,15 @@ def solve_elements(
             jnp.abs(part) @ part_size
             for part, part_size in zip(G, (size[0], size[0], size[1]), strict=True)
         )
-        scale = size[0] * _stiffness(A), of_condition + jnp.finfo(edges.dtype).tiny
+        scale = size[0][None] * _stiffness(A), of_condition + jnp.finfo(edges.dtype).tiny
         r, g = rows(unknowns, scale)
         loss = jnp.sum(r**2) + jnp.sum(g**2)
         step, condition = _step(nodes, root, (A, B), (r, g), G, scale, size, damping)
         trial = jax.tree.map(jnp.add, unknowns, step)
         trial_loss = loss_of(trial, scale)
-        moved = jnp.max(jnp.abs(step.y) / size[0])
+        moved = jnp.max(jnp.abs(step.y) / size[0][None])
         moved = jnp.maximum(moved, jnp.max(jnp.abs(step.p) / size[1], initial=0))
-        moved = jnp.maximum(moved, jnp.max(jnp.abs(step.b) / size[0], initial=0))
+        moved = jnp.maximum(moved, jnp.max(jnp.abs(step.b) / size[0][None, None], initial=0))
         # Near the minimum losses differ by rounding only; a small step is then taken on trust.
         better = (trial_loss < loss) | (jnp.isfinite(trial_loss) & (moved < eps**0.5))
         keep = lambda new, old: jnp.where(better, new, old)  # noqa: E731
@@ -149,16 +148,16 @@ def solve_elements(
             jax.tree.map(keep, trial, unknowns),
             keep(trial_loss, loss),
             jnp.where(better, lower, jnp.maximum(10 * damping, _DAMPING)),
-            keep(moved, carry.size),
+            # A damped step is short without being near the end.
+            jnp.where(better & (damping == 0), moved, far),
             carry.steps + 1,
-            carry.tried + 1,
-            condition,
+            jnp.where(damping == 0, condition, carry.condition),
         )
 
     def unfinished(carry: _Carry) -> Array:
-        # A damped step is short without being near the end.
-        far = (carry.size > eps**0.6) | (carry.damping > 1e-3)
-        return (carry.steps < limit) & far & (carry.damping < _LARGEST_DAMPING)
+        return (
+            (carry.steps < limit) & (carry.size > eps**0.6) & (carry.damping < _LARGEST_DAMPING)
+        )
 
     number = lambda value: jnp.asarray(value, edges.dtype)  # noqa: E731
     zero = jnp.asarray(0)
@@ -166,7 +165,7 @@ def solve_elements(
     end = lax.while_loop(
         unfinished,
         newton,
-        _Carry(start, far, number(0.0), far, zero, zero, number(1.0)),
+        _Carry(start, far, number(0.0), far, zero, number(1.0)),
     )
     error, noise = _monitor(statement, monitor, nodes, edges, end.unknowns)
     solved = end.size <= eps**0.4
@@ -184,7 +183,7 @@ def _halves(edges: Float[Array, " N_1"]) -> Float[Array, "N 1 1"]:
 
 
 def _places(features: Features, edges: Float[Array, " N_1"]) -> Float[Array, "N m"]:
-    return edges[:-1, None] + jnp.diff(edges)[:, None] * (features.places + 1) / 2
+    return edges[:-1, None] + jnp.diff(edges)[:, None] * (features.places[None] + 1) / 2
 
 
 def _states(features: Features, unknowns: Unknowns) -> Float[Array, "N m d"]:
@@ -259,12 +258,13 @@ def _step(
 
     def eliminated(A, B, r, of_state):
         """Rows of one element in (b, y_left, y_right, p | r), triangular."""
-        weight = (root / of_state)[:, :, None]
-        by_b = P[:, None, :, None] * eye[:, None, :] - A[:, :, None, :] * Q[:, None, :, None]
-        by_b = (by_b * weight[..., None] * y_size).reshape(m * d, inner)
-        by_left = (-eye / 2 - A * (1 - along)[:, None, None]) * weight * y_size
-        by_right = (eye / 2 - A * along[:, None, None]) * weight * y_size
-        by_p = -B * weight * p_size
+        of_y = y_size[None, None]
+        weight = (root / of_state[None])[:, :, None]
+        by_b = P[:, None, :, None] * eye[None, :, None, :] - A[:, :, None, :] * Q[:, None, :, None]
+        by_b = (by_b * weight[..., None] * y_size[None, None, None]).reshape(m * d, inner)
+        by_left = (-eye[None] / 2 - A * (1 - along)[:, None, None]) * weight * of_y
+        by_right = (eye[None] / 2 - A * along[:, None, None]) * weight * of_y
+        by_p = -B * weight * p_size[None, None]
         table = jnp.concatenate([by_left, by_right, by_p, r[:, :, None]], axis=2)
         table = jnp.concatenate([by_b, table.reshape(m * d, -1)], axis=1)
         damped = jnp.eye(inner, table.shape[1], dtype=A.dtype) * jnp.sqrt(damping)
@@ -281,15 +281,16 @@ def _step(
     table = place(table, left[:, :, : 2 * d], d * jnp.arange(count))
     table = table.at[:, :, edges:].set(left[:, :, 2 * d :])
     conditions = jnp.zeros((g.size, total + 1), A.dtype)
-    conditions = conditions.at[:, :d].set(G[0] / of_condition[:, None] * y_size)
+    conditions = conditions.at[:, :d].set(G[0] / of_condition[:, None] * y_size[None])
     # Added, not set: with one element both ends are edges of it.
-    conditions = conditions.at[:, edges - d : edges].add(G[1] / of_condition[:, None] * y_size)
-    conditions = conditions.at[:, edges:total].set(G[2] / of_condition[:, None] * p_size)
+    conditions = conditions.at[:, edges - d : edges].add(
+        G[1] / of_condition[:, None] * y_size[None]
+    )
+    conditions = conditions.at[:, edges:total].set(G[2] / of_condition[:, None] * p_size[None])
     conditions = conditions.at[:, total].set(g)
     damped = jnp.eye(total, total + 1, dtype=A.dtype) * jnp.sqrt(damping)
     table = jnp.concatenate([conditions, table.reshape(-1, total + 1), damped])
     outer = jnp.linalg.qr(table, mode="r")
-    pivots = jnp.abs(jnp.diagonal(outer)[:total])
     solution = -jax.scipy.linalg.solve_triangular(outer[:total, :total], outer[:total, total])
     y, p = solution[:edges].reshape(count + 1, d), solution[edges:]
 
@@ -298,7 +299,24 @@ def _step(
         return -jax.scipy.linalg.solve_triangular(R[:inner, :inner], known)
 
     b = jax.vmap(head)(R, y[:-1], y[1:]).reshape(count, nodes.width - 1, d)
-    return Unknowns(y * y_size, b * y_size, p * p_size), jnp.min(pivots) / jnp.max(pivots)
+    step = Unknowns(y * y_size[None], b * y_size[None, None], p * p_size)
+    return step, _reciprocal_condition(outer[:total, :total])
+
+
+def _reciprocal_condition(R: Float[Array, "n n"]) -> Float[Array, ""]:
+    """Estimate the smallest over the largest singular value of a triangle by inverse iteration.
+
+    The diagonal of R alone does not show that it is singular.
+    """
+    back = lambda v, trans: jax.scipy.linalg.solve_triangular(R, v, trans=trans)  # noqa: E731
+    v = jnp.ones(len(R), R.dtype) / jnp.sqrt(len(R))
+    growth = jnp.asarray(1.0, R.dtype)
+    for _ in range(3):
+        v = back(back(v, 1), 0)
+        growth = jnp.linalg.norm(v)
+        v = v / growth
+    # A pivot of zero makes the growth infinite or NaN.
+    return jnp.nan_to_num(1 / jnp.sqrt(growth)) / jnp.linalg.norm(R)
 
 
 def _monitor(
@@ -311,7 +329,7 @@ def _monitor(
     """Size of the residual at monitor points relative to the solution, and of its rounding."""
     states = _states(monitor, unknowns)
     A, _ = _slopes(statement, monitor, edges, unknowns)
-    scale = _sizes(unknowns, nodes)[0] * _stiffness(A)
+    scale = _sizes(unknowns, nodes)[0][None] * _stiffness(A)
     relative = lambda r: jnp.max(  # noqa: E731
         2 * jnp.sqrt(jnp.mean(r**2, axis=1)) / scale, axis=1
     )

@@ -136,7 +136,10 @@ class InitialValueScheme(AbstractScheme):
             )
         solved = stack_pieces(found.history.edges, states, head, unravel=self.field.unravel)
         status, reason = self._verdict(found.ending, solved, steps)
-        return SchemeResult(solved, status, reason, found.history, found.compile, found.run)
+        taken = int(found.history.steps.sum())
+        return SchemeResult(
+            solved, status, reason, taken, found.history, found.compile, found.run
+        )
 
     def _verdict(self, ending: str, model: Pieces, steps: int) -> tuple[str, str]:
         reached = model.ends[-1]
@@ -194,11 +197,11 @@ class _Evolution(AbstractEvolution):
             r, A, scale, stiff = training.linearised(c)
             # A component that starts at zero has no size yet; its slope lends it one.
             columns = jnp.maximum(scale, jnp.max(jnp.abs(training.at.integrals[0] @ c - r), axis=0))
-            rows = root / (columns * stiff)
-            J = training.jacobian(A) * rows[:, :, None, None] * columns
+            rows = root / (columns * stiff)[None]
+            J = training.jacobian(A) * rows[:, :, None, None] * columns[None, None, None]
             J, r = J.reshape(-1, width * d), (r * rows).reshape(-1, 1)
-            step = least_squares(J, r).reshape(width, d) * columns
-            return c + step, steps + 1, jnp.max(jnp.abs(step) / scale), size
+            step = least_squares(J, r).reshape(width, d) * columns[None]
+            return c + step, steps + 1, jnp.max(jnp.abs(step) / scale[None]), size
 
         def unfinished(carry):
             _, steps, size, before = carry
@@ -277,14 +280,14 @@ class _Rows(eqx.Module):
         scale = jnp.maximum(length ** (order - 1) * size[-1], limits.eps * size[0]) + limits.tiny
         own = jnp.abs(jnp.diagonal(A, axis1=1, axis2=3))  # (m, p, d)
         per_time = length ** -jnp.arange(order, dtype=c.dtype)
-        stiff = jnp.maximum(1.0, 2 * jnp.max(own * per_time[:, None], axis=(0, 1)))
+        stiff = jnp.maximum(1.0, 2 * jnp.max(own * per_time[None, :, None], axis=(0, 1)))
         return self.at.integrals[0] @ c - F, A, scale, stiff
 
     def jacobian(self, A: Float[Array, "m d p d"]) -> Float[Array, "m d K d"]:
         """Derivative of the residual by the head, from that of the scaled field."""
         order, d = self.y.shape
         Q = self.at.integrals
-        J = Q[0][:, None, :, None] * jnp.eye(d, dtype=A.dtype)[:, None, :]
+        J = Q[0][:, None, :, None] * jnp.eye(d, dtype=A.dtype)[None, :, None, :]
         for j in range(order):
             J -= A[:, :, None, j, :] * (Q[order - j] / self.half**j)[:, None, :, None]
         return J

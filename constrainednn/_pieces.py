@@ -101,11 +101,9 @@ def start_polynomial(
     state: Float[Array, "p d"], dt: Float[Array, "..."], derivative: int
 ) -> Float[Array, "... d"]:
     """What the start state fixes: sum_i y_i dt^(i-j) / (i-j)! with j = `derivative`."""
-    terms = [
-        state[i] * (dt[..., None] ** (i - derivative) / math.factorial(i - derivative))
-        for i in range(derivative, state.shape[0])
-    ]
-    return sum(terms[1:], jnp.broadcast_to(terms[0], (*dt.shape, state.shape[1])))
+    powers = range(state.shape[0] - derivative)
+    basis = jnp.stack([dt**k / math.factorial(k) for k in powers], axis=-1)
+    return basis @ state[derivative:]
 
 
 def stack_pieces(

@@ -38,6 +38,7 @@ class SchemeResult:
         model: The model with its pieces.
         status: A value of `Status`.
         reason: The same in a sentence.
+        steps: Newton steps of all accepted pieces.
         pieces: How the pieces came about.
         compile: Seconds of compiling.
         run: Seconds of solving.
@@ -46,6 +47,7 @@ class SchemeResult:
     model: PyTree
     status: str
     reason: str
+    steps: int
     pieces: PieceHistory
     compile: float
     run: float

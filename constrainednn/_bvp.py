@@ -1,0 +1,450 @@
+"""Boundary value problems: elements solved together, divided where the residual is too large."""
+
+import inspect
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key, PyTree
+
+from constrainednn._calculus import derivative
+from constrainednn._domains import AbstractDomain, Interval, Points
+from constrainednn._elements import Newton, Statement, Unknowns, solve_elements
+from constrainednn._legendre import integrals
+from constrainednn._pieces import (
+    Features,
+    Pieces,
+    stack_pieces,
+    training_nodes,
+    training_points,
+)
+from constrainednn._problem import Constraint, Problem
+from constrainednn._samplers import Draw, GaussQuadrature, Independent, draw
+from constrainednn._scheme import AbstractScheme, PieceHistory, SchemeResult
+from constrainednn._validate import as_count
+
+# Monitor points in each element.
+_MONITOR = 32
+_MOST_ELEMENTS = 2048
+# Room for elements times components at first: a compilation costs more than idle elements.
+_ROOM = 128
+# Elements with a residual below this share of the largest wait for the next round.
+_SPOILT = 1e-2
+
+
+class BoundaryField(eqx.Module):
+    """The user's right-hand side with its singular term, on flat arrays.
+
+    Attributes:
+        fn: `fn(x, y)`, or `fn(x, y, p)` where there are unknown parameters.
+        singular: The matrix S of the term S y / (x - a), or None.
+        start: The left end, a.
+        unknown: Whether `fn` takes p.
+    """
+
+    fn: Callable[..., Array]
+    singular: Float[Array, "d d"] | None
+    start: float
+    unknown: bool
+
+    def __call__(
+        self, x: Float[Array, ""], y: Float[Array, " d"], p: Float[Array, " q"]
+    ) -> Float[Array, " d"]:
+        """Evaluate at one place."""
+        value = self.regular(x, y, p)
+        return value if self.singular is None else value + self.singular @ y / (x - self.start)
+
+    def regular(
+        self, x: Float[Array, ""], y: Float[Array, " d"], p: Float[Array, " q"]
+    ) -> Float[Array, " d"]:
+        """Evaluate without the singular term."""
+        return jnp.ravel(jnp.asarray(self.fn(x, y, p) if self.unknown else self.fn(x, y)))
+
+
+class BoundaryConditions(eqx.Module):
+    """The user's boundary conditions; zero where they hold."""
+
+    fn: Callable[..., Array]
+    unknown: bool
+
+    def __call__(
+        self, left: Float[Array, " d"], right: Float[Array, " d"], p: Float[Array, " q"]
+    ) -> Float[Array, " d_q"]:
+        """Evaluate for values at both ends."""
+        value = self.fn(left, right, p) if self.unknown else self.fn(left, right)
+        return jnp.ravel(jnp.asarray(value))
+
+
+class EquationResidual(eqx.Module):
+    """u' - f(x, u, p); times (x - a) where there is a singular term, which it keeps finite."""
+
+    field: BoundaryField
+
+    def __call__(self, u: Pieces, x: Float[Array, ""]) -> Float[Array, " d"]:
+        """Evaluate at one place."""
+        r = derivative(u)(x) - self.field.regular(x, u(x), u.parameters)
+        if self.field.singular is None:
+            return r
+        return (x - self.field.start) * r - self.field.singular @ u(x)
+
+
+class ConditionsResidual(eqx.Module):
+    """The boundary conditions as a residual of the model."""
+
+    conditions: BoundaryConditions
+    span: tuple[float, float]
+
+    def __call__(self, u: Pieces, x: Float[Array, ""]) -> Float[Array, " d_q"]:
+        """Evaluate; the point does not matter."""
+        del x
+        left, right = (u(jnp.asarray(end)) for end in self.span)
+        return self.conditions(left, right, u.parameters)
+
+
+class BoundaryValueScheme(AbstractScheme):
+    """Elements between two ends.
+
+    Attributes:
+        statement: The equations on flat arrays.
+        span: Left and right end.
+        width: Number of features in an element.
+    """
+
+    statement: Statement
+    span: tuple[float, float]
+    width: int
+
+    def __repr__(self) -> str:
+        return f"elements with {self.width} features, damped Gauss-Newton"
+
+    def solve(
+        self,
+        model: PyTree,
+        *,
+        tolerance: float,
+        steps: int,
+        key: Key[Array, ""],
+        watch: Callable[[int, float, float], bool],
+    ) -> SchemeResult:
+        """Solve on a few elements, divide those with too large a residual, and again."""
+        eps = float(jnp.finfo(model.head.dtype).eps)
+        if 0 < tolerance < 50 * eps:
+            raise ValueError(
+                f"tolerance={tolerance:g} is below the rounding of {model.head.dtype}; write at "
+                f"least {50 * eps:.2g}, or leave it out."
+            )
+        tolerance = tolerance or max(1e-12, 100 * eps)
+        places = draw(Interval(-1.0, 1.0), _MONITOR, Independent(), key=key).points
+        nodes, weights = training_nodes(self.width)
+        features = [Features(at, self.width, 1) for at in (nodes, places)]
+
+        def newton(limit: int) -> tuple[Newton, float]:
+            began = time.perf_counter()
+            padded, start = _padded(edges, unknowns, capacity)
+            found = jax.block_until_ready(
+                solve_elements(
+                    self.statement,
+                    features[0],
+                    jnp.asarray(weights),
+                    features[1],
+                    padded,
+                    start,
+                    jnp.asarray(limit),
+                )
+            )
+            return found, time.perf_counter() - began
+
+        edges, unknowns = model.ends, _unknowns(model)
+        capacity, compiling, running = 0, 0.0, 0.0
+        taken, given_up = 0, 0
+        while True:
+            if len(edges) - 1 > capacity:
+                capacity = max(4 * capacity, len(edges) - 1, _ROOM // unknowns.y.shape[1])
+                compiling += newton(0)[1]
+            found, seconds = newton(min(60, steps - taken))
+            running += seconds
+            taken += int(found.steps)
+            count = len(edges) - 1
+            error, noise = np.asarray(found.error)[:count], np.asarray(found.noise)[:count]
+            unknowns = _cut(found.unknowns, count)
+            parts = _parts(error, noise, tolerance, self.width)
+            worst = int(np.argmax(np.where(np.isfinite(error), error, np.inf)))
+            ending = _ending(found, parts, edges, worst, error, taken >= steps)
+            share = float(np.mean(parts == 1))
+            if watch(taken, share, float(error[worst])) and ending is None:
+                ending = "interrupted", f"with {count} elements"
+            if ending is not None:
+                break
+            given_up += 1
+            edges, unknowns = _divided(edges, unknowns, parts, self.width)
+        solved = stack_pieces(
+            edges,
+            unknowns.y[:-1, None],
+            _heads(unknowns),
+            unravel=model.unravel,
+            parameters=unknowns.p,
+        )
+        history = PieceHistory(edges, error, np.full(count, int(found.steps)), given_up)
+        return SchemeResult(solved, *ending, taken, history, compiling, running)
+
+    def training_points(self, model: PyTree) -> Draw:
+        """Gauss nodes of all elements."""
+        return training_points(model.ends, self.width)
+
+    def covered(self, model: PyTree) -> AbstractDomain:
+        """All of the interval."""
+        del model
+        return Interval(*self.span)
+
+
+def bvp(
+    fun: Callable[..., Array],
+    bc: Callable[..., Array],
+    span: tuple[float, float],
+    guess: Any,
+    *,
+    p: Any = None,
+    S: Any = None,
+    width: int = 16,
+    reference: Callable[[Any], Any] | None = None,
+) -> Problem:
+    """State a two-point boundary value problem: y' = f(x, y, p) + S y / (x - a), bc = 0.
+
+    The conventions are those of `scipy.integrate.solve_bvp`, except that functions see one point:
+    x of shape () and y of shape (d,). On each element of a partition the model is a linear head on
+    frozen Legendre features; all heads together minimise the residual in least squares with
+    continuity built in. Elements whose residual at monitor points is too large (`tolerance` of
+    `solve`, relative to the size of each component; 1e-12 by default) are divided.
+
+    Args:
+        fun: `fun(x, y)`, or `fun(x, y, p)` with unknown parameters; returns y' of shape (d,).
+        bc: `bc(y_left, y_right)` or `bc(y_left, y_right, p)`; returns d + q numbers, zero where
+            the conditions hold.
+        span: Left and right end.
+        guess: First approximation of y: an array of shape (d,), or a function of x that returns
+            one. Where there are several solutions it decides which is found.
+        p: First approximation of the unknown parameters, of shape (q,). The solution has them as
+            `solution.model.parameters`.
+        S: Matrix of the singular term, of shape (d, d).
+        width: Number of features in an element.
+        reference: A known solution, called like the model.
+
+    Raises:
+        ValueError, TypeError: If shapes do not fit or a guess is not finite.
+
+    Source:
+        Ascher, Mattheij and Russell, Numerical Solution of Boundary Value Problems for Ordinary
+        Differential Equations (1995), ch. 5, for collocation; here least squares over twice as many
+        nodes as features.
+    """
+    left, right = _ends(span)
+    unknown = p is not None
+    dtype = jnp.result_type(float)
+    parameters = np.asarray(p if unknown else np.zeros(0), float)
+    places = np.linspace(left, right, 9)
+    first = [
+        np.asarray(guess(jnp.asarray(x, dtype)) if callable(guess) else guess, float)
+        for x in places
+    ]
+    d = _check_guess(first[0], parameters)
+    singular = None if S is None else jnp.asarray(S, dtype)
+    if singular is not None and singular.shape != (d, d):
+        raise ValueError(f"S must have shape {(d, d)} to match the guess, got {singular.shape}.")
+    field = BoundaryField(fun, singular, left, unknown)
+    conditions = BoundaryConditions(bc, unknown)
+    scheme = BoundaryValueScheme(
+        Statement(field, conditions), (left, right), as_count(width, "width", least=2)
+    )
+    _check_functions(fun, bc, (left, right), first[0], parameters, unknown)
+    return Problem(
+        [
+            Constraint(
+                EquationResidual(field),
+                over=Interval(left, right),
+                points=len(training_nodes(width)[0]),
+                sampler=GaussQuadrature(),
+                name="equation",
+            ),
+            Constraint(
+                ConditionsResidual(conditions, (left, right)),
+                over=Points(np.asarray([left])),
+                name="boundary",
+            ),
+        ],
+        _guessed(guess, first, (left, right), width, parameters),
+        trainable=lambda u: (u.head, u.states, u.parameters),
+        reference=reference,
+        scheme=scheme,
+    )
+
+
+def _guessed(guess, first, span, width, parameters) -> Pieces:
+    """The guess as a model: interpolated on a few elements, fewer where each is large."""
+    d = len(first[0])
+    count = 8 if d <= 8 else max(1, 64 // d)
+    edges = np.linspace(*span, count + 1)
+    nodes, weights = training_nodes(width)
+    Q = integrals(nodes, width, 1)[1]
+    if callable(guess):
+        dtype = jnp.result_type(float)
+        at = edges[:-1, None] + np.diff(edges)[:, None] * (nodes + 1) / 2
+        see = jax.jit(jax.vmap(lambda x: jnp.ravel(jnp.asarray(guess(x)))))
+        y = np.asarray(see(jnp.asarray(edges, dtype)), float)
+        inside = np.asarray(see(jnp.asarray(at.ravel(), dtype)), float).reshape(count, -1, d)
+        # The part that the edge values do not fix, in least squares.
+        rest = inside - y[:-1, None] - np.diff(y, axis=0)[:, None] * (nodes[:, None] + 1) / 2
+        root = np.sqrt(weights)[:, None]
+        b = np.stack([np.linalg.lstsq(root * Q[:, 1:], root * part)[0] for part in rest])
+    else:
+        y, b = np.stack([first[0]] * (count + 1)), np.zeros((count, width - 1, d))
+    head = _heads(Unknowns(y, b, parameters))
+    return stack_pieces(edges, y[:-1, None], head, unravel=_same, parameters=parameters)
+
+
+def _heads(unknowns: Unknowns) -> np.ndarray:
+    """Heads with their first row, which the edge values fix; see `_elements`."""
+    first = np.diff(unknowns.y, axis=0)[:, None] / math.sqrt(2)
+    return np.concatenate([first, unknowns.b], axis=1)
+
+
+def _same(y: Array) -> Array:
+    return y
+
+
+def _unknowns(model: Pieces) -> Unknowns:
+    """The unknowns behind a model."""
+    count = model.count
+    y, head = np.asarray(model.states)[:count, 0], np.asarray(model.head)[:count]
+    last = y[-1] + math.sqrt(2) * head[-1, 0]
+    return Unknowns(np.concatenate([y, last[None]]), head[:, 1:], np.asarray(model.parameters))
+
+
+def _padded(edges: np.ndarray, unknowns: Unknowns, capacity: int) -> tuple[Array, Unknowns]:
+    """Fill up with elements of length zero to a few capacities, which saves compilations."""
+    spare = capacity - (len(edges) - 1)
+    # All on the host: every small operation on a new shape would be compiled.
+    repeat = lambda a: np.concatenate([a, np.repeat(a[-1:], spare, axis=0)])  # noqa: E731
+    b = np.concatenate([unknowns.b, np.zeros((spare, *unknowns.b.shape[1:]))])
+    filled = repeat(edges), repeat(unknowns.y), b, unknowns.p
+    dtype = jnp.result_type(float)
+    padded, y, b, p = (jnp.asarray(array, dtype) for array in filled)
+    return padded, Unknowns(y, b, p)
+
+
+def _cut(unknowns: Unknowns, count: int) -> Unknowns:
+    y, b, p = (np.asarray(array) for array in unknowns)
+    return Unknowns(y[: count + 1], b[:count], p)
+
+
+def _parts(error: np.ndarray, noise: np.ndarray, tolerance: float, width: int) -> np.ndarray:
+    """Into how many parts each element is divided; one where its residual is small enough."""
+    limit = np.maximum(tolerance, 2 * noise)
+    # An unresolved layer spoils its neighbours too; they come right once it is resolved.
+    limit = np.maximum(limit, _SPOILT * np.max(error, initial=0, where=np.isfinite(error)))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        wanted = np.ceil(1.1 * (error / tolerance) ** (1 / width))
+    wanted = np.where(np.isfinite(wanted), np.clip(wanted, 2, 4), 4)
+    return np.where(error <= limit, 1, wanted).astype(int)
+
+
+def _ending(
+    found: Newton, parts: np.ndarray, edges: np.ndarray, worst: int, error: np.ndarray, spent: bool
+) -> tuple[str, str] | None:
+    """Why to end here, or None to divide and go on."""
+    count = len(edges) - 1
+    where = f"between {edges[worst]:.6g} and {edges[worst + 1]:.6g}"
+    if float(found.condition) < float(np.finfo(error.dtype).eps) ** 0.7:
+        return "stalled", (
+            "the linearised problem is singular to rounding: the conditions do not determine the "
+            "solution, or it has several close to each other. Check bc, or try another guess"
+        )
+    if (parts == 1).all() and bool(found.solved):
+        return "converged", f"the residual is below the tolerance on {count} elements"
+    if spent:
+        return "max_steps", f"with {count} elements; the largest residual is {where}"
+    if parts.sum() > _MOST_ELEMENTS or np.diff(edges)[worst] < 1e-13 * (edges[-1] - edges[0]):
+        return "stalled", (
+            f"{count} elements are not enough: the residual {where} is still {error[worst]:.3g} of "
+            "the solution. Is the problem well-posed? Another guess may help"
+        )
+    if (parts == 1).all():
+        return "stalled", "Newton's method does not converge; another guess may help"
+    return None
+
+
+def _divided(
+    edges: np.ndarray, unknowns: Unknowns, parts: np.ndarray, width: int
+) -> tuple[np.ndarray, Unknowns]:
+    """Divide elements; the function stays the same."""
+    nodes, weights = training_nodes(width)
+    P = integrals(nodes, width, 0)[0]
+    head, y = _heads(unknowns), unknowns.y
+    new_edges, new_y, new_b = [edges[:1]], [y[:1]], []
+    for j, count in enumerate(parts):
+        cuts = np.linspace(-1.0, 1.0, count + 1)
+        new_edges.append((edges[j] + (edges[j + 1] - edges[j]) * (cuts + 1) / 2)[1:])
+        values = y[j] + integrals(cuts, width, 1)[1] @ head[j]
+        values[-1] = y[j + 1]
+        new_y.append(values[1:])
+        for low, high in zip(cuts[:-1], cuts[1:], strict=True):
+            # Exact: a polynomial of degree K - 1 against orthonormal ones of the same degree.
+            slope = integrals(low + (high - low) * (nodes + 1) / 2, width, 0)[0] @ head[j]
+            new_b.append(((weights[:, None] * P).T @ slope)[1:] * (high - low) / 2)
+    whole = np.concatenate(new_edges)
+    whole[-1] = edges[-1]
+    return whole, Unknowns(np.concatenate(new_y), np.stack(new_b), unknowns.p)
+
+
+def _ends(span: Any) -> tuple[float, float]:
+    if not (isinstance(span, (tuple, list, np.ndarray)) and len(span) == 2):
+        raise ValueError(f"span must be a pair (a, b), got {span!r}.")
+    left, right = float(span[0]), float(span[1])
+    if not (math.isfinite(left) and math.isfinite(right) and left < right):
+        raise ValueError(f"span must be two finite ends a < b, got ({left:g}, {right:g}).")
+    return left, right
+
+
+def _check_guess(guess: np.ndarray, parameters: np.ndarray) -> int:
+    if guess.ndim != 1 or not guess.size:
+        raise ValueError(
+            f"guess must be an array of shape (d,) or a function of x that returns one, got shape "
+            f"{guess.shape}. Write e.g. guess=[0.0, 0.0] for two components."
+        )
+    if not np.isfinite(guess).all():
+        raise ValueError(f"guess must be finite, got {guess.tolist()}.")
+    if parameters.ndim != 1 or not np.isfinite(parameters).all():
+        raise ValueError(f"p must be finite numbers of shape (q,), got {parameters.tolist()}.")
+    return guess.size
+
+
+def _check_functions(fun, bc, span, guess, parameters, unknown) -> None:
+    """Evaluate the shapes that the functions return."""
+    dtype = jnp.result_type(float)
+    y, p = jnp.asarray(guess, dtype), jnp.asarray(parameters, dtype)
+    more = (p,) if unknown else ()
+    for fn, name, arguments, size in (
+        (fun, "fun", (jnp.asarray(span[0], dtype), y, *more), y.size),
+        (bc, "bc", (y, y, *more), y.size + p.size),
+    ):
+        try:
+            inspect.signature(fn).bind(*arguments)
+        except TypeError as error:
+            listed = "with p, since p= is given" if unknown else "without p, since no p= is given"
+            raise TypeError(
+                f"{name} must take {len(arguments)} arguments, {listed}: {error}."
+            ) from None
+        except ValueError:
+            pass  # some callables do not tell
+        found = jax.eval_shape(lambda *a, fn=fn: jnp.ravel(jnp.asarray(fn(*a))), *arguments)
+        if found.size != size:
+            what = (
+                "one for each component of y"
+                if name == "fun"
+                else ("one for each component of y and each unknown parameter")
+            )
+            raise ValueError(f"{name} must return {size} numbers, {what}; it returns {found.size}.")

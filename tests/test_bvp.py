@@ -1,0 +1,261 @@
+"""Boundary value problems against closed forms, special functions and SciPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.special import erf, mathieu_a
+
+import constrainednn as cx
+from constrainednn._bvp import _divided, _heads, _unknowns
+from constrainednn._elements import Unknowns
+from constrainednn._gap import residuals_at
+
+# The default tolerance asks each element for a residual of 1e-12 of the solution; 100 times that
+# leaves room for the amplification by a well-conditioned problem.
+REACHED = 1e-10
+
+
+def error(u, known):
+    """Largest relative L2 error over the components."""
+    u, known = np.asarray(u), np.asarray(known)
+    return np.max(np.linalg.norm(u - known, axis=0) / np.linalg.norm(known, axis=0))
+
+
+def places(solution):
+    return np.linspace(*solution.problem.scheme.span, 2001)
+
+
+def solved(*arguments, **keywords):
+    return cx.solve(cx.bvp(*arguments, **keywords))
+
+
+def both_zero(left, right):
+    return jnp.stack([left[0], right[0]])
+
+
+@pytest.fixture(scope="module")
+def exponential():
+    return solved(
+        lambda x, y: jnp.stack([y[1], y[0]]),
+        lambda left, right: jnp.stack([left[0] - 1, right[0]]),
+        (0.0, 1.0),
+        [0.0, 0.0],
+    )
+
+
+def test_exponential(exponential):
+    x = places(exponential)
+    known = np.stack([np.sinh(1 - x), -np.cosh(1 - x)], axis=1) / np.sinh(1)
+    assert exponential.status == "converged"
+    assert error(exponential(x), known) < REACHED
+    assert exponential.history.pieces.monitor.max() < 1e-12
+
+
+def test_boundary_conditions_and_continuity_hold_to_rounding(exponential):
+    rounding = 100 * np.finfo(float).eps
+    assert abs(exponential(0.0)[0] - 1) < rounding
+    assert abs(exponential(1.0)[0]) < rounding
+    ends = exponential.model.ends[1:-1]
+    before = exponential(np.nextafter(ends, 0.0))
+    assert np.abs(np.asarray(before) - np.asarray(exponential(ends))).max() < rounding
+
+
+def test_training_loss_is_the_weighted_mean_over_all_elements(exponential):
+    """sum_j (h_j / T) sum_i q_i |r|^2 with Gauss weights, by hand."""
+    gap, model = exponential.gap.constraints[0], exponential.model
+    nodes, weights = np.polynomial.legendre.leggauss(32)
+    total = 0.0
+    for low, high in zip(model.ends[:-1], model.ends[1:], strict=True):
+        x = low + (high - low) * (nodes + 1) / 2
+        r = residuals_at(exponential.problem.constraints[0].residual, model, x)
+        total += (high - low) * (weights / 2) @ (r**2).sum(axis=1)
+    assert np.isclose(total, gap.train, rtol=1e-6)
+
+
+def test_unknown_parameter_of_scipys_sturm_liouville_problem():
+    """y'' = -k^2 y with k unknown on [0, pi]: k = 1, y = sin x."""
+    found = solved(
+        lambda x, y, p: jnp.stack([y[1], -(p[0] ** 2) * y[0]]),
+        lambda left, right, p: jnp.stack([left[0], right[0], left[1] - p[0]]),
+        (0.0, np.pi),
+        lambda x: jnp.stack([jnp.sin(1.2 * x), 1.2 * jnp.cos(1.2 * x)]),
+        p=[1.2],
+    )
+    x = places(found)
+    assert found.status == "converged"
+    assert abs(float(found.model.parameters[0]) - 1) < REACHED
+    assert error(found(x), np.stack([np.sin(x), np.cos(x)], axis=1)) < REACHED
+
+
+def test_singular_term_of_emdens_equation():
+    """y'' + 2 y' / x + y^5 = 0, y = (1 + x^2 / 3)^(-1/2)."""
+    found = solved(
+        lambda x, y: jnp.stack([y[1], -(y[0] ** 5)]),
+        lambda left, right: jnp.stack([left[1], right[0] - np.sqrt(3 / 4)]),
+        (0.0, 1.0),
+        [1.0, 0.0],
+        S=[[0.0, 0.0], [0.0, -2.0]],
+    )
+    x = places(found)
+    known = (1 + x**2 / 3) ** -0.5
+    assert error(found(x), np.stack([known, -x / 3 * known**3], axis=1)) < REACHED
+    assert found.gap.constraints[0].worst.residual < 1e-9  # finite up to the singular end
+
+
+@pytest.mark.parametrize("eps", [1e-2, 1e-3, 1e-4])
+def test_shock_layer_in_the_middle(eps):
+    """eps y'' + x y' = -eps pi^2 cos(pi x) - pi x sin(pi x) on [-1, 1]."""
+
+    def field(x, y):
+        source = eps * jnp.pi**2 * jnp.cos(jnp.pi * x) + jnp.pi * x * jnp.sin(jnp.pi * x)
+        return jnp.stack([y[1], -(x * y[1] + source) / eps])
+
+    found = solved(
+        field, lambda left, right: jnp.stack([left[0] + 2, right[0]]), (-1.0, 1.0), [0.0, 0.0]
+    )
+    x = places(found)
+    known = np.cos(np.pi * x) + erf(x / np.sqrt(2 * eps)) / erf(1 / np.sqrt(2 * eps))
+    assert found.status == "converged"
+    assert error(np.asarray(found(x))[:, :1], known[:, None]) < REACHED
+    shortest = np.argmin(np.diff(found.model.ends))
+    assert abs(found.model.ends[shortest]) < 10 * np.sqrt(eps)  # elements gather at the layer
+
+
+@pytest.mark.parametrize("name, settings", [
+    ("bratu", {"branch": "lower"}),
+    ("bratu", {"branch": "upper"}),
+    ("boundary_layer", {"eps": 1e-3}),
+])  # fmt: skip
+def test_gallery_with_closed_forms(name, settings):
+    found = cx.solve(cx.load_problem(name, **settings))
+    x = places(found)
+    known = jax.vmap(found.problem.reference)(x)
+    assert found.status == "converged"
+    assert error(found(x), known) < REACHED
+    assert found.gap.constraints[0].error < REACHED
+
+
+def test_eigenvalues_are_those_of_mathieus_equation():
+    found = [cx.solve(cx.load_problem("sturm_liouville", index=i)) for i in range(3)]
+    values = [float(item.model.parameters[0]) for item in found]
+    assert np.allclose(values, [mathieu_a(i, 5.0) for i in range(3)], rtol=1e-12, atol=1e-11)
+    # Oscillation theorem: the i-th eigenfunction has i zeros inside.
+    zeros = [
+        int((np.diff(np.sign(np.asarray(item(places(item)))[:, 0])) != 0).sum()) for item in found
+    ]
+    assert zeros == [0, 1, 2]
+
+
+def test_nonlinear_boundary_conditions_agree_with_scipy():
+    from scipy.integrate import solve_bvp
+
+    def field(x, y, xp=jnp):
+        return xp.stack([y[1], -xp.sin(y[0])])
+
+    def bc(left, right, xp=jnp):
+        return xp.stack([left[0] ** 2 + left[1] - 1.0, right[1] * right[0] + 0.2])
+
+    guess = np.array([0.5, 0.5])
+    ours = solved(field, bc, (0.0, 1.0), guess)
+    x = np.linspace(0.0, 1.0, 21)
+    theirs = solve_bvp(
+        lambda x, y: field(x, y, np), lambda a, b: bc(a, b, np), x, np.tile(guess[:, None], 21),
+        tol=1e-10, max_nodes=10**5,
+    )  # fmt: skip
+    assert theirs.status == 0
+    # Conditions of degree two may have several solutions; ours must be one, and here the same.
+    assert error(ours(x), theirs.sol(x).T) < 1e-8
+
+
+def test_sixty_equations():
+    """SciPy's large test problem: thirty copies of y'' = y side by side, d = 60."""
+    n = 30
+    found = solved(
+        lambda x, y: jnp.concatenate([y[n:], y[:n]]),
+        lambda left, right: jnp.concatenate([left[:n], right[:n] - 1]),
+        (0.0, 1.0),
+        np.zeros(2 * n),
+    )
+    x = places(found)
+    assert (
+        error(np.asarray(found(x))[:, :n], np.sinh(x)[:, None] / np.sinh(1) * np.ones(n)) < REACHED
+    )
+
+
+def test_dividing_elements_does_not_change_the_function(exponential):
+    model = exponential.model
+    edges, parts = model.ends, np.array([1, 2, 3, 4] + [1] * (model.count - 4))
+    new_edges, new = _divided(edges, _unknowns(model), parts, 16)
+    from constrainednn._pieces import stack_pieces
+
+    divided = stack_pieces(new_edges, new.y[:-1, None], _heads(Unknowns(*new)), unravel=lambda y: y)
+    x = places(exponential)[:-1]
+    rounding = 1e3 * np.finfo(float).eps
+    assert np.abs(np.asarray(jax.vmap(divided)(x)) - np.asarray(exponential(x))).max() < rounding
+
+
+def test_saved_and_loaded_gives_the_same_numbers(exponential, tmp_path):
+    exponential.save(tmp_path / "run")
+    again = cx.load_solution(tmp_path / "run", exponential.problem)
+    assert again.gap.train == exponential.gap.train
+    assert again.gap.heldout == exponential.gap.heldout
+
+
+def test_ill_posed_problem_is_called_singular():
+    found = solved(
+        lambda x, y: jnp.stack([y[1], jnp.zeros(())]),
+        lambda left, right: jnp.stack([left[1], right[1]]),  # any constant satisfies these
+        (0.0, 1.0),
+        [1.0, 0.0],
+    )
+    assert found.status == "stalled"
+    assert "do not determine" in found.reason
+
+
+def test_problem_without_solution_is_not_called_converged():
+    """y'' + y = 1, y'(0) = 0, y'(pi) = 1: resonance, no solution exists."""
+    found = cx.solve(
+        cx.bvp(
+            lambda x, y: jnp.stack([y[1], 1 - y[0] + jnp.cos(x)]),
+            lambda left, right: jnp.stack([left[1], right[1]]),
+            (0.0, np.pi),
+            [0.0, 0.0],
+        )
+    )
+    assert found.status == "stalled"
+
+
+LINE = (lambda x, y: jnp.stack([y[1], y[0]]), both_zero, (0.0, 1.0), [0.0, 0.0])
+
+
+@pytest.mark.parametrize("change, message", [
+    ({0: lambda x, y: y[:1]}, "fun must return 2 numbers"),
+    ({0: lambda x: x}, "fun must take 2 arguments"),
+    ({1: lambda a, b: a[:1]}, "bc must return 2 numbers"),
+    ({2: (1.0, 0.0)}, "span must be two finite ends a < b"),
+    ({2: (0.0, np.nan)}, "span must be two finite ends"),
+    ({2: 1.0}, "span must be a pair"),
+    ({3: [[0.0, 0.0]]}, "guess must be an array of shape"),
+    ({3: [np.nan, 0.0]}, "guess must be finite"),
+    ({"p": [1.0]}, "must take 3 arguments, with p"),
+    ({"p": [[1.0]]}, "p must be finite numbers of shape"),
+    ({"S": [1.0]}, "S must have shape"),
+    ({"width": 1}, "width must be at least 2"),
+])  # fmt: skip
+@pytest.mark.usefixtures("as_released")
+def test_bad_statements_are_refused(change, message):
+    arguments = [change.get(i, value) for i, value in enumerate(LINE)]
+    keywords = {key: value for key, value in change.items() if isinstance(key, str)}
+    with pytest.raises((ValueError, TypeError), match=message):
+        cx.bvp(*arguments, **keywords)
+
+
+@pytest.mark.parametrize("keyword, value, message", [
+    ("method", cx.LevenbergMarquardt(), "leave out method="),
+    ("redraw", 10, "leave out redraw="),
+    ("tolerance", 1e-17, "below the rounding"),
+])  # fmt: skip
+def test_settings_of_other_methods_are_refused(keyword, value, message):
+    with pytest.raises(ValueError, match=message):
+        cx.solve(cx.bvp(*LINE), **{keyword: value})
