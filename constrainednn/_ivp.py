@@ -42,6 +42,8 @@ from constrainednn._validate import as_count
 # Monitor points in each window.
 _MONITOR = 32
 _NEWTON_STEPS = 12
+# A component below this share of its largest value so far need not be resolved relative to itself.
+_DEAD = 1e-6
 
 
 class Field(eqx.Module):
@@ -119,7 +121,7 @@ class InitialValueScheme(AbstractScheme):
             features(places),
             features(np.ones(1)),
         )
-        state = (model.states[0], jnp.abs(model.states[0]))
+        state = (model.states[0], self._sizes(model.states[0]))
         found = march(
             evolution,
             state,
@@ -137,9 +139,21 @@ class InitialValueScheme(AbstractScheme):
         solved = stack_pieces(found.history.edges, states, head, unravel=self.field.unravel)
         status, reason = self._verdict(found.ending, solved, steps)
         taken = int(found.history.steps.sum())
-        return SchemeResult(
-            solved, status, reason, taken, found.history, found.compile, found.run
-        )
+        return SchemeResult(solved, status, reason, taken, found.history, found.compile, found.run)
+
+    def _sizes(self, y: Float[Array, "p d"]) -> Float[Array, "p d"]:
+        """Sizes of the components at the start, which bound from below what is resolved.
+
+        One that starts at zero has none of its own, and along a chain of such components each
+        would wait for the one before: they are given the rounding error of the largest, or of
+        what the field makes of it.
+        """
+        start, end = self.span
+        top = abs(end - start) * jnp.max(jnp.abs(self.field(jnp.asarray(start, y.dtype), y)))
+        largest = jnp.max(jnp.abs(y), axis=1, keepdims=True)
+        largest = jnp.where(largest > 0, largest, jnp.where(top > 0, top, 1.0))
+        lent = jnp.finfo(y.dtype).eps / _DEAD * largest
+        return jnp.where(y != 0, jnp.abs(y), lent)
 
     def _verdict(self, ending: str, model: Pieces, steps: int) -> tuple[str, str]:
         reached = model.ends[-1]
@@ -276,7 +290,7 @@ class _Rows(eqx.Module):
         t = self.t + self.half * (self.at.places + 1)
         A = self.half**order * jax.vmap(slope)(t, states)
         length, limits = jnp.abs(self.half), jnp.finfo(c.dtype)
-        size = jnp.maximum(jnp.max(jnp.abs(states), axis=0), 1e-6 * self.largest)
+        size = jnp.maximum(jnp.max(jnp.abs(states), axis=0), _DEAD * self.largest)
         scale = jnp.maximum(length ** (order - 1) * size[-1], limits.eps * size[0]) + limits.tiny
         own = jnp.abs(jnp.diagonal(A, axis1=1, axis2=3))  # (m, p, d)
         per_time = length ** -jnp.arange(order, dtype=c.dtype)
@@ -402,7 +416,7 @@ def _flat_start(value: PyTree, name: str) -> tuple[np.ndarray, Callable[[Array],
     """The initial value as a vector, and the way back."""
     dtype = jnp.result_type(float)
     leaves = jax.tree.leaves(value)
-    if not leaves or any(np.iscomplexobj(leaf) for leaf in leaves):
+    if not leaves or any(np.asarray(leaf).dtype.kind not in "fiub" for leaf in leaves):
         raise TypeError(
             f"{name} must hold real numbers, got {value!r}. Write real and imaginary part as two "
             "components."

@@ -113,14 +113,17 @@ def march(
     t, h = number(start), number((end - start) / 20)
 
     began = time.perf_counter()
-    jax.block_until_ready(_advance(evolution, state, t, h, goal, jnp.asarray(0)))
+    limits = lambda tries, steps: (jnp.asarray(tries), jnp.asarray(steps))  # noqa: E731
+    jax.block_until_ready(_advance(evolution, state, t, h, goal, limits(0, 0)))
     compiling = time.perf_counter() - began
 
     blocks, running, tries, taken, rejected, accepted = [], 0.0, _FIRST_TRIES, 0, 0, 0
     ending = "steps"
     while taken < steps:
         began = time.perf_counter()
-        carry = jax.block_until_ready(_advance(evolution, state, t, h, goal, jnp.asarray(tries)))
+        carry = jax.block_until_ready(
+            _advance(evolution, state, t, h, goal, limits(tries, steps - taken))
+        )
         elapsed = time.perf_counter() - began
         running += elapsed
         state, t, h = carry.state, carry.t, carry.h
@@ -164,16 +167,21 @@ def _advance(
     t: Float[Array, ""],
     h: Float[Array, ""],
     goal: tuple[Float[Array, ""], Float[Array, ""]],
-    tries: Int[Array, ""],
+    limits: tuple[Int[Array, ""], Int[Array, ""]],
 ) -> _Carry:
-    """Try at most `tries` windows, until a block is full, the end is reached or h vanishes."""
+    """Try windows until their number or that of Newton steps is enough, or nothing is left.
+
+    Nothing is left when a block is full, the end is reached or h vanishes.
+    """
     end, tolerance = goal
+    tries, steps = limits
     shape = jax.eval_shape(evolution.window, state, t, h)
     block = lambda leaf: jnp.zeros((_BLOCK, *leaf.shape), leaf.dtype)  # noqa: E731
 
     def going(carry: _Carry) -> Bool[Array, ""]:
         return (
             (carry.tries < tries)
+            & (carry.taken < steps)
             & (carry.accepted < _BLOCK)
             & (carry.t != end)
             & (jnp.abs(carry.h) > _shortest(carry.t, end))

@@ -58,7 +58,7 @@ def solve_pieces(
         status = Status.INTERRUPTED
     train, watching = [item.train for item in streams], [item.monitor for item in streams]
     watched = monitor_loss(problem, found.model, train, watching)
-    taken = int(found.pieces.steps.sum())
+    taken = found.steps
     history = History(
         np.asarray([gap.loss]),
         np.asarray([taken]),
@@ -74,7 +74,7 @@ def solve_pieces(
         status,
         reason,
         taken,
-        found.model.head[: found.model.count].size + found.model.parameters.size,
+        found.model.count * found.model.head[0].size + found.model.parameters.size,
         history,
         Timings(found.compile, found.run, time.perf_counter() - started),
         record_settings(

@@ -22,6 +22,7 @@ from jaxtyping import PyTree
 from constrainednn._files import StoreError, write_folder
 from constrainednn._gap import gap_report, problem_streams
 from constrainednn._problem import Problem
+from constrainednn._scheme import PieceHistory
 from constrainednn._solution import History, Settings, Solution, Status, Timings
 from constrainednn._validate import as_count, as_seed
 
@@ -52,6 +53,7 @@ def save_solution(solution: Solution, path: Path) -> None:
         "monitor": history.monitor,
         "best_step": np.asarray(history.best_step),
         "redraws": np.asarray(history.redraws, int),
+        **({} if history.pieces is None else _pieces_to_arrays(history.pieces)),
     }
     report = json.dumps(report_dict(solution), indent=2, allow_nan=False) + "\n"
     figures, failures = [], []
@@ -106,6 +108,7 @@ def load_solution(path: str | Path, problem: Problem) -> Solution:
             (),
             int(arrays["best_step"]),
             tuple(arrays["redraws"].tolist()),
+            None if problem.scheme is None else _pieces_from_arrays(arrays),
         )
     except KeyError as error:
         raise StoreError(f"{folder}: the entry {error} is missing.") from None
@@ -261,6 +264,16 @@ def _leaves(model: PyTree) -> dict[str, np.ndarray]:
     return {
         jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in paths if eqx.is_array(leaf)
     }
+
+
+def _pieces_to_arrays(pieces: PieceHistory) -> dict[str, np.ndarray]:
+    return {f"pieces_{name}": np.asarray(v) for name, v in dataclasses.asdict(pieces).items()}
+
+
+def _pieces_from_arrays(arrays: dict[str, np.ndarray]) -> PieceHistory:
+    names = [field.name for field in dataclasses.fields(PieceHistory)]
+    found = {name: arrays[f"pieces_{name}"] for name in names}
+    return PieceHistory(**{**found, "rejected": int(found["rejected"])})
 
 
 def _with_pieces(model: PyTree, arrays: dict[str, np.ndarray]) -> PyTree:

@@ -1,0 +1,22 @@
+"""Van der Pol's oscillator: y'' = mu (1 - y^2) y' - y, stiff where mu is large.
+
+`mu` is the damping: at 1 the oscillation is smooth, at 10 it creeps and jumps, at 1000 a jump takes
+a millionth of the time between two. `end` is the last time; 0 stands for 2 mu, or 10 if that is
+more. The state is (y, y') and starts at (2, 0).
+
+Source: Hairer and Wanner, Solving Ordinary Differential Equations II, section IV.1, eq. (1.5).
+"""
+
+import jax.numpy as jnp
+
+import constrainednn as cx
+
+
+def oscillator(t, y, mu):
+    position, velocity = y
+    return jnp.stack([velocity, mu * (1.0 - position**2) * velocity - position])
+
+
+def problem(mu=1.0, end=0.0):
+    end = end or max(10.0, 2.0 * mu)
+    return cx.ivp(oscillator, jnp.array([2.0, 0.0]), (0.0, end), args=mu)
