@@ -57,7 +57,7 @@ def circle():
     curve = []
     for n in SIZES:
         problem = cx.load_problem("unit_circle", points=n)
-        runs = [cx.solve(problem, seed=seed, steps=100) for seed in range(10)]
+        runs, diverged = solved(problem, seeds=range(10), steps=100)
         curve.append(
             {
                 "n": n,
@@ -66,7 +66,7 @@ def circle():
                 "run seconds": summary([run.timings.run for run in runs]),
                 "coverage": summary([gap(run).image.coverage for run in runs]),
                 "collapsed": sum(gap(run).image.collapsed for run in runs),
-                "diverged": sum(not np.isfinite(gap(run).train_rms) for run in runs),
+                "diverged": diverged,
             }
         )
     median = {row["n"]: row["heldout RMS"]["median"] for row in curve}
@@ -76,6 +76,18 @@ def circle():
         "heldout RMS at 3200 / at 100": median[3200] / median[100],
     }
     return result
+
+
+def solved(problem, *, seeds, steps):
+    """Solutions, with the number of those that ended in NaN."""
+    runs, diverged = [], 0
+    for seed in seeds:
+        try:
+            runs.append(cx.solve(problem, seed=seed, steps=steps))
+        except cx.SolveFailed as failed:
+            runs.append(failed.solution)
+            diverged += 1
+    return runs, diverged
 
 
 def relu():

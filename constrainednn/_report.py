@@ -124,7 +124,8 @@ def _image_lines(gap: ConstraintGap) -> list[str]:
 def header(solution: "Solution") -> str:
     """Status, reason, sizes and seconds in one sentence each."""
     settings, times, history = solution.settings, solution.timings, solution.history
-    best = history.best_step
+    # A run that converged ends in steps which differ by rounding.
+    best = solution.steps if solution.status == "converged" else history.best_step
     return (
         f"{solution.status}: {solution.reason}\n"
         f"{settings.method}: {solution.steps} steps"

@@ -303,9 +303,9 @@ def _prepare_jax() -> None:
         ):
             _fail(f"environment variable {name}={value!r}: write 1 or 0.", ENVIRONMENT)
     os.environ.setdefault("JAX_ENABLE_X64", "1")
-    # Factorisations go through the BLAS of SciPy, read when it is first imported. Its threads wait
-    # for each other in a busy loop: on cores that do something else a solve took eight times as
-    # long, and on idle ones a large solve gains little.
+    # Factorisations go through the BLAS of SciPy, which reads this when it is first imported. Its
+    # threads wait for each other in busy loops: on two cores that others used, too, solves of any
+    # size (100 x 322 to 1000 x 1502) took 4 to 60 times as long with the default.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     import jax
 

@@ -2,6 +2,10 @@
 
 import io
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -148,6 +152,33 @@ def test_check_of_a_good_and_a_bad_problem(file, tmp_path):
     assert lines[0].startswith("ok   fine:")
     assert lines[1].startswith("FAIL constraint 'broken': the residual is NaN")
     assert lines[2].startswith("FAIL constraint 'worse': the residual returns None")
+
+
+def test_record_says_which_method_with_which_numbers(file, tmp_path):
+    good("solve", file, "--method", "adam", "--steps", 1, *QUICK, "--out", tmp_path / "adam")
+    said = json.loads((tmp_path / "adam" / "report.json").read_text())["settings"]["method"]
+    assert said.startswith("adam: Optax(scale_by_adam(b1=0.9") and "step_size=-0.001" in said
+    text = good("solve", file, "--method", "two", *QUICK)
+    for stage in ("step_size=-0.01)) for 2 steps", "then Optax", "step_size=-0.001)) for 1 steps"):
+        assert stage in text
+    head = cx.Stage(cx.LevenbergMarquardt(), steps=1, trainable=lambda u: u.layers[-1])
+    solution = cx.solve(cx.load_problem(file), [head], heldout=32, monitor=16)
+    assert solution.settings.method == (
+        "LevenbergMarquardt() on .layers[1].weight, .layers[1].bias"
+    )
+
+
+@pytest.mark.parametrize("given", [None, "2"])
+def test_blas_takes_one_thread_unless_told_otherwise(file, given):
+    file.write_text("import os\nprint('threads', os.environ['OPENBLAS_NUM_THREADS'])\n" + SETTINGS)
+    settings = {key: value for key, value in os.environ.items() if key != "OPENBLAS_NUM_THREADS"}
+    settings |= {} if given is None else {"OPENBLAS_NUM_THREADS": given}
+    script = Path(sys.executable).with_name("constrainednn")
+    # A setting that does not exist: the file is loaded and nothing is computed.
+    done = subprocess.run(
+        [script, "check", file, "--set", "none=1"], env=settings, capture_output=True, text=True
+    )
+    assert done.stdout == f"threads {given or 1}\n"
 
 
 def test_problems_lists_the_gallery():

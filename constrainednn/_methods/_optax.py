@@ -36,7 +36,7 @@ class Optax(AbstractMethod[PyTree]):
             them.
     """
 
-    tx: optax.GradientTransformation | optax.MultiSteps
+    tx: optax.GradientTransformation
 
     def __init__(self, tx: optax.GradientTransformation | optax.MultiSteps):
         # Transformations are named tuples: test for the two methods, not for a sequence.
@@ -44,8 +44,8 @@ class Optax(AbstractMethod[PyTree]):
             raise TypeError(
                 f"Optax takes an optax transformation such as optax.adam(1e-3), got {tx!r}."
             )
-        self.tx = tx
-        _check_descends(tx)
+        self.tx = tx.gradient_transformation() if isinstance(tx, optax.MultiSteps) else tx
+        _check_descends(self.tx)
 
     def __repr__(self) -> str:
         return f"Optax({_described(self.tx.update)})"
@@ -102,7 +102,7 @@ def _described(update: Callable) -> str:
     return inside if wrapper else f"{name}({inside})"
 
 
-def _check_descends(tx: optax.GradientTransformation | optax.MultiSteps) -> None:
+def _check_descends(tx: optax.GradientTransformation) -> None:
     """Refuse a transformation whose learning rate cannot be right.
 
     optax hides the rate in a closure and accepts NaN, negative and zero. Updates of a constant
