@@ -1,10 +1,11 @@
 """Boundary value problems: elements solved together, divided where the residual is too large."""
 
 import inspect
+import itertools
 import math
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -35,6 +36,14 @@ _MOST_ELEMENTS = 2048
 _ROOM = 128
 # Elements with a residual below this share of the largest wait for the next round.
 _SPOILT = 1e-2
+
+
+class _OnHost(NamedTuple):
+    """`Unknowns` between solves, as NumPy arrays: every new shape on the device is compiled."""
+
+    y: Float[np.ndarray, "N_1 d"]
+    b: Float[np.ndarray, "N K_1 d"]
+    p: Float[np.ndarray, " q"]
 
 
 class BoundaryField(eqx.Module):
@@ -287,7 +296,7 @@ def _guessed(guess, first, span, width, parameters) -> Pieces:
     """The guess as a model: interpolated on a few elements, fewer where each is large."""
     d = len(first[0])
     count = 8 if d <= 8 else max(1, 64 // d)
-    edges = np.linspace(*span, count + 1)
+    edges = np.linspace(span[0], span[1], count + 1)
     nodes, weights = training_nodes(width)
     Q = integrals(nodes, width, 1)[1]
     if callable(guess):
@@ -302,11 +311,11 @@ def _guessed(guess, first, span, width, parameters) -> Pieces:
         b = np.stack([np.linalg.lstsq(root * Q[:, 1:], root * part)[0] for part in rest])
     else:
         y, b = np.stack([first[0]] * (count + 1)), np.zeros((count, width - 1, d))
-    head = _heads(Unknowns(y, b, parameters))
+    head = _heads(_OnHost(y, b, parameters))
     return stack_pieces(edges, y[:-1, None], head, unravel=_same, parameters=parameters)
 
 
-def _heads(unknowns: Unknowns) -> np.ndarray:
+def _heads(unknowns: _OnHost) -> np.ndarray:
     """Heads with their first row, which the edge values fix; see `_elements`."""
     first = np.diff(unknowns.y, axis=0)[:, None] / math.sqrt(2)
     return np.concatenate([first, unknowns.b], axis=1)
@@ -316,18 +325,17 @@ def _same(y: Array) -> Array:
     return y
 
 
-def _unknowns(model: Pieces) -> Unknowns:
+def _unknowns(model: Pieces) -> _OnHost:
     """The unknowns behind a model."""
     count = model.count
     y, head = np.asarray(model.states)[:count, 0], np.asarray(model.head)[:count]
     last = y[-1] + math.sqrt(2) * head[-1, 0]
-    return Unknowns(np.concatenate([y, last[None]]), head[:, 1:], np.asarray(model.parameters))
+    return _OnHost(np.concatenate([y, last[None]]), head[:, 1:], np.asarray(model.parameters))
 
 
-def _padded(edges: np.ndarray, unknowns: Unknowns, capacity: int) -> tuple[Array, Unknowns]:
+def _padded(edges: np.ndarray, unknowns: _OnHost, capacity: int) -> tuple[Array, Unknowns]:
     """Fill up with elements of length zero to a few capacities, which saves compilations."""
     spare = capacity - (len(edges) - 1)
-    # All on the host: every small operation on a new shape would be compiled.
     repeat = lambda a: np.concatenate([a, np.repeat(a[-1:], spare, axis=0)])  # noqa: E731
     b = np.concatenate([unknowns.b, np.zeros((spare, *unknowns.b.shape[1:]))])
     filled = repeat(edges), repeat(unknowns.y), b, unknowns.p
@@ -336,9 +344,9 @@ def _padded(edges: np.ndarray, unknowns: Unknowns, capacity: int) -> tuple[Array
     return padded, Unknowns(y, b, p)
 
 
-def _cut(unknowns: Unknowns, count: int) -> Unknowns:
+def _cut(unknowns: Unknowns, count: int) -> _OnHost:
     y, b, p = (np.asarray(array) for array in unknowns)
-    return Unknowns(y[: count + 1], b[:count], p)
+    return _OnHost(y[: count + 1], b[:count], p)
 
 
 def _parts(error: np.ndarray, noise: np.ndarray, tolerance: float, width: int) -> np.ndarray:
@@ -378,8 +386,8 @@ def _ending(
 
 
 def _divided(
-    edges: np.ndarray, unknowns: Unknowns, parts: np.ndarray, width: int
-) -> tuple[np.ndarray, Unknowns]:
+    edges: np.ndarray, unknowns: _OnHost, parts: np.ndarray, width: int
+) -> tuple[np.ndarray, _OnHost]:
     """Divide elements; the function stays the same."""
     nodes, weights = training_nodes(width)
     P = integrals(nodes, width, 0)[0]
@@ -391,13 +399,13 @@ def _divided(
         values = y[j] + integrals(cuts, width, 1)[1] @ head[j]
         values[-1] = y[j + 1]
         new_y.append(values[1:])
-        for low, high in zip(cuts[:-1], cuts[1:], strict=True):
+        for low, high in itertools.pairwise(cuts):
             # Exact: a polynomial of degree K - 1 against orthonormal ones of the same degree.
             slope = integrals(low + (high - low) * (nodes + 1) / 2, width, 0)[0] @ head[j]
             new_b.append(((weights[:, None] * P).T @ slope)[1:] * (high - low) / 2)
     whole = np.concatenate(new_edges)
     whole[-1] = edges[-1]
-    return whole, Unknowns(np.concatenate(new_y), np.stack(new_b), unknowns.p)
+    return whole, _OnHost(np.concatenate(new_y), np.stack(new_b), unknowns.p)
 
 
 def _ends(span: Any) -> tuple[float, float]:

@@ -127,10 +127,8 @@ def solve_elements(
         G = jax.jacfwd(statement.conditions, argnums=(0, 1, 2))(
             unknowns.y[0], unknowns.y[-1], unknowns.p
         )
-        of_condition = sum(
-            jnp.abs(part) @ part_size
-            for part, part_size in zip(G, (size[0], size[0], size[1]), strict=True)
-        )
+        by_left, by_right, by_p = (jnp.abs(part) for part in G)
+        of_condition = by_left @ size[0] + by_right @ size[0] + by_p @ size[1]
         scale = size[0][None] * _stiffness(A), of_condition + jnp.finfo(edges.dtype).tiny
         r, g = rows(unknowns, scale)
         loss = jnp.sum(r**2) + jnp.sum(g**2)

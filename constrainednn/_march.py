@@ -140,7 +140,7 @@ def march(
         tries = max(1, min(2 * tries, int(_LOOK_EVERY * int(carry.tries) / (elapsed + 1e-9))))
         last = float(carry.errors[count - 1]) if count else np.nan
         stopped = watch(taken, (float(t) - start) / (end - start), last)
-        if float(t) == end:
+        if t == goal[0]:
             ending = "end"
         elif abs(float(h)) <= float(_shortest(t, number(end))):
             ending = "shrunk"

@@ -6,11 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, PyTree
 
+from constrainednn._blocks import in_blocks
 from constrainednn._calculus import derivative
 from constrainednn._domains import AbstractDomain, Interval
 from constrainednn._gap import ConstraintGap, GapReport, Streams, evaluate_over
@@ -21,6 +24,9 @@ from constrainednn._validate import as_seed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from constrainednn._compare import Comparison
+    from constrainednn._error_estimate import ErrorEstimate
 
 
 class Status(enum.StrEnum):
@@ -137,22 +143,28 @@ class Solution:
         Raises:
             ValueError: If a point lies outside of what the pieces of the model cover.
         """
-        return self._evaluate(self.model, x)
+        return self._evaluate(_value, x)
 
     def derivative(self, t: Any) -> PyTree[Array]:
         """Evaluate the derivative of a function of one number, at one place or at many."""
-        return self._evaluate(derivative(self.model), t)
+        return self._evaluate(_slope, t)
 
-    def _evaluate(self, fn: Callable[[Any], Any], x: Any) -> PyTree[Array]:
-        x = jax.tree.map(jnp.asarray, x)
-        inputs = model_inputs(self.streams[0].train.points)
-        many = [
-            leaf.ndim == jnp.ndim(point)
-            for leaf, point in zip(jax.tree.leaves(x), jax.tree.leaves(inputs), strict=False)
-        ]
-        if self.problem.scheme is not None and not isinstance(x, jax.core.Tracer):
+    def _evaluate(self, look: Callable[[Any, Any], Any], x: Any) -> PyTree[Array]:
+        inputs = jax.tree.leaves(model_inputs(self.streams[0].train.points))
+        leaves = jax.tree.leaves(x)
+        many = len(leaves) == len(inputs) and all(
+            jnp.ndim(leaf) == jnp.ndim(point) for leaf, point in zip(leaves, inputs, strict=True)
+        )
+        fn = eqx.Partial(look, self.model)
+        if any(isinstance(leaf, Tracer) for leaf in leaves):
+            return jax.vmap(fn)(x) if many else fn(x)
+        x = jax.tree.map(lambda leaf: np.asarray(leaf, jnp.result_type(leaf, float)), x)
+        if self.problem.scheme is not None:
             _refuse_outside(x, self.problem.scheme.covered(self.model))
-        return jax.vmap(fn)(x) if many and all(many) else fn(x)
+        if many:
+            return jax.tree.map(jnp.asarray, in_blocks(fn, x))
+        one = in_blocks(fn, jax.tree.map(lambda leaf: leaf[None], x))
+        return jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), one)
 
     def __repr__(self) -> str:
         from constrainednn._report import summary
@@ -185,6 +197,22 @@ class Solution:
             key=jax.random.key(as_seed(seed)),
         )
 
+    def error_estimate(self, points: int = 200) -> "ErrorEstimate":
+        """Estimate the error of a solution of `ivp` or `bvp` from its residual alone.
+
+        Args:
+            points: Number of uniform places to report at, besides the edges of the pieces.
+        """
+        from constrainednn._error_estimate import error_estimate
+
+        return error_estimate(self, points)
+
+    def compare(self) -> "Comparison":
+        """Solve the same `ivp` or `bvp` with SciPy; report the difference and both times."""
+        from constrainednn._compare import compare
+
+        return compare(self)
+
     def plot(self) -> "Figure":
         """Draw loss, residual and map on one page."""
         from constrainednn._plots import overview
@@ -204,11 +232,19 @@ class Solution:
         save_solution(self, Path(path))
 
 
-def _refuse_outside(t: Array, covered: AbstractDomain) -> None:
+def _value(model: PyTree, x: PyTree) -> PyTree:
+    return model(x)
+
+
+def _slope(model: PyTree, t: Array) -> PyTree:
+    return derivative(model)(t)
+
+
+def _refuse_outside(t: np.ndarray, covered: AbstractDomain) -> None:
     assert isinstance(covered, Interval)
     outside = ~((t >= covered.low) & (t <= covered.high))
-    if np.any(outside):
-        first = np.asarray(t)[np.asarray(outside)].ravel()[0]
+    if outside.any():
+        first = t[outside].ravel()[0]
         raise ValueError(
             f"the solution is known from {covered.low:g} to {covered.high:g}, got {first:g}."
         )

@@ -26,9 +26,9 @@ def start(index, q):
         for other in (row + 2, abs(row - 2)):
             if other < len(k):
                 matrix[other, row] += q
-    values, vectors = np.linalg.eig(matrix)
-    order = np.argsort(values.real)
-    return values.real[order[index]], vectors.real[:, order[index]]
+    values, vectors = (np.real(part) for part in np.linalg.eig(matrix))
+    order = np.argsort(values)
+    return float(values[order[index]]), vectors[:, order[index]]
 
 
 def problem(index=0, q=5.0):
