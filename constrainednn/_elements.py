@@ -153,9 +153,7 @@ def solve_elements(
         )
 
     def unfinished(carry: _Carry) -> Array:
-        return (
-            (carry.steps < limit) & (carry.size > eps**0.6) & (carry.damping < _LARGEST_DAMPING)
-        )
+        return (carry.steps < limit) & (carry.size > eps**0.6) & (carry.damping < _LARGEST_DAMPING)
 
     number = lambda value: jnp.asarray(value, edges.dtype)  # noqa: E731
     zero = jnp.asarray(0)

@@ -102,7 +102,7 @@ def test_singular_term_of_emdens_equation():
     assert found.gap.constraints[0].worst.residual < 1e-9  # finite up to the singular end
 
 
-@pytest.mark.parametrize("eps", [1e-2, 1e-3, 1e-4])
+@pytest.mark.parametrize("eps", [1e-3, pytest.param(1e-4, marks=pytest.mark.slow)])
 def test_shock_layer_in_the_middle(eps):
     """eps y'' + x y' = -eps pi^2 cos(pi x) - pi x sin(pi x) on [-1, 1]."""
 
