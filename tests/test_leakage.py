@@ -160,7 +160,8 @@ def test_nan_on_heldout_points_alone_changes_nothing_but_the_judgement():
         return cx.Problem(item, cx.MLP(2, 2, width=8))
 
     settings = {"steps": 12, "redraw": 5, "heldout": 64, "monitor": 32}
-    heldout = cx.solve(stated(np.zeros((64, 2))), **settings).streams[0].heldout.points
+    (item,) = stated(np.zeros((64, 2))).constraints
+    heldout = draw_streams(item, key=jax.random.key(0), monitor=32, heldout=64).heldout.points
     plain, broken = (
         cx.solve(stated(places), **settings) for places in (np.full((64, 2), 99.0), heldout)
     )

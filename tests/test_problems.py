@@ -96,7 +96,7 @@ def assert_mean(losses, expected, rounding=0.0):
 
 def test_regression_losses_over_many_seeds_are_those_of_theory():
     # With an intercept and one slope: train 1 - 2/n, fresh (1 + 1/n)(1 + 1/(n - 3)), n = 25.
-    train, fresh = losses_over_seeds(cx.load_problem("linear_regression"), 400, heldout=256)
+    train, fresh = losses_over_seeds(cx.load_problem("linear_regression"), 300, heldout=256)
     assert_mean(train, 0.92)
     assert_mean(fresh, (1 + 1 / 25) * (1 + 1 / 22))
 
@@ -117,7 +117,7 @@ def test_linear_least_squares_gap_is_that_of_theory(n, p):
     model = eqx.nn.Linear(p, "scalar", use_bias=False, key=jax.random.key(0))
     model = eqx.tree_at(lambda u: u.weight, model, jnp.zeros((1, p)))
     item = cx.Constraint(misfit, over=cx.Normal(p + 1).map(measure), points=n)
-    train, fresh = losses_over_seeds(cx.Problem(item, model), 300, heldout=256)
+    train, fresh = losses_over_seeds(cx.Problem(item, model), 200, heldout=256)
     assert_mean(train, max(0.0, 1 - p / n), rounding=1e-20)
     scaled = 1 + n / (p - n - 1) + (1 - n / p) + 0.0316 if p > n else 0.0
     assert_mean(fresh, 1 + p / (n - p - 1) if p < n else scaled)
