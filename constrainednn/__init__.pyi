@@ -1,7 +1,9 @@
 """Public names, listed once: `__init__.py` exports them lazily from here."""
 
+from ._bvp import bvp
 from ._calculus import derivative, divergence, jacobian, laplacian, partial, taylor
 from ._check import Finding, ProblemError, ProblemWarning, check
+from ._compare import Comparison
 from ._domains import (
     AbstractDomain,
     Ball,
@@ -15,6 +17,7 @@ from ._domains import (
     Product,
     Sphere,
 )
+from ._error_estimate import ErrorEstimate
 from ._files import StoreError
 from ._gap import ConstraintGap, Distance, FiniteLoss, GapReport, Streams, Worst
 from ._image import Image
@@ -74,11 +77,13 @@ __all__ = [
     "Box",
     "BoxBoundary",
     "Circle",
+    "Comparison",
     "Constraint",
     "ConstraintGap",
     "Data",
     "Distance",
     "Draw",
+    "ErrorEstimate",
     "Estimate",
     "FeatureNetwork",
     "Finding",
@@ -122,6 +127,7 @@ __all__ = [
     "Streams",
     "Timings",
     "Worst",
+    "bvp",
     "check",
     "derivative",
     "divergence",

@@ -190,7 +190,9 @@ def _advance(
     def attempt(carry: _Carry) -> _Carry:
         # A last window a little longer than planned is better than a sliver after it.
         last = jnp.abs(carry.h) * (1 + 1e-6) >= jnp.abs(end - carry.t)
-        length = jnp.where(last, end - carry.t, carry.h)
+        # The difference of the two rounded times: the model knows no other length.
+        stop = jnp.where(last, end, carry.t + carry.h)
+        length = stop - carry.t
         window = evolution.window(carry.state, carry.t, length)
         good = window.error <= jnp.maximum(tolerance, 2 * window.noise)
         accepted = window.solved & good
@@ -206,7 +208,6 @@ def _advance(
         )
         n = carry.accepted
         keep = lambda new, old: jnp.where(accepted, new, old)  # noqa: E731
-        stop = jnp.where(last, end, carry.t + length)
         return _Carry(
             state=jax.tree.map(keep, window.end, carry.state),
             t=keep(stop, carry.t),

@@ -436,7 +436,10 @@ def _print_solution(solution: Any, imported: float) -> None:
     for table in gap_tables(solution.gap, console):
         console.print(table)
     text = header(solution).replace("compile ", f"import {imported:.2f} s, compile ")
-    for line in [*notes(solution.gap), "", text]:
+    lines = notes(solution.gap)
+    if solution.problem.scheme is not None:
+        lines.append(repr(solution.error_estimate()))
+    for line in [*lines, "", text]:
         # Lines wrap at words, and not at all in a file.
         console.print(line, markup=False, highlight=False, soft_wrap=not console.is_terminal)
 

@@ -24,18 +24,18 @@ LAYERS = [
         "_validate",
         "_watching",
     ],
-    ["_domains", "_methods._abstract", "_targets"],
+    ["_domains", "_error_equation", "_methods._abstract", "_targets"],
     ["_methods._levenberg_marquardt", "_methods._optax", "_samplers"],
     ["_models", "_scheme"],
     ["_calculus", "_march", "_pieces"],
-    ["_elements"],
+    ["_defect", "_elements"],
     ["_problem"],
-    ["_image", "_ivp", "_residuals"],
+    ["_bvp", "_image", "_ivp", "_residuals"],
     ["_gap"],
     ["_check"],
     ["_solution"],
     ["_provenance", "_report", "_stages"],
-    ["_plots", "_solve_pieces", "_store"],
+    ["_compare", "_error_estimate", "_plots", "_solve_pieces", "_store"],
     ["_solve"],
     ["_load", "testing"],
     ["cli"],
@@ -45,6 +45,8 @@ RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 # One-line delegates: methods of results that hand themselves to what draws, prints or stores them.
 DELEGATES = {
     ("_gap", "_report"),
+    ("_solution", "_compare"),
+    ("_solution", "_error_estimate"),
     ("_solution", "_plots"),
     ("_solution", "_report"),
     ("_solution", "_store"),
@@ -78,6 +80,8 @@ def imports(tree):
     def visit(node, inside):
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             found.extend((name, inside) for name in imported(node))
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
+            return  # names for type checkers: nothing is loaded
         inside = inside or isinstance(node, (ast.FunctionDef, ast.Lambda))
         for child in ast.iter_child_nodes(node):
             visit(child, inside)

@@ -1,0 +1,226 @@
+"""The classical solver on the same problem: how far apart the two solutions are, and both times."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float
+
+from constrainednn._blocks import in_blocks
+from constrainednn._bvp import BoundaryField, BoundaryValueScheme
+from constrainednn._ivp import InitialValueScheme
+from constrainednn._pieces import Pieces
+from constrainednn._solution import Solution
+
+_UNIFORM = 2000
+_TOLERANCE = 1e-12  # or what the floating-point type allows
+# solve_bvp stops at what its fourth order reaches on a mesh of this size.
+_BVP_TOLERANCE = 1e-9
+_BVP_NODES = 50_000
+# A piece covers this many of the fastest times of a problem that is not stiff; an explicit method
+# would be held to steps of a few of them by stability alone.
+_STIFF = 100.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Two solutions of one problem.
+
+    Attributes:
+        difference: The largest over components of the relative L2 difference of the values, on
+            2,000 uniform points joined with the steps of the classical solver; Radau, whose
+            interpolant is far less accurate than its steps, is compared at those only.
+        solver: The classical solver and its tolerance.
+        status: How it ended, in its own words.
+        evaluations: Evaluations of the field by the classical solver, each at one point.
+        seconds: Time of the classical solver, with the field compiled and warm.
+        ours: Time of `solve` without compiling, the gap report and the error estimate.
+        compiling: Time that `solve` spent compiling.
+        reached: How far along the classical solver got; the difference is taken up to there.
+    """
+
+    difference: float
+    solver: str
+    status: str
+    evaluations: int
+    seconds: float
+    ours: float
+    compiling: float
+    reached: float
+
+    def __repr__(self) -> str:
+        return (
+            f"cx.solve: {self.ours:.3g} s, after {self.compiling:.3g} s of compiling\n"
+            f"{self.solver}: {self.seconds:.3g} s, {self.evaluations} evaluations, relative "
+            f"difference {self.difference:.1e} up to {self.reached:g}; {self.status}"
+        )
+
+
+def compare(solution: Solution) -> Comparison:
+    """Run the classical solver on the problem of a solution; its time and ours, side by side.
+
+    DOP853 for an initial value problem, Radau where it is stiff, SciPy's `solve_bvp` for a boundary
+    value problem, from the same guess. The field is compiled by jax before the clock starts. The
+    classical solver calls it from Python, about 10 microseconds a call on an idle machine; a
+    field written in NumPy may be faster or slower than that.
+
+    Args:
+        solution: Result of `solve` for a problem made by `ivp` or `bvp`.
+
+    Raises:
+        ValueError: If the problem is not of that kind.
+    """
+    scheme = solution.problem.scheme
+    if isinstance(scheme, InitialValueScheme):
+        return _initial(solution, scheme)
+    if isinstance(scheme, BoundaryValueScheme):
+        return _boundary(solution, scheme)
+    raise ValueError(
+        "compare needs the solution of a problem made by cx.ivp or cx.bvp, got one with "
+        f"scheme={scheme!r}."
+    )
+
+
+def _initial(solution: Solution, scheme: InitialValueScheme) -> Comparison:
+    from scipy.integrate import solve_ivp
+
+    model, field = solution.model, scheme.field
+    order, d = model.states.shape[1:]
+
+    # By closure, against the rule: equinox's filtered jit costs several times the field itself.
+    @jax.jit
+    def slope(t: Array, y: Array) -> Array:
+        state = y.reshape(order, d)
+        return jnp.concatenate([state[1:].ravel(), field(t, state)])
+
+    jacobian = jax.jit(jax.jacfwd(slope, argnums=1))
+    states = np.asarray(model.states, float)[: model.count].reshape(model.count, -1)
+    start, end = float(model.ends[0]), float(model.ends[-1])
+    stiff = _stiffness(jacobian, model.ends, states) > _STIFF
+    scale = np.abs(states).max(axis=0)
+    tolerance = max(_TOLERANCE, 100 * float(jnp.finfo(model.head.dtype).eps))
+    arguments = {
+        "fun": lambda t, y: np.asarray(slope(t, y)),
+        "t_span": (start, end),
+        "y0": states[0],
+        "method": "Radau" if stiff else "DOP853",
+        "rtol": tolerance,
+        # Relative to each component; one that is zero throughout has no size of its own.
+        "atol": 1e-2 * tolerance * np.where(scale > 0, scale, scale.max() or 1.0),
+    }
+    if stiff:
+        arguments["jac"] = lambda t, y: np.asarray(jacobian(t, y))
+    slope(start, states[0]).block_until_ready()
+    began = time.perf_counter()
+    found = solve_ivp(**arguments)
+    seconds = time.perf_counter() - began
+    t, values = found.t, found.y.T
+    if not stiff:
+        dense = solve_ivp(**arguments, dense_output=True)
+        t = np.union1d(t, np.linspace(start, t[-1], _UNIFORM))
+        values = dense.sol(t).T
+    return Comparison(
+        _difference(model, t, values[:, :d]),
+        f"{arguments['method']} at {tolerance:.2g}",
+        found.message,
+        found.nfev,
+        seconds,
+        solution.timings.run,
+        solution.timings.compile,
+        float(found.t[-1]),
+    )
+
+
+def _stiffness(jacobian: Callable, ends: np.ndarray, states: np.ndarray) -> float:
+    """How many of the fastest times the pieces are long, on average."""
+    chosen = np.unique(np.linspace(0, len(states) - 1, 200).astype(int))
+    fields = [np.asarray(jacobian(ends[j], states[j])) for j in chosen]
+    fastest = np.abs(np.linalg.eigvals(np.stack(fields))).max(axis=1)
+    return float(np.mean(fastest * np.abs(np.diff(ends)[chosen])))
+
+
+def _boundary(solution: Solution, scheme: BoundaryValueScheme) -> Comparison:
+    from scipy.integrate import solve_bvp
+
+    field, conditions = scheme.statement.field, scheme.statement.conditions
+    assert isinstance(field, BoundaryField)
+    guess, model = solution.problem.model, solution.model
+    unknown, evaluations = guess.parameters.size > 0, 0
+    many = jax.jit(jax.vmap(field.regular, in_axes=(0, 0, None)))
+    slopes = jax.jit(jax.vmap(jax.jacfwd(field.regular, argnums=(1, 2)), in_axes=(0, 0, None)))
+    ends = jax.jit(conditions)
+    end_slopes = jax.jit(jax.jacfwd(conditions, argnums=(0, 1, 2)))
+    none = np.zeros(0)
+
+    def padded(fn: Callable, x: np.ndarray, y: np.ndarray, p: tuple) -> Any:
+        # To powers of two: meshes grow, and each new shape would be compiled.
+        nonlocal evaluations
+        evaluations += len(x)
+        spare = (1 << (len(x) - 1).bit_length()) - len(x)
+        fill = lambda a: np.concatenate([a, np.repeat(a[-1:], spare, axis=0)])  # noqa: E731
+        found = fn(fill(x), fill(y.T), p[0] if p else none)
+        # Copies: solve_bvp writes into what it is given.
+        return jax.tree.map(lambda a: np.moveaxis(np.array(a)[: len(x)], 0, -1), found)
+
+    def fun(x: np.ndarray, y: np.ndarray, *p: np.ndarray) -> np.ndarray:
+        return padded(many, x, y, p)
+
+    def fun_jac(x: np.ndarray, y: np.ndarray, *p: np.ndarray) -> tuple:
+        found = padded(slopes, x, y, p)
+        return found if unknown else found[0]
+
+    def bc(left: np.ndarray, right: np.ndarray, *p: np.ndarray) -> np.ndarray:
+        return np.asarray(ends(left, right, p[0] if p else none))
+
+    def bc_jac(left: np.ndarray, right: np.ndarray, *p: np.ndarray) -> tuple:
+        found = tuple(np.array(a) for a in end_slopes(left, right, p[0] if p else none))
+        return found if unknown else found[:2]
+
+    tolerance = max(_BVP_TOLERANCE, 1e4 * float(jnp.finfo(model.head.dtype).eps))
+    mesh = np.linspace(*scheme.span, 5 * guess.count + 1)
+    arguments = {
+        "fun": fun,
+        "bc": bc,
+        "x": mesh,
+        "y": in_blocks(eqx.Partial(_flat, guess), mesh).T,
+        "p": np.asarray(guess.parameters) if unknown else None,
+        "S": None if field.singular is None else np.asarray(field.singular),
+        "fun_jac": fun_jac,
+        "bc_jac": bc_jac,
+        "tol": tolerance,
+        "max_nodes": _BVP_NODES,
+    }
+    solve_bvp(**arguments)  # compiles for all meshes on the way
+    evaluations = 0
+    began = time.perf_counter()
+    found = solve_bvp(**arguments)
+    seconds = time.perf_counter() - began
+    x = np.union1d(found.x, np.linspace(*scheme.span, _UNIFORM))
+    return Comparison(
+        _difference(model, x, found.sol(x).T),
+        f"solve_bvp at {tolerance:.2g}",
+        found.message,
+        evaluations,
+        seconds,
+        solution.timings.run,
+        solution.timings.compile,
+        float(scheme.span[1]),
+    )
+
+
+def _flat(model: Pieces, t: Float[Array, ""]) -> Float[Array, " d"]:
+    return ravel_pytree(model(t))[0]
+
+
+def _difference(
+    model: Pieces, t: Float[np.ndarray, " n"], values: Float[np.ndarray, "n d"]
+) -> float:
+    ours = in_blocks(eqx.Partial(_flat, model), t.astype(model.head.dtype))
+    norm = np.linalg.norm(values, axis=0)
+    return float(np.max(np.linalg.norm(ours - values, axis=0) / np.where(norm > 0, norm, 1.0)))

@@ -1,0 +1,218 @@
+"""The linear equation that the error of a solution in pieces obeys, solved by collocation.
+
+With e = true - computed and the residual r = u' - f(t, u) of a first-order system, to first order
+
+    e' = A e + B dp - r,        e = 0 at the start, or linearised boundary conditions,
+
+where A and B are the derivatives of f by the state and by unknown parameters, and e jumps by -J
+where u jumps by +J between pieces. Arrays only; nothing here knows a model or a field.
+
+Symbols::
+
+    symbol  shape         meaning
+    N, n    int           pieces; nodes in each
+    D, q    int           components of the state, of a first-order system; unknown parameters
+    k       int           right-hand sides solved for at once
+    half    (N,)          half the length of each piece, negative backwards in time
+    A, B    (N, n, D, .)  derivatives of f at the nodes
+    g       (N, n, D, k)  right-hand sides: -r, or realisations of its rounding
+    W       (n, n)        integrals from s = -1 to each node of the polynomials that are one there
+    E       (N, n+1, D, k)  the error at the start of each piece and at its nodes
+"""
+
+import dataclasses
+import functools
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from scipy.linalg import solve_triangular
+
+from constrainednn._legendre import integrals
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ErrorEquation:
+    """The equation on all pieces.
+
+    Attributes:
+        half: Half the length of each piece.
+        A: Derivative by the state at `radau(n).nodes`.
+        B: Derivative by the parameters.
+        g: Right-hand sides.
+        jumps: What e gains between a piece and the next: minus the jump of the model.
+    """
+
+    half: Float[np.ndarray, " N"]
+    A: Float[np.ndarray, "N n D D"]
+    B: Float[np.ndarray, "N n D q"]
+    g: Float[np.ndarray, "N n D k"]
+    jumps: Float[np.ndarray, "N_less_1 D k"]
+
+
+class Conditions(NamedTuple):
+    """Linearised boundary conditions: left e(a) + right e(b) + parameter dp = known."""
+
+    left: Float[np.ndarray, "D_q D"]
+    right: Float[np.ndarray, "D_q D"]
+    parameter: Float[np.ndarray, "D_q q"]
+    known: Float[np.ndarray, "D_q k"]
+
+
+class Radau(NamedTuple):
+    """Nodes in (-1, 1], their weights and W."""
+
+    nodes: Float[np.ndarray, " n"]
+    weights: Float[np.ndarray, " n"]
+    W: Float[np.ndarray, "n n"]
+
+
+@functools.cache
+def radau(n: int) -> Radau:
+    """The right Radau rule, which damps what decays within a piece."""
+    from scipy.special import roots_jacobi  # slow to import, and most runs do without
+
+    inner, _ = roots_jacobi(n - 1, 1.0, 0.0)
+    nodes = np.append(inner, 1.0)
+    features, integral = integrals(nodes, n, 1)
+    W = integral @ np.linalg.inv(features)
+    return Radau(nodes, W[-1], W)
+
+
+def interpolation(s: Float[np.ndarray, " m"], n: int) -> Float[np.ndarray, "m n_1"]:
+    """From the start and the nodes of a piece to the places `s` of it."""
+    known = np.append(-1.0, radau(n).nodes)
+    to, at = (integrals(places, n + 1, 0)[0] for places in (s, known))
+    return np.linalg.solve(at.T, to.T).T
+
+
+class _Reduced(NamedTuple):
+    """One piece: first e_start + last e_end + parameter dp = known, and what is inside."""
+
+    last: Float[np.ndarray, "D D"]
+    first: Float[np.ndarray, "D D"]
+    parameter: Float[np.ndarray, "D q"]
+    known: Float[np.ndarray, "D k"]
+    inside: Float[np.ndarray, "inner columns"]
+
+    def nodes(self, start: np.ndarray, end: np.ndarray, dp: np.ndarray) -> np.ndarray:
+        """The error at the start, inside and at the end."""
+        D, k = start.shape
+        outer = np.concatenate([end, start, dp])
+        inner = self.inside[:, len(outer) :] - self.inside[:, : len(outer)] @ outer
+        return np.concatenate([start[None], inner.reshape(-1, D, k), end[None]])
+
+
+def _reduce(equation: ErrorEquation) -> list[_Reduced]:
+    """Eliminate the inside of each piece by QR.
+
+    The collocation polynomial of degree n satisfies the equation at the n Radau nodes. What is
+    left couples start and end in a form that is scaled alike for modes that grow and modes that
+    decay; the map from start to end would lose the latter where both are fast.
+    """
+    n, D = equation.A.shape[1:3]
+    W, inner = radau(n).W, (n - 1) * D
+    unit = np.tile(np.eye(D), (n, 1))
+    cuts = np.cumsum([D, D, equation.B.shape[3]])
+    found = []
+    for half, A, B, g in zip(equation.half, equation.A, equation.B, equation.g, strict=True):
+        within = -half * (W[:, None, :, None] * A.transpose(1, 0, 2)).reshape(n * D, n * D)
+        within[np.diag_indices(n * D)] += 1
+        over = lambda b, half=half: half * np.tensordot(W, b, axes=1).reshape(n * D, -1)  # noqa: E731
+        rows = np.hstack([within, -unit, -over(B), over(g)])
+        R = np.asarray(np.linalg.qr(rows, mode="r"))
+        inside = solve_triangular(R[:inner, :inner], R[:inner, inner:], check_finite=False)
+        last, first, parameter, known = np.split(R[inner:, inner:], cuts, axis=1)
+        found.append(_Reduced(last, first, parameter, known, inside))
+    return found
+
+
+def from_start(equation: ErrorEquation) -> Float[np.ndarray, "N n_1 D k"]:
+    """Solve with e = 0 at the start, piece after piece."""
+    D, k = equation.g.shape[2:]
+    start, dp, found = np.zeros((D, k)), np.zeros((0, k)), []
+    jumps = [*equation.jumps, np.zeros((D, k))]
+    for piece, jump in zip(_reduce(equation), jumps, strict=True):
+        end = np.linalg.solve(piece.last, piece.known - piece.first @ start)
+        found.append(piece.nodes(start, end, dp))
+        start = end + jump
+    return np.stack(found)
+
+
+def between_ends(
+    equation: ErrorEquation, conditions: Conditions
+) -> tuple[Float[np.ndarray, "N n_1 D k"], Float[np.ndarray, "q k"]]:
+    """Solve with linearised boundary conditions: all pieces in one sparse system.
+
+    Returns:
+        The error at the nodes, and that of the parameters. NaN where the system is singular.
+    """
+    from scipy.sparse import block_array
+    from scipy.sparse.linalg import splu
+
+    pieces = _reduce(equation)
+    N, (D, k), q = len(pieces), equation.g.shape[2:], equation.B.shape[3]
+    # A row for each piece and one for the conditions; columns for e at the edges, and for dp.
+    rows: list[list] = [[None] * (N + 1 + bool(q)) for _ in range(N + 1)]
+    known = []
+    jumps = [*equation.jumps, np.zeros((D, k))]
+    for j, (piece, jump) in enumerate(zip(pieces, jumps, strict=True)):
+        rows[j][j : j + 2] = piece.first, piece.last
+        rows[j][N + 1 :] = [piece.parameter] * bool(q)
+        known.append(piece.known + piece.last @ jump)
+    outer = np.hstack([conditions.left, conditions.right, conditions.parameter])
+    size = np.abs(outer).max(axis=1, keepdims=True)
+    rows[N][0], rows[N][N] = conditions.left / size, conditions.right / size
+    rows[N][N + 1 :] = [conditions.parameter / size] * bool(q)
+    known.append(conditions.known / size)
+    try:
+        x = splu(block_array(rows, format="csc")).solve(np.concatenate(known))
+    except RuntimeError:  # exactly singular
+        x = np.full(((N + 1) * D + q, k), np.nan)
+    at, dp = x[: (N + 1) * D].reshape(N + 1, D, k), x[(N + 1) * D :]
+    found = [
+        piece.nodes(at[j], at[j + 1] - jump, dp)
+        for j, (piece, jump) in enumerate(zip(pieces, jumps, strict=True))
+    ]
+    return np.stack(found), dp
+
+
+def logarithmic_bound(
+    equation: ErrorEquation, weights: Float[np.ndarray, " D"]
+) -> Float[np.ndarray, "N n_1"]:
+    """Bound |e / weights| from zero at the start, by the logarithmic norm of A.
+
+    |e|' <= mu |e| + |r| with mu the largest eigenvalue of the symmetric part, in these weights,
+    where `g` has one column, -r. Between two nodes mu is taken as the larger of the two, and |r| as
+    its maximum over a fine grid: nothing of r cancels here, as it does in e.
+
+    Source:
+        Dahlquist's logarithmic norm: Hairer, Norsett and Wanner, Solving Ordinary Differential
+        Equations I, section I.10, theorem 10.6.
+    """
+    n = equation.A.shape[1]
+    nodes = np.append(-1.0, radau(n).nodes)
+    sign = np.sign(equation.half[0])
+    A = sign * equation.A * (weights / weights[:, None])
+    # No node at the start: the first one speaks for what is before it.
+    mu = np.linalg.eigvalsh((A + A.swapaxes(-1, -2)) / 2)[..., -1]
+    mu = np.maximum(mu, np.concatenate([mu[:, :1], mu[:, :-1]], axis=1))
+    fine = 8
+    places = nodes[:-1, None] + np.diff(nodes)[:, None] * np.linspace(0, 1, fine + 1)
+    features = integrals(radau(n).nodes, n, 0)[0]
+    to_fine = np.linalg.solve(features.T, integrals(places.ravel(), n, 0)[0].T).T
+    r = np.linalg.norm(np.tensordot(to_fine, equation.g[..., 0] / weights, axes=(1, 1)), axis=-1)
+    r = r.reshape(n, fine + 1, -1).max(axis=1).T
+    h = np.abs(equation.half)[:, None] * np.diff(nodes)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        growth = np.exp(mu * h)
+        gain = r * np.where(np.abs(mu * h) < 1e-8, h, np.expm1(mu * h) / mu)
+        jumps = np.linalg.norm(equation.jumps[..., 0] / weights, axis=1)
+        found, value = np.zeros((len(h), n + 1)), 0.0
+        for j in range(len(h)):
+            found[j, 0] = value
+            for i in range(n):
+                value = growth[j, i] * value + gain[j, i]
+                found[j, i + 1] = value
+            value += jumps[j] if j < len(jumps) else 0.0
+    return np.where(np.isnan(found), np.inf, found)

@@ -1,0 +1,343 @@
+"""The error estimate against true errors, and the classical solver beside ours."""
+
+import dataclasses
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.integrate import solve_ivp
+
+import constrainednn as cx
+from constrainednn import _defect
+from constrainednn._blocks import in_blocks
+from constrainednn._bvp import bvp
+from constrainednn._compare import compare
+from constrainednn._error_equation import (
+    Conditions,
+    ErrorEquation,
+    between_ends,
+    from_start,
+    logarithmic_bound,
+    radau,
+)
+from constrainednn._error_estimate import error_estimate
+
+
+def nodes_of(edges, n):
+    half = np.diff(edges) / 2
+    s = np.append(-1.0, radau(n).nodes)
+    return half, edges[:-1, None] + half[:, None] * (s + 1)
+
+
+@pytest.mark.parametrize("rate", [-1e6, -3.0, 2.0])
+def test_march_of_the_error_equation_is_exact_on_smooth_errors(rate):
+    # e = sin 3t - j/10 on piece j: smooth, stiff or not, with jumps between the pieces.
+    edges, n = np.array([0.0, 0.7, 1.0, 2.5]), 20
+    half, t = nodes_of(edges, n)
+    exact = np.sin(3 * t) - np.arange(3)[:, None] / 10
+    g = 3 * np.cos(3 * t) - rate * exact
+    shape = (3, n, 1, 1)
+    equation = ErrorEquation(
+        half, np.full(shape, rate), np.zeros((3, n, 1, 0)), g[:, 1:].reshape(shape),
+        np.full((2, 1, 1), -0.1),
+    )  # fmt: skip
+    found = from_start(equation)[..., 0, 0]
+    # Rounding of g, times the growth e^5, or relative to the rate.
+    assert np.abs(found - exact).max() < 1e-12
+    bound = logarithmic_bound(equation, np.ones(1))
+    assert (np.abs(exact) <= bound * (1 + 1e-10) + 1e-12).all()
+
+
+def test_bound_is_sharp_where_nothing_cancels():
+    edges, n = np.array([0.0, 1.0, 2.0]), 16
+    half, t = nodes_of(edges, n)
+    flat = np.ones((2, n, 1, 1))
+    equation = ErrorEquation(half, 2 * flat, np.zeros((2, n, 1, 0)), flat, np.zeros((1, 1, 1)))
+    exact = np.expm1(2 * t) / 2  # e' = 2 e + 1
+    assert np.allclose(logarithmic_bound(equation, np.ones(1)), exact, rtol=1e-12, atol=0)
+
+
+def test_boundary_value_problem_with_fast_growth_fast_decay_and_a_parameter():
+    # e1' = e2, e2' = L^2 e1 + dp + g; modes exp(+-L x) with L h = 400 in the second piece.
+    L, n, dp = 400.0, 24, 0.7
+    edges = np.array([0.0, 0.2, 1.2, 2.0])
+    half, x = nodes_of(edges, n)
+    shift = np.array([0.0, 0.3, -0.2])  # e1 = sin x + shift, so it jumps
+    value, slope = np.sin(x) + shift[:, None], np.cos(x)
+    A = np.tile([[0.0, 1.0], [L**2, 0.0]], (3, n, 1, 1))
+    B = np.tile([[0.0], [1.0]], (3, n, 1, 1))
+    g = np.zeros((3, n, 2, 1))
+    g[:, :, 1, 0] = (-np.sin(x) - L**2 * value - dp)[:, 1:]
+    jumps = np.zeros((2, 2, 1))
+    jumps[:, 0, 0] = np.diff(shift)
+    # e1(0) = 0, e1(2) as it is, and e2(0) + dp.
+    conditions = Conditions(
+        np.array([[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]]),
+        np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 0.0]]),
+        np.array([[0.0], [0.0], [1.0]]),
+        np.array([[0.0], [np.sin(2.0) + shift[2]], [1.0 + dp]]),
+    )
+    e, parameter = between_ends(ErrorEquation(half, A, B, g, jumps), conditions)
+    rounding = 100 * L**2 * np.finfo(float).eps  # g is L^2 in size
+    assert np.abs(e[..., 0, 0] - value).max() < rounding
+    assert np.abs(e[..., 1, 0] - slope).max() < L * rounding
+    assert abs(parameter[0, 0] - dp) < L * rounding
+
+
+def oscillator(t, y, args):
+    return jnp.stack([y[1], -y[0]])
+
+
+def pendulum(t, y, args):
+    return -jnp.sin(y[0])
+
+
+def lotka_volterra(t, y, args):
+    return jnp.stack([1.5 * y[0] - y[0] * y[1], y[0] * y[1] - 3.0 * y[1]])
+
+
+def van_der_pol(t, y, mu):
+    return jnp.stack([y[1], mu * (1 - y[0] ** 2) * y[1] - y[0]])
+
+
+def lorenz(t, y, args):
+    sigma, rho = args
+    return jnp.stack(
+        [sigma * (y[1] - y[0]), y[0] * (rho - y[2]) - y[1], y[0] * y[1] - 8 / 3 * y[2]]
+    )
+
+
+def robertson(t, y, args):
+    slow, fast, middle = 0.04 * y[0], 3e7 * y[1] ** 2, 1e4 * y[1] * y[2]
+    return jnp.stack([middle - slow, slow - middle - fast, fast])
+
+
+# Fields again in NumPy, for SciPy.
+TWINS = {
+    oscillator: lambda t, y: [y[1], -y[0]],
+    pendulum: lambda t, y: [y[1], -np.sin(y[0])],
+    lotka_volterra: lambda t, y: [1.5 * y[0] - y[0] * y[1], y[0] * y[1] - 3.0 * y[1]],
+    van_der_pol: lambda t, y, mu: [y[1], mu * (1 - y[0] ** 2) * y[1] - y[0]],
+    lorenz: lambda t, y, sigma, rho: [
+        sigma * (y[1] - y[0]),
+        y[0] * (rho - y[2]) - y[1],
+        y[0] * y[1] - 8 / 3 * y[2],
+    ],
+}
+PROBLEMS = {
+    "oscillator": (oscillator, (1.0, 0.0), (0.0, 30.0), None, 1),
+    "pendulum, second order": (pendulum, (1.0, 0.0), (0.0, 20.0), None, 2),
+    "lotka volterra": (lotka_volterra, (2.5, 1.25), (0.0, 6.0), None, 1),
+    "lotka volterra backwards": (lotka_volterra, (2.5, 1.25), (6.0, 0.0), None, 1),
+    "van der pol 1": (van_der_pol, (2.0, 0.0), (0.0, 10.0), 1.0, 1),
+    "van der pol 10": (van_der_pol, (2.0, 0.0), (0.0, 20.0), 10.0, 1),
+    "lorenz short": (lorenz, (-8.0, 7.0, 27.0), (0.0, 3.0), (10.0, 15.0), 1),
+    "lorenz long": (lorenz, (1.0, 1.0, 1.0), (0.0, 20.0), (10.0, 28.0), 1),
+}
+# At 1e-8 the error is too close to what DOP853 can tell, in "lorenz long" to amplified rounding.
+HIDDEN = ("pendulum, second order", "lorenz long")
+
+
+def solved(name, tolerance):
+    field, y0, span, args, order = PROBLEMS[name]
+    start = np.asarray(y0) if order == 1 else tuple(np.asarray([part]) for part in y0)
+    problem = cx.ivp(field, start, span, args=args, order=order)
+    return cx.solve(problem, tolerance=tolerance, heldout=64, monitor=64)
+
+
+def truth(name, t, values):
+    """Values at t, and how well they are known: the distance of two runs of DOP853 so far."""
+    field, y0, span, args, _ = PROBLEMS[name]
+    if field is oscillator:
+        exact = np.stack([np.cos(t), -np.sin(t)], axis=1)
+        return exact, np.finfo(float).eps * np.ones_like(exact)
+    more = () if args is None else np.atleast_1d(args)
+    runs = [
+        solve_ivp(TWINS[field], span, y0, "DOP853", rtol=rtol, atol=1e-15, args=more, t_eval=t).y.T[
+            :, :values
+        ]
+        for rtol in (3e-14, 2e-13)
+    ]
+    apart = np.abs(runs[0] - runs[1])
+    return runs[0], np.maximum.accumulate(apart)
+
+
+def true_error(solution, name, t):
+    ours = in_blocks(solution.model, t)
+    reference, apart = truth(name, t, ours.shape[1])
+    return reference - ours, apart
+
+
+def check(estimate, error, apart):
+    """The bar: within a factor 3 wherever the error exceeds 100 times what hides it."""
+    clear = np.abs(error) > 100 * np.maximum(estimate.rounding, apart)
+    clear &= estimate.trusted[:, None]
+    off = np.abs(estimate.estimate - error)
+    assert (off[clear] < 2 / 3 * np.abs(error[clear])).all()  # which also makes the sign right
+    assert not estimate.at_rounding[clear].any()
+    hidden = np.linalg.norm(apart + estimate.rounding, axis=1)
+    assert (np.linalg.norm(error, axis=1) <= estimate.bound + 10 * hidden).all()
+    return clear
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_estimate_is_the_true_error_wherever_that_is_clear_of_rounding(name):
+    for tolerance in (1e-4, 1e-6) if name in HIDDEN else (1e-4, 1e-6, 1e-8):
+        solution = solved(name, tolerance)
+        estimate = error_estimate(solution)
+        error, apart = true_error(solution, name, estimate.t)
+        clear = check(estimate, error, apart)
+        assert clear.mean() > (0.5 if tolerance == 1e-4 else 0.01)
+        assert estimate.trusted.all()
+        assert estimate.label == "estimate"
+        # Relative sizes are over more places than these.
+        here = np.linalg.norm(error, axis=0) / np.linalg.norm(in_blocks(solution.model, estimate.t))
+        assert 0.1 * here.max() < estimate.relative < 10 * here.max() * np.sqrt(error.shape[1])
+
+
+@pytest.mark.parametrize("name", ["oscillator", "lotka volterra", "van der pol 1", "lorenz short"])
+def test_default_tolerance_is_at_rounding(name):
+    estimate = error_estimate(solved(name, 0.0))
+    assert estimate.label == "at rounding"
+    assert "at rounding" in repr(estimate)
+    assert estimate.relative_rounding.max() < 1e-13
+
+
+# End values: van der Pol "vdpolm" of the Test Set for IVP Solvers (Bari); Robertson on Hairer's
+# page res_rober.
+PUBLISHED = {
+    "van der pol 1000": (
+        van_der_pol, (2.0, 0.0), (0.0, 2000.0), 1000.0, (1.706167732170469, -0.892809701024812e-3)
+    ),
+    "robertson": (
+        robertson, (1.0, 0.0, 0.0), (0.0, 1e5), None,
+        (1.786592114209946e-2, 7.274751468436319e-8, 0.9821340061103859),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_estimate_at_the_end_of_stiff_problems_against_published_values(name):
+    field, y0, span, args, end = PUBLISHED[name]
+    for tolerance in (1e-4, 1e-6):
+        problem = cx.ivp(field, np.asarray(y0), span, args=args)
+        solution = cx.solve(problem, tolerance=tolerance, heldout=64, monitor=64)
+        estimate = error_estimate(solution)
+        error = np.asarray(end) - in_blocks(solution.model, np.asarray(span))[1]
+        # The published digits of these are right to 1e-14 and better.
+        hidden = np.maximum(estimate.rounding[-1], 1e-14 * np.abs(end))
+        assert (np.abs(error) > 30 * hidden).any()
+        assert (
+            np.abs(estimate.estimate[-1] - error) < np.maximum(0.05 * abs(error), 9 * hidden)
+        ).all()
+        assert np.linalg.norm(error) <= estimate.bound[-1]
+
+
+def test_level_of_rounding_is_what_rounding_does_where_it_is_amplified():
+    # Two solutions at rounding differ by more than their estimates know; that is what the level
+    # claims. It grows by the amplification of the attractor.
+    first, second = solved("lorenz long", 1e-12), solved("lorenz long", 1e-11)
+    a, b = error_estimate(first, points=400), error_estimate(second, points=400)
+    t = np.linspace(0.0, 20.0, 400)
+    at = [np.isin(estimate.t, t) for estimate in (a, b)]
+    hidden = (in_blocks(first.model, t) + a.estimate[at[0]]) - (
+        in_blocks(second.model, t) + b.estimate[at[1]]
+    )
+    level = np.hypot(a.rounding[at[0]], b.rounding[at[1]])
+    for part in np.split(np.arange(400), 4):
+        ratio = np.linalg.norm(hidden[part]) / np.linalg.norm(level[part])
+        assert 1 / 30 < ratio < 10
+    assert level[-20:].max() > 1e3 * level[:100].max()
+
+
+def test_error_too_large_for_a_linear_equation_is_not_given():
+    solution = solved("lorenz long", 1e-3)
+    estimate = error_estimate(solution)
+    error, apart = true_error(solution, "lorenz long", estimate.t)
+    still = estimate.trusted
+    off = np.linalg.norm(estimate.estimate - error, axis=1)[still]
+    hidden = np.linalg.norm(estimate.rounding + apart, axis=1)[still]
+    assert (off <= np.linalg.norm(error[still], axis=1) / 2 + 100 * hidden).all()
+    assert (np.linalg.norm(error, axis=1)[still] <= estimate.bound[still] + 10 * hidden).all()
+    assert np.isinf(estimate.bound[~still]).all()
+    assert not still.all()
+    assert estimate.trusted[estimate.t < 12].all()
+    assert np.isnan(estimate.estimate[~estimate.trusted]).all()
+    assert np.linalg.norm(error[~estimate.trusted], axis=1).max() > 1
+    assert estimate.label == "too large to tell"
+    assert np.isnan(estimate.relative)
+    assert "too large to tell" in repr(estimate)
+
+
+def test_pieces_cut_for_large_systems_give_the_same_estimate(monkeypatch):
+    solution = solved("lorenz short", 1e-6)
+    whole = error_estimate(solution)
+    monkeypatch.setattr(_defect, "_LARGE", 1)
+    cut = error_estimate(solution)
+    size = np.abs(whole.estimate).max()
+    assert np.abs(whole.estimate - cut.estimate).max() < 0.01 * size
+
+
+def eigenproblem(x, y, p):
+    return jnp.stack([y[1], -(p[0] ** 2) * y[0]])
+
+
+def test_boundary_value_problem_with_a_parameter_against_its_closed_form():
+    problem = bvp(
+        eigenproblem,
+        lambda left, right, p: jnp.stack([left[0], right[0], left[1] - p[0]]),
+        (0.0, np.pi),
+        lambda x: jnp.stack([x * (3.2 - x) / 2, 1 - x]),
+        p=[0.9],
+        width=4,
+    )
+    solution = cx.solve(problem, tolerance=1e-2, heldout=64, monitor=64)
+    estimate = error_estimate(solution)
+    t = estimate.t
+    error = np.stack([np.sin(t), np.cos(t)], axis=1) - in_blocks(solution.model, t)
+    assert np.abs(error).max() > 1e-8
+    assert np.abs(estimate.estimate - error).max() < 1e-3 * np.abs(error).max()
+    missing = 1.0 - np.asarray(solution.model.parameters)
+    assert np.abs(estimate.parameters - missing) < 1e-3 * np.abs(missing)
+    assert np.isnan(estimate.bound).all()  # none is claimed
+
+    found = compare(solution)
+    assert found.solver.startswith("solve_bvp")
+    # Ours is the one that is off.
+    assert 0.3 < found.difference / estimate.relative < 3
+
+
+def test_comparison_takes_dop853_and_prints_both_times():
+    solution = solved("oscillator", 1e-8)
+    found = compare(solution)
+    assert found.solver.startswith("DOP853")
+    t = np.linspace(0.0, 30.0, 2000)
+    exact = np.stack([np.cos(t), -np.sin(t)], axis=1)
+    error = np.linalg.norm(exact - in_blocks(solution.model, t), axis=0)
+    true = (error / np.linalg.norm(exact, axis=0)).max()
+    # DOP853 is at a few 1e-12, which adds to ours.
+    assert abs(found.difference - true) < 0.3 * true + 1e-11
+    assert (found.ours, found.compiling) == (solution.timings.run, solution.timings.compile)
+    assert found.seconds > 0 and found.evaluations > 100 and found.reached == 30.0
+    ours, classical = repr(found).splitlines()
+    assert ours.startswith("cx.solve: ") and classical.startswith("DOP853")
+
+
+def test_comparison_takes_radau_where_the_problem_is_stiff():
+    problem = cx.ivp(van_der_pol, np.array([2.0, 0.0]), (0.0, 2.0), args=1000.0)
+    found = compare(cx.solve(problem, heldout=64, monitor=64))
+    assert found.solver.startswith("Radau")
+    assert found.difference < 1e-9
+
+
+def test_other_problems_are_refused():
+    solution = solved("oscillator", 1e-8)
+    problem = eqx.tree_at(
+        lambda item: item.scheme, solution.problem, None, is_leaf=lambda item: item is None
+    )
+    other = dataclasses.replace(solution, problem=problem)
+    for function in (error_estimate, compare):
+        with pytest.raises(ValueError, match=r"cx\.ivp or cx\.bvp"):
+            function(other)
