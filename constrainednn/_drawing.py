@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # Colour-blind safe (Okabe and Ito), one meaning each.
 TRAIN, MONITOR, HELDOUT, KNOWN = "#0072B2", "#E69F00", "#D55E00", "#444444"
 # The same set for the components of a value.
-_COMPONENTS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+COMPONENTS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
 def new_figure(width: float, height: float) -> "Figure":
@@ -75,8 +75,8 @@ def draw_curves(
     from matplotlib import colormaps
 
     count = values.shape[1]
-    few = count <= len(_COMPONENTS)
-    colours = _COMPONENTS if few else colormaps["viridis"](np.linspace(0, 0.9, count))
+    few = count <= len(COMPONENTS)
+    colours = COMPONENTS if few else colormaps["viridis"](np.linspace(0, 0.9, count))
     for k, (factor, colour) in enumerate(zip(_magnified(values), colours, strict=False)):
         label = f"u[{k}]" if count > 1 else "u"
         label += f" × {factor:.0e}" if factor > 1 else ""
@@ -92,7 +92,7 @@ def draw_curves(
         # The lower third of the panel belongs to the difference.
         if np.isfinite(difference).any():
             low, high = np.log10(np.nanmin(difference)), np.log10(np.nanmax(difference))
-            beside.set_ylim(10 ** (low - 0.2), 10 ** (low + max(3 * (high - low), 3)))
+            beside.set_ylim(10 ** (low - 0.2), 10 ** min(low + max(3 * (high - low), 3), 300))
         bottom, top = axes.get_ylim()
         axes.set_ylim(bottom - (top - bottom) / 2, top)
         widen(beside)
@@ -103,8 +103,8 @@ def draw_curves(
 def _magnified(values: np.ndarray) -> np.ndarray:
     """Powers of ten that bring components below 1 % of the largest to its size."""
     size = np.nan_to_num(np.abs(values), posinf=0.0).max(axis=0)
-    small = (size > 0) & (size < size.max() / 100)
-    return np.where(small, 10 ** np.floor(np.log10(size.max() / np.where(small, size, 1))), 1.0)
+    ratio = size.max(initial=0) / np.where(size > 0, size, np.inf)
+    return np.where(ratio > 100, 10 ** np.floor(np.log10(np.maximum(ratio, 1))), 1.0)
 
 
 def window(clouds: list[np.ndarray], target: AbstractTarget | None) -> tuple[float, float, float]:

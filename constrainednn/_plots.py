@@ -1,18 +1,34 @@
 """Figures of a solution, as `Figure` objects: no pyplot, no global state."""
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import Float, PyTree
 
-from constrainednn._blocks import flat_value, in_blocks
+from constrainednn._domains import Data
+from constrainednn._drawing import (
+    COMPONENTS,
+    HELDOUT,
+    KNOWN,
+    MONITOR,
+    TRAIN,
+    draw_cloud,
+    draw_curves,
+    hues,
+    new_figure,
+    on_log_axis,
+    say,
+    values_at,
+    widen,
+    window,
+)
 from constrainednn._gap import ConstraintGap, Streams, mean_square, residuals_at
-from constrainednn._image import OTHER_USE, model_inputs
+from constrainednn._image import model_inputs
 from constrainednn._report import number
-from constrainednn._targets import Circle
+from constrainednn._samplers import Draw
+from constrainednn._scheme import PieceHistory
+from constrainednn._targets import AbstractTarget
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,30 +37,34 @@ if TYPE_CHECKING:
     from constrainednn._problem import Constraint
     from constrainednn._solution import Solution
 
-# Colour-blind safe (Okabe and Ito), one meaning each.
-TRAIN, MONITOR, HELDOUT, KNOWN = "#0072B2", "#E69F00", "#D55E00", "#666666"
-
-# Points in one small picture of `moments`.
+# Points in one small picture of `moments`; places of a curve.
 _SHOWN = 400
 
 
 def overview(solution: "Solution") -> "Figure":
-    """Loss against step, residual on train and held-out points, residual against distance, map."""
-    figure = _figure(11, 7.5)
+    """Loss or pieces, residual on train and held-out points, residual against distance, map."""
+    figure = new_figure(11, 7.5)
     grid = figure.subplots(2, 2)
-    _draw_history(grid[0, 0], solution)
+    pieces = solution.history.pieces
+    if pieces is None:
+        _draw_history(grid[0, 0], solution)
+    else:
+        _draw_pieces(grid[0, 0], pieces, solution.settings.tolerance or 1e-12)
     shown = _shown(solution)
     if shown is None:
         for axes in grid.flat[1:]:
-            _say(axes, "no constraint with a population")
+            say(axes, "no constraint with a population")
         return figure
     constraint, points, gap = shown
-    _draw_residuals(grid[0, 1], constraint, points, solution.model)
+    _draw_residuals(grid[0, 1], constraint, points, gap, solution.model)
     _draw_distance(grid[1, 0], gap)
-    _draw_map(grid[1, 1], solution, constraint, points)
+    if pieces is None:
+        _draw_map(grid[1, 1], solution, constraint, points)
+    else:
+        _draw_solution(grid[1, 1], solution, pieces)
     figure.suptitle(
-        f"{gap.name}: train RMS {number(gap.train_rms)} on {gap.points} points, held-out RMS "
-        f"{number(gap.heldout_rms.value)} on {gap.heldout.n}",
+        f"{_which(solution, constraint)}: train RMS {number(gap.train_rms)} on {gap.points} "
+        f"points, held-out RMS {number(gap.heldout_rms.value)} on {gap.heldout.n}",
         parse_math=False,
     )
     return figure
@@ -54,7 +74,7 @@ def moments(solution: "Solution") -> "Figure":
     """The map at several moments of training: small multiples, train above monitor.
 
     For maps of the plane x and then u(x), coloured by the direction of x; for functions of one
-    variable u(x) as a curve.
+    variable u(x) as a curve. For a problem that is solved in pieces the solution and its residual.
     """
     shown = _shown(solution)
     snapshots = solution.history.snapshots
@@ -62,73 +82,157 @@ def moments(solution: "Solution") -> "Figure":
         chosen = np.unique(np.linspace(0, len(snapshots) - 1, 5).round().astype(int))
         snapshots = tuple(snapshots[i] for i in chosen)
     if shown is None or not snapshots:
-        figure = _figure(6, 3)
-        _say(figure.subplots(), "no snapshots of a constraint with a population")
+        figure = new_figure(6, 3)
+        say(figure.subplots(), "no snapshots of a constraint with a population")
         return figure
     constraint, points, _ = shown
-    streams = [("train", points.train)]
+    streams = [("train", points.train, TRAIN)]
     if points.monitor is not None:
-        streams.append(("monitor", points.monitor))
-    inputs = [model_inputs(stream.points) for _, stream in streams]
-    planar = isinstance(inputs[0], np.ndarray) and inputs[0].shape[1:] == (2,)
-    columns = len(snapshots) + planar
-    figure = _figure(2.1 * columns + 0.4, 2.3 * len(streams) + 0.3)
-    grid = figure.subplots(len(streams), columns, squeeze=False, sharey=not planar)
-    for row, (name, stream) in enumerate(streams):
-        some = jax.tree.map(lambda leaf: leaf[:_SHOWN], stream)
-        x = model_inputs(some.points)
-        if planar:
-            _draw_values(grid[row, 0], x, x, None, None)
-            grid[row, 0].set_title("x", fontsize=8)
-        for axes, (step, model) in zip(grid[row, int(planar) :], snapshots, strict=True):
-            values = _values(model, x)
-            if values is None:
-                _say(axes, "no map of points")
-                continue
-            r = residuals_at(constraint.residual, model, some.points)
-            rms = float(np.sqrt(mean_square(r, some) / some.share.sum() / r.shape[1]))
-            colour = (TRAIN, MONITOR)[row]
-            _draw_values(axes, np.asarray(x), values, constraint, None if planar else colour)
-            axes.set_title(f"u(x), step {step}\nRMS {number(rms)}", fontsize=8)
-        first = f"first {_SHOWN} of " if len(stream) > _SHOWN else ""
-        grid[row, 0].set_ylabel(f"{name}, {first}{len(stream)} points", fontsize=8)
-        for axes in grid[row]:
+        streams.append(("monitor", points.monitor, MONITOR))
+    if solution.history.pieces is not None:
+        return _in_pieces(solution, constraint, streams, solution.history.pieces)
+    some = [jax.tree.map(lambda leaf: leaf[:_SHOWN], stream) for _, stream, _ in streams]
+    inputs = [model_inputs(stream.points) for stream in some]
+    images = [[values_at(model, x) for _, model in snapshots] for x in inputs]
+    first = images[0][0]
+    planar = _width(inputs[0]) == 2 and first is not None and first.shape[1] > 1
+    if planar:  # the points themselves come first
+        images = [[x.reshape(len(x), 2), *row] for x, row in zip(inputs, images, strict=True)]
+    columns = len(images[0])
+    figure = new_figure(2.1 * columns + 0.4, 2.3 * len(streams) + 0.5)
+    shared = False if planar else "col"
+    grid = figure.subplots(len(streams), columns, squeeze=False, sharex=shared, sharey=not planar)
+    for column in range(columns):
+        clouds = [values for row in images if (values := row[column]) is not None]
+        for axes, x, row in zip(grid[:, column], inputs, images, strict=True):
+            values = row[column]
             axes.tick_params(labelsize=7)
+            if values is None:
+                say(axes, "no map of points")
+            elif planar:
+                target = constraint.target if column else None
+                draw_cloud(axes, values, hues(x.reshape(len(x), 2)), window(clouds, target), target)
+            else:
+                _draw_values(axes, x, clouds, values, constraint.target)
+        if planar and column == 0:
+            for axes in grid[:, 0]:
+                axes.set_title("x", fontsize=8)
+            continue
+        step, model = snapshots[column - planar]
+        for axes, stream in zip(grid[:, column], some, strict=True):
+            r = residuals_at(constraint.residual, model, stream.points)
+            rms = float(np.sqrt(mean_square(r, stream) / stream.share.sum() / r.shape[1]))
+            axes.set_title(f"u(x), step {step}\nRMS {number(rms)}", fontsize=8)
+    for axes, (name, stream, _) in zip(grid[:, 0], streams, strict=True):
+        more = f"first {_SHOWN} of " if len(stream) > _SHOWN else ""
+        axes.set_ylabel(f"{name}, {more}{len(stream)} points", fontsize=8)
+    if not planar and first is not None and 1 < first.shape[1] <= len(COMPONENTS):
+        grid[0, 0].legend([f"u[{k}]" for k in range(first.shape[1])], frameon=False, fontsize=7)
+    if len(solution.problem.constraints) > 1:
+        figure.suptitle(_which(solution, constraint), fontsize=9, parse_math=False)
+    return figure
+
+
+def _in_pieces(
+    solution: "Solution",
+    constraint: "Constraint",
+    streams: list[tuple[str, Draw, str]],
+    pieces: PieceHistory,
+) -> "Figure":
+    figure = new_figure(8, 6)
+    above, below = figure.subplots(2, 1, sharex=True)
+    _draw_solution(above, solution, pieces)
+    above.set_xlabel("")
+    for name, stream, colour in streams:
+        r = residuals_at(constraint.residual, solution.model, stream.points)
+        size = on_log_axis(np.linalg.norm(r, axis=1))
+        below.plot(stream.points, size, ".", color=colour, ms=3, label=f"{name}, {len(stream)}")
+    below.set(yscale="log", xlabel="t", ylabel="|r|", title="residual at train and monitor points")
+    widen(below)
+    below.legend(frameon=False, fontsize=8)
+    figure.suptitle(_which(solution, constraint), parse_math=False)
     return figure
 
 
 def _draw_history(axes: "Axes", solution: "Solution") -> None:
     history = solution.history
-    loss = _on_log_axis(history.loss)
+    loss = on_log_axis(history.loss)
     # Log axes have no zero: step k is drawn at k + 1.
     steps = np.arange(len(loss)) + 1
     if len(loss) > 2000:
         keep = np.unique(np.geomspace(1, len(loss), 2000).astype(int)) - 1
         steps, loss = steps[keep], loss[keep]
     if not np.isfinite(loss).any():
-        _say(axes, "loss is zero or not finite at every step")
+        say(axes, "loss is zero or not finite at every step")
         return
     axes.plot(
         steps, loss, color=TRAIN, lw=1.2, marker="." if len(loss) < 60 else None, label="train"
     )
-    monitor = _on_log_axis(history.monitor)
+    monitor = on_log_axis(history.monitor)
     if np.isfinite(monitor).any():
         axes.plot(
             history.monitor_steps + 1, monitor, color=MONITOR, lw=1.2, marker=".", label="monitor"
         )
     for step in history.redraws[:50]:
         axes.axvline(step + 1, color=KNOWN, lw=0.3)
-    axes.set(xscale="log", yscale="log", xlabel="step + 1", ylabel="loss", title="loss")
+    title = "total loss" if len(solution.problem.constraints) > 1 else "loss"
+    axes.set(xscale="log", yscale="log", xlabel="step + 1", ylabel="loss", title=title)
+    axes.set_xlim(0.9, max(11, 1.2 * len(history.loss)))
+    widen(axes)
     axes.legend(frameon=False)
 
 
-def _on_log_axis(values: np.ndarray) -> np.ndarray:
-    """What a logarithmic axis can show; its ticks overflow where a run diverged beyond this."""
-    shown = np.where(np.isfinite(values) & (values > 0), values, np.nan)
-    return np.clip(shown, 1e-200, 1e200)
+def _draw_pieces(axes: "Axes", pieces: PieceHistory, tolerance: float) -> None:
+    """Length of each piece and, on an axis at the right, what was compared with the tolerance."""
+    edges, order = np.asarray(pieces.edges, float), 1
+    if len(edges) < 2:
+        say(axes, f"no piece was accepted, {pieces.rejected} rejected attempts")
+        return
+    if edges[1] < edges[0]:
+        edges, order = edges[::-1], -1
+    places = _on_time_axis(axes, edges)
+    axes.stairs(np.diff(edges), places, color=TRAIN, lw=1.4, baseline=None)
+    axes.set(yscale="log", xlabel="t")
+    axes.set_ylabel("length of the piece", color=TRAIN)
+    beside = axes.twinx()
+    residual = on_log_axis(np.asarray(pieces.monitor, float))[::order]
+    beside.stairs(residual, places, color=MONITOR, lw=1.4, baseline=None)
+    beside.axhline(tolerance, color=MONITOR, lw=0.9, ls="--")
+    beside.set_yscale("log")
+    beside.set_ylabel("monitor residual / solution (dashed: tolerance)", color=MONITOR, fontsize=8)
+    axes.set_title(f"{len(edges) - 1} pieces, {pieces.rejected} rejected attempts")
+    widen(axes)
+    widen(beside)
 
 
-def _draw_residuals(axes: "Axes", constraint: "Constraint", points: Streams, model: PyTree) -> None:
+def _on_time_axis(axes: "Axes", edges: np.ndarray) -> np.ndarray:
+    """The edges where they are drawn: on a log axis if most pieces lie in the first hundredth."""
+    if edges[0] < 0 or edges[-1] < 1e4 * edges[1] or np.median(edges) > 0.01 * edges[-1]:
+        return edges
+    axes.set_xscale("log")
+    return np.maximum(edges, edges[1] / 3)
+
+
+def _draw_solution(axes: "Axes", solution: "Solution", pieces: PieceHistory) -> None:
+    edges = np.sort(np.asarray(pieces.edges, float))
+    if len(edges) < 2:
+        say(axes, "no piece was accepted")
+        return
+    places = _on_time_axis(axes, edges)
+    spaced = np.geomspace if axes.get_xscale() == "log" else np.linspace
+    t = np.union1d(spaced(places[0], places[-1], _SHOWN), places).clip(edges[0], edges[-1])
+    t = t.astype(solution.streams[0].train.points.dtype)
+    reference = solution.problem.reference
+    values = values_at(solution.model, t)
+    assert values is not None
+    draw_curves(axes, t, values, None if reference is None else values_at(reference, t))
+    axes.set(xlabel="t", title="u(t)")
+    widen(axes)
+
+
+def _draw_residuals(
+    axes: "Axes", constraint: "Constraint", points: Streams, gap: ConstraintGap, model: PyTree
+) -> None:
     """Share of points with a residual above a size, on log axes."""
     assert points.heldout is not None
     drawn = False
@@ -137,128 +241,138 @@ def _draw_residuals(axes: "Axes", constraint: "Constraint", points: Streams, mod
         ("held-out", points.heldout, HELDOUT),
     ):
         r = np.linalg.norm(residuals_at(constraint.residual, model, stream.points), axis=1)
-        r = _on_log_axis(r)
-        r = np.sort(r[np.isfinite(r)])[::-1]
-        if r.size:
-            axes.plot(
-                r,
-                np.arange(1, r.size + 1) / r.size,
-                color=colour,
-                lw=1.4,
-                label=f"{name} (n = {len(stream)})",
-            )
+        size, share = share_above(r)
+        if size.size and not gap.at_rounding:
+            axes.plot(size, share, color=colour, lw=1.4, label=f"{name} (n = {len(stream)})")
             drawn = True
     if not drawn:
-        _say(axes, "residual exactly zero everywhere")
+        say(axes, "residual at rounding: the differences between points are noise")
         return
     axes.set(
         xscale="log", yscale="log", xlabel="|r|", ylabel="share of points above", title="residual"
     )
+    widen(axes)
     axes.legend(frameon=False)
+
+
+def share_above(
+    r: Float[np.ndarray, " n"],
+) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, " k"]]:
+    """Sizes of the residual that a log axis can show, ascending, and the share of all points there.
+
+    Points where the residual is zero lie below every size, those where it is not finite above.
+    """
+    size = np.sort(r[np.isfinite(r) & (r > 0)])
+    beyond = int((~np.isfinite(r)).sum())
+    return on_log_axis(size), (np.arange(size.size, 0, -1) + beyond) / len(r)
 
 
 def _draw_distance(axes: "Axes", gap: ConstraintGap) -> None:
     distance = gap.distance
     if distance is None or not np.isfinite(distance.rms).all() or not max(distance.rms) > 0:
-        _say(axes, "too few points to show the residual by distance")
+        say(axes, "too few points to show the residual by distance")
         return
-    rms = _on_log_axis(np.asarray(distance.rms))
-    axes.stairs(rms, distance.edges, color=HELDOUT, lw=1.4, baseline=None)
+    if gap.at_rounding:
+        say(axes, "residual at rounding: the differences between points are noise")
+        return
+    rms = on_log_axis(np.asarray(distance.rms))
+    ranges = [
+        f"{low:.2g} to\n{high:.2g}"
+        for low, high in zip(distance.edges, distance.edges[1:], strict=False)
+    ]
+    low, high = np.log10(np.nanmin(rms)), np.log10(np.nanmax(rms))
+    axes.bar(range(len(rms)), rms, color=HELDOUT, width=0.8)
+    axes.set_xticks(range(len(rms)), ranges, fontsize=8)
     axes.set(
         yscale="log",
-        xlabel="distance to the nearest training point",
+        ylim=(10 ** np.floor(low - 0.1), 10 ** np.ceil(high + 0.1)),
+        xlabel="distance to the nearest training point, a fifth of the held-out points each",
         ylabel="held-out RMS |r|",
         title="between the points or outside the cloud?",
     )
-    axes.locator_params(axis="x", nbins=6)
+    widen(axes)
 
 
 def _draw_map(
     axes: "Axes", solution: "Solution", constraint: "Constraint", points: Streams
 ) -> None:
     assert points.heldout is not None
-    some = jax.tree.map(lambda leaf: leaf[:1000], points.heldout.points)
-    x = model_inputs(some)
-    values = _values(solution.model, x)
+    held = jax.tree.map(lambda leaf: leaf[:1000], points.heldout.points)
+    x, where = model_inputs(held), "on held-out points"
+    rows = isinstance(held, tuple) or isinstance(constraint.over, Data)
+    if rows and _width(x) == 1 and x.dtype.kind == "f":
+        # Between rows as well: there it shows whether a model wiggles.
+        seen = np.concatenate([x, model_inputs(points.train.points)])
+        x = np.linspace(seen.min(), seen.max(), _SHOWN, dtype=x.dtype).reshape(-1, *x.shape[1:])
+        where = "and rows"
+    values = values_at(solution.model, x)
     if values is None:
-        _say(axes, "the model is no function of one point array")
+        say(axes, "the model is no function of one point array")
         return
-    _draw_values(axes, np.asarray(x), values, constraint, HELDOUT)
-    if x.reshape(len(x), -1).shape[1] == 1:
-        reference = solution.problem.reference
-        order = np.argsort(x.ravel())
-        if reference is not None:
-            known = np.asarray(_values(reference, x))
-            axes.plot(x.ravel()[order], known[order], "--", color=KNOWN, lw=1, label="reference")
-            axes.legend(frameon=False)
-        elif isinstance(some, tuple):
-            y = np.asarray(some[1]).reshape(len(x), -1)
-            axes.plot(x.ravel(), y, ".", color=KNOWN, ms=2)
-    more = ", first two entries" if values.shape[1] > 2 else ""
-    axes.set_title(f"u(x) on held-out points{more}")
+    if _width(x) == 1:
+        x = x[np.argsort(x.ravel())]
+        values, reference = values_at(solution.model, x), solution.problem.reference
+        assert values is not None
+        draw_curves(axes, x.ravel(), values, None if reference is None else values_at(reference, x))
+        axes.set_xlabel("x")
+        if where == "and rows":
+            _draw_rows(axes, points.train, TRAIN, "train")
+            _draw_rows(axes, points.heldout, HELDOUT, "held-out")
+            axes.legend(frameon=False, fontsize=8)
+    elif values.shape[1] == 1:
+        _draw_values(axes, x, [values], values, None)
+    else:
+        draw_cloud(axes, values, HELDOUT, window([values], constraint.target), constraint.target)
+    more = ", first two entries" if values.shape[1] > 2 and _width(x) > 1 else ""
+    axes.set_title(f"u(x) {where}{more}")
+
+
+def _draw_rows(axes: "Axes", stream: Draw, colour: str, label: str) -> None:
+    points = stream.points
+    if not (isinstance(points, tuple) and len(points) == 2 and isinstance(points[1], np.ndarray)):
+        return
+    x, y = (np.asarray(part)[:1000].reshape(len(part[:1000]), -1) for part in points)
+    for column in y.T:
+        axes.plot(x[:, 0], column, ".", color=colour, ms=4, alpha=0.7, label=label, zorder=1)
+        label = "_"  # one entry of the legend for all columns
 
 
 def _draw_values(
     axes: "Axes",
     x: np.ndarray,
+    alike: list[np.ndarray],
     values: np.ndarray,
-    constraint: "Constraint | None",
-    colour: str | None,
+    target: AbstractTarget | None,
 ) -> None:
-    """Draw values at points; without a colour, by the direction of x in the plane."""
+    """Draw values against their points; `alike` are those that share limits and colours."""
     x = x.reshape(len(x), -1)
     if x.shape[1] == 1:
         order = np.argsort(x[:, 0])
-        axes.plot(x[order], values[order], color=colour, lw=1.4)
+        axes.set_prop_cycle(color=COMPONENTS)
+        axes.plot(x[order, 0], values[order], lw=1.4)
         axes.set_xlabel("x", fontsize=8)
-        return
-    if values.shape[1] == 1:
-        drawn = axes.scatter(x[:, 0], x[:, 1], c=values[:, 0], s=6, cmap="viridis")
-        axes.figure.colorbar(drawn, ax=axes)
-        return
-    target = constraint.target if constraint is not None else None
-    if isinstance(target, Circle):
-        angle = np.linspace(0, 2 * np.pi, 200)
-        axes.plot(target.radius * np.cos(angle), target.radius * np.sin(angle), color=KNOWN, lw=0.6)
-        # A few values far out would shrink the circle to a dot: say how many are not shown.
-        reach = np.abs(values[:, :2]).max(axis=1)
-        limit = max(1.6 * target.radius, float(np.quantile(reach, 0.9)))
-        outside = int((reach > limit).sum())
-        axes.set(xlim=(-limit, limit), ylim=(-limit, limit))
-        if outside:
-            axes.text(
-                0.98,
-                0.02,
-                f"{outside} outside",
-                ha="right",
-                transform=axes.transAxes,
-                fontsize=7,
-                color=KNOWN,
-            )
-    axes.set_aspect("equal")
-    if colour is None:
-        axes.scatter(
-            values[:, 0],
-            values[:, 1],
-            s=6,
-            lw=0,
-            c=np.arctan2(x[:, 1], x[:, 0]),
-            cmap="twilight_shifted",
-            vmin=-np.pi,
-            vmax=np.pi,
+        axes.label_outer()
+    elif values.shape[1] == 1:
+        every = np.concatenate(alike)
+        drawn = axes.scatter(
+            x[:, 0], x[:, 1], c=values[:, 0], s=6, vmin=np.nanmin(every), vmax=np.nanmax(every)
         )
+        axes.figure.colorbar(drawn, ax=axes)
     else:
-        axes.scatter(values[:, 0], values[:, 1], s=5, color=colour, alpha=0.6, lw=0)
+        draw_cloud(axes, values, TRAIN, window(alike, target), target)
 
 
-def _values(model: Callable[[Any], Any], x: PyTree) -> np.ndarray | None:
-    if not (callable(model) and isinstance(x, np.ndarray)):
-        return None
-    try:
-        values = in_blocks(eqx.Partial(flat_value, model), x)
-    except OTHER_USE:
-        return None
-    return values
+def _width(x: PyTree) -> int:
+    """Numbers in one input of a model, 0 if it is no single array."""
+    return int(np.prod(x.shape[1:])) if isinstance(x, np.ndarray) else 0
+
+
+def _which(solution: "Solution", constraint: "Constraint") -> str:
+    constraints = solution.problem.constraints
+    if len(constraints) == 1:
+        return constraint.name
+    names = [item.name for item in constraints]
+    return f"constraint {names.index(constraint.name) + 1} of {len(constraints)}: {constraint.name}"
 
 
 def _shown(solution: "Solution") -> "tuple[Constraint, Streams, ConstraintGap] | None":
@@ -267,14 +381,3 @@ def _shown(solution: "Solution") -> "tuple[Constraint, Streams, ConstraintGap] |
         if points.heldout is not None:
             return constraint, points, solution.gap[constraint.name]
     return None
-
-
-def _say(axes: "Axes", text: str) -> None:
-    axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, parse_math=False)
-    axes.set_axis_off()
-
-
-def _figure(width: float, height: float) -> "Figure":
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")

@@ -34,7 +34,7 @@ LAYERS = [
     ["_gap"],
     ["_check"],
     ["_solution"],
-    ["_provenance", "_report", "_stages"],
+    ["_drawing", "_provenance", "_report", "_stages"],
     ["_compare", "_error_estimate", "_plots", "_solve_pieces", "_store"],
     ["_solve"],
     ["_load", "testing"],

@@ -1,0 +1,120 @@
+"""Figures say what is there: shares of all points, pieces instead of steps, limits that compare."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import constrainednn as cx
+from constrainednn._drawing import hues, new_figure, widen
+from constrainednn._plots import share_above
+
+
+def titles(figure):
+    return [axes.get_title() for axes in figure.axes]
+
+
+def test_share_counts_points_without_residual_and_those_that_overflow():
+    size, share = share_above(np.array([0.0, 2.0, np.inf, 1.0]))
+    assert size.tolist() == [1.0, 2.0]
+    # Three of four are not zero; at the largest finite size two remain, one of them infinite.
+    assert share.tolist() == [0.75, 0.5]
+    assert share_above(np.zeros(5))[0].size == 0
+
+
+@pytest.fixture(scope="module")
+def oscillator():
+    problem = cx.ivp(
+        lambda t, y, args: jnp.stack([y[1], -y[0]]),
+        jnp.array([0.0, 1.0]),
+        (0.0, 6.0),
+        reference=lambda t: jnp.stack([jnp.sin(t), jnp.cos(t)]),
+    )
+    return cx.solve(problem)
+
+
+def test_pieces_are_drawn_with_their_lengths_and_the_solution_at_all_edges(oscillator):
+    figure, pieces = oscillator.plot(), oscillator.history.pieces
+    assert titles(figure)[0] == (
+        f"{len(pieces.edges) - 1} pieces, {pieces.rejected} rejected attempts"
+    )
+    np.testing.assert_allclose(figure.axes[0].patches[0].get_data().values, np.diff(pieces.edges))
+    u = next(axes for axes in figure.axes if axes.get_title() == "u(t)")
+    labels = [text.get_text() for text in u.get_legend().get_texts()]
+    assert labels == ["u[0]", "reference", "u[1]"]
+    t, first = u.get_lines()[0].get_data()
+    assert set(pieces.edges) <= set(t)
+    # The tolerance of 1e-12, grown at most by the length of the span.
+    assert np.abs(first - np.sin(t)).max() < 1e-11
+
+
+def test_moments_of_pieces_show_the_solution_above_its_residual(oscillator):
+    assert titles(oscillator.plot_moments())[:2] == [
+        "u(t)",
+        "residual at train and monitor points",
+    ]
+
+
+def test_both_rows_of_moments_have_the_same_limits_and_sizes(solved):
+    figure = solved(
+        "unit_circle", settings={"points": 100, "model": "smooth"}, steps=3
+    ).plot_moments()
+    figure.draw_without_rendering()
+    columns = len(figure.axes) // 2
+    for above, below in zip(figure.axes[:columns], figure.axes[columns:], strict=True):
+        assert above.get_xlim() == below.get_xlim()
+        assert above.get_ylim() == below.get_ylim()
+        # To a millionth of the figure: the layout is solved in floating point.
+        np.testing.assert_allclose(above.get_position().size, below.get_position().size, atol=1e-6)
+
+
+def test_one_constraint_of_several_is_named_with_its_place():
+    def fit(u, x):
+        return u(x) - x
+
+    def start(u, x):
+        return u(x)
+
+    problem = cx.Problem(
+        [
+            cx.Constraint(start, over=cx.Points(np.zeros(1)), name="$start"),
+            cx.Constraint(fit, over=cx.Interval(0, 1), name="$fit$"),
+        ],
+        cx.MLP("scalar", "scalar", width=4),
+    )
+    figure = cx.solve(problem, steps=1).plot()
+    assert figure.get_suptitle().startswith("constraint 2 of 2: $fit$: train RMS")
+    assert titles(figure)[0] == "total loss"
+
+
+def test_rows_are_drawn_as_dots_on_a_curve_that_is_finer():
+    def fit(u, point):
+        return u(point[0]) - point[1]
+
+    x = np.linspace(0, 1, 20)
+    problem = cx.Problem(
+        cx.Constraint(fit, over=cx.Data((x, x**2))), cx.MLP("scalar", "scalar", width=4)
+    )
+    curve, train, held = cx.solve(problem, steps=1).plot().axes[-1].get_lines()
+    assert [len(line.get_xdata()) for line in (curve, train, held)] == [400, 16, 4]
+    both = np.concatenate([train.get_xdata(), held.get_xdata()])
+    np.testing.assert_array_equal(np.sort(both), x)
+
+
+def test_log_axes_show_two_powers_of_ten():
+    axes = new_figure(3, 3).subplots()
+    axes.plot([1, 2], [0.2, 0.3])
+    axes.set(xscale="linear", yscale="log")
+    widen(axes)
+    assert axes.get_ylim() == pytest.approx((0.1, 1.0))
+    assert axes.get_xlim() == pytest.approx((0.95, 2.05))  # linear axes stay
+
+
+def test_colours_of_directions_are_dark_on_white_wherever_the_cloud_is():
+    angle = np.linspace(0, 2 * np.pi, 100, endpoint=False)
+    ring = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    colours = hues(ring + 10)
+    # Contrast with white by WCAG needs the relative luminance; sRGB decoded as in hues.
+    linear = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
+    luminance = linear @ np.array([0.2126, 0.7152, 0.0722])
+    assert 1.05 / (luminance.max() + 0.05) > 3
+    np.testing.assert_allclose(colours, hues(ring), atol=1e-12)
