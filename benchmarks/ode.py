@@ -100,8 +100,6 @@ def at_zero(xp, left, right, p):
     return left[0], right[0]
 
 
-LARGE = range(0, 60, 2)
-
 PROBLEMS: dict[str, Initial | Boundary] = {
     "decay": Initial((1e-11, 0.5, 6), lambda t, y: (-y[0],), (1.0,), (0.0, 5.0)),
     "oscillator": Initial((1e-11, 0.5, 6), lambda t, y: (y[1], -y[0]), (1.0, 0.0), (0.0, 10.0)),
@@ -163,13 +161,10 @@ PROBLEMS: dict[str, Initial | Boundary] = {
     ),
     "large": Boundary(
         (1e-9, 1, 8),
-        lambda xp, x, y, p: tuple(v for k in LARGE for v in (y[k + 1], 0 * y[k])),
-        lambda xp, left, right, p: (
-            *(left[k] for k in LARGE),
-            *(right[k] - 1 for k in LARGE),
-        ),
+        lambda xp, x, y, p: xp.stack([y[1::2], 0 * y[::2]], axis=1).reshape(y.shape),
+        lambda xp, left, right, p: xp.concatenate([left[::2], right[::2] - 1]),
         (0.0, 1.0),
-        lambda xp, x: (0 * x,) * 60,
+        lambda xp, x: 0 * x + xp.zeros((60, *x.shape)),
     ),
 }
 
@@ -184,11 +179,12 @@ def stated(problem: Initial | Boundary):
         field = lambda t, y, args: jnp.stack(problem.field(t, y))  # noqa: E731
         return cx.ivp(field, np.asarray(problem.start), problem.span)
     some = (lambda fn: fn) if problem.p else (lambda fn: lambda a, b: fn(a, b, ()))
+    array = lambda value: jnp.stack(value) if isinstance(value, tuple) else value  # noqa: E731
     return cx.bvp(
-        some(lambda x, y, p: jnp.stack(problem.field(jnp, x, y, p))),
-        some(lambda left, right, p: jnp.stack(problem.conditions(jnp, left, right, p))),
+        some(lambda x, y, p: array(problem.field(jnp, x, y, p))),
+        some(lambda left, right, p: array(problem.conditions(jnp, left, right, p))),
         problem.span,
-        lambda x: jnp.stack(problem.guess(jnp, x)),
+        lambda x: array(problem.guess(jnp, x)),
         p=problem.p or None,
         S=problem.singular,
     )

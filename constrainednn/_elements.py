@@ -84,6 +84,7 @@ class _Carry(NamedTuple):
     size: Float[Array, ""]
     steps: Int[Array, ""]
     condition: Float[Array, ""]
+    scale: Float[Array, "N d"]
 
 
 @eqx.filter_jit
@@ -110,27 +111,26 @@ def solve_elements(
     eps = jnp.finfo(edges.dtype).eps
     root = jnp.sqrt(weights)[:, None]
 
-    def rows(unknowns: Unknowns, scale: tuple) -> tuple[Array, Array]:
+    def scaled(r: Array, unknowns: Unknowns, scale: tuple) -> tuple[Array, Array]:
         of_state, of_condition = scale
-        r = _residual(statement, nodes, edges, unknowns)
         g = statement.conditions(unknowns.y[0], unknowns.y[-1], unknowns.p)
         return r * root[None] / of_state[:, None], g / of_condition
 
     def loss_of(unknowns: Unknowns, scale: tuple) -> Array:
-        r, g = rows(unknowns, scale)
+        r, g = scaled(_residual(statement, nodes, edges, unknowns), unknowns, scale)
         return jnp.sum(r**2) + jnp.sum(g**2)
 
     def newton(carry: _Carry) -> _Carry:
         unknowns, damping = carry.unknowns, carry.damping
         size = _sizes(unknowns, nodes)
-        A, B = _slopes(statement, nodes, edges, unknowns)
+        r, A, B = _linearised(statement, nodes, edges, unknowns)
         G = jax.jacfwd(statement.conditions, argnums=(0, 1, 2))(
             unknowns.y[0], unknowns.y[-1], unknowns.p
         )
         by_left, by_right, by_p = (jnp.abs(part) for part in G)
         of_condition = by_left @ size[0] + by_right @ size[0] + by_p @ size[1]
         scale = size[0][None] * _stiffness(A), of_condition + jnp.finfo(edges.dtype).tiny
-        r, g = rows(unknowns, scale)
+        r, g = scaled(r, unknowns, scale)
         loss = jnp.sum(r**2) + jnp.sum(g**2)
         step, condition = _step(nodes, root, (A, B), (r, g), G, scale, size, damping)
         trial = jax.tree.map(jnp.add, unknowns, step)
@@ -150,6 +150,7 @@ def solve_elements(
             jnp.where(better & (damping == 0), moved, far),
             carry.steps + 1,
             jnp.where(damping == 0, condition, carry.condition),
+            scale[0],
         )
 
     def unfinished(carry: _Carry) -> Array:
@@ -161,9 +162,9 @@ def solve_elements(
     end = lax.while_loop(
         unfinished,
         newton,
-        _Carry(start, far, number(0.0), far, zero, number(1.0)),
+        _Carry(start, far, number(0.0), far, zero, number(1.0), jnp.ones_like(start.y[1:])),
     )
-    error, noise = _monitor(statement, monitor, nodes, edges, end.unknowns)
+    error, noise = _monitor(statement, monitor, edges, end.unknowns, end.scale)
     solved = end.size <= eps**0.4
     return Newton(end.unknowns, end.steps, solved, end.condition, error, noise)
 
@@ -186,6 +187,10 @@ def _states(features: Features, unknowns: Unknowns) -> Float[Array, "N m d"]:
     return unknowns.y[:-1, None] + jnp.einsum("mk,nkd->nmd", features.integrals[1], heads(unknowns))
 
 
+def _tops(features: Features, unknowns: Unknowns) -> Float[Array, "N m d"]:
+    return jnp.einsum("mk,nkd->nmd", features.integrals[0], heads(unknowns))
+
+
 def _fields(
     statement: Statement,
     features: Features,
@@ -202,22 +207,27 @@ def _fields(
 def _residual(
     statement: Statement, features: Features, edges: Float[Array, " N_1"], unknowns: Unknowns
 ) -> Float[Array, "N m d"]:
-    top = jnp.einsum("mk,nkd->nmd", features.integrals[0], heads(unknowns))
     states = _states(features, unknowns)
-    return top - _fields(statement, features, edges, states, unknowns.p)
+    return _tops(features, unknowns) - _fields(statement, features, edges, states, unknowns.p)
 
 
-def _slopes(
+def _linearised(
     statement: Statement, features: Features, edges: Float[Array, " N_1"], unknowns: Unknowns
-) -> tuple[Float[Array, "N m d d"], Float[Array, "N m d q"]]:
-    """Derivatives of the scaled field by the state and the parameters."""
-    slope = jax.jacfwd(statement.field, argnums=(1, 2))
+) -> tuple[Float[Array, "N m d"], Float[Array, "N m d d"], Float[Array, "N m d q"]]:
+    """Residual, and derivatives of the scaled field by the state and the parameters."""
+
+    def field_twice(x, y, p):
+        value = statement.field(x, y, p)
+        return value, value
+
+    # One pass for value and slopes: each further copy of the user's field is compiled.
+    slope = jax.jacfwd(field_twice, argnums=(1, 2), has_aux=True)
     on_element = jax.vmap(slope, (0, 0, None))
-    A, B = jax.vmap(on_element, (0, 0, None))(
+    (A, B), F = jax.vmap(on_element, (0, 0, None))(
         _places(features, edges), _states(features, unknowns), unknowns.p
     )
-    half = _halves(edges)[..., None]
-    return half * A, half * B
+    half = _halves(edges)
+    return _tops(features, unknowns) - half * F, half[..., None] * A, half[..., None] * B
 
 
 def _sizes(unknowns: Unknowns, nodes: Features) -> tuple[Float[Array, " d"], Float[Array, " q"]]:
@@ -318,19 +328,17 @@ def _reciprocal_condition(R: Float[Array, "n n"]) -> Float[Array, ""]:
 def _monitor(
     statement: Statement,
     monitor: Features,
-    nodes: Features,
     edges: Float[Array, " N_1"],
     unknowns: Unknowns,
+    scale: Float[Array, "N d"],
 ) -> tuple[Float[Array, " N"], Float[Array, " N"]]:
     """Size of the residual at monitor points relative to the solution, and of its rounding."""
     states = _states(monitor, unknowns)
-    A, _ = _slopes(statement, monitor, edges, unknowns)
-    scale = _sizes(unknowns, nodes)[0][None] * _stiffness(A)
     relative = lambda r: jnp.max(  # noqa: E731
         2 * jnp.sqrt(jnp.mean(r**2, axis=1)) / scale, axis=1
     )
     signs = (-1.0) ** jnp.sum(jnp.indices(states.shape), axis=0)
     moved = states * (1 + 2 * jnp.finfo(states.dtype).eps * signs)
     fields = lambda states: _fields(statement, monitor, edges, states, unknowns.p)  # noqa: E731
-    r = _residual(statement, monitor, edges, unknowns)
-    return relative(r), relative(fields(moved) - fields(states))
+    F = fields(states)
+    return relative(_tops(monitor, unknowns) - F), relative(fields(moved) - F)

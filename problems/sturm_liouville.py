@@ -7,6 +7,8 @@ eigenvalue rounded to one decimal. The value found is `solution.model.parameters
 Source: DLMF 28.2; the values are those of `scipy.special.mathieu_a`.
 """
 
+import functools
+
 import jax.numpy as jnp
 import numpy as np
 
@@ -31,17 +33,22 @@ def start(index, q):
     return float(values[order[index]]), vectors[:, order[index]]
 
 
+@functools.cache  # one function for all indices, so that it is compiled once
+def equation(q):
+    def mathieu(x, y, p):
+        return jnp.stack([y[1], -(p[0] - 2 * q * jnp.cos(2 * x)) * y[0]])
+
+    return mathieu
+
+
 def problem(index=0, q=5.0):
     if not 0 <= index <= 6:
         raise ValueError(f"index must be 0 to 6, got {index}")
     eigenvalue, weights = start(index, q)
     weights = weights / weights.sum()
 
-    def mathieu(x, y, p):
-        return jnp.stack([y[1], -(p[0] - 2 * q * jnp.cos(2 * x)) * y[0]])
-
     def guess(x):
         k = jnp.arange(len(weights))
         return jnp.stack([weights @ jnp.cos(k * x), -(k * weights) @ jnp.sin(k * x)])
 
-    return cx.bvp(mathieu, flat_ends, (0.0, np.pi), guess, p=[round(eigenvalue, 1)])
+    return cx.bvp(equation(q), flat_ends, (0.0, np.pi), guess, p=[round(eigenvalue, 1)])
