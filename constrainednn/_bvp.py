@@ -94,9 +94,9 @@ class EquationResidual(eqx.Module):
 
     field: BoundaryField
 
-    def __call__(self, u: Pieces, x: Float[Array, ""]) -> Float[Array, " d"]:
+    def __call__(self, u: Callable[[Array], Array], x: Float[Array, ""]) -> Float[Array, " d"]:
         """Evaluate at one place."""
-        r = derivative(u)(x) - self.field.regular(x, u(x), u.parameters)
+        r = derivative(u)(x) - self.field.regular(x, u(x), _parameters(u))
         if self.field.singular is None:
             return r
         return (x - self.field.start) * r - self.field.singular @ u(x)
@@ -108,11 +108,16 @@ class ConditionsResidual(eqx.Module):
     conditions: BoundaryConditions
     span: tuple[float, float]
 
-    def __call__(self, u: Pieces, x: Float[Array, ""]) -> Float[Array, " d_q"]:
+    def __call__(self, u: Callable[[Array], Array], x: Float[Array, ""]) -> Float[Array, " d_q"]:
         """Evaluate; the point does not matter."""
         del x
         left, right = (u(jnp.asarray(end)) for end in self.span)
-        return self.conditions(left, right, u.parameters)
+        return self.conditions(left, right, _parameters(u))
+
+
+def _parameters(u: Callable[[Array], Array]) -> Float[Array, " q"]:
+    """Those of the model; a reference that is a plain function has none."""
+    return getattr(u, "parameters", jnp.zeros(0))
 
 
 class BoundaryValueScheme(AbstractScheme):

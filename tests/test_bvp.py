@@ -123,7 +123,7 @@ def test_shock_layer_in_the_middle(eps):
 
 @pytest.mark.parametrize("name, settings", [
     ("bratu", {"branch": "lower"}),
-    ("bratu", {"branch": "upper"}),
+    pytest.param("bratu", {"branch": "upper"}, marks=pytest.mark.slow),
     ("boundary_layer", {"eps": 1e-3}),
 ])  # fmt: skip
 def test_gallery_with_closed_forms(name, settings):
@@ -167,8 +167,9 @@ def test_nonlinear_boundary_conditions_agree_with_scipy():
     assert error(ours(x), theirs.sol(x).T) < 1e-8
 
 
+@pytest.mark.slow
 def test_sixty_equations():
-    """SciPy's large test problem: thirty copies of y'' = y side by side, d = 60."""
+    """Thirty copies of y'' = y side by side, d = 60."""
     n = 30
     found = solved(
         lambda x, y: jnp.concatenate([y[n:], y[:n]]),

@@ -101,7 +101,9 @@ def test_regression_losses_over_many_seeds_are_those_of_theory():
     assert_mean(fresh, (1 + 1 / 25) * (1 + 1 / 22))
 
 
-@pytest.mark.parametrize(("n", "p"), [(50, 5), (50, 25), (50, 40), (50, 100)])
+@pytest.mark.parametrize(
+    ("n", "p"), [(50, 5), pytest.param(50, 25, marks=pytest.mark.slow), (50, 40), (50, 100)]
+)
 def test_linear_least_squares_gap_is_that_of_theory(n, p):
     # Gaussian features without intercept, noise 1: train 1 - p/n, fresh 1 + p/(n-p-1). Past
     # interpolation the fit from zero has minimum norm: train 0, fresh 1 + n/(p-n-1) + |beta|^2
