@@ -32,6 +32,8 @@ from constrainednn._validate import as_count
 # Monitor points in each element.
 _MONITOR = 32
 _MOST_ELEMENTS = 2048
+# Newton's method failing on that many elements is not for want of elements.
+_HOPELESS = 64
 # Room for elements times components at first: a compilation costs more than idle elements.
 _ROOM = 128
 # Elements with a residual below this share of the largest wait for the next round.
@@ -266,6 +268,9 @@ def bvp(
         for x in places
     ]
     d = _check_guess(first[0], parameters)
+    for x, value in zip(places, first, strict=True):
+        if not np.isfinite(value).all():
+            raise ValueError(f"guess must be finite, got {value.tolist()} at x = {x:g}.")
     singular = None if S is None else jnp.asarray(S, dtype)
     if singular is not None and singular.shape != (d, d):
         raise ValueError(f"S must have shape {(d, d)} to match the guess, got {singular.shape}.")
@@ -380,6 +385,11 @@ def _ending(
         return "converged", f"the residual is below the tolerance on {count} elements"
     if spent:
         return "max_steps", f"with {count} elements; the largest residual is {where}"
+    if not bool(found.solved) and count >= _HOPELESS:
+        return "stalled", (
+            f"Newton's method does not converge on {count} elements, and more would not help. Does "
+            "a solution exist? Another guess may be nearer to it"
+        )
     if parts.sum() > _MOST_ELEMENTS or np.diff(edges)[worst] < 1e-13 * (edges[-1] - edges[0]):
         return "stalled", (
             f"{count} elements are not enough: the residual {where} is still {error[worst]:.3g} of "

@@ -335,7 +335,7 @@ def _monitor(
     """Size of the residual at monitor points relative to the solution, and of its rounding."""
     states = _states(monitor, unknowns)
     relative = lambda r: jnp.max(  # noqa: E731
-        2 * jnp.sqrt(jnp.mean(r**2, axis=1)) / scale, axis=1
+        2 * jnp.sqrt(jnp.mean((r / scale[:, None]) ** 2, axis=1)), axis=1
     )
     signs = (-1.0) ** jnp.sum(jnp.indices(states.shape), axis=0)
     moved = states * (1 + 2 * jnp.finfo(states.dtype).eps * signs)

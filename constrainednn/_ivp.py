@@ -132,10 +132,11 @@ class InitialValueScheme(AbstractScheme):
         )
         states, head = found.pieces
         if not len(head):
-            raise ValueError(
-                f"no window could be solved from t = {self.span[0]:g} on, however short. Is the "
-                "vector field finite and smooth there?"
-            )
+            why = {
+                "steps": f"before the limit of {steps} Newton steps; give more",
+                "stopped": "before the run was interrupted",
+            }.get(found.ending, "however short. Is the vector field finite and smooth there?")
+            raise ValueError(f"no window was solved from t = {self.span[0]:g} on, {why}")
         solved = stack_pieces(found.history.edges, states, head, unravel=self.field.unravel)
         status, reason = self._verdict(found.ending, solved, steps)
         taken = int(found.history.steps.sum())
@@ -231,7 +232,8 @@ class _Evolution(AbstractEvolution):
         r, _, scale, stiff = monitor.linearised(c)
         rounding = monitor.rounding(c)
         relative = lambda r: jnp.max(  # noqa: E731
-            2 * jnp.sqrt(jnp.mean(r**2, axis=0)) / (scale * stiff)
+            # Scaled before it is squared: a square may underflow where the number does not.
+            2 * jnp.sqrt(jnp.mean((r / (scale * stiff)[None]) ** 2, axis=0))
         )
         error = relative(r)
         return Window(
@@ -267,9 +269,11 @@ class _Rows(eqx.Module):
         ]
         return jnp.stack(rows, axis=1)
 
-    def fields(self, states: Float[Array, "m p d"]) -> Float[Array, "m d"]:
-        """The vector field, in scaled time."""
-        t = self.t + self.half * (self.at.places + 1)
+    def fields(
+        self, states: Float[Array, "m p d"], late: float | Array = 0.0
+    ) -> Float[Array, "m d"]:
+        """The vector field, in scaled time; `late` by some share of the time."""
+        t = (self.t + self.half * (self.at.places + 1)) * (1 + late)
         return self.half ** self.y.shape[0] * jax.vmap(self.field)(t, states)
 
     def linearised(
@@ -307,11 +311,12 @@ class _Rows(eqx.Module):
         return J
 
     def rounding(self, c: Float[Array, "K d"]) -> Float[Array, "m d"]:
-        """Change of the residual when the state changes in its last digits."""
+        """Change of the residual when state and time change in their last digits."""
         states = self.states(c)
         signs = (-1.0) ** np.indices(states.shape).sum(axis=0)
-        moved = states * (1 + 2 * jnp.finfo(c.dtype).eps * signs)
-        return self.fields(moved) - self.fields(states)
+        eps = jnp.finfo(c.dtype).eps
+        moved = states * (1 + 2 * eps * signs)
+        return self.fields(moved, jnp.asarray(eps * signs[:, 0, 0], c.dtype)) - self.fields(states)
 
 
 def ivp(

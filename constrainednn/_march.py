@@ -194,11 +194,11 @@ def _advance(
         stop = jnp.where(last, end, carry.t + carry.h)
         length = stop - carry.t
         window = evolution.window(carry.state, carry.t, length)
-        good = window.error <= jnp.maximum(tolerance, 2 * window.noise)
-        accepted = window.solved & good
+        limit = jnp.maximum(tolerance, 2 * window.noise)
+        accepted = window.solved & (window.error <= limit)
         power = 1 / evolution.convergence
         tiny = jnp.finfo(tolerance.dtype).tiny
-        factor = 0.85 * (tolerance / jnp.maximum(window.error, tiny)) ** power
+        factor = 0.85 * (limit / jnp.maximum(window.error, tiny)) ** power
         # Newton's method failing says only "shorter"; an accepted window never shrinks the next
         # by much, since its error may be rounding.
         factor = jnp.where(

@@ -214,7 +214,7 @@ def test_ill_posed_problem_is_called_singular():
 
 
 def test_problem_without_solution_is_not_called_converged():
-    """y'' + y = 1, y'(0) = 0, y'(pi) = 1: resonance, no solution exists."""
+    """y'' + y = 1 + cos x, y'(0) = y'(pi) = 0: resonance, no solution exists."""
     found = cx.solve(
         cx.bvp(
             lambda x, y: jnp.stack([y[1], 1 - y[0] + jnp.cos(x)]),
@@ -238,6 +238,7 @@ LINE = (lambda x, y: jnp.stack([y[1], y[0]]), both_zero, (0.0, 1.0), [0.0, 0.0])
     ({2: 1.0}, "span must be a pair"),
     ({3: [[0.0, 0.0]]}, "guess must be an array of shape"),
     ({3: [np.nan, 0.0]}, "guess must be finite"),
+    ({3: lambda x: jnp.where(x > 0.5, jnp.nan, jnp.zeros(2))}, "guess must be finite, .* at x"),
     ({"p": [1.0]}, "must take 3 arguments, with p"),
     ({"p": [[1.0]]}, "p must be finite numbers of shape"),
     ({"S": [1.0]}, "S must have shape"),
