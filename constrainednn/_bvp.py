@@ -32,12 +32,17 @@ from constrainednn._validate import as_count
 # Monitor points in each element.
 _MONITOR = 32
 _MOST_ELEMENTS = 2048
-# Newton's method failing on that many elements is not for want of elements.
-_HOPELESS = 64
+# Newton's method failing in so many rounds running is not for want of elements.
+_FAILURES = 3
+# Newton steps between two looks at the clock, and on one set of elements at most.
+_LOOK_EVERY = 5
+_MOST_STEPS = 60
 # Room for elements times components at first: a compilation costs more than idle elements.
 _ROOM = 128
 # Elements with a residual below this share of the largest wait for the next round.
 _SPOILT = 1e-2
+# Parts of an element at most; at an end, where layers lie, they get shorter towards it.
+_MOST_PARTS = 4
 
 
 class _OnHost(NamedTuple):
@@ -159,40 +164,52 @@ class BoundaryValueScheme(AbstractScheme):
         nodes, weights = training_nodes(self.width)
         features = [Features(at, self.width, 1) for at in (nodes, places)]
 
-        def newton(limit: int) -> tuple[Newton, float]:
-            began = time.perf_counter()
-            padded, start = _padded(edges, unknowns, capacity)
-            found = jax.block_until_ready(
-                solve_elements(
-                    self.statement,
-                    features[0],
-                    jnp.asarray(weights),
-                    features[1],
-                    padded,
-                    start,
-                    jnp.asarray(limit),
-                )
-            )
-            return found, time.perf_counter() - began
-
         edges, unknowns = model.ends, _unknowns(model)
+        guessed = np.abs(unknowns.y).max(axis=0), np.abs(unknowns.p)
+        least = jax.tree.map(lambda size: jnp.asarray(eps * size, model.head.dtype), guessed)
+
+        def newton(
+            padded: Array, start: Unknowns, damping: Array, limit: int
+        ) -> tuple[Newton, float]:
+            began = time.perf_counter()
+            found = solve_elements(
+                self.statement,
+                features[0],
+                jnp.asarray(weights),
+                features[1],
+                padded,
+                start,
+                least,
+                damping,
+                jnp.asarray(limit),
+            )
+            return jax.block_until_ready(found), time.perf_counter() - began
+
         capacity, compiling, running = 0, 0.0, 0.0
-        taken, given_up = 0, 0
+        taken, given_up, failures, share = 0, 0, 0, 0.0
         while True:
-            if len(edges) - 1 > capacity:
-                capacity = max(4 * capacity, len(edges) - 1, _ROOM // unknowns.y.shape[1])
-                compiling += newton(0)[1]
-            found, seconds = newton(min(60, steps - taken))
-            running += seconds
-            taken += int(found.steps)
-            count = len(edges) - 1
-            error, noise = np.asarray(found.error)[:count], np.asarray(found.noise)[:count]
+            count, here = len(edges) - 1, 0
+            undamped = jnp.zeros((), model.head.dtype)
+            if count > capacity:
+                capacity = max(4 * capacity, count, _ROOM // unknowns.y.shape[1])
+                compiling += newton(*_padded(edges, unknowns, capacity), undamped, 0)[1]
+            padded, start = _padded(edges, unknowns, capacity)
+            damping = undamped
+            while True:
+                found, seconds = newton(padded, start, damping, min(_LOOK_EVERY, steps - taken))
+                start, damping, running = found.unknowns, found.damping, running + seconds
+                taken, here = taken + int(found.steps), here + int(found.steps)
+                error, noise = (np.asarray(part)[:count] for part in (found.error, found.noise))
+                worst = int(np.argmax(np.where(np.isfinite(error), error, np.inf)))
+                stopped = watch(taken, share, float(error[worst]))
+                if not found.unfinished or stopped or taken >= steps or here >= _MOST_STEPS:
+                    break
             unknowns = _cut(found.unknowns, count)
+            failures = 0 if found.solved else failures + 1
             parts = _parts(error, noise, tolerance, self.width)
-            worst = int(np.argmax(np.where(np.isfinite(error), error, np.inf)))
-            ending = _ending(found, parts, edges, worst, error, taken >= steps)
             share = float(np.mean(parts == 1))
-            if watch(taken, share, float(error[worst])) and ending is None:
+            ending = _ending(found, parts, edges, worst, error, taken >= steps, failures)
+            if stopped and ending is None:
                 ending = "interrupted", f"with {count} elements"
             if ending is not None:
                 break
@@ -205,7 +222,7 @@ class BoundaryValueScheme(AbstractScheme):
             unravel=model.unravel,
             parameters=unknowns.p,
         )
-        history = PieceHistory(edges, error, np.full(count, int(found.steps)), given_up)
+        history = PieceHistory(edges, error, np.full(count, here), given_up)
         return SchemeResult(solved, *ending, taken, history, compiling, running)
 
     def training_points(self, model: PyTree) -> Draw:
@@ -366,12 +383,18 @@ def _parts(error: np.ndarray, noise: np.ndarray, tolerance: float, width: int) -
     limit = np.maximum(limit, _SPOILT * np.max(error, initial=0, where=np.isfinite(error)))
     with np.errstate(invalid="ignore", divide="ignore"):
         wanted = np.ceil(1.1 * (error / tolerance) ** (1 / width))
-    wanted = np.where(np.isfinite(wanted), np.clip(wanted, 2, 4), 4)
+    wanted = np.where(np.isfinite(wanted), np.clip(wanted, 2, _MOST_PARTS), _MOST_PARTS)
     return np.where(error <= limit, 1, wanted).astype(int)
 
 
 def _ending(
-    found: Newton, parts: np.ndarray, edges: np.ndarray, worst: int, error: np.ndarray, spent: bool
+    found: Newton,
+    parts: np.ndarray,
+    edges: np.ndarray,
+    worst: int,
+    error: np.ndarray,
+    spent: bool,
+    failures: int,
 ) -> tuple[str, str] | None:
     """Why to end here, or None to divide and go on."""
     count = len(edges) - 1
@@ -385,7 +408,7 @@ def _ending(
         return "converged", f"the residual is below the tolerance on {count} elements"
     if spent:
         return "max_steps", f"with {count} elements; the largest residual is {where}"
-    if not bool(found.solved) and count >= _HOPELESS:
+    if failures >= _FAILURES:
         return "stalled", (
             f"Newton's method does not converge on {count} elements, and more would not help. Does "
             "a solution exist? Another guess may be nearer to it"
@@ -410,6 +433,9 @@ def _divided(
     new_edges, new_y, new_b = [edges[:1]], [y[:1]], []
     for j, count in enumerate(parts):
         cuts = np.linspace(-1.0, 1.0, count + 1)
+        if count == _MOST_PARTS and j in (0, len(parts) - 1):
+            graded = 2 * np.append(0.0, 4.0 ** np.arange(-_MOST_PARTS, 1)) - 1
+            cuts = graded if j == 0 else -graded[::-1]
         new_edges.append((edges[j] + (edges[j + 1] - edges[j]) * (cuts + 1) / 2)[1:])
         values = y[j] + integrals(cuts, width, 1)[1] @ head[j]
         values[-1] = y[j + 1]

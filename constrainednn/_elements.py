@@ -28,6 +28,7 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
@@ -35,6 +36,8 @@ from constrainednn._pieces import Features
 
 _DAMPING = 1e-3  # first one tried after a step failed, in scaled unknowns
 _LARGEST_DAMPING = 1e8
+# Random vectors that the condition of the edge values is estimated with.
+_PROBES = 3
 
 
 class Unknowns(NamedTuple):
@@ -63,6 +66,8 @@ class Newton(NamedTuple):
     Attributes:
         unknowns: The best found.
         steps: Steps tried.
+        damping: Of the next step.
+        unfinished: False if further steps would change nothing.
         solved: True if the last step was rounding.
         condition: Smallest over largest singular value of the last undamped system.
         error: Size of the monitor residual of each element, relative to the solution.
@@ -71,6 +76,8 @@ class Newton(NamedTuple):
 
     unknowns: Unknowns
     steps: Int[Array, ""]
+    damping: Float[Array, ""]
+    unfinished: Array
     solved: Array
     condition: Float[Array, ""]
     error: Float[Array, " N"]
@@ -84,6 +91,7 @@ class _Carry(NamedTuple):
     size: Float[Array, ""]
     steps: Int[Array, ""]
     condition: Float[Array, ""]
+    sizes: tuple[Float[Array, " d"], Float[Array, " q"]]
     scale: Float[Array, "N d"]
 
 
@@ -95,6 +103,8 @@ def solve_elements(
     monitor: Features,
     edges: Float[Array, " N_1"],
     start: Unknowns,
+    least: tuple[Float[Array, " d"], Float[Array, " q"]],
+    damping: Float[Array, ""],
     limit: Int[Array, ""],
 ) -> Newton:
     """Minimise the residual of all elements and the boundary conditions from a start.
@@ -106,6 +116,8 @@ def solve_elements(
         monitor: Features at the monitor points.
         edges: Ends of the elements; the last may repeat, as padding.
         start: First unknowns.
+        least: Sizes of components and parameters below which nothing is resolved.
+        damping: Of the first step.
         limit: Largest number of steps.
     """
     eps = jnp.finfo(edges.dtype).eps
@@ -122,7 +134,8 @@ def solve_elements(
 
     def newton(carry: _Carry) -> _Carry:
         unknowns, damping = carry.unknowns, carry.damping
-        size = _sizes(unknowns, nodes)
+        # Sizes that may fall again as the unknowns do would weigh the rows anew in every step.
+        size = jax.tree.map(jnp.maximum, carry.sizes, _sizes(unknowns, nodes))
         r, A, B = _linearised(statement, nodes, edges, unknowns)
         G = jax.jacfwd(statement.conditions, argnums=(0, 1, 2))(
             unknowns.y[0], unknowns.y[-1], unknowns.p
@@ -150,23 +163,41 @@ def solve_elements(
             jnp.where(better & (damping == 0), moved, far),
             carry.steps + 1,
             jnp.where(damping == 0, condition, carry.condition),
+            size,
             scale[0],
         )
 
     def unfinished(carry: _Carry) -> Array:
-        return (carry.steps < limit) & (carry.size > eps**0.6) & (carry.damping < _LARGEST_DAMPING)
+        return (carry.size > eps**0.6) & (carry.damping < _LARGEST_DAMPING)
 
     number = lambda value: jnp.asarray(value, edges.dtype)  # noqa: E731
     zero = jnp.asarray(0)
     far = number(jnp.finfo(edges.dtype).max)
     end = lax.while_loop(
-        unfinished,
+        lambda carry: unfinished(carry) & (carry.steps < limit),
         newton,
-        _Carry(start, far, number(0.0), far, zero, number(1.0), jnp.ones_like(start.y[1:])),
+        _Carry(
+            start,
+            far,
+            damping,
+            far,
+            zero,
+            number(1.0),
+            least,
+            jnp.ones_like(start.y[1:]),
+        ),
     )
     error, noise = _monitor(statement, monitor, edges, end.unknowns, end.scale)
-    solved = end.size <= eps**0.4
-    return Newton(end.unknowns, end.steps, solved, end.condition, error, noise)
+    return Newton(
+        end.unknowns,
+        end.steps,
+        end.damping,
+        unfinished(end),
+        end.size <= eps**0.4,
+        end.condition,
+        error,
+        noise,
+    )
 
 
 def heads(unknowns: Unknowns) -> Float[Array, "N K d"]:
@@ -280,25 +311,12 @@ def _step(
 
     # What is left of each element: 2 d + q + 1 rows in its two edge values and the parameters.
     left = R[:, inner : inner + 2 * d + q + 1, inner:]
-    rows = left.shape[1]
-    edges, total = (count + 1) * d, (count + 1) * d + q
-    table = jnp.zeros((count, rows, total + 1), A.dtype)
-    place = jax.vmap(lambda row, block, at: lax.dynamic_update_slice(row, block, (0, at)))
-    table = place(table, left[:, :, : 2 * d], d * jnp.arange(count))
-    table = table.at[:, :, edges:].set(left[:, :, 2 * d :])
-    conditions = jnp.zeros((g.size, total + 1), A.dtype)
-    conditions = conditions.at[:, :d].set(G[0] / of_condition[:, None] * y_size[None])
-    # Added, not set: with one element both ends are edges of it.
-    conditions = conditions.at[:, edges - d : edges].add(
-        G[1] / of_condition[:, None] * y_size[None]
+    by_left, by_right, by_p = G
+    columns: Array = jnp.concatenate([y_size, y_size, p_size])[None] / of_condition[:, None]
+    conditions = jnp.concatenate(
+        [jnp.concatenate([by_right, by_left, by_p], axis=1) * columns, g[:, None]], axis=1
     )
-    conditions = conditions.at[:, edges:total].set(G[2] / of_condition[:, None] * p_size[None])
-    conditions = conditions.at[:, total].set(g)
-    damped = jnp.eye(total, total + 1, dtype=A.dtype) * jnp.sqrt(damping)
-    table = jnp.concatenate([conditions, table.reshape(-1, total + 1), damped])
-    outer = jnp.linalg.qr(table, mode="r")
-    solution = -jax.scipy.linalg.solve_triangular(outer[:total, :total], outer[:total, total])
-    y, p = solution[:edges].reshape(count + 1, d), solution[edges:]
+    y, p, condition = _edge_values(left, conditions, d, damping)
 
     def head(R, y_left, y_right):
         known = R[:inner, inner:] @ jnp.concatenate([y_left, y_right, p, jnp.ones(1, A.dtype)])
@@ -306,23 +324,73 @@ def _step(
 
     b = jax.vmap(head)(R, y[:-1], y[1:]).reshape(count, nodes.width - 1, d)
     step = Unknowns(y * y_size[None], b * y_size[None, None], p * p_size)
-    return step, _reciprocal_condition(outer[:total, :total])
+    return step, condition
 
 
-def _reciprocal_condition(R: Float[Array, "n n"]) -> Float[Array, ""]:
-    """Estimate the smallest over the largest singular value of a triangle by inverse iteration.
+def _edge_values(
+    elements: Float[Array, "N w w"],
+    conditions: Float[Array, "g w"],
+    d: int,
+    damping: Float[Array, ""],
+) -> tuple[Float[Array, "N_1 d"], Float[Array, " q"], Float[Array, ""]]:
+    """Minimise over the edge values and the parameters, edge after edge by QR.
 
-    The diagonal of R alone does not show that it is singular.
+    Args:
+        elements: Rows of each element in (y_left, y_right, p | r), with w = 2 d + q + 1.
+        conditions: Rows of the boundary conditions in (y_N, y_0, p | r).
+        d: Number of components.
+        damping: Squared weight of the unknowns themselves.
+
+    Returns:
+        Edge values, parameters, and an estimate of the smallest over the largest singular value:
+        1 / (|R| |R^-1|) in Frobenius norms, the second from its effect on random vectors (Kenney
+        and Laub, SIAM J. Sci. Comput. 15 (1994) 36). The diagonal of R would not show it.
     """
-    back = lambda v, trans: jax.scipy.linalg.solve_triangular(R, v, trans=trans)  # noqa: E731
-    v = jnp.ones(len(R), R.dtype) / jnp.sqrt(len(R))
-    growth = jnp.asarray(1.0, R.dtype)
-    for _ in range(3):
-        v = back(back(v, 1), 0)
-        growth = jnp.linalg.norm(v)
-        v = v / growth
-    # A pivot of zero makes the growth infinite or NaN.
-    return jnp.nan_to_num(1 / jnp.sqrt(growth)) / jnp.linalg.norm(R)
+    count, width = len(elements), elements.shape[1]
+    dtype = elements.dtype
+    root = jnp.sqrt(damping)
+    by_left, by_right, rest = jnp.split(elements, [d, 2 * d], axis=2)
+    unit = root * jnp.eye(d, d + width, dtype=dtype)
+
+    def forward(rows, element):
+        """From rows in (y_j, y_0, p | r) to the same in y_(j+1), and what determines y_j."""
+        by_left, by_right, rest = element
+        none = jnp.zeros_like(by_left)
+        table = jnp.concatenate(
+            [
+                jnp.concatenate([rows[:, :d], none, rows[:, d:]], axis=1),
+                jnp.concatenate([by_left, by_right, none, rest], axis=1),
+                unit,
+            ]
+        )
+        R = jnp.linalg.qr(table, mode="r")
+        return R[d:, d:], R[:d]
+
+    first = jnp.concatenate([by_right[0], by_left[0], rest[0]], axis=1)
+    rows, edges = lax.scan(forward, first, (by_left[1:], by_right[1:], rest[1:]))
+    total = width - 1
+    last = jnp.concatenate([rows, conditions, root * jnp.eye(total, width, dtype=dtype)])
+    last = jnp.linalg.qr(last, mode="r")[:total]
+    normal = np.random.default_rng(0).normal
+    probes = lambda *shape: jnp.asarray(normal(size=(*shape, _PROBES)), dtype)  # noqa: E731
+    right = jnp.concatenate([-last[:, total:], probes(total)], axis=1)
+    outer = jax.scipy.linalg.solve_triangular(last[:, :total], right)
+
+    def backward(after, edge):
+        R, probe = edge
+        known = R[:, d:-1] @ jnp.concatenate([after, outer[d:]])
+        right = jnp.concatenate([-R[:, -1:], probe], axis=1)
+        y = jax.scipy.linalg.solve_triangular(R[:, :d], right - known)
+        return y, y
+
+    _, inside = lax.scan(backward, outer[:d], (edges, probes(count - 1, d)), reverse=True)
+    y = jnp.concatenate([outer[None, d : 2 * d], inside, outer[None, :d]])
+    p = outer[2 * d :]
+    inverse = jnp.max(jnp.sum(y[..., 1:] ** 2, axis=(0, 1)) + jnp.sum(p[:, 1:] ** 2, axis=0))
+    size = jnp.sum(edges[..., :-1] ** 2) + jnp.sum(last[:, :total] ** 2)
+    # A pivot of zero makes the inverse infinite or NaN.
+    condition = jnp.nan_to_num(1 / jnp.sqrt(inverse * size))
+    return y[..., 0], p[:, 0], condition
 
 
 def _monitor(

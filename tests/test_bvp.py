@@ -121,6 +121,23 @@ def test_shock_layer_in_the_middle(eps):
     assert abs(found.model.ends[shortest]) < 10 * np.sqrt(eps)  # elements gather at the layer
 
 
+@pytest.mark.parametrize("eps", [1e-3, 1e-6])
+def test_linear_layer_at_an_end_needs_few_steps(eps):
+    """y'' = y' / eps: from a guess without the layer, and Newton's method solves lines at once."""
+    found = solved(
+        lambda x, y: jnp.stack([y[1], y[1] / eps]),
+        lambda left, right: jnp.stack([left[0], right[0] - 1]),
+        (0.0, 1.0),
+        lambda x: jnp.stack([x, jnp.ones_like(x)]),
+    )
+    x = np.append(places(found), 1 - eps * np.linspace(0, 20, 50))
+    known = np.exp((x - 1) / eps) - np.exp(-1 / eps)
+    assert found.status == "converged"
+    assert np.abs(np.asarray(found(x))[:, 0] - known / -np.expm1(-1 / eps)).max() < REACHED
+    assert found.steps < 30
+    assert found.model.count < 300
+
+
 @pytest.mark.parametrize("name, settings", [
     ("bratu", {"branch": "lower"}),
     pytest.param("bratu", {"branch": "upper"}, marks=pytest.mark.slow),
@@ -213,6 +230,19 @@ def test_ill_posed_problem_is_called_singular():
     assert "do not determine" in found.reason
 
 
+def test_eigenfunction_with_one_condition_too_many_is_not_a_solution():
+    """y'' = -p y, y(0) = y(1) = 0, y'(0) = y'(1): the guess shrinks to zero, where any p does."""
+    found = solved(
+        lambda x, y, p: jnp.stack([y[1], -p[0] * y[0]]),
+        lambda left, right, p: jnp.stack([left[0], right[0], left[1] - right[1]]),
+        (0.0, 1.0),
+        lambda x: jnp.stack([x * (1 - x), 1 - 2 * x]),
+        p=[10.0],
+    )
+    assert found.status == "stalled"
+    assert "do not determine" in found.reason
+
+
 def test_problem_without_solution_is_not_called_converged():
     """y'' + y = 1 + cos x, y'(0) = y'(pi) = 0: resonance, no solution exists."""
     found = cx.solve(
@@ -224,6 +254,22 @@ def test_problem_without_solution_is_not_called_converged():
         )
     )
     assert found.status == "stalled"
+
+
+def test_signal_is_seen_within_newtons_method():
+    """Bratu's equation beyond its turning point: Newton's method goes on for long."""
+    problem = cx.bvp(
+        lambda x, y: jnp.stack([y[1], -5 * jnp.exp(y[0])]), both_zero, (0.0, 1.0), [0.0, 0.0]
+    )
+    seen = []
+    model = problem.build_model(key=jax.random.key(0))
+    found = problem.scheme.solve(
+        model, tolerance=0.0, steps=1000, key=jax.random.key(1),
+        watch=lambda taken, done, residual: seen.append(taken) or len(seen) == 3,
+    )  # fmt: skip
+    assert found.status == "interrupted"
+    assert 3 <= found.steps == seen[-1] <= 15
+    assert len(found.pieces.edges) == 9  # before any element was divided
 
 
 LINE = (lambda x, y: jnp.stack([y[1], y[0]]), both_zero, (0.0, 1.0), [0.0, 0.0])
