@@ -1,6 +1,5 @@
 """Boundary value problems: elements solved together, divided where the residual is too large."""
 
-import inspect
 import itertools
 import math
 import time
@@ -26,7 +25,8 @@ from constrainednn._pieces import (
 )
 from constrainednn._problem import Constraint, Problem
 from constrainednn._samplers import Draw, GaussQuadrature, Independent, draw
-from constrainednn._scheme import AbstractScheme, PieceHistory, SchemeResult
+from constrainednn._scheme import AbstractScheme, PieceHistory, SchemeResult, goal
+from constrainednn._signatures import returned
 from constrainednn._validate import as_count
 
 # Monitor points in each element.
@@ -154,12 +154,7 @@ class BoundaryValueScheme(AbstractScheme):
     ) -> SchemeResult:
         """Solve on a few elements, divide those with too large a residual, and again."""
         eps = float(jnp.finfo(model.head.dtype).eps)
-        if 0 < tolerance < 50 * eps:
-            raise ValueError(
-                f"tolerance={tolerance:g} is below the rounding of {model.head.dtype}; write at "
-                f"least {50 * eps:.2g}, or leave it out."
-            )
-        tolerance = tolerance or max(1e-12, 100 * eps)
+        tolerance = goal(tolerance, model.head.dtype)
         places = draw(Interval(-1.0, 1.0), _MONITOR, Independent(), key=key).points
         nodes, weights = training_nodes(self.width)
         features = [Features(at, self.width, 1) for at in (nodes, places)]
@@ -405,7 +400,10 @@ def _ending(
             "solution, or it has several close to each other. Check bc, or try another guess"
         )
     if (parts == 1).all() and bool(found.solved):
-        return "converged", f"the residual is below the tolerance on {count} elements"
+        return (
+            "converged",
+            f"the monitor residual is below the tolerance on all of {count} elements",
+        )
     if spent:
         return "max_steps", f"with {count} elements; the largest residual is {where}"
     if failures >= _FAILURES:
@@ -476,20 +474,14 @@ def _check_functions(fun, bc, span, guess, parameters, unknown) -> None:
     dtype = jnp.result_type(float)
     y, p = jnp.asarray(guess, dtype), jnp.asarray(parameters, dtype)
     more = (p,) if unknown else ()
+    p_too = "with p, since p= is given" if unknown else "without p, since no p= is given"
     for fn, name, arguments, size in (
         (fun, "fun", (jnp.asarray(span[0], dtype), y, *more), y.size),
         (bc, "bc", (y, y, *more), y.size + p.size),
     ):
-        try:
-            inspect.signature(fn).bind(*arguments)
-        except TypeError as error:
-            listed = "with p, since p= is given" if unknown else "without p, since no p= is given"
-            raise TypeError(
-                f"{name} must take {len(arguments)} arguments, {listed}: {error}."
-            ) from None
-        except ValueError:
-            pass  # some callables do not tell
-        found = jax.eval_shape(lambda *a, fn=fn: jnp.ravel(jnp.asarray(fn(*a))), *arguments)
+        takes = f"{len(arguments)} arguments, {p_too}"
+        shape = returned(fn, arguments, name=name, takes=takes)
+        found = jax.eval_shape(lambda value: jnp.ravel(jnp.asarray(value)), shape)
         if found.size != size:
             what = (
                 "one for each component of y"

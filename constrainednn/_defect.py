@@ -19,7 +19,13 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from constrainednn._blocks import in_blocks
-from constrainednn._error_equation import Conditions, ErrorEquation, interpolation, radau
+from constrainednn._error_equation import (
+    Conditions,
+    ErrorEquation,
+    interpolation,
+    radau,
+    through_nodes,
+)
 from constrainednn._legendre import integrals
 from constrainednn._pieces import Pieces
 
@@ -33,6 +39,7 @@ class Path(NamedTuple):
     """A model at the start and at the Radau nodes of each piece, or of each part of it.
 
     Attributes:
+        s: Scaled places of the nodes.
         ends: Edges of the parts.
         Y: States.
         top: Highest derivative at the nodes.
@@ -43,6 +50,7 @@ class Path(NamedTuple):
         eps: Rounding of the model's arithmetic.
     """
 
+    s: Float[np.ndarray, " n"]
     ends: Float[np.ndarray, " N_1"]
     Y: Float[np.ndarray, "N n_1 p d"]
     top: Float[np.ndarray, "N n d"]
@@ -60,20 +68,29 @@ class Path(NamedTuple):
     @property
     def t(self) -> Float[np.ndarray, "N n"]:
         """Times of the nodes."""
-        return self.ends[:-1, None] + self.half[:, None] * (radau(self.top.shape[1]).nodes + 1)
+        return self.ends[:-1, None] + self.half[:, None] * (self.s + 1)
 
 
-def sample(model: Pieces) -> Path:
-    """Evaluate the model on the host, in double precision."""
+def sample(model: Pieces, *, between: bool = False) -> Path:
+    """Evaluate the model on the host, in double precision.
+
+    Args:
+        model: The model.
+        between: Take the nodes between those of the Radau rule instead; the jumps then mean
+            nothing.
+    """
     N, (K, d), order = model.count, model.head.shape[1:], model.states.shape[1]
     # Nodes enough for a residual of higher degree than the features; the cost is cubic in nodes
     # times components, so large systems have each piece cut into parts.
     n, parts = 2 * K + 8, 1
     if n * order * d > _LARGE:
         n, parts = n // 4 + 4, 4
+    nodes = radau(n).nodes
+    if between:
+        nodes = np.append(-1.0, (nodes[:-1] + nodes[1:]) / 2)
     cuts = np.linspace(-1.0, 1.0, parts + 1)
-    s = cuts[:-1, None] + (np.append(-1.0, radau(n).nodes) + 1) / parts
-    s[:, -1] = cuts[1:]
+    s = cuts[:-1, None] + (np.append(-1.0, nodes) + 1) / parts
+    s[:, -1] = np.where(nodes[-1] == 1, cuts[1:], s[:, -1])
     edges = model.ends.astype(float)
     half = np.diff(edges)[:, None, None] / 2
     head, start = (np.asarray(a, float)[:N] for a in (model.head, model.states))
@@ -95,14 +112,16 @@ def sample(model: Pieces) -> Path:
     jumps[parts - 1 :: parts] = ((start[1:] - start[:-1]) - gained[:-1, -1]).reshape(shape)
     lost[parts - 1 :: parts] = np.abs(gained[:-1, -1]).reshape(shape)
     return Path(
+        nodes,
         starts,
         Y,
         (Q[0] / half**order).reshape(N * parts, n + 1, d)[:, 1:],
         jumps,
         lost,
         np.asarray(model.parameters, float),
-        # A component that is zero throughout has no size of its own.
-        np.where(size > 0, size, size.max() or 1.0),
+        # A component that is zero throughout has no size of its own; one whose square would
+        # underflow beside the others is as good as that.
+        np.where(size > 1e-100 * size.max(), size, size.max() or 1.0),
         float(jnp.finfo(model.head.dtype).eps),
     )
 
@@ -189,23 +208,40 @@ def linearise_conditions(
     return np.asarray(conditions(*given), float), [left * path.size, right * path.size, by_p]
 
 
-def error_equation(field: Callable[..., Array], path: Path) -> ErrorEquation:
-    """The equation for e / S: the first column for the residual, the others for its rounding."""
+def error_equation(
+    field: Callable[..., Array], path: Path, between: Path | None = None
+) -> ErrorEquation:
+    """The equation for e / S: the first column for the residual, the others for what hides it.
+
+    That is rounding and, where the path `between` the nodes is given, what interpolation from the
+    nodes misses there: a kink, a jump or a pulse of the field.
+    """
     (N, n, d), S, eps = path.top.shape, path.size, path.eps
     Y = path.Y[:, 1:]
     F, F_t, A, B = linearise(field, path, Y, path.p)
     # Digits are lost in the field's own terms, in the state it is given, and in time.
     lost = np.abs(A) @ np.abs(Y.reshape(N, n, -1, 1) / S[:, None])
     lost = lost[:, :, -d:, 0] + np.abs(B[:, :, -d:]) @ np.abs(path.p)
-    lost += (np.abs(path.top) + np.abs(F) + np.abs(path.t[..., None] * F_t)) / S[-d:]
+    lost += (np.abs(path.top) + np.abs(F) + np.abs(path.t[..., None] * np.nan_to_num(F_t))) / S[-d:]
     normal = np.random.default_rng(0).normal
     g = np.zeros((*A.shape[:3], 1 + _REALISATIONS))
     g[:, :, -d:, 0] = (F - path.top) / S[-d:]
     g[:, :, -d:, 1:] = eps * lost[..., None] * normal(size=(N, n, d, _REALISATIONS))
+    missed = np.zeros(A.shape[:3])
+    if between is not None:
+        r = (linearise(field, between, between.Y[:, 1:], path.p).F - between.top) / S[-d:]
+        known = np.tensordot(through_nodes(between.s, n), g[:, :, -d:, 0], axes=(1, 1))
+        off = np.abs(r - known.swapaxes(0, 1))
+        # Sums over the features round like their largest value in the piece, and interpolation
+        # between nodes amplifies it.
+        off[off < 10 * eps * lost.max(axis=1, keepdims=True)] = 0
+        missed[:, :, -d:] = np.maximum(off, np.append(off[:, 1:], off[:, -1:], axis=1))
+        # Of one sign in a piece, as a pulse is.
+        g[:, :, -d:, 1:] += missed[:, :, -d:, None] * normal(size=(N, 1, d, _REALISATIONS))
     jumps = np.zeros((N - 1, len(S), 1 + _REALISATIONS))
     jumps[..., 0] = -path.jumps / S
     jumps[..., 1:] = eps * (path.gained / S)[..., None] * normal(size=jumps[..., 1:].shape)
-    return ErrorEquation(path.half, A, B, g, jumps)
+    return ErrorEquation(path.half, A, B, g, jumps, missed)
 
 
 def error_conditions(conditions: Callable[[Array, Array, Array], Array], path: Path) -> Conditions:

@@ -41,6 +41,7 @@ class ErrorEquation:
         B: Derivative by the parameters.
         g: Right-hand sides.
         jumps: What e gains between a piece and the next: minus the jump of the model.
+        missed: How much larger |r| may be between the nodes than they tell.
     """
 
     half: Float[np.ndarray, " N"]
@@ -48,6 +49,7 @@ class ErrorEquation:
     B: Float[np.ndarray, "N n D q"]
     g: Float[np.ndarray, "N n D k"]
     jumps: Float[np.ndarray, "N_less_1 D k"]
+    missed: Float[np.ndarray, "N n D"]
 
 
 class Conditions(NamedTuple):
@@ -77,6 +79,12 @@ def radau(n: int) -> Radau:
     features, integral = integrals(nodes, n, 1)
     W = integral @ np.linalg.inv(features)
     return Radau(nodes, W[-1], W)
+
+
+def through_nodes(s: Float[np.ndarray, " m"], n: int) -> Float[np.ndarray, "m n"]:
+    """From the nodes of a piece to the places `s` of it."""
+    at, to = (integrals(places, n, 0)[0] for places in (radau(n).nodes, s))
+    return np.linalg.solve(at.T, to.T).T
 
 
 def interpolation(s: Float[np.ndarray, " m"], n: int) -> Float[np.ndarray, "m n_1"]:
@@ -199,10 +207,10 @@ def logarithmic_bound(
     mu = np.maximum(mu, np.concatenate([mu[:, :1], mu[:, :-1]], axis=1))
     fine = 8
     places = nodes[:-1, None] + np.diff(nodes)[:, None] * np.linspace(0, 1, fine + 1)
-    features = integrals(radau(n).nodes, n, 0)[0]
-    to_fine = np.linalg.solve(features.T, integrals(places.ravel(), n, 0)[0].T).T
+    to_fine = through_nodes(places.ravel(), n)
     r = np.linalg.norm(np.tensordot(to_fine, equation.g[..., 0] / weights, axes=(1, 1)), axis=-1)
     r = r.reshape(n, fine + 1, -1).max(axis=1).T
+    r += np.linalg.norm(equation.missed / weights, axis=-1)
     h = np.abs(equation.half)[:, None] * np.diff(nodes)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         growth = np.exp(mu * h)

@@ -56,11 +56,13 @@ class ErrorEstimate:
         estimate: Estimate of each component of the value; NaN where not `trusted`.
         bound: Bound on the Euclidean norm of the same; infinite where not `trusted`, and NaN for a
             boundary value problem, where growth from one end says nothing.
-        rounding: Level below which rounding hides the error; one standard deviation.
+        rounding: Level below which rounding hides the error, or what the nodes miss of the residual
+            where that is not `resolved`; one standard deviation.
         trusted: False where the error is so large that its equation is far from linear.
         relative_size: For each component, L2 norm of the estimate relative to the solution's, over
             2,000 uniform places joined with the nodes of all pieces.
         relative_rounding: The same of the rounding level.
+        resolved: False if the residual has a kink, jump or pulse somewhere that its nodes miss.
         parameters: Estimate of the error of unknown parameters.
         parameters_rounding: Level of rounding in them.
     """
@@ -72,6 +74,7 @@ class ErrorEstimate:
     trusted: Bool[np.ndarray, " n"]
     relative_size: Float[np.ndarray, " d"]
     relative_rounding: Float[np.ndarray, " d"]
+    resolved: bool
     parameters: Float[np.ndarray, " q"]
     parameters_rounding: Float[np.ndarray, " q"]
 
@@ -87,11 +90,13 @@ class ErrorEstimate:
 
     @property
     def label(self) -> str:
-        """What the estimate is worth: "at rounding", "too large to tell", or "estimate"."""
+        """What it is worth: "estimate", "at rounding", "not resolved" or "too large to tell"."""
         if not self.trusted.all():
             return "too large to tell"
         clear = self.relative_size > _CLEAR * self.relative_rounding
-        return "estimate" if clear.any() else "at rounding"
+        if clear.any():
+            return "estimate"
+        return "at rounding" if self.resolved else "not resolved"
 
     def __repr__(self) -> str:
         level = float(np.max(self.relative_rounding))
@@ -100,10 +105,14 @@ class ErrorEstimate:
             text = f"too large to tell near {first:.6g}, and perhaps elsewhere"
         elif self.label == "at rounding":
             text = f"at rounding, a level of {level:.1e}"
+        elif self.label == "not resolved":
+            text = f"of about {level:.1e}, not resolved: the equation has kinks, jumps or pulses"
         else:
             text = f"{self.relative:.1e}, rounding at {level:.1e}"
         largest = float(np.max(self.bound))
         bound = f"; bound on its norm {largest:.1e}" if math.isfinite(largest) else ""
+        if math.isinf(largest) and self.trusted.all():
+            bound = "; no useful bound"
         return f"estimated relative error {text}{bound}"
 
     def plot(self) -> "Figure":
@@ -158,7 +167,8 @@ def error_estimate(solution: Solution, points: int = 200) -> ErrorEstimate:
             f"with scheme={scheme!r}."
         )
     path = sample(model)
-    equation, conditions = error_equation(equations.field, path), None
+    equation = error_equation(equations.field, path, sample(model, between=True))
+    conditions = None
     if equations.conditions is not None:
         conditions = error_conditions(equations.conditions, path)
     E, dp = _solve(equation, conditions)
@@ -192,6 +202,7 @@ def error_estimate(solution: Solution, points: int = 200) -> ErrorEstimate:
         trusted[index],
         norm(everywhere[0]) / of_solution,
         norm(np.hypot(_root_mean(everywhere[1]), everywhere[2])) / of_solution,
+        not equation.missed.any(),
         p,
         _root_mean(dp[:, 1:]),
     )

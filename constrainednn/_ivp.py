@@ -9,7 +9,6 @@ Symbols (others in `_pieces.py`)::
     r       (m, d)       residual in scaled time: half^p (u^(p) - F)
 """
 
-import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -36,14 +35,13 @@ from constrainednn._pieces import (
 )
 from constrainednn._problem import Constraint, Problem
 from constrainednn._samplers import Draw, GaussQuadrature, Independent, draw
-from constrainednn._scheme import AbstractScheme, SchemeResult
+from constrainednn._scheme import AbstractScheme, PieceHistory, SchemeResult, goal
+from constrainednn._signatures import returned
 from constrainednn._validate import as_count
 
 # Monitor points in each window.
 _MONITOR = 32
 _NEWTON_STEPS = 12
-# A component below this share of its largest value so far need not be resolved relative to itself.
-_DEAD = 1e-6
 
 
 class Field(eqx.Module):
@@ -105,12 +103,6 @@ class InitialValueScheme(AbstractScheme):
         watch: Callable[[int, float, float], bool],
     ) -> SchemeResult:
         """March from the start to the end."""
-        eps = float(jnp.finfo(model.head.dtype).eps)
-        if 0 < tolerance < 50 * eps:
-            raise ValueError(
-                f"tolerance={tolerance:g} is below the rounding of {model.head.dtype}; write at "
-                f"least {50 * eps:.2g}, or leave it out."
-            )
         places = draw(Interval(-1.0, 1.0), _MONITOR, Independent(), key=key).points
         nodes, weights = training_nodes(self.width)
         features = lambda at: Features(at, self.width, self.field.order)  # noqa: E731
@@ -126,35 +118,46 @@ class InitialValueScheme(AbstractScheme):
             evolution,
             state,
             self.span,
-            tolerance=tolerance or max(1e-12, 100 * eps),
+            tolerance=goal(tolerance, model.head.dtype),
             steps=steps,
             watch=watch,
         )
         states, head = found.pieces
-        if not len(head):
-            why = {
-                "steps": f"before the limit of {steps} Newton steps; give more",
-                "stopped": "before the run was interrupted",
-            }.get(found.ending, "however short. Is the vector field finite and smooth there?")
-            raise ValueError(f"no window was solved from t = {self.span[0]:g} on, {why}")
-        solved = stack_pieces(found.history.edges, states, head, unravel=self.field.unravel)
+        history = found.history
+        if len(head):
+            solved = stack_pieces(history.edges, states, head, unravel=self.field.unravel)
+        else:
+            solved = self._tangent(model.states[0])
+            none = np.full(1, np.nan), np.zeros(1, int)
+            history = PieceHistory(solved.ends, *none, history.rejected)
         status, reason = self._verdict(found.ending, solved, steps)
-        taken = int(found.history.steps.sum())
-        return SchemeResult(solved, status, reason, taken, found.history, found.compile, found.run)
+        taken = int(history.steps.sum())
+        return SchemeResult(solved, status, reason, taken, history, found.compile, found.run)
 
     def _sizes(self, y: Float[Array, "p d"]) -> Float[Array, "p d"]:
-        """Sizes of the components at the start, which bound from below what is resolved.
+        """Sizes of the components at the start; what is rounding to them need not be resolved.
 
         One that starts at zero has none of its own, and along a chain of such components each
-        would wait for the one before: they are given the rounding error of the largest, or of
-        what the field makes of it.
+        would wait for the one before: they are given that of the largest, or of what the field
+        makes of it.
         """
         start, end = self.span
         top = abs(end - start) * jnp.max(jnp.abs(self.field(jnp.asarray(start, y.dtype), y)))
         largest = jnp.max(jnp.abs(y), axis=1, keepdims=True)
         largest = jnp.where(largest > 0, largest, jnp.where(top > 0, top, 1.0))
-        lent = jnp.finfo(y.dtype).eps / _DEAD * largest
-        return jnp.where(y != 0, jnp.abs(y), lent)
+        return jnp.where(y != 0, jnp.abs(y), largest)
+
+    def _tangent(self, y: Float[Array, "p d"]) -> Pieces:
+        """What is known where no window was solved: a straight line, as short as times tell."""
+        start, end = self.span
+        length = 64 * float(jnp.finfo(y.dtype).eps) * max(abs(start), abs(end - start))
+        stop = start + math.copysign(length, end - start)
+        slope = self.field(jnp.asarray(start, y.dtype), y)
+        head = np.zeros((1, self.width, y.shape[1]))
+        head[0, 0] = math.sqrt(2) * ((stop - start) / 2) ** self.field.order * np.asarray(slope)
+        return stack_pieces(
+            np.asarray([start, stop]), np.asarray(y)[None], head, unravel=self.field.unravel
+        )
 
     def _verdict(self, ending: str, model: Pieces, steps: int) -> tuple[str, str]:
         reached = model.ends[-1]
@@ -284,8 +287,8 @@ class _Rows(eqx.Module):
         """Residual, derivative of the scaled field, size of each component, stiffness of each.
 
         The size is that of the highest derivative in the state, in scaled time: the largest in
-        the window, but no less than a millionth of the largest before it, since a component that
-        has died away need not be resolved.
+        the window, but no less than a rounding error of the largest before it, since a component
+        that has died away need not be resolved.
         """
         order = self.y.shape[0]
         states, fields = self.states(c), self.fields
@@ -294,7 +297,7 @@ class _Rows(eqx.Module):
         t = self.t + self.half * (self.at.places + 1)
         A = self.half**order * jax.vmap(slope)(t, states)
         length, limits = jnp.abs(self.half), jnp.finfo(c.dtype)
-        size = jnp.maximum(jnp.max(jnp.abs(states), axis=0), _DEAD * self.largest)
+        size = jnp.maximum(jnp.max(jnp.abs(states), axis=0), limits.eps * self.largest)
         scale = jnp.maximum(length ** (order - 1) * size[-1], limits.eps * size[0]) + limits.tiny
         own = jnp.abs(jnp.diagonal(A, axis1=1, axis2=3))  # (m, p, d)
         per_time = length ** -jnp.arange(order, dtype=c.dtype)
@@ -343,7 +346,8 @@ def ivp(
         y0: Initial value: a number, an array or a pytree of arrays. For order two the pair
             (value, velocity).
         span: Start and end.
-        args: Handed to `vector_field`.
+        args: Handed to `vector_field`. Floats in it become arrays, so that other values need no
+            compilation; whole numbers, flags, strings and functions are constants.
         order: Order of the equation, 1 or 2.
         width: Number of features in a window.
         reference: A known solution, called like the model.
@@ -361,10 +365,9 @@ def ivp(
         114129. The features here are orthonormal polynomials, measured against tanh features in
         docs/benchmarks.
     """
-    if order not in (1, 2):
+    if isinstance(order, bool) or order not in (1, 2):
         raise ValueError(f"order must be 1 or 2, got {order!r}. Write higher ones as a system.")
     start, end = _span(span)
-    # Floats as arrays: other values of them then need no compilation.
     args = jax.tree.map(
         lambda leaf: jnp.asarray(leaf) if isinstance(leaf, (float, np.ndarray)) else leaf, args
     )
@@ -414,6 +417,11 @@ def _span(span: Any) -> tuple[float, float]:
             f"span must be two different finite times, got ({start:g}, {end:g}). "
             "Backwards in time is (later, earlier)."
         )
+    if abs(end - start) < 100 * float(jnp.finfo(float).eps) * max(abs(start), abs(end)):
+        raise ValueError(
+            f"span=({start!r}, {end!r}) is so short that times in it cannot be told apart. Count "
+            "time from its start."
+        )
     return start, end
 
 
@@ -439,16 +447,13 @@ def _check_field(field: Callable, t: float, y: PyTree, args: PyTree, like: PyTre
     """Evaluate the shapes that a vector field returns."""
     dtype = jnp.result_type(float)
     y, like = (jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), part) for part in (y, like))
+    given = jnp.asarray(t, dtype), y, args
     try:
-        inspect.signature(field).bind(t, y, args)
+        found = returned(field, given, name="vector_field", takes="f(t, y, args)")
     except TypeError as error:
-        raise TypeError(
-            f"vector_field must take f(t, y, args), but it takes {inspect.signature(field)}: "
-            f"{error}."
-        ) from None
-    except ValueError:
-        pass  # some callables do not tell
-    found = jax.eval_shape(field, jnp.asarray(t, dtype), y, args)
+        if isinstance(like, list):
+            error.add_note("y0 is a list, and so is y; for a vector write y0=jnp.array([...]).")
+        raise
     shapes = lambda tree: jax.tree.map(lambda leaf: tuple(jnp.shape(leaf)), tree)  # noqa: E731
     if jax.tree.structure(found) != jax.tree.structure(like) or shapes(found) != shapes(like):
         raise ValueError(

@@ -111,6 +111,8 @@ def march(
     number = lambda value: jnp.asarray(value, dtype)  # noqa: E731
     goal = number(end), number(tolerance)
     t, h = number(start), number((end - start) / 20)
+    if abs(float(h)) <= float(_shortest(t, goal[0])):
+        h = goal[0] - t
 
     began = time.perf_counter()
     limits = lambda tries, steps: (jnp.asarray(tries), jnp.asarray(steps))  # noqa: E731

@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Callable
 
 import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key, PyTree
 
@@ -51,6 +52,21 @@ class SchemeResult:
     pieces: PieceHistory
     compile: float
     run: float
+
+
+def goal(tolerance: float, dtype: jnp.dtype) -> float:
+    """The tolerance to solve to: the user's, or the default for 0.
+
+    Raises:
+        ValueError: If it is below rounding.
+    """
+    eps = float(jnp.finfo(dtype).eps)
+    if 0 < tolerance < 50 * eps:
+        raise ValueError(
+            f"tolerance={tolerance:g} is below the rounding of {dtype}; write at least "
+            f"{50 * eps:.2g}, or leave it out."
+        )
+    return tolerance or max(1e-12, 100 * eps)
 
 
 class AbstractScheme(eqx.Module):

@@ -2,7 +2,7 @@
 
 `form` says how it is stated: "first" as a system for (y, y'), "second" as it stands. `omega` is
 the angular frequency, `end` the last time. The second form keeps y' as the derivative of y in
-every window; the first has one network for each.
+every window; the first approximates each by itself.
 
 Source: any book on mechanics, e.g. Arnold, Mathematical Methods of Classical Mechanics, section 5.
 """

@@ -1,4 +1,4 @@
-"""Pendulum: angle'' = -sin(angle), released at rest; its energy is kept to rounding.
+"""Pendulum: angle'' = -sin(angle), released at rest, whose energy stays the same.
 
 `angle` is where it starts, in radians; `end` the last time, in units of sqrt(length / gravity).
 `energy` of the angle and its derivative is the same at all times: how far it drifts is a measure

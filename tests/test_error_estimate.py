@@ -40,7 +40,7 @@ def test_march_of_the_error_equation_is_exact_on_smooth_errors(rate):
     shape = (3, n, 1, 1)
     equation = ErrorEquation(
         half, np.full(shape, rate), np.zeros((3, n, 1, 0)), g[:, 1:].reshape(shape),
-        np.full((2, 1, 1), -0.1),
+        np.full((2, 1, 1), -0.1), np.zeros((3, n, 1)),
     )  # fmt: skip
     found = from_start(equation)[..., 0, 0]
     # Rounding of g, times the growth e^5, or relative to the rate.
@@ -53,7 +53,9 @@ def test_bound_is_sharp_where_nothing_cancels():
     edges, n = np.array([0.0, 1.0, 2.0]), 16
     half, t = nodes_of(edges, n)
     flat = np.ones((2, n, 1, 1))
-    equation = ErrorEquation(half, 2 * flat, np.zeros((2, n, 1, 0)), flat, np.zeros((1, 1, 1)))
+    equation = ErrorEquation(
+        half, 2 * flat, np.zeros((2, n, 1, 0)), flat, np.zeros((1, 1, 1)), np.zeros((2, n, 1))
+    )
     exact = np.expm1(2 * t) / 2  # e' = 2 e + 1
     assert np.allclose(logarithmic_bound(equation, np.ones(1)), exact, rtol=1e-12, atol=0)
 
@@ -78,7 +80,9 @@ def test_boundary_value_problem_with_fast_growth_fast_decay_and_a_parameter():
         np.array([[0.0], [0.0], [1.0]]),
         np.array([[0.0], [np.sin(2.0) + shift[2]], [1.0 + dp]]),
     )
-    e, parameter = between_ends(ErrorEquation(half, A, B, g, jumps), conditions)
+    e, parameter = between_ends(
+        ErrorEquation(half, A, B, g, jumps, np.zeros((3, n, 2))), conditions
+    )
     rounding = 100 * L**2 * np.finfo(float).eps  # g is L^2 in size
     assert np.abs(e[..., 0, 0] - value).max() < rounding
     assert np.abs(e[..., 1, 0] - slope).max() < L * rounding
@@ -200,6 +204,7 @@ def test_estimate_is_the_true_error_wherever_that_is_clear_of_rounding(name):
 def test_default_tolerance_is_at_rounding(name):
     estimate = error_estimate(solved(name, 0.0))
     assert estimate.label == "at rounding"
+    assert estimate.resolved
     assert "at rounding" in repr(estimate)
     assert estimate.relative_rounding.max() < 1e-13
 
@@ -250,6 +255,45 @@ def test_level_of_rounding_is_what_rounding_does_where_it_is_amplified():
         ratio = np.linalg.norm(hidden[part]) / np.linalg.norm(level[part])
         assert 1 / 100 < ratio < 1
     assert level[-20:].max() > 1e3 * level[:100].max()
+
+
+CORNER = 1 / np.pi
+CORNERS = {
+    # Zero up to the corner, so that windows shrink around the jump.
+    "jump": (lambda t, y, args: jnp.where(t > CORNER, 1.0, 0.0) + 0 * y, (1e-4, 0.0)),
+    "kink": (lambda t, y, args: jnp.abs(t - CORNER) + 0 * y, (1e-2, 1e-4, 1e-6, 1e-8)),
+}
+AREAS = {
+    "jump": lambda t: np.maximum(t - CORNER, 0),
+    "kink": lambda t: ((t - CORNER) * np.abs(t - CORNER) + CORNER**2) / 2,
+}
+
+
+@pytest.mark.parametrize("name", CORNERS)
+def test_a_corner_that_the_nodes_miss_is_said_and_bounded(name):
+    field, tolerances = CORNERS[name]
+    for tolerance in tolerances:
+        problem = cx.ivp(field, 0.0, (0.0, 1.0))
+        solution = cx.solve(problem, tolerance=tolerance, heldout=64, monitor=64)
+        estimate = error_estimate(solution)
+        error = AREAS[name](estimate.t) - in_blocks(solution.model, estimate.t)
+        assert (np.abs(error) <= estimate.bound + 4e-16).all()
+        # Within a few times the level that covers what was not seen.
+        off = np.abs(estimate.estimate[:, 0] - error)
+        assert (off <= 5 * estimate.rounding[:, 0] + 4e-16).all()
+        assert not estimate.resolved
+        assert estimate.label in ("not resolved", "estimate")
+    assert np.abs(error).max() < 1e-10
+
+
+def test_a_pulse_between_the_points_of_the_march_is_no_estimate():
+    """A Gaussian pulse of width 1e-3 that no training or monitor point meets."""
+    problem = cx.ivp(lambda t, y, args: jnp.exp(-(((t - CORNER) / 1e-3) ** 2)) - y, 0.0, (0.0, 1.0))
+    solution = cx.solve(problem, heldout=64, monitor=64)
+    estimate = error_estimate(solution)
+    assert not estimate.resolved
+    assert estimate.label == "too large to tell"
+    assert np.isinf(estimate.bound[-1])
 
 
 def test_error_too_large_for_a_linear_equation_is_not_given():

@@ -467,7 +467,15 @@ GOOD = {"vector_field": decay, "y0": np.ones(2), "span": (0.0, 1.0)}
         ({"span": (np.nan, 1.0)}, ValueError, "two different finite times"),
         ({"span": 1.0}, ValueError, r"span must be a pair \(t0, t1\)"),
         ({"span": (0.0, 1.0, 2.0)}, ValueError, r"span must be a pair \(t0, t1\)"),
+        ({"span": (1.7e9, 1.7e9 + 1e-6)}, ValueError, "Count time from its start"),
+        (
+            {"vector_field": lambda t, y, args: -y.astype(jnp.float32)},
+            TypeError,
+            "vector_field returns float32 where it is given float64",
+        ),
+        ({"vector_field": lambda t, y, args: 1j * y}, TypeError, "returns complex numbers"),
         ({"order": 3}, ValueError, "order"),
+        ({"order": True}, ValueError, "order must be 1 or 2, got True"),
         ({"order": 2}, ValueError, "needs y0="),
         ({"order": 2, "y0": 1.0, "vector_field": spring}, ValueError, "needs y0="),
         ({"order": 2, "y0": (np.ones(2), 1.0), "vector_field": spring}, ValueError, "same shape"),
@@ -494,6 +502,56 @@ def test_wrong_input_is_refused_by_name(change, kind, text):
 def test_settings_of_solve_that_cannot_be_are_refused_by_name(settings, kind, text):
     with pytest.raises(kind, match=text):
         cx.solve(gallery("lotka_volterra").problem(), **settings)
+
+
+def test_a_list_is_not_taken_for_a_vector_in_silence():
+    with pytest.raises(TypeError) as caught:
+        cx.ivp(decay, [1.0, 2.0], (0.0, 1.0))
+    assert any("write y0=jnp.array" in note for note in caught.value.__notes__)
+
+
+def test_arguments_may_be_anything():
+    """Strings, functions, whole numbers and flags choose; floats are numbers."""
+
+    def field(t, y, args):
+        kind, of, count, on, rate = args
+        return of(y) * count * rate if on and kind == "growth" else -y
+
+    args = ("growth", lambda y: 2.0 * y, 3, True, 0.5)
+    solution = cx.solve(cx.ivp(field, 1.0, (0.0, 1.0), args=args))
+    assert np.isclose(solution(1.0), np.exp(3.0), rtol=1e-13, atol=0)
+    assert solution.error_estimate().label == "at rounding"
+
+
+def test_what_dies_away_and_grows_again_keeps_its_digits():
+    """y' = 100 t y falls to e^-50 and returns to where it came from."""
+    solution = cx.solve(cx.ivp(lambda t, y, args: 100 * t * y, 1.0, (-1.0, 1.0)))
+    assert abs(solution(1.0) - 1) < 1e-11  # the condition number is 100
+
+
+def test_times_far_from_zero():
+    """A span of four hundred floating-point numbers; y is relative to where it starts."""
+    start = 1.7e9
+    solution = cx.solve(cx.ivp(lambda t, y, args: -1e4 * y, 1.0, (start, start + 1e-4)))
+    assert solution.status == "converged"
+    assert np.isclose(solution(start + 1e-4), np.exp(-1e4 * ((start + 1e-4) - start)), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("field", "settings", "status"),
+    [
+        (lambda t, y, args: jnp.sqrt(jnp.abs(y)), {}, "blow_up"),  # infinite slope at the start
+        (lambda t, y, args: jnp.sin(40 * y**2) * 1e3, {"steps": 1}, "max_steps"),
+    ],
+)
+def test_a_march_that_never_got_started_is_a_solution_with_a_status(field, settings, status):
+    start = 0.0 if status == "blow_up" else 1.0
+    solution = cx.solve(cx.ivp(field, start, (0.0, 1.0)), heldout=64, monitor=64, **settings)
+    assert solution.status == status
+    reached = solution.model.ends[-1]
+    assert 0 < reached < 1e-12
+    assert abs(solution(reached) - start) < 1e-9
+    assert np.isnan(solution.history.pieces.monitor).all()
 
 
 def test_a_field_that_is_not_finite_at_the_start_is_named():

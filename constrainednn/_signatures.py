@@ -1,0 +1,64 @@
+"""What a user's function takes and returns, found without computing anything."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+
+def returned(
+    fn: Callable[..., PyTree], arguments: tuple, *, name: str, takes: str
+) -> PyTree[jax.ShapeDtypeStruct]:
+    """The shapes that a function returns for arguments; other ones than arrays are handed on.
+
+    Args:
+        fn: The function.
+        arguments: What it is called with.
+        name: Its name in messages.
+        takes: What it must take, in words.
+
+    Raises:
+        TypeError: If it cannot be called so, or returns less precise or complex numbers.
+    """
+    try:
+        signature = inspect.signature(fn)
+    except ValueError:
+        signature = None  # some callables do not tell
+    if signature is not None:
+        try:
+            signature.bind(*arguments)
+        except TypeError as error:
+            raise TypeError(
+                f"{name} must take {takes}, but it takes {signature}: {error}."
+            ) from None
+    arrays = [i for i, part in enumerate(arguments) if _is_numeric(part)]
+
+    def call(parts):
+        filled = list(arguments)
+        for i, part in zip(arrays, parts, strict=True):
+            filled[i] = part
+        return jax.tree.map(jnp.asarray, fn(*filled))
+
+    found = jax.eval_shape(call, [arguments[i] for i in arrays])
+    expected = jnp.result_type(float)
+    for leaf in jax.tree.leaves(found):
+        if leaf.dtype.kind == "c":
+            raise TypeError(
+                f"{name} returns complex numbers. Write real and imaginary part as two components."
+            )
+        if leaf.dtype.kind == "f" and leaf.dtype != expected:
+            raise TypeError(
+                f"{name} returns {leaf.dtype} where it is given {expected}, and digits are lost. "
+                f"Look for an array or a cast that is {leaf.dtype} in it."
+            )
+    return found
+
+
+def _is_numeric(part: Any) -> bool:
+    """Whether all leaves are numbers in arrays; strings, functions and flags are not traced."""
+    leaves = jax.tree.leaves(part)
+    return bool(leaves) and all(isinstance(leaf, (jax.Array, np.ndarray)) for leaf in leaves)
