@@ -138,6 +138,24 @@ def test_linear_layer_at_an_end_needs_few_steps(eps):
     assert found.model.count < 300
 
 
+def test_half_line_by_truncation():
+    """Blasius's boundary layer; its shear at the wall to 16 digits in Boyd, SIAM Rev. 50 (2008)."""
+    shear = [
+        float(
+            solved(
+                lambda x, y: jnp.stack([y[1], y[2], -y[0] * y[2] / 2]),
+                lambda left, right: jnp.stack([left[0], left[1], right[1] - 1.0]),
+                (0.0, length),
+                lambda x: jnp.stack([x - 1 + jnp.exp(-x), 1 - jnp.exp(-x), jnp.exp(-x)]),
+            )(0.0)[2]
+        )
+        for length in (6.0, 15.0)
+    ]
+    off = np.abs(np.array(shear) - 0.332057336215196)
+    assert off[0] > 1e-4  # too short
+    assert off[1] < 1e-13
+
+
 @pytest.mark.parametrize("name, settings", [
     ("bratu", {"branch": "lower"}),
     pytest.param("bratu", {"branch": "upper"}, marks=pytest.mark.slow),
