@@ -79,10 +79,10 @@ def draw_curves(
     colours = COMPONENTS if few else colormaps["viridis"](np.linspace(0, 0.9, count))
     for k, (factor, colour) in enumerate(zip(_magnified(values), colours, strict=False)):
         label = f"u[{k}]" if count > 1 else "u"
-        label += f" × {factor:.0e}" if factor > 1 else ""
+        label += f" × {factor:g}" if factor > 1 else ""
         axes.plot(x, factor * values[:, k], color=colour, lw=1.6, label=label if few else None)
         if known is not None:
-            label = "reference" if k == 0 else None
+            label = "reference" if k == count - 1 else None
             axes.plot(x, factor * known[:, k], ":", color=KNOWN, lw=1.4, label=label, zorder=4)
     if known is not None:
         beside = axes.twinx()
@@ -149,6 +149,7 @@ def draw_cloud(
             transform=axes.transAxes,
             fontsize=7,
             color=KNOWN,
+            bbox={"facecolor": "white", "alpha": 0.7, "lw": 0, "pad": 1},
         )
 
 

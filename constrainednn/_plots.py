@@ -78,9 +78,6 @@ def moments(solution: "Solution") -> "Figure":
     """
     shown = _shown(solution)
     snapshots = solution.history.snapshots
-    if len(snapshots) > 5:
-        chosen = np.unique(np.linspace(0, len(snapshots) - 1, 5).round().astype(int))
-        snapshots = tuple(snapshots[i] for i in chosen)
     if shown is None or not snapshots:
         figure = new_figure(6, 3)
         say(figure.subplots(), "no snapshots of a constraint with a population")
@@ -93,17 +90,23 @@ def moments(solution: "Solution") -> "Figure":
         return _in_pieces(solution, constraint, streams, solution.history.pieces)
     some = [jax.tree.map(lambda leaf: leaf[:_SHOWN], stream) for _, stream, _ in streams]
     inputs = [model_inputs(stream.points) for stream in some]
+    first = values_at(snapshots[0][1], inputs[0])
+    entries = 0 if first is None else first.shape[1]
+    clouds = _width(inputs[0]) > 1 and entries > 1
+    planar = clouds and _width(inputs[0]) == 2
+    # Five columns: with more the labels are too small to read on a page.
+    chosen = np.linspace(0, len(snapshots) - 1, 5 - planar).round().astype(int)
+    snapshots = [snapshots[i] for i in np.unique(chosen)]
     images = [[values_at(model, x) for _, model in snapshots] for x in inputs]
-    first = images[0][0]
-    planar = _width(inputs[0]) == 2 and first is not None and first.shape[1] > 1
     if planar:  # the points themselves come first
         images = [[x.reshape(len(x), 2), *row] for x, row in zip(inputs, images, strict=True)]
     columns = len(images[0])
-    figure = new_figure(2.1 * columns + 0.4, 2.3 * len(streams) + 0.5)
-    shared = False if planar else "col"
-    grid = figure.subplots(len(streams), columns, squeeze=False, sharex=shared, sharey=not planar)
+    figure = new_figure(1.8 * columns + 0.4, 2.0 * len(streams) + 0.3)
+    # Each column of clouds has a square window of its own; curves compare along a row.
+    shared = "none" if clouds else "col"
+    grid = figure.subplots(len(streams), columns, squeeze=False, sharex=shared, sharey=not clouds)
     for column in range(columns):
-        clouds = [values for row in images if (values := row[column]) is not None]
+        alike = [values for row in images if (values := row[column]) is not None]
         for axes, x, row in zip(grid[:, column], inputs, images, strict=True):
             values = row[column]
             axes.tick_params(labelsize=7)
@@ -111,9 +114,9 @@ def moments(solution: "Solution") -> "Figure":
                 say(axes, "no map of points")
             elif planar:
                 target = constraint.target if column else None
-                draw_cloud(axes, values, hues(x.reshape(len(x), 2)), window(clouds, target), target)
+                draw_cloud(axes, values, hues(x.reshape(len(x), 2)), window(alike, target), target)
             else:
-                _draw_values(axes, x, clouds, values, constraint.target)
+                _draw_values(axes, x, alike, values, constraint.target)
         if planar and column == 0:
             for axes in grid[:, 0]:
                 axes.set_title("x", fontsize=8)
@@ -125,11 +128,14 @@ def moments(solution: "Solution") -> "Figure":
             axes.set_title(f"u(x), step {step}\nRMS {number(rms)}", fontsize=8)
     for axes, (name, stream, _) in zip(grid[:, 0], streams, strict=True):
         more = f"first {_SHOWN} of " if len(stream) > _SHOWN else ""
-        axes.set_ylabel(f"{name}, {more}{len(stream)} points", fontsize=8)
-    if not planar and first is not None and 1 < first.shape[1] <= len(COMPONENTS):
-        grid[0, 0].legend([f"u[{k}]" for k in range(first.shape[1])], frameon=False, fontsize=7)
-    if len(solution.problem.constraints) > 1:
-        figure.suptitle(_which(solution, constraint), fontsize=9, parse_math=False)
+        axes.set_ylabel(f"{name}\n{more}{len(stream)} points", fontsize=8)
+    if not clouds and 1 < entries <= len(COMPONENTS):
+        grid[0, 0].legend([f"u[{k}]" for k in range(entries)], frameon=False, fontsize=7)
+    notes = [_which(solution, constraint)] if len(solution.problem.constraints) > 1 else []
+    if clouds and entries > 2:
+        notes.append("first two entries of u(x)")
+    if notes:
+        figure.suptitle("\n".join(notes), fontsize=9, parse_math=False)
     return figure
 
 
@@ -316,8 +322,8 @@ def _draw_map(
         draw_curves(axes, x.ravel(), values, None if reference is None else values_at(reference, x))
         axes.set_xlabel("x")
         if where == "and rows":
-            _draw_rows(axes, points.train, TRAIN, "train")
             _draw_rows(axes, points.heldout, HELDOUT, "held-out")
+            _draw_rows(axes, points.train, TRAIN, "train")  # above: they are fewer
             axes.legend(frameon=False, fontsize=8)
     elif values.shape[1] == 1:
         _draw_values(axes, x, [values], values, None)

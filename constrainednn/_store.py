@@ -39,7 +39,8 @@ def save_solution(solution: Solution, path: Path) -> None:
     """Write a solution into a new or empty folder.
 
     Files: `model.npz` (parameters), `history.npz` (losses), `report.json` (settings, status and
-    every number of the gap report), `overview.png` and, for maps of the plane, `moments.png`.
+    every number of the gap report), `overview.png` and `moments.png` (as `Solution.plot` and
+    `Solution.plot_moments` draw them).
 
     A figure that cannot be drawn is a page that says why, and a warning; the numbers are kept.
 

@@ -40,7 +40,7 @@ def test_pieces_are_drawn_with_their_lengths_and_the_solution_at_all_edges(oscil
     np.testing.assert_allclose(figure.axes[0].patches[0].get_data().values, np.diff(pieces.edges))
     u = next(axes for axes in figure.axes if axes.get_title() == "u(t)")
     labels = [text.get_text() for text in u.get_legend().get_texts()]
-    assert labels == ["u[0]", "reference", "u[1]"]
+    assert labels == ["u[0]", "u[1]", "reference"]
     t, first = u.get_lines()[0].get_data()
     assert set(pieces.edges) <= set(t)
     # The tolerance of 1e-12, grown at most by the length of the span.
@@ -65,6 +65,20 @@ def test_both_rows_of_moments_have_the_same_limits_and_sizes(solved):
         assert above.get_ylim() == below.get_ylim()
         # To a millionth of the figure: the layout is solved in floating point.
         np.testing.assert_allclose(above.get_position().size, below.get_position().size, atol=1e-6)
+
+
+def test_moments_of_matrices_have_panels_of_one_size_that_show_every_point(solved):
+    figure = solved("rotation", steps=3).plot_moments()
+    figure.draw_without_rendering()
+    size = figure.axes[0].get_position().size
+    for axes in figure.axes:
+        np.testing.assert_allclose(axes.get_position().size, size, atol=1e-6)
+        (x, y), half = (
+            np.mean([axes.get_xlim(), axes.get_ylim()], axis=1),
+            np.ptp(axes.get_xlim()) / 2,
+        )
+        assert np.ptp(axes.get_ylim()) == pytest.approx(2 * half)
+        assert np.abs(axes.collections[0].get_offsets() - (x, y)).max() <= half
 
 
 def test_one_constraint_of_several_is_named_with_its_place():
@@ -94,8 +108,9 @@ def test_rows_are_drawn_as_dots_on_a_curve_that_is_finer():
     problem = cx.Problem(
         cx.Constraint(fit, over=cx.Data((x, x**2))), cx.MLP("scalar", "scalar", width=4)
     )
-    curve, train, held = cx.solve(problem, steps=1).plot().axes[-1].get_lines()
-    assert [len(line.get_xdata()) for line in (curve, train, held)] == [400, 16, 4]
+    # The fewer training rows are drawn last, above the others.
+    curve, held, train = cx.solve(problem, steps=1).plot().axes[-1].get_lines()
+    assert [np.size(line.get_xdata()) for line in (curve, held, train)] == [400, 4, 16]
     both = np.concatenate([train.get_xdata(), held.get_xdata()])
     np.testing.assert_array_equal(np.sort(both), x)
 
