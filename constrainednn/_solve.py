@@ -72,8 +72,8 @@ def solve(
     steps: int | None = None,
     seed: int = 0,
     tolerance: float = 0.0,
-    heldout: int = 4096,
-    monitor: int = 1024,
+    heldout: int | None = None,
+    monitor: int | None = None,
     redraw: int | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Solution:
@@ -91,8 +91,8 @@ def solve(
             the largest residual of a piece at its monitor points, times its length and relative to
             the solution; default 1e-12.
         heldout: Held-out points a constraint, drawn independently from its domain; one point gives
-            no interval.
-        monitor: Monitor points a constraint, likewise; shown during the run.
+            no interval. Default: 4,096. Rows of `Data` are split by its own `holdout` instead.
+        monitor: Monitor points a constraint, likewise; shown during the run. Default: 1,024.
         redraw: Draw new training points every so many steps, and at once where the method
             converged on the present ones. The best parameters are then those of the last draw,
             and "train" is the last draw.
@@ -110,6 +110,10 @@ def solve(
     """
     if not isinstance(problem, Problem):
         raise TypeError(f"solve takes a cx.Problem, got {problem!r}.")
+    counts = {
+        "heldout": _as_drawn(heldout, "heldout", problem, default=4096),
+        "monitor": _as_drawn(monitor, "monitor", problem, default=1024),
+    }
     if problem.scheme is not None:
         _refuse(method=method, redraw=redraw)
         with np.errstate(over="ignore", invalid="ignore"), collected_signals() as caught:
@@ -118,8 +122,7 @@ def solve(
                 steps=100_000 if steps is None else as_count(steps, "steps"),
                 seed=as_seed(seed),
                 tolerance=_as_tolerance(tolerance),
-                heldout=as_count(heldout, "heldout"),
-                monitor=as_count(monitor, "monitor"),
+                **counts,
                 progress=progress,
                 caught=caught,
             )
@@ -129,7 +132,7 @@ def solve(
         stages,
         seed=as_seed(seed),
         tolerance=_as_tolerance(tolerance),
-        counts={"heldout": as_count(heldout, "heldout"), "monitor": as_count(monitor, "monitor")},
+        counts=counts,
         redraw=_as_redraw(redraw, problem),
         progress=progress,
     )
@@ -484,6 +487,20 @@ def _refuse(**given: Any) -> None:
 
 def _drawn_again(constraint: Constraint) -> bool:
     return isinstance(constraint.over, AbstractDomain) and constraint.sampler.random
+
+
+def _as_drawn(value: Any, name: str, problem: Problem, *, default: int) -> int:
+    """A number of held-out or monitor points, refused where no constraint has a domain."""
+    if value is None:
+        return default
+    count = as_count(value, name)
+    if not any(isinstance(item.over, AbstractDomain) for item in problem.constraints):
+        raise ValueError(
+            f"{name}={value!r} has nothing to draw: every constraint is over given points or rows. "
+            "Leave it out; the rows that cx.Data holds out are set there, as in "
+            "cx.Data(rows, holdout=0.2)."
+        )
+    return count
 
 
 def _as_redraw(value: Any, problem: Problem) -> int | None:

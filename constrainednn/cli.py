@@ -90,8 +90,12 @@ def solve(
     tolerance: Annotated[
         float, typer.Option(help="Stop when the root of the loss is at most this.")
     ] = 0.0,
-    heldout: Annotated[int, typer.Option(help="Held-out points a constraint.")] = 4096,
-    monitor: Annotated[int, typer.Option(help="Monitor points a constraint.")] = 1024,
+    heldout: Annotated[
+        int | None, typer.Option(help="Held-out points a constraint; default 4096.")
+    ] = None,
+    monitor: Annotated[
+        int | None, typer.Option(help="Monitor points a constraint; default 1024.")
+    ] = None,
     redraw: Annotated[
         int | None, typer.Option(help="Draw new training points every so many steps.")
     ] = None,

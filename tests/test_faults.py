@@ -472,6 +472,31 @@ def test_c1_on_the_command_line(write):
         assert result.exit_code == 2 and option in result.output
 
 
+def test_c1_points_that_nothing_could_draw(write):
+    data = """
+x = jnp.linspace(0, 1, 10)
+def fit(u, point):
+    return u(point[0]) - point[1]
+rows = cx.Constraint(fit, over=cx.Data((x, x**2)))
+domain = cx.Constraint(lambda u, t: u(t) - t, over=cx.Interval(0, 1), points=4, name="line")
+model = cx.MLP("scalar", "scalar", width=4)
+problem = cx.Problem(rows, model)
+mixed = cx.Problem([rows, domain], model)
+"""
+    path = write(HEADER + data)
+    for name in ("heldout", "monitor"):
+        said = refused("solve", path, f"--{name}", 50)
+        assert f"{name}=50 has nothing to draw" in said and "cx.Data(rows, holdout=0.2)" in said
+    assert "redraw=5 has nothing to draw" in refused("solve", path, "--redraw", 5)
+    problem = cx.load_problem(path)
+    (gap,) = cx.solve(problem, steps=0).gap.constraints
+    assert gap.heldout.n == 2
+    counts = [item.heldout.n for item in small(cx.load_problem(f"{path}:mixed")).gap.constraints]
+    assert counts == [2, 32]
+    with pytest.raises(ValueError, match="heldout=50 has nothing to draw"):
+        cx.solve(stated(on_circle, over=cx.Points(np.zeros((1, 2))), points=None), heldout=50)
+
+
 def test_c2_width_and_depth(write):
     for name, value in (("width", 0), ("width", -1), ("depth", -1)):
         with pytest.raises(ValueError, match=f"{name} of MLP must be at least"):
@@ -766,7 +791,7 @@ def test_d_redraw_of_nothing_random_is_refused():
         {"over": cx.Points(np.ones((3, 2))), "points": None},
     ):
         with pytest.raises(ValueError, match="redraw=5 has nothing to draw"):
-            small(stated(on_circle, **settings), redraw=5)
+            cx.solve(stated(on_circle, **settings), redraw=5)
 
 
 def test_d1_exit_code(write, tmp_path):

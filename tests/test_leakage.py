@@ -225,10 +225,9 @@ def test_monitor_loss_compares_with_the_training_loss():
     origin = cx.Constraint(level, over=cx.Points([0]), weight=100.0)
     inside = cx.Constraint(level, over=cx.Interval(0, 1), points=8, name="inside")
     model = cx.Linear("scalar", "scalar")
-    quick = {"steps": 2, "heldout": 16, "monitor": 4096}
-    nobody = cx.solve(cx.Problem([data, origin], model), **quick)
+    nobody = cx.solve(cx.Problem([data, origin], model), steps=2)
     assert np.isnan(nobody.history.monitor).all()  # and not zero
-    run = cx.solve(cx.Problem([data, origin, inside], model), **quick)
+    run = cx.solve(cx.Problem([data, origin, inside], model), steps=2, heldout=16, monitor=4096)
     # Both are the weighted sum over all constraints, at the same parameters; only one is sampled.
     sampled = run.gap["inside"].heldout
     rest = run.gap.loss - run.gap["inside"].train
