@@ -64,12 +64,22 @@ def resolve(source: str) -> tuple[Path, str]:
     )
 
 
+# By path and content.
+_loaded: dict[tuple[Path, bytes], ModuleType] = {}
+
+
 def load_module(path: Path) -> ModuleType:
     """Run a problem file under a private module name. Problem files are code: this executes it.
+
+    A file that has not changed since it was last run is not run again: its functions stay the same
+    ones, and nothing is compiled for them twice.
 
     Raises:
         LoadError: If it does not run; `details` holds the traceback of the file's own frames.
     """
+    version = path.resolve(), path.read_bytes()
+    if version in _loaded:
+        return _loaded[version]
     # A private name, so that a file called jax.py does not replace jax.
     name = f"_constrainednn_problem_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
@@ -104,6 +114,7 @@ def load_module(path: Path) -> ModuleType:
         ) from error
     finally:
         sys.dont_write_bytecode = before
+    _loaded[version] = module
     return module
 
 
