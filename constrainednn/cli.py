@@ -11,6 +11,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -397,15 +398,17 @@ def _bar() -> Iterator[Any]:
     if not console.is_terminal:
         yield None
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
     from rich.progress import Progress as Bar
+    from rich.table import Column
 
     bar = Bar(
         TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
+        BarColumn(bar_width=None),  # what the others leave of 80 columns
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
         TextColumn("train {task.fields[train]}  monitor {task.fields[monitor]}"),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[left]}"),
+        expand=True,
         console=console,
         transient=True,
     )
@@ -419,14 +422,17 @@ def _bar() -> Iterator[Any]:
             train=_loss(seen.train),
             monitor=_loss(seen.monitor),
         )
+        seconds = bar.tasks[0].time_remaining
+        # None before the first steps, 0 after the last: the gap takes a time that nobody knows.
+        bar.update(task, left=f"{timedelta(seconds=round(seconds))} left" if seconds else "")
 
     with bar:
-        task = bar.add_task("starting", total=None, train="-", monitor="-")
+        task = bar.add_task("starting", total=None, train="-", monitor="-", left="")
         yield show
 
 
 def _loss(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.2e}"
+    return "-" if math.isnan(value) else f"{value:.1e}"
 
 
 def _print_solution(solution: Any, imported: float) -> None:
