@@ -258,7 +258,7 @@ class PeriodicInput(eqx.Module):
 
     @property
     def out_size(self) -> int:
-        """Length of the transformed point: the input size of the model behind it."""
+        """Length of the transformed point, which is the input size of the model behind it."""
         periods = self.period if isinstance(self.period, tuple) else (self.period,)
         return sum(1 if period is None else 2 * self.harmonics for period in periods)
 

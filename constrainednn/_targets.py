@@ -19,7 +19,7 @@ class AbstractTarget(eqx.Module):
     @property
     @abc.abstractmethod
     def dimension(self) -> int:
-        """Dimension of the set: the rank a map onto it has, if its domain has as many."""
+        """Dimension of the set, the rank of a map onto it if its domain has as many."""
 
     @property
     @abc.abstractmethod

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import os
+import re
 
 # The matrices of these pages are small: one thread is as fast, and does not fight over the cores.
 for variable in ("NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -50,6 +51,17 @@ napoleon_custom_sections = ["Source"]
 default_role = "code"
 
 
+# What a user knows as jax.Array and jnp.tanh has these names inside.
+_ARRAY = re.compile(r"\b(jax\.)?jaxlib\._jax\.Array\b")
+_COMPILED = re.compile(r"<PjitFunction of <function (\w+)[^>]*>>")
+
+
+def _short_types(app, what, name, obj, options, signature, returned):
+    if signature:
+        signature = _COMPILED.sub(r"jax.numpy.\1", _ARRAY.sub("Array", signature))
+    return signature, returned and _ARRAY.sub("Array", returned)
+
+
 def _plain_text(app, what, name, obj, options, lines):
     text = []
     for index, line in enumerate(lines):
@@ -58,9 +70,10 @@ def _plain_text(app, what, name, obj, options, lines):
         sentence = line.strip() and line.strip()[0] not in ":."
         if sentence and line.endswith(":") and not lines[index + 1] and indent_after > indent:
             line += ":"
-        text.append(line.replace("|", "\\|"))
+        text.append(_ARRAY.sub("Array", line).replace("|", "\\|"))
     lines[:] = text
 
 
 def setup(app):
     app.connect("autodoc-process-docstring", _plain_text)
+    app.connect("autodoc-process-signature", _short_types)
