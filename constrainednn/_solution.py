@@ -109,7 +109,7 @@ class Timings:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Solution:
-    """The result of `solve`. It is a function: `solution(x)` evaluates the model at one point or many.
+    """The result of `solve`. It is a function: `solution(x)` is its value at one point or many.
 
     Attributes:
         problem: What was solved.

@@ -1,5 +1,7 @@
 """The contract suite: put a domain, sampler, method or problem of your own through it.
 
+A test of a domain reads:
+
     from constrainednn.testing import check_domain
 
     def test_my_domain():
