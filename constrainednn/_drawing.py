@@ -150,6 +150,7 @@ def draw_cloud(
             fontsize=7,
             color=KNOWN,
             bbox={"facecolor": "white", "alpha": 0.7, "lw": 0, "pad": 1},
+            zorder=2.2,  # above the points, below the frame
         )
 
 
