@@ -160,8 +160,8 @@ class BoundaryValueScheme(AbstractScheme):
         features = [Features(at, self.width, 1) for at in (nodes, places)]
 
         edges, unknowns = model.ends, _unknowns(model)
-        guessed = np.abs(unknowns.y).max(axis=0), np.abs(unknowns.p)
-        least = jax.tree.map(lambda size: jnp.asarray(eps * size, model.head.dtype), guessed)
+        floors = self.least(model), eps * np.abs(unknowns.p)
+        least = jax.tree.map(lambda size: jnp.asarray(size, model.head.dtype), floors)
 
         def newton(
             padded: Array, start: Unknowns, damping: Array, limit: int
@@ -219,6 +219,15 @@ class BoundaryValueScheme(AbstractScheme):
         )
         history = PieceHistory(edges, error, np.full(count, here), given_up)
         return SchemeResult(solved, *ending, taken, history, compiling, running)
+
+    def least(self, guess: Pieces) -> Float[np.ndarray, " d"]:
+        """Sizes of components that are rounding to the guess, and need not be resolved."""
+        eps = float(jnp.finfo(guess.head.dtype).eps)
+        return eps * np.abs(_unknowns(guess).y).max(axis=0)
+
+    def known_at(self, model: PyTree) -> float:
+        """The middle of an element of the guess: the equation may be singular at the ends."""
+        return float(np.mean(model.ends[:2]))
 
     def training_points(self, model: PyTree) -> Draw:
         """Gauss nodes of all elements."""

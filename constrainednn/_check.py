@@ -110,19 +110,20 @@ def check_before_solve(
 
 
 def check_pieces(problem: Problem, model: PyTree) -> None:
-    """Raise if a residual cannot be evaluated at the start of a model made of pieces.
+    """Raise if a residual cannot be evaluated where a model made of pieces is known to be sound.
 
-    Only there: before training the model is a guess, and further on the equation may not be
-    defined for it.
+    Only there: before training the model is a guess, and elsewhere the equation may not be defined
+    for it.
     """
     for constraint in problem.constraints:
         train = draw_streams(constraint, key=jax.random.key(0), monitor=1, heldout=1).train
         trial(constraint, model, train)
         check_reference(problem, constraint, model, train)
         if isinstance(constraint.over, AbstractDomain):
+            assert problem.scheme is not None
             start = jax.tree.map(lambda leaf: leaf[:1], train)
-            start = eqx.tree_at(lambda d: d.points, start, np.asarray(model.ends[:1]))
-            check_finite(constraint, model, start)
+            place = np.full(1, problem.scheme.known_at(model))
+            check_finite(constraint, model, eqx.tree_at(lambda d: d.points, start, place))
 
 
 def check_trained(model: PyTree, select: Callable[[Any], Any] | None) -> None:
@@ -235,12 +236,13 @@ def check_finite(constraint: Constraint, model: PyTree, train: Draw) -> np.ndarr
     if bad.size:
         where = _some_points(train.points, bad)
         which = "all" if bad.size == len(r) else f"{bad.size} of {len(r)}"
+        at = f"{which} training points, first at {where}" if len(r) > 1 else where
         hint = ""
         if r.dtype == np.float32:
             hint = " In float64 it may be finite: jax.config.update('jax_enable_x64', True)."
         raise ProblemError(
-            f"constraint {constraint.name!r}: the residual is NaN or infinite at {which} training "
-            f"points, first at {where}. Check it for division by zero, logarithms and roots "
+            f"constraint {constraint.name!r}: the residual is NaN or infinite at {at}. "
+            "Check it for division by zero, logarithms and roots "
             f"there.{hint}"
         )
     return r

@@ -31,6 +31,10 @@ from constrainednn._pieces import Pieces
 
 # Realisations of rounding that are carried along with the residual.
 _REALISATIONS = 8
+# A difference between the residual and what its nodes tell is rounding below this many times the
+# rounding of its terms, or too small to matter below this share of it.
+_ROUNDED = 100
+_SEEN = 1e-2
 # Nodes times components above which pieces are cut.
 _LARGE = 250
 
@@ -71,13 +75,16 @@ class Path(NamedTuple):
         return self.ends[:-1, None] + self.half[:, None] * (self.s + 1)
 
 
-def sample(model: Pieces, *, between: bool = False) -> Path:
+def sample(
+    model: Pieces, *, between: bool = False, least: Float[np.ndarray, " D"] | float = 0.0
+) -> Path:
     """Evaluate the model on the host, in double precision.
 
     Args:
         model: The model.
-        between: Take the nodes between those of the Radau rule instead; the jumps then mean
-            nothing.
+        between: Take the start and the middles between the nodes of the Radau rule instead; the
+            jumps then mean nothing.
+        least: Sizes below which the solver resolved nothing.
     """
     N, (K, d), order = model.count, model.head.shape[1:], model.states.shape[1]
     # Nodes enough for a residual of higher degree than the features; the cost is cubic in nodes
@@ -104,7 +111,10 @@ def sample(model: Pieces, *, between: bool = False) -> Path:
             rows[j] += start[:, None, i] * dt ** (i - j) / math.factorial(i - j)
     gained = np.stack(rows, axis=2)
     Y = (start[:, None] + gained).reshape(N * parts, n + 1, order, d)
-    size = np.abs(Y).max(axis=(0, 1)).ravel()
+    size, eps = np.abs(Y).max(axis=(0, 1)).ravel(), float(jnp.finfo(model.head.dtype).eps)
+    # A component that is zero throughout has no size of its own; one that the solver did not
+    # resolve, or whose square would underflow beside the others, is as good as that.
+    zero = size <= np.maximum(least, 1e-100 * size.max())
     starts = np.append(edges[:-1, None] + half[:, 0] * (cuts[:-1] + 1), edges[-1])
     # In this order of subtraction a jump is known to better than the last digit of the state.
     jumps, lost = np.zeros((2, N * parts - 1, order * d))
@@ -119,10 +129,8 @@ def sample(model: Pieces, *, between: bool = False) -> Path:
         jumps,
         lost,
         np.asarray(model.parameters, float),
-        # A component that is zero throughout has no size of its own; one whose square would
-        # underflow beside the others is as good as that.
-        np.where(size > 1e-100 * size.max(), size, size.max() or 1.0),
-        float(jnp.finfo(model.head.dtype).eps),
+        np.where(zero, size[~zero].max() if not zero.all() else np.max(least) / eps or 1.0, size),
+        eps,
     )
 
 
@@ -209,12 +217,21 @@ def linearise_conditions(
 
 
 def error_equation(
-    field: Callable[..., Array], path: Path, between: Path | None = None
+    field: Callable[..., Array],
+    path: Path,
+    between: Path | None = None,
+    worst: tuple[float, float] | None = None,
 ) -> ErrorEquation:
     """The equation for e / S: the first column for the residual, the others for what hides it.
 
-    That is rounding and, where the path `between` the nodes is given, what interpolation from the
-    nodes misses there: a kink, a jump or a pulse of the field.
+    That is rounding and, where more is known than the nodes tell, a kink, jump or pulse of the
+    field that interpolation from them misses.
+
+    Args:
+        field: `field(t, y, *p)`.
+        path: The model at the nodes.
+        between: The model between the nodes.
+        worst: Time and size of the largest residual that was found anywhere.
     """
     (N, n, d), S, eps = path.top.shape, path.size, path.eps
     Y = path.Y[:, 1:]
@@ -229,13 +246,19 @@ def error_equation(
     g[:, :, -d:, 1:] = eps * lost[..., None] * normal(size=(N, n, d, _REALISATIONS))
     missed = np.zeros(A.shape[:3])
     if between is not None:
-        r = (linearise(field, between, between.Y[:, 1:], path.p).F - between.top) / S[-d:]
+        r = (between.top - linearise(field, between, between.Y[:, 1:], path.p).F) / S[-d:]
         known = np.tensordot(through_nodes(between.s, n), g[:, :, -d:, 0], axes=(1, 1))
-        off = np.abs(r - known.swapaxes(0, 1))
+        off = np.abs(r + known.swapaxes(0, 1))
+        off[:, 0] = np.nan_to_num(off[:, 0])  # an end may be singular
         # Sums over the features round like their largest value in the piece, and interpolation
-        # between nodes amplifies it.
-        off[off < 10 * eps * lost.max(axis=1, keepdims=True)] = 0
+        # amplifies it; and a hundredth of the residual is no matter.
+        hidden = _ROUNDED * eps * lost.max(axis=1, keepdims=True)
+        off[off < np.maximum(hidden, _SEEN * np.nanmax(np.abs(r), axis=1, keepdims=True))] = 0
         missed[:, :, -d:] = np.maximum(off, np.append(off[:, 1:], off[:, -1:], axis=1))
+        seen = max(np.nanmax(np.linalg.norm(part, axis=-1)) for part in (r * S[-d:], F - path.top))
+        if worst is not None and worst[1] > 10 * max(seen, (hidden * S[-d:]).max()):
+            piece, _ = locate(path.ends, np.asarray([worst[0]]))
+            missed[piece, :, -d:] = np.maximum(missed[piece, :, -d:], worst[1] / S[-d:])
         # Of one sign in a piece, as a pulse is.
         g[:, :, -d:, 1:] += missed[:, :, -d:, None] * normal(size=(N, 1, d, _REALISATIONS))
     jumps = np.zeros((N - 1, len(S), 1 + _REALISATIONS))

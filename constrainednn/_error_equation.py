@@ -41,7 +41,7 @@ class ErrorEquation:
         B: Derivative by the parameters.
         g: Right-hand sides.
         jumps: What e gains between a piece and the next: minus the jump of the model.
-        missed: How much larger |r| may be between the nodes than they tell.
+        missed: How much larger |r| was found to be between the nodes than they tell.
     """
 
     half: Float[np.ndarray, " N"]
@@ -210,7 +210,8 @@ def logarithmic_bound(
     to_fine = through_nodes(places.ravel(), n)
     r = np.linalg.norm(np.tensordot(to_fine, equation.g[..., 0] / weights, axes=(1, 1)), axis=-1)
     r = r.reshape(n, fine + 1, -1).max(axis=1).T
-    r += np.linalg.norm(equation.missed / weights, axis=-1)
+    # Nothing bounds a residual of which something was missed.
+    r[equation.missed.any(axis=(1, 2))] = np.inf
     h = np.abs(equation.half)[:, None] * np.diff(nodes)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         growth = np.exp(mu * h)

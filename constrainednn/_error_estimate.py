@@ -54,15 +54,17 @@ class ErrorEstimate:
     Attributes:
         t: Uniform places joined with the edges of the pieces, in order of solution.
         estimate: Estimate of each component of the value; NaN where not `trusted`.
-        bound: Bound on the Euclidean norm of the same; infinite where not `trusted`, and NaN for a
-            boundary value problem, where growth from one end says nothing.
-        rounding: Level below which rounding hides the error, or what the nodes miss of the residual
-            where that is not `resolved`; one standard deviation.
+        bound: Bound on the Euclidean norm of the same; infinite where not `trusted` and from
+            `unresolved` on, and NaN for a boundary value problem, where growth from one end says
+            nothing.
+        rounding: Level below which rounding hides the error, or what was found of the residual
+            that the nodes miss; one standard deviation.
         trusted: False where the error is so large that its equation is far from linear.
         relative_size: For each component, L2 norm of the estimate relative to the solution's, over
             2,000 uniform places joined with the nodes of all pieces.
         relative_rounding: The same of the rounding level.
-        resolved: False if the residual has a kink, jump or pulse somewhere that its nodes miss.
+        unresolved: Start of the first piece where the residual has a kink, jump or pulse that its
+            nodes miss; NaN if there is none.
         parameters: Estimate of the error of unknown parameters.
         parameters_rounding: Level of rounding in them.
     """
@@ -74,7 +76,7 @@ class ErrorEstimate:
     trusted: Bool[np.ndarray, " n"]
     relative_size: Float[np.ndarray, " d"]
     relative_rounding: Float[np.ndarray, " d"]
-    resolved: bool
+    unresolved: float
     parameters: Float[np.ndarray, " q"]
     parameters_rounding: Float[np.ndarray, " q"]
 
@@ -90,13 +92,15 @@ class ErrorEstimate:
 
     @property
     def label(self) -> str:
-        """What it is worth: "estimate", "at rounding", "not resolved" or "too large to tell"."""
+        """One of "estimate", "at rounding", "not resolved" and "too large to tell"."""
         if not self.trusted.all():
             return "too large to tell"
-        clear = self.relative_size > _CLEAR * self.relative_rounding
-        if clear.any():
-            return "estimate"
-        return "at rounding" if self.resolved else "not resolved"
+        if math.isfinite(self.unresolved):
+            return "not resolved"
+        # Less than a last digit is rounding, even where the level is lower: in a zero component.
+        level = np.maximum(self.relative_rounding, np.finfo(float).eps)
+        clear = self.relative_size > _CLEAR * level
+        return "estimate" if clear.any() else "at rounding"
 
     def __repr__(self) -> str:
         level = float(np.max(self.relative_rounding))
@@ -106,7 +110,10 @@ class ErrorEstimate:
         elif self.label == "at rounding":
             text = f"at rounding, a level of {level:.1e}"
         elif self.label == "not resolved":
-            text = f"of about {level:.1e}, not resolved: the equation has kinks, jumps or pulses"
+            text = (
+                f"unknown: near {self.unresolved:.6g} the equation has a kink, jump or pulse that "
+                f"was met by chance (of about {max(level, self.relative):.1e}, if that was all)"
+            )
         else:
             text = f"{self.relative:.1e}, rounding at {level:.1e}"
         largest = float(np.max(self.bound))
@@ -156,53 +163,74 @@ def error_estimate(solution: Solution, points: int = 200) -> ErrorEstimate:
         rounding carried along in random realisations.
     """
     scheme, model = solution.problem.scheme, solution.model
+    least = 0.0
     if isinstance(scheme, InitialValueScheme):
         equations = Equations(scheme.field, None)
     elif isinstance(scheme, BoundaryValueScheme):
         statement = scheme.statement
         equations = Equations(OnRows(statement.field), statement.conditions)
+        least = scheme.least(solution.problem.model)
     else:
         raise ValueError(
             "error_estimate needs the solution of a problem made by cx.ivp or cx.bvp, got one "
             f"with scheme={scheme!r}."
         )
-    path = sample(model)
-    equation = error_equation(equations.field, path, sample(model, between=True))
-    conditions = None
-    if equations.conditions is not None:
-        conditions = error_conditions(equations.conditions, path)
+    worst = solution.gap.constraints[0].worst
+    # Solutions that overflow are told by what is not finite in the end.
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        path = sample(model, least=least)
+        equation = error_equation(
+            equations.field,
+            path,
+            sample(model, between=True),
+            None if worst is None else (float(np.ravel(worst.point)[0]), worst.residual),
+        )
+        conditions = None
+        if equations.conditions is not None:
+            conditions = error_conditions(equations.conditions, path)
+        return _estimate((equations, path, equation, conditions), model.ends, points)
+
+
+def _estimate(
+    statement: tuple[Equations, Path, ErrorEquation, Conditions | None],
+    ends: Float[np.ndarray, " N_1"],
+    points: int,
+) -> ErrorEstimate:
+    """Solve the error's equation and report it."""
+    _, path, equation, conditions = statement
     E, dp = _solve(equation, conditions)
-    noise, d, size = E[..., 1:], path.Y.shape[-1], path.size
-    e, p, trusted = _with_curvature(
-        (equations, path, equation, conditions), (E[..., 0], dp[:, 0]), _largest(_root_mean(noise))
-    )
-    e = np.where(trusted[:, None, None], e, np.nan)[..., :d] * size[:d]
-    noise, values = noise[:, :, :d] * size[:d, None], path.Y[:, :, 0]
+    noise, d, size = E[..., 1:], path.Y.shape[-1], path.size[: path.Y.shape[-1]]
+    e, p, trusted = _with_curvature(statement, (E[..., 0], dp[:, 0]), _largest(_root_mean(noise)))
+    e = np.where(trusted[:, None, None], e, np.nan)[..., :d]
+    noise, values = noise[:, :, :d], path.Y[:, :, 0] / size
     # Evaluating the model loses the last digit of its largest value in the piece.
     digit = path.eps * np.abs(values).max(axis=1, keepdims=True) + np.zeros_like(values)
-    uniform = locate(path.ends, np.linspace(model.ends[0], model.ends[-1], _UNIFORM))
+    uniform = locate(path.ends, np.linspace(ends[0], ends[-1], _UNIFORM))
     everywhere = [
         np.concatenate([interpolate(part, *uniform), part[:, 1:].reshape(-1, *part.shape[2:])])
         for part in (e, noise, digit, values)
     ]
     norm = lambda v: np.linalg.norm(v, axis=0)  # noqa: E731
-    of_solution = np.maximum(norm(everywhere[3]), np.finfo(float).tiny)
+    # Less than one where all of a component is below what was resolved.
+    of_solution = np.maximum(norm(everywhere[3]), 1.0)
 
-    t = _places(model.ends, points)
+    t = _places(ends, points)
     index, s = locate(path.ends, t)
     if conditions is None:
         bound = np.where(trusted[index], _bound(equation, path, index, s), np.inf)
     else:
         bound = np.full(len(t), np.nan)
+    level = np.hypot(_root_mean(interpolate(noise, index, s)), interpolate(digit, index, s))
+    first = np.flatnonzero(equation.missed.any(axis=(1, 2)))
     return ErrorEstimate(
         t,
-        interpolate(e, index, s),
+        interpolate(e, index, s) * size,
         bound,
-        np.hypot(_root_mean(interpolate(noise, index, s)), interpolate(digit, index, s)),
+        level * size,
         trusted[index],
         norm(everywhere[0]) / of_solution,
         norm(np.hypot(_root_mean(everywhere[1]), everywhere[2])) / of_solution,
-        not equation.missed.any(),
+        float(path.ends[first[0]]) if first.size else math.nan,
         p,
         _root_mean(dp[:, 1:]),
     )
@@ -246,7 +274,8 @@ def _with_curvature(
             change = first[0] + more[0] - e
             e, dp = first[0] + more[0], first[1] + more[1]
             trusted = _largest(change) <= np.maximum(_CURVED * _largest(e), hidden)
-            trusted &= _largest(e) <= 1  # of the solution's size
+            # Of the solution's size; rounding that is amplified as far says nothing either.
+            trusted &= (_largest(e) <= 1) & (hidden <= 1 / _CLEAR)
             if trusted.all():
                 break
     return e, dp, trusted

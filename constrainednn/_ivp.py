@@ -176,6 +176,10 @@ class InitialValueScheme(AbstractScheme):
             "vector field is not smooth. All before is kept"
         )
 
+    def known_at(self, model: PyTree) -> float:
+        """The start."""
+        return float(model.ends[0])
+
     def training_points(self, model: PyTree) -> Draw:
         """Gauss nodes of all windows."""
         return training_points(model.ends, self.width)

@@ -64,22 +64,20 @@ def resolve(source: str) -> tuple[Path, str]:
     )
 
 
-# By path and content.
-_loaded: dict[tuple[Path, bytes], ModuleType] = {}
+_loaded: dict[Path, ModuleType] = {}
 
 
 def load_module(path: Path) -> ModuleType:
     """Run a problem file under a private module name. Problem files are code: this executes it.
 
-    A file that has not changed since it was last run is not run again: its functions stay the same
-    ones, and nothing is compiled for them twice.
+    One of the gallery is run once: its functions stay the same ones, and nothing is compiled for
+    them twice. Any other may have changed, or what it reads.
 
     Raises:
         LoadError: If it does not run; `details` holds the traceback of the file's own frames.
     """
-    version = path.resolve(), path.read_bytes()
-    if version in _loaded:
-        return _loaded[version]
+    if path in _loaded:
+        return _loaded[path]
     # A private name, so that a file called jax.py does not replace jax.
     name = f"_constrainednn_problem_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
@@ -114,7 +112,8 @@ def load_module(path: Path) -> ModuleType:
         ) from error
     finally:
         sys.dont_write_bytecode = before
-    _loaded[version] = module
+    if path in gallery().values():
+        _loaded[path] = module
     return module
 
 

@@ -98,6 +98,10 @@ class AbstractScheme(eqx.Module):
         """
 
     @abc.abstractmethod
+    def known_at(self, model: PyTree) -> float:
+        """A place where the equation must be defined for a model before training."""
+
+    @abc.abstractmethod
     def training_points(self, model: PyTree) -> Draw:
         """The training points of a solved model."""
 

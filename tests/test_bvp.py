@@ -138,6 +138,19 @@ def test_linear_layer_at_an_end_needs_few_steps(eps):
     assert found.model.count < 300
 
 
+def test_a_singular_end_may_be_written_into_the_field():
+    """y'' + 2 y' / x = -1, y'(0) = 0: no point lies on the end. y = (1 - x^2) / 6."""
+    found = solved(
+        lambda x, y: jnp.stack([y[1], -1 - 2 * y[1] / x]),
+        lambda left, right: jnp.stack([left[1], right[0]]),
+        (0.0, 1.0),
+        [0.0, 0.0],
+    )
+    x = places(found)
+    assert found.status == "converged"
+    assert np.abs(np.asarray(found(x))[:, 0] - (1 - x**2) / 6).max() < REACHED
+
+
 def test_half_line_by_truncation():
     """Blasius's boundary layer; its shear at the wall to 16 digits in Boyd, SIAM Rev. 50 (2008)."""
     shear = [

@@ -20,6 +20,7 @@ LAYERS = [
         "_gallery",
         "_keys",
         "_legendre",
+        "_signatures",
         "_statistics",
         "_validate",
         "_watching",
