@@ -92,7 +92,7 @@ def test_keywords_named_like_arguments_are_refused(tmp_path, name):
         ("lm", ("--steps", 2), 2),
         ("gd", ("--steps", 3), 3),
         ("adam", ("--steps", 0), 0),
-        ("lbfgs", ("--steps", 1), 1),
+        pytest.param("lbfgs", ("--steps", 1), 1, marks=pytest.mark.slow),
         ("slow", ("--steps", 2), 2),
         ("two", (), 3),
     ],

@@ -43,8 +43,12 @@ class Affine(cx.AbstractResidual):
 
 @pytest.mark.parametrize(
     "method",
-    [LM, cx.Optax(optax.sgd(0.1)), cx.Optax(optax.adam(1e-2)), cx.Optax(optax.lbfgs())],
-    ids=["lm", "gd", "adam", "lbfgs"],
+    [
+        pytest.param(LM, id="lm"),
+        pytest.param(cx.Optax(optax.sgd(0.1)), id="gd"),
+        pytest.param(cx.Optax(optax.adam(1e-2)), id="adam"),
+        pytest.param(cx.Optax(optax.lbfgs()), id="lbfgs", marks=pytest.mark.slow),
+    ],
 )
 def test_method_keeps_its_contract(method):
     check_method(method)

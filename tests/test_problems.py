@@ -94,6 +94,7 @@ def assert_mean(losses, expected, rounding=0.0):
     assert abs(losses.mean() - expected) < 4 * error + rounding
 
 
+@pytest.mark.slow
 def test_regression_losses_over_many_seeds_are_those_of_theory():
     # With an intercept and one slope: train 1 - 2/n, fresh (1 + 1/n)(1 + 1/(n - 3)), n = 25.
     train, fresh = losses_over_seeds(cx.load_problem("linear_regression"), 300, heldout=256)
@@ -102,7 +103,13 @@ def test_regression_losses_over_many_seeds_are_those_of_theory():
 
 
 @pytest.mark.parametrize(
-    ("n", "p"), [(50, 5), pytest.param(50, 25, marks=pytest.mark.slow), (50, 40), (50, 100)]
+    ("n", "p"),
+    [
+        (50, 5),
+        pytest.param(50, 25, marks=pytest.mark.slow),
+        pytest.param(50, 40, marks=pytest.mark.slow),
+        (50, 100),
+    ],
 )
 def test_linear_least_squares_gap_is_that_of_theory(n, p):
     # Gaussian features without intercept, noise 1: train 1 - p/n, fresh 1 + p/(n-p-1). Past
