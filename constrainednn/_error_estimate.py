@@ -93,10 +93,10 @@ class ErrorEstimate:
     @property
     def label(self) -> str:
         """One of "estimate", "at rounding", "not resolved" and "too large to tell"."""
-        if not self.trusted.all():
-            return "too large to tell"
         if math.isfinite(self.unresolved):
             return "not resolved"
+        if not self.trusted.all():
+            return "too large to tell"
         # Less than a last digit is rounding, even where the level is lower: in a zero component.
         level = np.maximum(self.relative_rounding, np.finfo(float).eps)
         clear = self.relative_size > _CLEAR * level
@@ -104,16 +104,18 @@ class ErrorEstimate:
 
     def __repr__(self) -> str:
         level = float(np.max(self.relative_rounding))
-        if not self.trusted.all():
+        if self.label == "not resolved":
+            text = (
+                f"unknown after {self.unresolved:.6g}, where the equation has a kink, jump or "
+                "pulse that the solve did not resolve"
+            )
+            if self.trusted.all():
+                text += f"; of about {max(level, self.relative):.1e}, if what was seen is all"
+        elif self.label == "too large to tell":
             first = self.t[np.argmin(self.trusted)]
             text = f"too large to tell near {first:.6g}, and perhaps elsewhere"
         elif self.label == "at rounding":
             text = f"at rounding, a level of {level:.1e}"
-        elif self.label == "not resolved":
-            text = (
-                f"unknown: near {self.unresolved:.6g} the equation has a kink, jump or pulse that "
-                f"was met by chance (of about {max(level, self.relative):.1e}, if that was all)"
-            )
         else:
             text = f"{self.relative:.1e}, rounding at {level:.1e}"
         largest = float(np.max(self.bound))
