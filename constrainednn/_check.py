@@ -24,6 +24,7 @@ from constrainednn._gap import draw_streams, mean_square, residuals_at
 from constrainednn._image import OTHER_USE, model_inputs
 from constrainednn._keys import numpy_generator
 from constrainednn._models import trainable_mask
+from constrainednn._pieces import Pieces
 from constrainednn._problem import Constraint, Problem
 from constrainednn._samplers import Draw
 from constrainednn._validate import ProblemError, as_seed, raised_here
@@ -335,6 +336,8 @@ class _Curved(eqx.Module):
 
 def _bends_without_curvature(constraint: Constraint, model: PyTree, train: Draw) -> bool:
     """True if the residual changes with the model's curvature and the model has none."""
+    if isinstance(model, Pieces):
+        return False  # polynomials, whatever the first guess is
     some = jax.tree.map(lambda leaf: leaf[:16], train.points)
     inputs = model_inputs(some)
     if not (callable(model) and isinstance(inputs, np.ndarray) and inputs.dtype.kind == "f"):

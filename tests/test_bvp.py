@@ -329,6 +329,10 @@ def test_bad_statements_are_refused(change, message):
         cx.bvp(*arguments, **keywords)
 
 
+def test_check_has_no_doubts_about_a_flat_guess():
+    assert [finding.warnings for finding in cx.check(cx.bvp(*LINE))] == [(), ()]
+
+
 @pytest.mark.parametrize("keyword, value, message", [
     ("method", cx.LevenbergMarquardt(), "leave out method="),
     ("redraw", 10, "leave out redraw="),
