@@ -86,7 +86,6 @@ class Newton(NamedTuple):
 
 class _Carry(NamedTuple):
     unknowns: Unknowns
-    loss: Float[Array, ""]
     damping: Float[Array, ""]
     size: Float[Array, ""]
     steps: Int[Array, ""]
@@ -157,7 +156,6 @@ def solve_elements(
         lower = jnp.where(damping > 1e-3 * _DAMPING, damping / 10, 0.0)
         return _Carry(
             jax.tree.map(keep, trial, unknowns),
-            keep(trial_loss, loss),
             jnp.where(better, lower, jnp.maximum(10 * damping, _DAMPING)),
             # A damped step is short without being near the end.
             jnp.where(better & (damping == 0), moved, far),
@@ -178,7 +176,6 @@ def solve_elements(
         newton,
         _Carry(
             start,
-            far,
             damping,
             far,
             zero,
