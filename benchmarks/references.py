@@ -179,7 +179,8 @@ def _taylor(series: Callable, y: State, span: tuple[float, float], order: int = 
 
 
 def _horner(coefficients: Sequence[list], start: float, t: mpf) -> State:
-    return [mp.polyval(own[::-1], t - start) for own in coefficients]
+    dt = t - start
+    return [functools.reduce(lambda sum_, c: sum_ * dt + c, reversed(own)) for own in coefficients]
 
 
 # Collocation at the s roots of P_s (Gauss) or P_s - P_(s-1) (Radau, right end included), with
