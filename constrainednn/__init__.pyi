@@ -18,7 +18,7 @@ from ._domains import (
     Sphere,
 )
 from ._error_estimate import ErrorEstimate
-from ._files import StoreError
+from ._files import RunWarning, StoreError
 from ._gap import ConstraintGap, Distance, FiniteLoss, GapReport, Streams, Worst
 from ._image import Image
 from ._ivp import ivp
@@ -44,6 +44,7 @@ from ._models import (
 )
 from ._pieces import Pieces
 from ._problem import Constraint, Problem
+from ._resume import resume
 from ._samplers import (
     AbstractSampler,
     Draw,
@@ -54,13 +55,14 @@ from ._samplers import (
     Sobol,
 )
 from ._scheme import AbstractScheme, PieceHistory
+from ._sinks import TensorBoard
 from ._solution import History, Settings, Solution, SolveFailed, Status, Timings
 from ._solve import solve
 from ._stages import Stage
 from ._statistics import Estimate
 from ._store import load_solution
 from ._targets import AbstractTarget, Circle, RotationGroup
-from ._watching import Progress
+from ._watching import Progress, Sink
 
 __version__: str
 
@@ -115,7 +117,9 @@ __all__ = [
     "Progress",
     "RandomFeatures",
     "RotationGroup",
+    "RunWarning",
     "Settings",
+    "Sink",
     "Sobol",
     "Solution",
     "SolveFailed",
@@ -125,6 +129,7 @@ __all__ = [
     "StepInfo",
     "StoreError",
     "Streams",
+    "TensorBoard",
     "Timings",
     "Worst",
     "bvp",
@@ -137,6 +142,7 @@ __all__ = [
     "load_problem",
     "load_solution",
     "partial",
+    "resume",
     "solve",
     "taylor",
     "with_input",

@@ -25,7 +25,7 @@ from constrainednn._pieces import (
 )
 from constrainednn._problem import Constraint, Problem
 from constrainednn._samplers import Draw, GaussQuadrature, Independent, draw
-from constrainednn._scheme import AbstractScheme, PieceHistory, SchemeResult, goal
+from constrainednn._scheme import AbstractScheme, PieceHistory, Resumable, SchemeResult, Watch, goal
 from constrainednn._signatures import returned
 from constrainednn._validate import as_count
 
@@ -150,7 +150,8 @@ class BoundaryValueScheme(AbstractScheme):
         tolerance: float,
         steps: int,
         key: Key[Array, ""],
-        watch: Callable[[int, float, float], bool],
+        watch: Watch,
+        resumed: Resumable | None,
     ) -> SchemeResult:
         """Solve on a few elements, divide those with too large a residual, and again."""
         eps = float(jnp.finfo(model.head.dtype).eps)
@@ -182,6 +183,14 @@ class BoundaryValueScheme(AbstractScheme):
 
         capacity, compiling, running = 0, 0.0, 0.0
         taken, given_up, failures, share = 0, 0, 0, 0.0
+        within = None  # where a round is taken up again
+        if resumed is not None:
+            arrays, counters = resumed[0], resumed[1]["counters"]
+            capacity, taken, given_up, failures, share, running, here = counters
+            start = Unknowns(*(jnp.asarray(arrays[name]) for name in Unknowns._fields))
+            within = start, jnp.asarray(arrays["damping"]), here
+            edges = arrays["edges"]
+            unknowns = _cut(start, len(edges) - 1)
         while True:
             count, here = len(edges) - 1, 0
             undamped = jnp.zeros((), model.head.dtype)
@@ -190,14 +199,20 @@ class BoundaryValueScheme(AbstractScheme):
                 compiling += newton(*_padded(edges, unknowns, capacity), undamped, 0)[1]
             padded, start = _padded(edges, unknowns, capacity)
             damping = undamped
+            if within is not None:
+                (start, damping, here), within = within, None
             while True:
                 found, seconds = newton(padded, start, damping, min(_LOOK_EVERY, steps - taken))
                 start, damping, running = found.unknowns, found.damping, running + seconds
                 taken, here = taken + int(found.steps), here + int(found.steps)
                 error, noise = (np.asarray(part)[:count] for part in (found.error, found.noise))
                 worst = int(np.argmax(np.where(np.isfinite(error), error, np.inf)))
-                stopped = watch(taken, share, float(error[worst]))
-                if not found.unfinished or stopped or taken >= steps or here >= _MOST_STEPS:
+                ended = not found.unfinished or taken >= steps or here >= _MOST_STEPS
+                counters = capacity, taken, given_up, failures, share, running, here
+                named = start._asdict() | {"damping": damping, "edges": edges}
+                state = jax.tree.map(np.asarray, named), {"counters": counters}
+                stopped = watch(taken, share, float(error[worst]), None if ended else lambda: state)  # noqa: B023
+                if ended or stopped:
                     break
             unknowns = _cut(found.unknowns, count)
             failures = 0 if found.solved else failures + 1

@@ -35,7 +35,7 @@ from constrainednn._pieces import (
 )
 from constrainednn._problem import Constraint, Problem
 from constrainednn._samplers import Draw, GaussQuadrature, Independent, draw
-from constrainednn._scheme import AbstractScheme, PieceHistory, SchemeResult, goal
+from constrainednn._scheme import AbstractScheme, PieceHistory, Resumable, SchemeResult, Watch, goal
 from constrainednn._signatures import returned
 from constrainednn._validate import as_count
 
@@ -100,7 +100,8 @@ class InitialValueScheme(AbstractScheme):
         tolerance: float,
         steps: int,
         key: Key[Array, ""],
-        watch: Callable[[int, float, float], bool],
+        watch: Watch,
+        resumed: Resumable | None,
     ) -> SchemeResult:
         """March from the start to the end."""
         places = draw(Interval(-1.0, 1.0), _MONITOR, Independent(), key=key).points
@@ -121,6 +122,7 @@ class InitialValueScheme(AbstractScheme):
             tolerance=goal(tolerance, model.head.dtype),
             steps=steps,
             watch=watch,
+            resumed=resumed,
         )
         states, head = found.pieces
         history = found.history

@@ -1,5 +1,7 @@
 """Find a Problem in a file or in the gallery."""
 
+import dataclasses
+import hashlib
 import importlib.util
 import inspect
 import os
@@ -9,15 +11,21 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import optax
+
 from constrainednn._check import user_frames
 from constrainednn._gallery import gallery
-from constrainednn._problem import Problem
+from constrainednn._methods._abstract import AbstractMethod
+from constrainednn._methods._levenberg_marquardt import LevenbergMarquardt
+from constrainednn._methods._optax import Optax
+from constrainednn._problem import Problem, Source
+from constrainednn._stages import Stage
 from constrainednn._validate import known_names
 
 # Arguments of `solve` and `study`: a setting of the same name could not be told from them.
 _RESERVED = (
     *("method", "steps", "seed", "tolerance", "heldout", "monitor", "redraw", "progress", "out"),
-    *("vary", "seeds", "workers", "executor"),
+    *("time_limit", "sinks", "vary", "seeds", "workers", "executor"),
 )
 
 
@@ -64,6 +72,7 @@ def resolve(source: str) -> tuple[Path, str]:
     )
 
 
+_PREFIX = "_constrainednn_problem_"
 _loaded: dict[Path, ModuleType] = {}
 
 
@@ -79,7 +88,7 @@ def load_module(path: Path) -> ModuleType:
     if path in _loaded:
         return _loaded[path]
     # A private name, so that a file called jax.py does not replace jax.
-    name = f"_constrainednn_problem_{path.stem}"
+    name = f"{_PREFIX}{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -176,7 +185,7 @@ def build(module: ModuleType, path: Path, name: str, settings: dict[str, Any]) -
         if key not in known:
             raise LoadError(f"{path.name} has no setting {key!r}. {known_names(key, known)}")
     if isinstance(value, Problem):
-        return value
+        return dataclasses.replace(value, source=_source(path, name, settings))
     missing = [
         key
         for key, item in known.items()
@@ -200,7 +209,64 @@ def build(module: ModuleType, path: Path, name: str, settings: dict[str, Any]) -
         raise LoadError(
             f"{path.name}: {name}() returns {type(built).__name__}; it must return a cx.Problem."
         )
-    return built
+    return dataclasses.replace(built, source=_source(path, name, settings))
+
+
+def _source(path: Path, name: str, settings: dict[str, Any]) -> Source:
+    """Where a problem came from, with the modules beside its file that were imported."""
+    path = path.resolve()
+    beside = {path}
+    for module_name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if isinstance(file, str) and not module_name.startswith(_PREFIX):
+            found = Path(file)
+            if found.parent == path.parent and found.suffix == ".py":
+                beside.add(found)
+    plain = all(isinstance(value, (bool, int, float, str)) for value in settings.values())
+    return Source(
+        path,
+        path in {item.resolve() for item in gallery().values()},
+        name,
+        tuple(settings.items()) if plain else None,
+        tuple((file.name, file_digest(file)) for file in sorted(beside)),
+    )
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file; empty if it cannot be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return ""
+
+
+def find_method(name: str, methods: dict[str, Any]) -> AbstractMethod | Stage | list[Stage]:
+    """The method that the command line calls `name`: one of the problem file's, or a common one.
+
+    Raises:
+        LoadError: With the known names.
+    """
+    known = list(dict.fromkeys([*methods, "lm", "gd", "adam", "lbfgs"]))
+    if name in methods:
+        return methods[name]
+    if name not in known:
+        raise LoadError(f"no method is named {name!r}. {known_names(name, known)}")
+    if name == "lm":
+        return LevenbergMarquardt()
+    common = {"gd": lambda: optax.sgd(1e-2), "adam": lambda: optax.adam(1e-3), "lbfgs": optax.lbfgs}
+    return Optax(common[name]())
+
+
+def methods_of(module: ModuleType, path: Path) -> dict[str, Any]:
+    """The methods that a problem file names.
+
+    Raises:
+        LoadError: If they are no dict.
+    """
+    methods = getattr(module, "methods", {})
+    if not isinstance(methods, dict):
+        raise LoadError(f"{path.name}: methods must be a dict of names to methods.")
+    return methods
 
 
 def user_traceback(error: BaseException) -> str:

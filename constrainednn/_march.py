@@ -5,7 +5,6 @@ The driver knows windows, not equations: the state may be a few numbers or a fun
 
 import abc
 import time
-from collections.abc import Callable
 from typing import NamedTuple
 
 import equinox as eqx
@@ -15,7 +14,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from constrainednn._scheme import PieceHistory
+from constrainednn._scheme import PieceHistory, Resumable, Watch
+from constrainednn._trees import arrays_to_tree, tree_to_arrays
 
 # Windows in one call of the compiled loop at most; attempts before the first look at the clock, and
 # seconds between two looks.
@@ -95,7 +95,8 @@ def march(
     *,
     tolerance: float,
     steps: int,
-    watch: Callable[[int, float, float], bool],
+    watch: Watch,
+    resumed: Resumable | None = None,
 ) -> March:
     """Go from `span[0]` to `span[1]`; backwards if that is less.
 
@@ -114,12 +115,28 @@ def march(
     if abs(float(h)) <= float(_shortest(t, goal[0])):
         h = goal[0] - t
 
+    blocks, running, tries, taken, rejected, accepted = [], 0.0, _FIRST_TRIES, 0, 0, 0
+    if resumed is not None:
+        arrays, facts = resumed
+        taken, rejected, accepted, running = facts["counters"]
+        window = jax.eval_shape(evolution.window, state, t, h)
+        shapes = window.piece, t, window.error, window.steps
+        stack = lambda a: jnp.zeros((accepted, *a.shape), a.dtype)  # noqa: E731
+        blank = (state, t, h), jax.tree.map(stack, shapes)
+        (state, t, h), block = arrays_to_tree(blank, arrays, "the run")
+        blocks = [jax.tree.map(np.asarray, block)]
+
+    def to_go_on() -> Resumable:
+        join = lambda *leaves: jnp.asarray(np.concatenate(leaves))  # noqa: E731
+        block = jax.tree.map(join, *blocks)
+        counters = taken, rejected, accepted, running
+        return tree_to_arrays(((state, t, h), block)), {"counters": counters}
+
     began = time.perf_counter()
     limits = lambda tries, steps: (jnp.asarray(tries), jnp.asarray(steps))  # noqa: E731
     jax.block_until_ready(_advance(evolution, state, t, h, goal, limits(0, 0)))
     compiling = time.perf_counter() - began
 
-    blocks, running, tries, taken, rejected, accepted = [], 0.0, _FIRST_TRIES, 0, 0, 0
     ending = "steps"
     while taken < steps:
         began = time.perf_counter()
@@ -141,7 +158,7 @@ def march(
         taken += int(carry.taken)
         tries = max(1, min(2 * tries, int(_LOOK_EVERY * int(carry.tries) / (elapsed + 1e-9))))
         last = float(carry.errors[count - 1]) if count else np.nan
-        stopped = watch(taken, (float(t) - start) / (end - start), last)
+        stopped = watch(taken, (float(t) - start) / (end - start), last, to_go_on)
         if t == goal[0]:
             ending = "end"
         elif abs(float(h)) <= float(_shortest(t, number(end))):

@@ -1,7 +1,11 @@
 """Constraints and problems: what the user states."""
 
+import dataclasses
+import hashlib
 import inspect
+import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import equinox as eqx
@@ -87,6 +91,45 @@ class Constraint(eqx.Module):
         self.target = target
 
 
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Where a problem was loaded from.
+
+    Attributes:
+        path: The file, absolute.
+        gallery: True for a file that comes with the package.
+        name: Name of the problem in it.
+        settings: Keywords that its function was called with, as pairs; None if one of them is
+            neither a number nor text.
+        files: Names and SHA-256 of the file and of those that it imports beside it, as pairs.
+    """
+
+    path: Path
+    gallery: bool
+    name: str
+    settings: tuple[tuple[str, Any], ...] | None
+    files: tuple[tuple[str, str], ...]
+
+    @property
+    def digest(self) -> str:
+        """One SHA-256 for all files."""
+        text = "".join(f"{name} {digest}\n" for name, digest in self.files)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def recorded(self, folder: Path) -> dict[str, Any] | None:
+        """As plain data, if it can be; the path is relative to a folder."""
+        if self.settings is None:
+            return None
+        path = self.path.stem if self.gallery else os.path.relpath(self.path, folder.resolve())
+        return {
+            "path": path,
+            "gallery": self.gallery,
+            "name": self.name,
+            "settings": dict(self.settings),
+            "files": dict(self.files),
+        }
+
+
 class Problem(eqx.Module):
     """Constraints, the model that should satisfy them, and what of it is trained.
 
@@ -97,6 +140,7 @@ class Problem(eqx.Module):
             Default: every inexact array outside `Frozen`.
         reference: A known solution, called like the model; the report then shows the error.
         scheme: How a model made of pieces is solved; set by `ivp` and `bvp`.
+        source: Where it was loaded from; set by `load_problem`.
 
     Raises:
         TypeError, ValueError: If a part cannot be right, naming it.
@@ -107,6 +151,7 @@ class Problem(eqx.Module):
     trainable: Callable[[Any], Any] | None
     reference: Callable[[Any], Any] | None
     scheme: AbstractScheme | None
+    source: Source | None = eqx.field(static=True)
 
     def __init__(
         self,
@@ -116,6 +161,7 @@ class Problem(eqx.Module):
         trainable: Callable[[Any], Any] | None = None,
         reference: Callable[[Any], Any] | None = None,
         scheme: AbstractScheme | None = None,
+        source: Source | None = None,
     ):
         given = [constraints] if isinstance(constraints, Constraint) else list(constraints)
         for item in given:
@@ -143,6 +189,7 @@ class Problem(eqx.Module):
         self.trainable = trainable
         self.reference = reference
         self.scheme = scheme
+        self.source = source
 
     def build_model(self, *, key: Key[Array, ""]) -> PyTree:
         """The ready model: built from its recipe with the stream "model", or as given."""

@@ -6,14 +6,29 @@ import sys
 
 import jax
 
+from constrainednn._problem import Source
 from constrainednn._solution import Settings
 
+# By name: the rest of an environment is nobody's business, and may hold secrets.
+_VARIABLES = (
+    "JAX_ENABLE_X64",
+    "JAX_PLATFORMS",
+    "JAX_DEFAULT_MATMUL_PRECISION",
+    "JAX_DISABLE_JIT",
+    "JAX_NUMPY_RANK_PROMOTION",
+    "XLA_FLAGS",
+    "NPROC",
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+)
 _PACKAGES = ("constrainednn", "jax", "jaxlib", "equinox", "optax", "numpy", "scipy")
 
 
 def record_settings(
-    method: str,
+    source: Source | None,
     *,
+    method: str,
     steps: int,
     seed: int,
     tolerance: float,
@@ -38,6 +53,8 @@ def record_settings(
         device=f"{device.platform}: {device.device_kind}",
         threads=_usable_cores(),
         versions=versions,
+        environment={name: os.environ[name] for name in _VARIABLES if name in os.environ},
+        problem="" if source is None else source.digest,
     )
 
 

@@ -3,6 +3,7 @@
 import abc
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -54,6 +55,13 @@ class SchemeResult:
     run: float
 
 
+# What a scheme can go on from: arrays by name, and the rest as plain data.
+Resumable = tuple[dict[str, np.ndarray], dict[str, Any]]
+# Called with the Newton steps taken, the share of the work that is done, the monitor residual, and
+# a function that gives what to go on from, or None in between; True asks to end.
+Watch = Callable[[int, float, float, Callable[[], Resumable] | None], bool]
+
+
 def goal(tolerance: float, dtype: jnp.dtype) -> float:
     """The tolerance to solve to: the user's, or the default for 0.
 
@@ -84,7 +92,8 @@ class AbstractScheme(eqx.Module):
         tolerance: float,
         steps: int,
         key: Key[Array, ""],
-        watch: Callable[[int, float, float], bool],
+        watch: Watch,
+        resumed: Resumable | None,
     ) -> SchemeResult:
         """Find the pieces.
 
@@ -93,8 +102,8 @@ class AbstractScheme(eqx.Module):
             tolerance: Largest accepted monitor residual relative to the state, 0 for the default.
             steps: Largest number of Newton steps.
             key: Key of the monitor points.
-            watch: Called now and then with the Newton steps taken, the share of the work that is
-                done, and the monitor residual; True asks to end.
+            watch: Called now and then.
+            resumed: What an earlier run gave to go on from.
         """
 
     @abc.abstractmethod

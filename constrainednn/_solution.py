@@ -34,9 +34,11 @@ class Status(enum.StrEnum):
 
     CONVERGED = "converged"
     MAX_STEPS = "max_steps"
+    TIME_LIMIT = "time_limit"
     STALLED = "stalled"
     BLOW_UP = "blow_up"
     NONFINITE = "nonfinite"
+    OUT_OF_MEMORY = "out_of_memory"
     INTERRUPTED = "interrupted"
 
 
@@ -56,6 +58,9 @@ class Settings:
         device: Platform and device kind.
         threads: CPU cores this process may use; results can differ where it does.
         versions: Versions of this package and those below it.
+        environment: Those environment variables, if set, that JAX and the linear algebra heed.
+        problem: SHA-256 of the file the problem was loaded from and of those it imports beside
+            it; empty for a problem stated in Python.
     """
 
     method: str
@@ -69,6 +74,8 @@ class Settings:
     device: str
     threads: int
     versions: dict[str, str]
+    environment: dict[str, str] = dataclasses.field(default_factory=dict)
+    problem: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """The driver for problems that are solved in pieces: windows in time, or elements."""
 
-import signal
 import time
 from collections.abc import Callable
 
@@ -11,53 +10,51 @@ import numpy as np
 from constrainednn._check import check_pieces
 from constrainednn._gap import gap_report, monitor_loss, problem_streams
 from constrainednn._keys import stream
-from constrainednn._problem import Problem
-from constrainednn._provenance import record_settings
+from constrainednn._run import Run
+from constrainednn._scheme import Resumable
 from constrainednn._solution import History, Solution, Status, Timings
-from constrainednn._watching import Progress, collected_signals, interrupted_late
 
 
-def solve_pieces(
-    problem: Problem,
-    *,
-    steps: int,
-    seed: int,
-    tolerance: float,
-    heldout: int,
-    monitor: int,
-    progress: Callable[[Progress], None] | None,
-    caught: list[int],
-) -> Solution:
+def solve_pieces(run: Run, steps: int) -> Solution:
     """Solve all pieces by the problem's scheme and measure the gap on what they cover."""
+    problem = run.problem
     scheme = problem.scheme
     assert scheme is not None
-    show = progress or (lambda _: None)
-    key = jax.random.key(seed)
+    key = jax.random.key(run.seed)
     model = problem.build_model(key=key)
-    show(Progress("compiling", 0, 100, np.nan, np.nan))
+    run.tell("compiling", 0, 100, np.nan, np.nan)
     check_pieces(problem, model)
+    settings = run.begin(repr(scheme), steps, str(jnp.result_type(float)))
 
-    def watch(taken: int, done: float, residual: float) -> bool:
-        del taken
-        show(Progress("solving, %", round(100 * done), 100, np.nan, residual))
-        return bool(caught)
+    def watch(
+        taken: int, done: float, residual: float, state: Callable[[], Resumable] | None
+    ) -> bool:
+        run.tell("solving, %", round(100 * done), 100, np.nan, residual)
+        stopped = bool(run.stop)
+        wanted = run.folder is not None and (run.checkpoint_due or stopped or done == 1)
+        if state is not None and wanted:
+            run.save(taken, *state())
+        return stopped
 
+    checkpoint = run.checkpoint
     found = scheme.solve(
-        model, tolerance=tolerance, steps=steps, key=stream(key, "monitor/pieces"), watch=watch
+        model,
+        tolerance=run.tolerance,
+        steps=steps,
+        key=stream(key, "monitor/pieces"),
+        watch=watch,
+        resumed=None if checkpoint is None else (checkpoint.arrays, checkpoint.facts),
     )
     status, reason = Status(found.status), found.reason
-    if status is Status.INTERRUPTED and caught:
-        reason = f"{signal.Signals(caught[0]).name} {reason}"
-    with collected_signals(caught):
-        show(Progress("measuring the gap", 100, 100, np.nan, np.nan))
+    if status is Status.INTERRUPTED:
+        status, reason = Status(run.stop.status), f"{run.stop.name} {reason}"
+    with run.measuring():
+        run.tell("measuring the gap", 100, 100, np.nan, np.nan)
         started = time.perf_counter()
-        streams = problem_streams(problem, found.model, key=key, monitor=monitor, heldout=heldout)
+        streams = problem_streams(problem, found.model, key=key, **run.counts)
         gap = gap_report(problem, found.model, streams)
-    if caught and status is not Status.INTERRUPTED:
-        reason = interrupted_late(caught, status, reason)
-        status = Status.INTERRUPTED
-    train, watching = [item.train for item in streams], [item.monitor for item in streams]
-    watched = monitor_loss(problem, found.model, train, watching)
+        train, watching = [item.train for item in streams], [item.monitor for item in streams]
+        watched = monitor_loss(problem, found.model, train, watching)
     taken = found.steps
     history = History(
         np.asarray([gap.loss]),
@@ -77,15 +74,6 @@ def solve_pieces(
         found.model.count * found.model.head[0].size + found.model.parameters.size,
         history,
         Timings(found.compile, found.run, time.perf_counter() - started),
-        record_settings(
-            repr(scheme),
-            steps=steps,
-            seed=seed,
-            tolerance=tolerance,
-            heldout=heldout,
-            monitor=monitor,
-            redraw=None,
-            dtype=str(jnp.result_type(float)),
-        ),
+        settings,
         streams,
     )

@@ -8,8 +8,7 @@ import json
 import math
 import textwrap
 import warnings
-import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,20 +18,20 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from constrainednn._files import StoreError, write_folder
+from constrainednn._archive import FORMAT, MAX_BYTES, check_format, pack_arrays, read_arrays
+from constrainednn._files import StoreError, parse_json, read_limited, write_folder
 from constrainednn._gap import gap_report, problem_streams
 from constrainednn._problem import Problem
+from constrainednn._run_folder import MAX_JSON, REPORT
 from constrainednn._scheme import PieceHistory
 from constrainednn._solution import History, Settings, Solution, Status, Timings
+from constrainednn._trees import arrays_to_tree, tree_to_arrays
 from constrainednn._validate import as_count, as_seed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FORMAT = 1
-# Sizes are checked before anything is allocated: a file may come from somebody else.
-_MAX_BYTES = 1 << 34
-_MAX_MANIFEST = 1 << 26
+_MODEL, _LOSSES = "model.npz", "history.npz"
 
 
 def save_solution(solution: Solution, path: Path) -> None:
@@ -47,6 +46,11 @@ def save_solution(solution: Solution, path: Path) -> None:
     Raises:
         StoreError: If the folder is in use or cannot be written.
     """
+    write_folder(path, result_files(solution))
+
+
+def result_files(solution: Solution) -> Iterator[tuple[str, bytes]]:
+    """The files of a solution and what is in them, one after another."""
     history = solution.history
     losses = {
         "loss": history.loss,
@@ -56,21 +60,21 @@ def save_solution(solution: Solution, path: Path) -> None:
         "redraws": np.asarray(history.redraws, int),
         **({} if history.pieces is None else _pieces_to_arrays(history.pieces)),
     }
-    report = json.dumps(report_dict(solution), indent=2, allow_nan=False) + "\n"
-    figures, failures = [], []
+    arrays = {
+        _MODEL: pack_arrays(tree_to_arrays(solution.model)),
+        _LOSSES: pack_arrays(losses),
+    }
+    yield from arrays.items()
+    report = report_dict(solution) | {
+        "files": {name: hashlib.sha256(content).hexdigest() for name, content in arrays.items()}
+    }
+    # With it, all numbers are there; the figures only show them.
+    yield REPORT, (json.dumps(report, indent=2, allow_nan=False) + "\n").encode()
     for name, draw in (("overview.png", solution.plot), ("moments.png", solution.plot_moments)):
         content, failure = _png(draw)
-        figures.append((name, content))
-        failures += [f"{name} could not be drawn: {failure}"] if failure else []
-    files = [
-        ("model.npz", pack_arrays(_leaves(solution.model))),
-        ("history.npz", pack_arrays(losses)),
-        *figures,
-        ("report.json", report.encode()),  # last: a folder with a report is complete
-    ]
-    write_folder(path, files)
-    for failure in failures:
-        warnings.warn(failure, stacklevel=3)
+        yield name, content
+        if failure:
+            warnings.warn(f"{name} could not be drawn: {failure}", stacklevel=3)
 
 
 def load_solution(path: str | Path, problem: Problem) -> Solution:
@@ -88,12 +92,8 @@ def load_solution(path: str | Path, problem: Problem) -> Solution:
             model, or a name, measure, weight or number of points of a constraint differs.
     """
     folder = Path(path)
-    report = _read_json(folder / "report.json")
-    if report.get("format") != FORMAT:
-        raise StoreError(
-            f"{folder} was written in format {report.get('format')!r}; this version reads {FORMAT}."
-        )
-    arrays = read_arrays(folder / "history.npz")
+    report = read_report(folder)
+    arrays, saved = (_read_own(folder / name, report) for name in (_LOSSES, _MODEL))
     try:
         settings = Settings(**report["settings"])
         key = jax.random.key(as_seed(settings.seed))
@@ -115,11 +115,10 @@ def load_solution(path: str | Path, problem: Problem) -> Solution:
         raise StoreError(f"{folder}: the entry {error} is missing.") from None
     except (TypeError, ValueError) as error:
         raise StoreError(f"{folder / 'report.json'} is damaged: {error}") from None
-    saved = read_arrays(folder / "model.npz")
     blank = problem.build_model(key=key)
     if problem.scheme is not None:
         blank = _with_pieces(blank, saved)
-    model = _filled(blank, saved, folder)
+    model = arrays_to_tree(blank, saved, str(folder))
     streams = problem_streams(problem, model, key=key, **counts, redraw=redraw)
     gap = gap_report(problem, model, streams)
     _refuse_another(plain(dataclasses.asdict(gap)), stored, folder)
@@ -190,83 +189,6 @@ def plain(value: Any) -> Any:
     return value
 
 
-def pack_arrays(arrays: dict[str, np.ndarray]) -> bytes:
-    """Pack arrays into an uncompressed .npz with a manifest of names, types, shapes and a hash."""
-    digest = hashlib.sha256()
-    members = []
-    for name, array in arrays.items():
-        digest.update(name.encode() + np.ascontiguousarray(array).tobytes())
-        members.append({"name": name, "dtype": str(array.dtype), "shape": list(array.shape)})
-    manifest = {"format": FORMAT, "members": members, "sha256": digest.hexdigest()}
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr("manifest.json", json.dumps(manifest))
-        for index, array in enumerate(arrays.values()):
-            member = io.BytesIO()
-            # Extension types such as bfloat16 come back as raw bytes: the manifest has their name.
-            raw = np.frombuffer(array.tobytes(), np.uint8) if array.dtype.kind == "V" else array
-            np.lib.format.write_array(member, raw, allow_pickle=False)
-            archive.writestr(f"{index}.npy", member.getvalue())
-    return buffer.getvalue()
-
-
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Read what `pack_arrays` wrote, refusing anything else. Never runs code from the file.
-
-    Raises:
-        StoreError: If the file is missing, damaged, too large or holds anything unexpected.
-    """
-    try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise StoreError(f"{path} is larger than {_MAX_BYTES} bytes.")
-        with zipfile.ZipFile(path) as archive:
-            infos = archive.infolist()
-            names = [info.filename for info in infos]
-            if names[:1] != ["manifest.json"] or any(info.compress_type for info in infos):
-                raise StoreError(f"{path} was not written by this package.")
-            if infos[0].file_size > _MAX_MANIFEST:
-                raise StoreError(f"{path}: its manifest is too large.")
-            manifest = json.loads(archive.read("manifest.json"))
-            members = manifest["members"]
-            if names[1:] != [f"{index}.npy" for index in range(len(members))]:
-                raise StoreError(f"{path} holds unexpected members.")
-            arrays, digest = {}, hashlib.sha256()
-            for member, info in zip(members, infos[1:], strict=True):
-                dtype = jnp.dtype(member["dtype"])
-                if dtype.hasobject:
-                    raise StoreError(f"{path}: {member['name']} holds objects.")
-                expected = dtype.itemsize * math.prod(member["shape"])
-                if not expected <= info.file_size <= expected + 1024:
-                    raise StoreError(f"{path}: {member['name']} has the wrong size.")
-                raw = np.lib.format.read_array(io.BytesIO(archive.read(info)), allow_pickle=False)
-                array = np.ascontiguousarray(raw).view(dtype).reshape(member["shape"])
-                digest.update(member["name"].encode() + array.tobytes())
-                arrays[member["name"]] = array
-    except FileNotFoundError:
-        raise StoreError(f"there is no file {path}.") from None
-    # RuntimeError and NotImplementedError: zipfile takes damage for encryption or a new version.
-    except (
-        OSError,
-        zipfile.BadZipFile,
-        ValueError,
-        KeyError,
-        TypeError,
-        RuntimeError,
-        EOFError,
-    ) as error:
-        raise StoreError(f"{path} is damaged or no file of this package: {error}") from None
-    if digest.hexdigest() != manifest["sha256"]:
-        raise StoreError(f"{path} is damaged: its checksum does not match.")
-    return arrays
-
-
-def _leaves(model: PyTree) -> dict[str, np.ndarray]:
-    paths, _ = jax.tree.flatten_with_path(model)
-    return {
-        jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in paths if eqx.is_array(leaf)
-    }
-
-
 def _pieces_to_arrays(pieces: PieceHistory) -> dict[str, np.ndarray]:
     return {f"pieces_{name}": np.asarray(v) for name, v in dataclasses.asdict(pieces).items()}
 
@@ -289,43 +211,31 @@ def _with_pieces(model: PyTree, arrays: dict[str, np.ndarray]) -> PyTree:
     return jax.tree_util.tree_map_with_path(sized, model)
 
 
-def _filled(model: PyTree, arrays: dict[str, np.ndarray], folder: Path) -> PyTree:
-    """Put saved arrays into a model of the same structure, or name the first leaf that differs."""
-    remaining = dict(arrays)
+def read_report(folder: Path) -> dict[str, Any]:
+    """The report of a saved solution.
 
-    def fill(path, leaf):
-        if not eqx.is_array(leaf):
-            return leaf
-        name = jax.tree_util.keystr(path)
-        if name not in remaining:
-            raise StoreError(f"{folder}: the problem's model has a leaf {name} that was not saved.")
-        array = remaining.pop(name)
-        if array.shape != leaf.shape or array.dtype != leaf.dtype:
+    Raises:
+        StoreError: If there is none, or it is damaged or of a newer version.
+    """
+    path = folder / REPORT
+    report = parse_json(read_limited(path, MAX_JSON), str(path))
+    check_format(report, path)
+    return report
+
+
+def _read_own(path: Path, report: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Arrays that belong to a report: a run that was killed while it saved leaves others."""
+    arrays, _ = read_arrays(path)
+    if report["format"] > 1:
+        files = report.get("files")
+        expected = files.get(path.name) if isinstance(files, dict) else None
+        if hashlib.sha256(read_limited(path, MAX_BYTES)).hexdigest() != expected:
             raise StoreError(
-                f"{folder}: leaf {name} is {array.dtype}{list(array.shape)} in the file and "
-                f"{leaf.dtype}{list(leaf.shape)} in the problem's model. "
-                "Load it with the problem and settings it was saved with."
+                f"{path} does not belong to {REPORT}: the run was ended while it saved, or a file "
+                f"was replaced. Where there is a run, `constrainednn resume {path.parent}` saves "
+                "again."
             )
-        return jnp.asarray(array)
-
-    filled = jax.tree_util.tree_map_with_path(fill, model)
-    if remaining:
-        raise StoreError(
-            f"{folder}: the file has a leaf {next(iter(remaining))} that the problem's model lacks."
-        )
-    return filled
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > _MAX_MANIFEST:
-            raise StoreError(f"{path} is too large.")
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{path} is missing or damaged: {error}") from None
-    if not isinstance(content, dict):
-        raise StoreError(f"{path} is damaged: it holds no JSON object.")
-    return content
+    return arrays
 
 
 def _png(draw: "Callable[[], Figure]") -> tuple[bytes, str]:

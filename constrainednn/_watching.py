@@ -1,10 +1,15 @@
-"""What a running solve tells and hears: progress out, signals in."""
+"""What a running solve tells and hears: progress and numbers out, signals and the clock in."""
 
 import contextlib
 import dataclasses
 import signal
 import threading
-from collections.abc import Iterator
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+_FAILURES = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,32 +31,118 @@ class Progress:
     monitor: float
 
 
-def interrupted_late(caught: list[int], status: str, reason: str) -> str:
-    """The reason of a run that a signal met after its training."""
-    name = signal.Signals(caught[0]).name
-    return f"{name} while the gap was measured; before that {status}: {reason}"
+@runtime_checkable
+class Sink(Protocol):
+    """Where the numbers of a running solve may go, besides its own folder."""
+
+    def log(self, step: int, values: dict[str, float], /) -> None:
+        """Take the numbers seen at a step: "train" and "monitor"."""
+
+    def close(self) -> None:
+        """Called once, when the run has ended."""
+
+
+class Listeners:
+    """All that a run tells its numbers to. A sink that fails three times is told nothing more."""
+
+    def __init__(self, progress: Callable[[Progress], None] | None, sinks: Sequence[Sink]):
+        self.progress = progress or (lambda _: None)
+        for sink in sinks:
+            if not isinstance(sink, Sink):
+                raise TypeError(
+                    f"sinks holds {sink!r:.200}; a sink has log(step, values) and close()."
+                )
+        self._failures = [(sink, 0) for sink in sinks]
+
+    def tell(self, seen: Progress, *, numbers: bool) -> None:
+        """Show progress, and pass the numbers on if there are new ones."""
+        self.progress(seen)
+        if numbers:
+            values = {"train": seen.train, "monitor": seen.monitor}
+            self._each(lambda sink: sink.log(seen.step, values))
+
+    def close(self) -> None:
+        """End all sinks."""
+        self._each(lambda sink: sink.close())
+
+    def _each(self, call: Callable[[Sink], Any]) -> None:
+        for index, (sink, failures) in enumerate(self._failures):
+            if failures >= _FAILURES:
+                continue
+            try:
+                call(sink)
+            except Exception as error:  # noqa: BLE001  (whatever it is, it must not cost the run)
+                self._failures[index] = sink, failures + 1
+                if failures + 1 == _FAILURES:
+                    warnings.warn(
+                        f"the sink {type(sink).__name__} failed {_FAILURES} times and is told "
+                        f"nothing more: {type(error).__name__}: {error}",
+                        UserWarning,
+                        stacklevel=2,
+                    )
+
+
+class Stop:
+    """What may end a run before its end: signals and a limit of time.
+
+    Attributes:
+        signals: Signals that came, in order.
+        limit: Seconds from now on, or None. The clock goes on while the process is suspended and
+            never jumps.
+    """
+
+    def __init__(self, limit: float | None = None):
+        self.signals: list[int] = []
+        self.limit = limit
+        self._deadline = None if limit is None else time.monotonic() + limit
+
+    def __bool__(self) -> bool:
+        return bool(self.signals) or (
+            self._deadline is not None and time.monotonic() >= self._deadline
+        )
+
+    @property
+    def name(self) -> str:
+        """The signal that came first, or the limit, in words."""
+        if self.signals:
+            return signal.Signals(self.signals[0]).name
+        return f"the time limit of {self.limit:g} s"
+
+    @property
+    def status(self) -> str:
+        """The value of `Status` of a run that ends for it."""
+        return "interrupted" if self.signals else "time_limit"
 
 
 @contextlib.contextmanager
-def collected_signals(noted: list[int] | None = None) -> Iterator[list[int]]:
+def collected_signals(stop: Stop, *, any_number: bool = False) -> Iterator[None]:
     """Collect SIGINT and SIGTERM instead of dying; the second one raises KeyboardInterrupt.
 
-    Given the list of an outer call, any number is only noted there: while a result is measured,
-    a signal must not cost the training.
+    With `any_number`, for use inside of another such context, no number of them does: while a
+    result is measured, a signal must not cost the training. Handlers are restored in the end; one
+    of the user's own that was there before is then called for each signal.
     """
-    caught = [] if noted is None else noted
     if threading.current_thread() is not threading.main_thread():
-        yield caught
+        yield  # handlers cannot be set there
         return
 
-    def note(number, frame):
-        caught.append(number)
-        if noted is None and len(caught) > 1:
-            raise KeyboardInterrupt
+    def note(number: int, frame: Any) -> None:
+        stop.signals.append(number)
+        if not any_number and len(stop.signals) > 1:
+            raise KeyboardInterrupt(signal.Signals(number).name)
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield caught
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    for number in [] if any_number else stop.signals:
+        handler = before[signal.Signals(number)]
+        if callable(handler) and handler is not signal.default_int_handler:
+            handler(number, None)
+
+
+def interrupted_late(name: str, status: str, reason: str) -> str:
+    """The reason of a run that a signal met after its training."""
+    return f"{name} while the gap was measured; before that {status}: {reason}"

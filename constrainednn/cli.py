@@ -1,16 +1,16 @@
 """The command line. Imports jax only when it is about to compute."""
 
 import contextlib
-import dataclasses
 import io
 import math
 import os
+import re
 import shlex
 import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 if TYPE_CHECKING:
-    from constrainednn._methods._abstract import AbstractMethod
-    from constrainednn._solve import Progress, Stage
+    from constrainednn._run_folder import RunFolder
+    from constrainednn._solution import Solution
+    from constrainednn._watching import Progress, Sink
 
 _STARTED = time.perf_counter()
 
@@ -45,6 +46,16 @@ Setting = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Keyword of the problem function; repeatable."),
 ]
+TimeLimit = Annotated[
+    str | None,
+    typer.Option(
+        "--time-limit", metavar="TIME", help="End the run after this time, such as 90s, 30m or 2h."
+    ),
+]
+Tensorboard = Annotated[
+    bool, typer.Option("--tensorboard", help="Write the losses for TensorBoard, too.")
+]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a run.")]
 
 
 def main() -> None:
@@ -101,54 +112,87 @@ def solve(
         int | None, typer.Option(help="Draw new training points every so many steps.")
     ] = None,
     settings: Setting = None,
+    time_limit: TimeLimit = None,
     out: Annotated[
-        Path | None, typer.Option(help="New folder for model, history, report and figures.")
+        Path | None,
+        typer.Option(help="New folder for checkpoints, model, history, report and figures."),
     ] = None,
+    tensorboard: Tensorboard = False,
 ) -> None:
     """Solve a problem and report its gap."""
-    with _errors(source):
+    with _errors(source, out):
+        seconds = _seconds(time_limit)
         _prepare_jax()
-        from constrainednn import _solve
         from constrainednn._files import check_folder
-        from constrainednn._solution import SolveFailed
+        from constrainednn._load import find_method
+        from constrainednn._run import Arguments, Run
+        from constrainednn._run_folder import RunFolder
+        from constrainednn._solve import drive
 
+        if tensorboard and out is None:
+            _fail("--tensorboard writes into the run's folder: give --out DIR, too.")
         if out is not None:
             check_folder(out)
         problem, methods = _load(source, settings)
-        chosen = None if method is None else _method(method, methods)
+        chosen = None if method is None else find_method(method, methods)
         imported = time.perf_counter() - _STARTED
         with _bar() as progress:
-            failure = None
-            try:
-                solution = _solve.solve(
-                    problem,
-                    chosen,
-                    steps=steps,
-                    seed=seed,
-                    tolerance=tolerance,
-                    heldout=heldout,
-                    monitor=monitor,
-                    redraw=redraw,
-                    progress=progress,
-                )
-            except SolveFailed as failed:
-                solution, failure = failed.solution, failed
-        if method is not None:  # the name says what the object cannot
-            named = f"{method}: {solution.settings.method}"
-            settings_used = dataclasses.replace(solution.settings, method=named)
-            solution = dataclasses.replace(solution, settings=settings_used)
-        try:
-            _print_solution(solution, imported)
-            if failure is not None:
-                _say(f"error: {failure}", err=True)
-        finally:  # printing fails where `| head` closed the pipe
-            if out is not None:
-                solution.save(out)
-        if out is not None:
-            _say(f"saved in {out}")
-        elif solution.status == "interrupted":
-            _say("nothing was saved: give --out DIR to keep results", err=True)
-        raise typer.Exit(_exit_code(solution))
+            run = Run(
+                problem,
+                Arguments(steps, seed, tolerance, heldout, monitor, redraw),
+                method_name=method or "",
+                folder=None if out is None else RunFolder(out),
+                time_limit=seconds,
+                sinks=_sinks(out, tensorboard),
+                progress=progress,
+            )
+            outcome = _outcome(lambda: drive(run, chosen))
+        _end(outcome, run.folder, imported)
+
+
+@app.command()
+def resume(
+    folder: Folder,
+    steps: Annotated[
+        int | None, typer.Option(help="New limit of all steps together, to go further.")
+    ] = None,
+    time_limit: TimeLimit = None,
+    allow_changed_problem: Annotated[
+        bool,
+        typer.Option(
+            "--allow-changed-problem", help="Go on although the problem file has changed."
+        ),
+    ] = False,
+    tensorboard: Tensorboard = False,
+) -> None:
+    """Go on with a run of `solve --out`. This runs its problem file again: only resume your own."""
+    with _errors(str(folder), folder):
+        seconds = _seconds(time_limit)
+        _prepare_jax()
+        from constrainednn._resume import prepare
+        from constrainednn._solve import drive
+
+        imported = time.perf_counter() - _STARTED
+        with _bar() as progress:
+            run, method = prepare(
+                folder,
+                steps=steps,
+                time_limit=seconds,
+                allow_changed_problem=allow_changed_problem,
+                sinks=_sinks(folder, tensorboard),
+                progress=progress,
+            )
+            outcome = _outcome(lambda: drive(run, method))
+        _end(outcome, run.folder, imported)
+
+
+@app.command()
+def show(folder: Folder) -> None:
+    """Print the state of a run from its files alone; runs none of its code."""
+    with _errors(str(folder)):
+        from constrainednn._show import show as state
+
+        _say(state(folder))
 
 
 @app.command()
@@ -242,7 +286,7 @@ def _show_warning(message: Warning | str, *_: object) -> None:
 
 
 @contextlib.contextmanager
-def _errors(source: str) -> Iterator[None]:
+def _errors(source: str, folder: Path | None = None) -> Iterator[None]:
     """Turn our exceptions into one line and an exit code; show the user's own as theirs."""
     try:
         with warnings.catch_warnings():
@@ -250,8 +294,11 @@ def _errors(source: str) -> Iterator[None]:
             yield
     except (typer.Exit, typer.Abort, BrokenPipeError):
         raise
-    except KeyboardInterrupt:
-        _fail("interrupted; nothing was saved", 130)
+    except KeyboardInterrupt as stopped:  # the second signal, or one before the run began
+        kept = "nothing was saved"
+        if folder is not None and (folder / "run.json").exists():
+            kept = f"go on with: constrainednn resume {shlex.quote(str(folder))}"
+        _fail(f"interrupted; {kept}", 143 if str(stopped) == "SIGTERM" else 130)
     except Exception as error:  # noqa: BLE001  (the outermost frame: everything ends here)
         _explain(error, source)
 
@@ -329,7 +376,14 @@ def _prepare_jax() -> None:
 def _load(source: str, settings: list[str] | None) -> tuple[Any, dict[str, Any]]:
     import inspect
 
-    from constrainednn._load import build, find, load_module, problem_keywords, resolve
+    from constrainednn._load import (
+        build,
+        find,
+        load_module,
+        methods_of,
+        problem_keywords,
+        resolve,
+    )
 
     path, name = resolve(source)
     module = load_module(path)
@@ -342,10 +396,7 @@ def _load(source: str, settings: list[str] | None) -> tuple[Any, dict[str, Any]]
         default = keywords[key].default if key in keywords else None
         required = default is inspect.Parameter.empty
         values[key] = _typed(key, text, None if required else default)
-    methods = getattr(module, "methods", {})
-    if not isinstance(methods, dict):
-        _fail(f"{path.name}: methods must be a dict of names to methods.")
-    return build(module, path, name, values), methods
+    return build(module, path, name, values), methods_of(module, path)
 
 
 def _typed(key: str, text: str, default: object) -> object:
@@ -366,27 +417,64 @@ def _typed(key: str, text: str, default: object) -> object:
     _fail(f"--set {key}: its default {default!r} is no number and no text; change it in the file.")
 
 
-def _method(name: str, methods: dict[str, Any]) -> "AbstractMethod | Stage | list[Stage]":
-    known = list(dict.fromkeys([*methods, "lm", "gd", "adam", "lbfgs"]))
-    if name in methods:
-        return methods[name]
-    if name == "lm":
-        from constrainednn._methods._levenberg_marquardt import LevenbergMarquardt
+def _seconds(text: str | None) -> float | None:
+    """Read a time such as 90, 90s, 30m, 2h or 1h30m."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d*)?)s?)?", text.strip())
+    hours, minutes, seconds = (float(part or 0) for part in found.groups()) if found else (0, 0, 0)
+    total = 3600 * hours + 60 * minutes + seconds
+    if not total:
+        _fail(f"--time-limit {text}: write a time above zero such as 90s, 30m, 2h or 1h30m.")
+    return total
 
-        return LevenbergMarquardt()
-    if name not in known:
-        from constrainednn._validate import known_names
 
-        _fail(f"no method is named {name!r}. {known_names(name, known)}")
-    import optax
+def _sinks(folder: Path | None, tensorboard: bool) -> "list[Sink]":
+    if not tensorboard or folder is None:
+        return []
+    from constrainednn._sinks import TensorBoard
 
-    from constrainednn._methods._optax import Optax
+    try:
+        return [TensorBoard(folder / "tensorboard")]
+    except ModuleNotFoundError as error:
+        _fail(str(error), ENVIRONMENT)
 
-    return Optax(
-        {"gd": lambda: optax.sgd(1e-2), "adam": lambda: optax.adam(1e-3), "lbfgs": optax.lbfgs}[
-            name
-        ]()
-    )
+
+def _outcome(solve: "Callable[[], Solution]") -> "tuple[Solution, str]":
+    """The solution, and why there is none that can be used."""
+    from constrainednn._solution import SolveFailed
+
+    try:
+        return solve(), ""
+    except SolveFailed as failed:
+        return failed.solution, str(failed)
+
+
+def _end(outcome: "tuple[Solution, str]", folder: "RunFolder | None", imported: float) -> NoReturn:
+    """Print what was found and where it is, and end with the code that says how it went."""
+    solution, failure = outcome
+    code = _exit_code(solution)
+    try:
+        _print_solution(solution, imported)
+    except BrokenPipeError:  # `| head` closed the pipe: all is saved by now
+        raise typer.Exit(code) from None
+    if failure:
+        _say(f"error: {failure}", err=True)
+    if folder is None:
+        if solution.status in ("interrupted", "time_limit"):
+            _say("nothing was saved: give --out DIR to keep results", err=True)
+    elif folder.failure:
+        _fail(f"{folder.path}: {folder.failure}. Make room, then: {_resume(folder)}", ENVIRONMENT)
+    else:
+        _say(f"saved in {folder.path}")
+        if solution.status in ("interrupted", "time_limit", "max_steps", "out_of_memory"):
+            more = " --steps N" if solution.status == "max_steps" else ""
+            _say(f"go on with: {_resume(folder)}{more}")
+    raise typer.Exit(code)
+
+
+def _resume(folder: "RunFolder") -> str:
+    return f"constrainednn resume {shlex.quote(str(folder.path))}"
 
 
 @contextlib.contextmanager
@@ -435,7 +523,7 @@ def _loss(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.1e}"
 
 
-def _print_solution(solution: Any, imported: float) -> None:
+def _print_solution(solution: "Solution", imported: float) -> None:
     from rich.console import Console
 
     from constrainednn._report import gap_tables, header, notes
@@ -457,4 +545,5 @@ def _print_solution(solution: Any, imported: float) -> None:
 def _exit_code(solution: Any) -> int:
     if solution.status == "interrupted":
         return 143 if "SIGTERM" in solution.reason else 130
-    return 1 if solution.status in ("stalled", "blow_up", "nonfinite") else 0
+    failed = ("stalled", "blow_up", "nonfinite", "out_of_memory")
+    return 1 if solution.status in failed else 0

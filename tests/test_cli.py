@@ -115,7 +115,8 @@ def test_solve_prints_what_was_measured_and_writes_it(file, tmp_path):
         "solve", file, "--steps", 3, "--seed", 5, "--tolerance", "1e-9", *QUICK, "--out", out
     )
     assert sorted(item.name for item in out.iterdir()) == [
-        "history.npz", "model.npz", "moments.png", "overview.png", "report.json",
+        "checkpoint-000000003.npz", "history.jsonl", "history.npz", "model.npz", "moments.png",
+        "overview.png", "report.json", "run.json",
     ]  # fmt: skip
     report = json.loads((out / "report.json").read_text(), parse_constant=pytest.fail)
     settings = report["settings"]
@@ -126,7 +127,8 @@ def test_solve_prints_what_was_measured_and_writes_it(file, tmp_path):
         assert f"{value:.3g}" in line
     assert "trained on 8 points, independent draws; judged on 32 independent points" in text
     assert f"{report['parameters']} parameters" in text and "import " in text
-    assert text.endswith(f"saved in {out}\n")
+    more = f"go on with: constrainednn resume {out} --steps N"
+    assert text.endswith(f"saved in {out}\n{more}\n")
     loaded = cx.load_solution(out, cx.load_problem(file))
     assert loaded.gap["on_circle"].heldout.value == gap["heldout"]["value"]
     # The same call in Python gives the same numbers.
@@ -205,21 +207,8 @@ def test_new_copies_a_problem_that_solves_elsewhere(tmp_path, monkeypatch):
 
 def test_version_and_help():
     assert good("--version").strip() == cx.__version__
-    for command in ("solve", "check", "problems", "new"):
+    for command in ("solve", "resume", "show", "check", "problems", "new"):
         assert command in good("--help")
-
-
-def test_save_failure_still_shows_the_result(file, tmp_path, monkeypatch):
-    from constrainednn import _store
-
-    def full(path, files):
-        raise cx.StoreError("cannot write to out: No space left on device.")
-
-    monkeypatch.setattr(_store, "write_folder", full)
-    result = run("solve", file, "--steps", 0, *QUICK, "--out", tmp_path / "out")
-    assert result.exit_code == 2
-    assert "held-out RMS" in result.stdout
-    assert "error: cannot write to out: No space left on device." in result.stderr
 
 
 def printed(report, width):

@@ -255,11 +255,11 @@ def test_redraws_train_on_the_last_draw_only():
 
 
 def test_splitting_into_chunks_changes_no_bit(monkeypatch):
-    from constrainednn import _solve
+    from constrainednn import _training
 
     problem = cx.load_problem("unit_circle", points=16)
     whole = cx.solve(problem, cx.Optax(optax.adam(1e-2)), steps=50, monitor=64, heldout=64)
-    monkeypatch.setattr(_solve, "_LOOK_EVERY", 0.0)  # one step between two looks
+    monkeypatch.setattr(_training, "_LOOK_EVERY", 0.0)  # one step between two looks
     split = cx.solve(problem, cx.Optax(optax.adam(1e-2)), steps=50, monitor=64, heldout=64)
     for a, b in zip(jax.tree.leaves(whole.model), jax.tree.leaves(split.model), strict=True):
         if eqx.is_array(a):

@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import pickle
 
 import equinox as eqx
 import jax
@@ -13,7 +12,8 @@ import pytest
 
 import constrainednn as cx
 from constrainednn import _files, _store
-from constrainednn._store import pack_arrays, plain, read_arrays
+from constrainednn._store import plain
+from constrainednn._trees import tree_to_arrays
 
 FILES = ["history.npz", "model.npz", "moments.png", "overview.png", "report.json"]
 
@@ -65,7 +65,7 @@ def test_loaded_numbers_are_equal_to_the_last_bit(solution, folder):
     for kind in ("loss", "monitor_steps", "monitor"):
         pair = (getattr(item.history, kind) for item in (loaded, solution))
         np.testing.assert_array_equal(*pair)
-    saved, original = (_store._leaves(item.model) for item in (loaded, solution))
+    saved, original = (tree_to_arrays(item.model) for item in (loaded, solution))
     assert same(saved, original)
     assert (loaded.status, loaded.reason) == (solution.status, solution.reason)
     assert (loaded.settings, loaded.timings) == (solution.settings, solution.timings)
@@ -167,45 +167,6 @@ def test_rows_of_two_values_can_be_drawn(tmp_path):
     cx.solve(problem, steps=1).save(tmp_path / "out")  # a failing figure would warn
 
 
-def small_arrays():
-    return {
-        ".weight": np.arange(6.0).reshape(2, 3),
-        ".count": np.asarray(3, np.int32),
-        ".half": np.asarray(jnp.asarray([1.5, -2.0], jnp.bfloat16)),
-        ".scalar": np.asarray(jnp.asarray(0.1, jnp.bfloat16)),
-        ".empty": np.zeros((0, 3), np.float32),
-    }
-
-
-def test_bfloat16_round_trip(tmp_path):
-    path = tmp_path / "a.npz"
-    path.write_bytes(pack_arrays(small_arrays()))
-    assert same(read_arrays(path), small_arrays())
-
-
-def test_every_flipped_byte_is_refused_or_harmless(tmp_path):
-    content, path = pack_arrays(small_arrays()), tmp_path / "a.npz"
-    assert len(content) < 3000
-    refused = 0
-    for index in range(len(content)):
-        damaged = bytearray(content)
-        damaged[index] ^= 0xFF
-        path.write_bytes(damaged)
-        try:
-            assert same(read_arrays(path), small_arrays()), index
-        except cx.StoreError:
-            refused += 1
-    assert refused > len(content) / 2  # the others are time stamps and the like
-
-
-def test_every_cut_is_refused(tmp_path):
-    content, path = pack_arrays(small_arrays()), tmp_path / "a.npz"
-    for length in range(len(content)):
-        path.write_bytes(content[:length])
-        with pytest.raises(cx.StoreError, match="damaged"):
-            read_arrays(path)
-
-
 def test_another_width_or_dtype_names_the_first_leaf(folder):
     first = r"leaf \.layers\[0\]\.weight is float64\[4, 2\].*float64\[5, 2\]"
     with pytest.raises(cx.StoreError, match=first):
@@ -218,27 +179,6 @@ def test_another_width_or_dtype_names_the_first_leaf(folder):
         cx.load_solution(folder, stated(model=deeper))
 
 
-class Trap:
-    """Unpickling this leaves a mark."""
-
-    def __init__(self, mark):
-        self.mark = mark
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.mark),)
-
-
-def test_a_renamed_pickle_is_refused_and_never_run(tmp_path):
-    mark, path = tmp_path / "ran", tmp_path / "model.npz"
-    path.write_bytes(pickle.dumps(Trap(mark)))
-    with pytest.raises(cx.StoreError, match="damaged or no file of this package"):
-        read_arrays(path)
-    np.savez(path, a=np.asarray([Trap(mark)], object))
-    with pytest.raises(cx.StoreError):
-        read_arrays(path)
-    assert not mark.exists()
-
-
 def test_missing_parts_are_named(folder, tmp_path):
     with pytest.raises(cx.StoreError, match=r"report\.json"):
         cx.load_solution(tmp_path, stated())
@@ -248,15 +188,17 @@ def test_missing_parts_are_named(folder, tmp_path):
         cx.load_solution(tmp_path, stated())
     report = json.loads((folder / "report.json").read_text())
     (tmp_path / "report.json").write_text(json.dumps({**report, "format": 99}))
-    with pytest.raises(cx.StoreError, match="written in format 99; this version reads 1"):
+    with pytest.raises(
+        cx.StoreError, match="written in format 99; this version of constrainednn reads up to 2"
+    ):
         cx.load_solution(tmp_path, stated())
 
 
-@pytest.mark.parametrize("call", ["fsync", "replace", "chmod"])
+@pytest.mark.parametrize("call", ["fsync", "replace", "close"])
 @pytest.mark.parametrize("at", [0, 3])
 def test_a_failing_write_leaves_nothing(solution, tmp_path, monkeypatch, call, at):
     """The disk fills at the first write, or when other files are complete."""
-    real, count = getattr(os, call), []
+    real, count = getattr(_files, f"_{call}"), []
 
     def full(*arguments, **options):
         count.append(1)
@@ -264,7 +206,7 @@ def test_a_failing_write_leaves_nothing(solution, tmp_path, monkeypatch, call, a
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return real(*arguments, **options)
 
-    monkeypatch.setattr(_files.os, call, full)
+    monkeypatch.setattr(_files, f"_{call}", full)
     with pytest.raises(cx.StoreError, match="No space left on device"):
         solution.save(tmp_path / "new" / "deep" / "out")
     assert list(tmp_path.iterdir()) == []

@@ -159,6 +159,15 @@ class LevenbergMarquardt(AbstractMethod[LevenbergMarquardtState]):
         return unravel(new_theta), new_state, StepInfo(loss, verdict)
 
 
+def least_numbers(m: int, P: int) -> int:
+    """Numbers that a step holds at once, at least.
+
+    J, A, its factors and their workspace; by the account of XLA 7.1 to 8.9 m P where the residual
+    has no derivatives of the model, and 16 to 39 m P with second ones.
+    """
+    return 7 * m * P
+
+
 def _factor(
     A: Float[Array, "m P"], r: Float[Array, " m"]
 ) -> tuple[Float[Array, "P q"], Float[Array, " q"], Float[Array, " q"]]:

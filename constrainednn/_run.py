@@ -1,0 +1,186 @@
+"""What the drivers share: what a run was asked for, where it is saved, what it tells and hears."""
+
+import contextlib
+import dataclasses
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import PyTree
+
+from constrainednn._domains import AbstractDomain
+from constrainednn._files import RunWarning, StoreError
+from constrainednn._problem import Problem
+from constrainednn._provenance import record_settings
+from constrainednn._run_folder import Checkpoint, RunFolder
+from constrainednn._solution import Settings
+from constrainednn._trees import arrays_to_tree
+from constrainednn._validate import as_count, as_positive, as_seed
+from constrainednn._watching import Listeners, Progress, Sink, Stop, collected_signals
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """The arguments of `solve` that decide its result, as given."""
+
+    steps: int | None = None
+    seed: int = 0
+    tolerance: float = 0.0
+    heldout: int | None = None
+    monitor: int | None = None
+    redraw: int | None = None
+
+
+class Run:
+    """One run of a driver.
+
+    Args:
+        problem: What is solved.
+        arguments: As given by the user, or by the record of an earlier run.
+        method_name: How the command line calls the method; empty otherwise.
+        folder: Where to save, or None.
+        record: The record of the run to go on with, or None.
+        allow_changed: Go on although the method or the machine's settings are stated otherwise.
+        time_limit: Seconds.
+        sinks: Where numbers go.
+        progress: A display.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        arguments: Arguments,
+        *,
+        method_name: str = "",
+        folder: RunFolder | None = None,
+        record: dict[str, Any] | None = None,
+        allow_changed: bool = False,
+        time_limit: float | None = None,
+        sinks: Sequence[Sink] = (),
+        progress: Callable[[Progress], None] | None = None,
+    ):
+        self.problem, self.method_name = problem, method_name
+        least = 1 if problem.scheme is not None else 0
+        steps = arguments.steps
+        self.arguments = dataclasses.replace(
+            arguments, steps=None if steps is None else as_count(steps, "steps", least=least)
+        )
+        self.seed = as_seed(arguments.seed)
+        self.tolerance = _as_tolerance(arguments.tolerance)
+        self.counts = {
+            name: _as_drawn(getattr(arguments, name), name, problem, default=default)
+            for name, default in (("heldout", 4096), ("monitor", 1024))
+        }
+        self.redraw = arguments.redraw
+        self.folder, self.record, self.allow_changed = folder, record, allow_changed
+        limit = None if time_limit is None else as_positive(time_limit, "time_limit")
+        self.stop = Stop(limit)
+        self.listeners = Listeners(progress, sinks)
+        self.checkpoint: Checkpoint | None = None
+        if record is not None and folder is not None:
+            self.checkpoint = folder.newest()
+
+    @property
+    def where(self) -> str:
+        """The folder in words, for messages."""
+        return str(self.folder.path) if self.folder else "this run"
+
+    def begin(self, method: str, steps: int, dtype: str) -> Settings:
+        """Write down what the run is started with, or compare it with what it was.
+
+        Raises:
+            StoreError: If the folder cannot be used, or what is run differs from what was.
+        """
+        if self.method_name:  # the name says what the object cannot
+            method = f"{self.method_name}: {method}"
+        settings = record_settings(
+            self.problem.source,
+            method=method,
+            steps=steps,
+            seed=self.seed,
+            tolerance=self.tolerance,
+            **self.counts,
+            redraw=self.redraw,
+            dtype=dtype,
+        )
+        if self.record is not None:
+            self._compare(self.record, dataclasses.asdict(settings))
+        elif self.folder is not None:
+            source = self.problem.source
+            self.folder.begin(
+                {
+                    "source": None if source is None else source.recorded(self.folder.path),
+                    "method": self.method_name,
+                    "arguments": dataclasses.asdict(self.arguments),
+                    "settings": dataclasses.asdict(settings),
+                }
+            )
+        return settings
+
+    def _compare(self, record: dict[str, Any], settings: dict[str, Any]) -> None:
+        before = record["settings"]
+        for key, change in (("dtype", "Set JAX_ENABLE_X64 as it was"), ("method", "Give method=")):
+            if before.get(key) != settings[key] and not (key == "method" and self.allow_changed):
+                raise StoreError(
+                    f"{self.where}: {key} was {before.get(key)!r} and is {settings[key]!r} now. "
+                    f"{change}."
+                )
+        for key in ("device", "threads", "versions"):
+            if before.get(key) != settings[key]:
+                warnings.warn(
+                    f"{self.where}: {key} was {before.get(key)!r:.300} and is {settings[key]!r} "
+                    "now: the last digits may differ from those of an uninterrupted run.",
+                    RunWarning,
+                    stacklevel=6,
+                )
+
+    @property
+    def checkpoint_due(self) -> bool:
+        """True when a checkpoint should be saved."""
+        return self.folder is not None and self.folder.due
+
+    def save(self, step: int, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
+        """Save a checkpoint."""
+        assert self.folder is not None
+        self.folder.save(step, arrays, facts)
+
+    def restored(self, blank: PyTree, checkpoint: Checkpoint, prefix: str) -> PyTree:
+        """A part of a checkpoint as a tree like `blank`."""
+        return arrays_to_tree(blank, checkpoint.arrays, self.where, prefix)
+
+    def tell(self, phase: str, step: int, steps: int, train: float, monitor: float) -> None:
+        """Show progress; numbers of the training also go to the history and the sinks."""
+        numbers = phase in ("training", "solving, %")
+        self.listeners.tell(Progress(phase, step, steps, train, monitor), numbers=numbers)
+        if self.folder is not None and numbers:
+            number = lambda value: value if math.isfinite(value) else str(value)  # noqa: E731
+            self.folder.log({"step": step, "train": number(train), "monitor": number(monitor)})
+
+    @contextlib.contextmanager
+    def measuring(self) -> Iterator[None]:
+        """While the gap is measured a signal waits, unless all that was trained is saved."""
+        saved = self.folder is not None and not self.folder.failure
+        with contextlib.nullcontext() if saved else collected_signals(self.stop, any_number=True):
+            yield
+
+
+def _as_drawn(value: Any, name: str, problem: Problem, *, default: int) -> int:
+    """A number of held-out or monitor points, refused where no constraint has a domain."""
+    if value is None:
+        return default
+    count = as_count(value, name)
+    if not any(isinstance(item.over, AbstractDomain) for item in problem.constraints):
+        raise ValueError(
+            f"{name}={value!r} has nothing to draw: every constraint is over given points or rows. "
+            "Leave it out; the rows that cx.Data holds out are set there, as in "
+            "cx.Data(rows, holdout=0.2)."
+        )
+    return count
+
+
+def _as_tolerance(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < np.inf:
+        raise ValueError(f"tolerance must be a finite number of at least 0, got {value!r}.")
+    return float(value)

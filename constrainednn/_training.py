@@ -1,0 +1,514 @@
+"""The driver of problems that are trained step by step: Python over compiled chunks of steps.
+
+Everything that steers (monitor evaluations, snapshots, redraws, stage ends) happens at step
+numbers fixed by the settings, and chunks end there. The clock only decides how many steps lie
+between two looks at signals, and when a checkpoint is due; splitting a run into chunks changes no
+bit of it, nor does going on from a checkpoint.
+"""
+
+import hashlib
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float, Int, PyTree
+
+from constrainednn._check import (
+    check_before_solve,
+    check_finite,
+    check_gradient,
+    check_trained,
+)
+from constrainednn._domains import AbstractDomain
+from constrainednn._files import StoreError
+from constrainednn._gap import (
+    Streams,
+    draw_streams,
+    draw_training,
+    gap_report,
+    holds_already,
+    loss_at,
+    monitor_loss,
+)
+from constrainednn._memory import available_memory, refuse_too_large
+from constrainednn._methods._abstract import (
+    CONVERGED,
+    NONFINITE,
+    RUNNING,
+    STALLED,
+    AbstractMethod,
+)
+from constrainednn._methods._levenberg_marquardt import LevenbergMarquardt, least_numbers
+from constrainednn._models import trainable_mask
+from constrainednn._problem import Constraint, Problem
+from constrainednn._residuals import ResidualVector, residual_vector, rows
+from constrainednn._run import Run
+from constrainednn._run_folder import Checkpoint
+from constrainednn._samplers import Draw
+from constrainednn._solution import History, Solution, Status, Timings
+from constrainednn._stages import Stage, described
+from constrainednn._trees import tree_to_arrays
+from constrainednn._validate import ProblemError
+
+# Steps in one call of the compiled chunk at most, and seconds between two looks at the clock.
+_CHUNK = 1024
+_LOOK_EVERY = 0.3
+
+
+@eqx.filter_jit
+def _advance(
+    method: AbstractMethod,
+    residual: ResidualVector,
+    params: PyTree,
+    state: PyTree,
+    best: tuple[PyTree, Array],
+    least_loss: Float[Array, ""],
+    steps: Int[Array, ""],
+) -> tuple[PyTree, PyTree, tuple[PyTree, Array], Float[Array, " block"], Int[Array, ""], Array]:
+    """Advance at most `steps` steps; a step count that is traced never recompiles.
+
+    Returns parameters, method state, best parameters with their loss, the losses seen at the
+    parameters before each step, the number of steps taken, and the last verdict.
+    """
+
+    def running(carry):
+        *_, count, verdict = carry
+        return (count < steps) & (verdict == RUNNING)
+
+    def body(carry):
+        params, state, (best_params, best_loss), losses, count, _ = carry
+        new_params, new_state, info = method.step(residual, params, state)
+        better = info.loss < best_loss
+        best = (
+            jax.tree.map(lambda new, old: jnp.where(better, new, old), params, best_params),
+            jnp.where(better, info.loss, best_loss),
+        )
+        reached = info.loss <= least_loss
+        keep = jax.tree.map(lambda old, new: jnp.where(reached, old, new), params, new_params)
+        verdict = jnp.where(reached, CONVERGED, info.verdict)
+        # A step that only found that nothing is left to do is not a completed step.
+        done = (verdict == RUNNING) | ~reached & (verdict != NONFINITE)
+        losses = losses.at[count].set(info.loss)
+        return keep, new_state, best, losses, count + jnp.where(done, 1, 0), verdict
+
+    losses = jnp.full(_CHUNK, jnp.nan, least_loss.dtype)
+    carry = (params, state, best, losses, jnp.asarray(0), jnp.asarray(RUNNING))
+    return lax.while_loop(running, body, carry)
+
+
+class Training:
+    """The state of one run; `go` takes it from the first trial, or a checkpoint, to the report."""
+
+    def __init__(self, run: Run, stages: list[Stage]):
+        self.run, self.problem, self.stages = run, run.problem, stages
+        self.limit = sum(stage.steps for stage in stages)
+        self.key = jax.random.key(run.seed)
+        # Completed steps, those at the last redraw, and those that led to the returned parameters.
+        self.step = self.drawn_at = self.best_step = 0
+        self.losses: list[np.ndarray] = []
+        self.watched: list[tuple[int, float]] = []
+        self.snapshots: list[tuple[int, PyTree]] = []
+        self.redraws: list[int] = []
+        self.compile_seconds = self.run_seconds = 0.0
+        self.train_loss = np.nan
+
+    def go(self) -> Solution:
+        started = time.perf_counter()
+        self.show("compiling")
+        constraints = self.problem.constraints
+        self.model = self.problem.build_model(key=self.key)
+        for stage in self.stages:
+            check_trained(self.model, stage.trainable or self.problem.trainable)
+        streams = [draw_streams(item, key=self.key, **self.run.counts) for item in constraints]
+        # What judges is kept apart until the end: nothing that trains or steers is handed it.
+        self.train_points = [points.train for points in streams]
+        self.monitor_points = [points.monitor for points in streams]
+        self.heldout_points = [points.heldout for points in streams]
+        self.points_digest = _digest(streams)
+        _warn_of_float32(self.stages)
+        checkpoint = self.run.checkpoint
+        holds = _lazy(lambda: holds_already(self.problem, self.model, *self.seen()))
+        if checkpoint is None:
+            check_before_solve(self.problem, self.model, self.train_points, at_rounding=holds)
+            self.watch()
+        dtype = str(jnp.result_type(float))
+        self.settings = self.run.begin(described(self.stages, self.model), self.limit, dtype)
+        self.compile_seconds += time.perf_counter() - started
+        if checkpoint is None and self.limit and holds():
+            status, reason = Status.CONVERGED, "the constraints hold before training"
+        else:
+            status, reason = self.train(checkpoint)
+        with self.run.measuring():
+            self.show("measuring the gap")
+            return self.finish(status, reason, time.perf_counter())
+
+    def seen(self) -> tuple[list[Draw], list[Draw | None]]:
+        """All points that may steer, one of each kind a constraint."""
+        return self.train_points, self.monitor_points
+
+    def train(self, checkpoint: Checkpoint | None) -> tuple[Status, str]:
+        status, reason = Status.MAX_STEPS, f"the limit of {self.limit} steps is reached"
+        reached = 0 if checkpoint is None else checkpoint.facts["stage"]
+        for index, stage in enumerate(self.stages):
+            if index < reached:
+                continue
+            try:
+                verdict = self.run_stage(index, checkpoint if index == reached else None)
+            except (MemoryError, jax.errors.JaxRuntimeError) as error:
+                if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+                    return Status.OUT_OF_MEMORY, _out_of_memory(error, self.step)
+                raise
+            if verdict == NONFINITE:
+                return Status.NONFINITE, self.diagnose(stage)
+            last = index == len(self.stages) - 1
+            if self.run.stop and not (last and (verdict != RUNNING or self.step == self.limit)):
+                return Status(self.run.stop.status), f"{self.run.stop.name} at step {self.step}"
+            if last and verdict == CONVERGED:
+                status, reason = Status.CONVERGED, "no step can lower the loss further"
+            elif last and verdict == STALLED:
+                status = Status.STALLED
+                reason = "no step lowers the loss, although its gradient is not zero"
+        tolerance = self.run.tolerance
+        if tolerance and self.total_loss(self.model) <= tolerance**2:
+            reason = f"the root of the loss is below the tolerance {tolerance:g}"
+            return Status.CONVERGED, reason
+        return status, reason
+
+    def run_stage(self, index: int, checkpoint: Checkpoint | None) -> int:
+        """Take the steps of one stage, or the rest of them, and return its last verdict."""
+        stage = self.stages[index]
+        mask = trainable_mask(self.model, stage.trainable or self.problem.trainable)
+        params, static = eqx.partition(self.model, mask)
+        if checkpoint is not None:
+            self.restore(checkpoint)
+            params, static = eqx.partition(self.model, mask)
+        residual = self.residual(static)
+        init = eqx.filter_jit(stage.method.init)
+        state = init(residual, params)
+        dtype = jax.tree.leaves(params)[0].dtype
+        least, unseen = jnp.asarray(self.run.tolerance**2, dtype), jnp.asarray(jnp.inf, dtype)
+        best, begun, first, verdict = (params, unseen), self.step, self.step, RUNNING
+        if checkpoint is not None:
+            facts = checkpoint.facts
+            begun, first, verdict = facts["begun"], facts["first"], facts["verdict"]
+            state, best = self.run.restored((state, best), checkpoint, "method")
+        started = time.perf_counter()
+        arguments = (stage.method, residual, params, state, best, least, jnp.asarray(0))
+        _refuse_too_large(*arguments)
+        _advance(*arguments)
+        self.compile_seconds += time.perf_counter() - started
+
+        def keep() -> None:
+            facts = {"stage": index, "begun": begun, "first": first, "verdict": verdict}
+            self.keep((state, best), facts)
+
+        end, pace = begun + stage.steps, 1
+        while self.step < end and not self.run.stop:
+            if verdict != RUNNING and not self.only_on_this_draw(verdict):
+                break
+            redraw = self.run.redraw
+            if redraw and (verdict != RUNNING or self.step >= self.drawn_at + redraw):
+                residual = self.redraw_points(static)
+                # Losses on different draws do not compare.
+                best, first = (params, unseen), self.step
+            if verdict != RUNNING:
+                state, verdict = init(residual, params), RUNNING
+            stop = min(end, self.step + pace, self.next_event())
+            started = time.perf_counter()
+            params, state, best, losses, taken, verdict = jax.block_until_ready(
+                _advance(
+                    stage.method,
+                    residual,
+                    params,
+                    state,
+                    best,
+                    least,
+                    jnp.asarray(stop - self.step),
+                )
+            )
+            elapsed = time.perf_counter() - started
+            taken, verdict = int(taken), int(verdict)
+            self.run_seconds += elapsed
+            self.losses.append(np.asarray(losses)[:taken])
+            self.step += taken
+            self.model = eqx.combine(params, static)
+            if taken:
+                self.train_loss = float(losses[taken - 1])
+                # At most a doubling, since the first steps of a chunk may be untypical.
+                pace = min(_CHUNK, 2 * pace, max(1, int(_LOOK_EVERY * taken / (elapsed + 1e-9))))
+                if _log_place(self.step) is not None:
+                    self.watch()
+            self.show("training")
+            if self.run.checkpoint_due:
+                keep()
+        keep()
+        self.last_model = eqx.combine(params, static)
+        self.model = eqx.combine(self.better(best, params, static, first), static)
+        return RUNNING if self.only_on_this_draw(verdict) else verdict
+
+    def keep(self, method: PyTree, facts: dict[str, Any]) -> None:
+        """Save all that the rest of the run depends on, unless it is not finite."""
+        if self.run.folder is None:
+            return
+        snapshots = tuple(model for _, model in self.snapshots)
+        tree = {"model": self.model, "method": method, "snapshots": snapshots}
+        arrays = {}
+        for name, part in tree.items():
+            arrays |= tree_to_arrays(part, name)
+        if not all(np.isfinite(leaf).all() for leaf in _inexact(self.model)):
+            return
+        steps, monitor = zip(*self.watched, strict=True)
+        arrays["loss"] = np.concatenate([np.zeros(0), *self.losses])
+        arrays["monitor"] = np.asarray(monitor, float)
+        facts = facts | {
+            "monitor_steps": steps,
+            "snapshot_steps": [step for step, _ in self.snapshots],
+            "drawn_at": self.drawn_at,
+            "redraws": self.redraws,
+            "compile_seconds": self.compile_seconds,
+            "run_seconds": self.run_seconds,
+            "points": self.points_digest,
+        }
+        self.run.save(self.step, arrays, facts)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Set everything but the method's own state to what it was."""
+        facts, arrays = checkpoint.facts, checkpoint.arrays
+        if facts["points"] != self.points_digest:
+            raise StoreError(
+                f"{self.run.where}: the points drawn from the seed are not those of the run. "
+                "The problem differs, or the version of NumPy draws others."
+            )
+        blank = self.model
+        self.model = self.run.restored(blank, checkpoint, "model")
+        snapshots = self.run.restored(
+            tuple(blank for _ in facts["snapshot_steps"]), checkpoint, "snapshots"
+        )
+        self.snapshots = list(zip(facts["snapshot_steps"], snapshots, strict=True))
+        self.watched = list(zip(facts["monitor_steps"], arrays["monitor"].tolist(), strict=True))
+        self.step, self.drawn_at = checkpoint.step, facts["drawn_at"]
+        self.losses = [arrays["loss"]]
+        self.train_loss = float(arrays["loss"][-1]) if self.step else np.nan
+        self.compile_seconds += facts["compile_seconds"]
+        self.run_seconds = facts["run_seconds"]
+        self.redraws = list(facts["redraws"])
+        if self.redraws:
+            self.draw_again(len(self.redraws))
+
+    def only_on_this_draw(self, verdict: int) -> bool:
+        """True for a method that converged on training points which are to be drawn again.
+
+        Converged on fresh points, with no more than the step that found it, is converged.
+        """
+        return bool(self.run.redraw) and verdict == CONVERGED and self.step > self.drawn_at + 1
+
+    def better(
+        self, best: tuple[PyTree, Array], params: PyTree, static: PyTree, first: int
+    ) -> PyTree:
+        """The last parameters, or the best seen since step `first` if their loss is truly lower.
+
+        Near a minimum losses differ by rounding only, while the parameters still converge.
+        """
+        last = self.total_loss(eqx.combine(params, static))
+        best_params, best_loss = best
+        slack = 1 + float(jnp.finfo(best_loss.dtype).eps) ** 0.5
+        if last <= slack * float(best_loss):
+            self.best_step = self.step
+            return params
+        seen = np.concatenate([[np.inf], *self.losses])[1 + first :]
+        self.best_step = first + int(np.argmin([*np.nan_to_num(seen, nan=np.inf), np.inf]))
+        return best_params
+
+    def residual(self, static: PyTree) -> ResidualVector:
+        constraints = self.problem.constraints
+        return residual_vector(constraints, static, rows(constraints, self.train_points))
+
+    def redraw_points(self, static: PyTree) -> ResidualVector:
+        self.redraws.append(self.step)
+        self.drawn_at = self.step
+        self.draw_again(len(self.redraws))
+        return self.residual(static)
+
+    def draw_again(self, number: int) -> None:
+        for i, item in enumerate(self.problem.constraints):
+            if is_drawn_again(item):
+                self.train_points[i] = draw_training(item, key=self.key, redraw=number)
+
+    def next_event(self) -> int:
+        """The next step at which something other than stepping happens."""
+        events = [_next_log_spaced(self.step)]
+        if self.run.redraw:
+            events.append(self.drawn_at + self.run.redraw)
+        return min(events)
+
+    def watch(self) -> None:
+        """Take the monitor loss, and a snapshot at some of the steps that are log-spaced."""
+        self.watched.append((self.step, monitor_loss(self.problem, self.model, *self.seen())))
+        place = _log_place(self.step)
+        if self.step == 0 or (place is not None and place % 5 == 0):
+            self.snapshots.append((self.step, self.model))
+
+    def losses_at(self, model: PyTree) -> dict[str, float]:
+        pairs = zip(self.problem.constraints, self.train_points, strict=True)
+        return {item.name: loss_at(item, model, points) for item, points in pairs}
+
+    def total_loss(self, model: PyTree) -> float:
+        return sum(self.losses_at(model).values())
+
+    def diagnose(self, stage: Stage) -> str:
+        """Say how NaN came about: steps too long, or a constraint and a point where it began."""
+        where = f"at step {self.step}"
+        seen = np.concatenate([[np.inf], *self.losses])[1:]
+        parts = self.losses_at(self.last_model)
+        largest = max(parts, key=lambda name: np.nan_to_num(parts[name], nan=np.inf))
+        # A loss on its way to infinity is no fault of the residual.
+        if seen.size and seen[-1] > 1e3 * seen[0]:
+            return (
+                f"{where}: the loss grew from {seen[0]:.3g} to {seen[-1]:.3g}, most of it in "
+                f"constraint {largest!r}. The steps are too long: lower the learning rate."
+            )
+        select = stage.trainable or self.problem.trainable
+        pairs = list(zip(self.problem.constraints, self.train_points, strict=True))
+        try:
+            for item, points in pairs:
+                check_finite(item, self.last_model, points)
+            for item, points in pairs:
+                problem = Problem(item, self.model, trainable=select)
+                check_gradient(problem, item, self.last_model, points, thorough=True)
+        except ProblemError as error:
+            if self.step == 0:
+                raise
+            return f"{where}: {error}"
+        return (
+            f"{where}: the step itself was NaN or infinite, with a loss of {parts[largest]:.3g} in "
+            f"constraint {largest!r}. A smaller learning rate may help."
+        )
+
+    def finish(self, status: Status, reason: str, started: float) -> Solution:
+        points = zip(self.train_points, self.monitor_points, self.heldout_points, strict=True)
+        streams = tuple(Streams(*each) for each in points)
+        gap = gap_report(self.problem, self.model, streams)
+        # The last entries belong to what is returned, which may not be what was reached last.
+        for entries in (self.watched, self.snapshots):
+            if entries[-1][0] == self.step:
+                entries.pop()
+        self.watched.append((self.step, monitor_loss(self.problem, self.model, *self.seen())))
+        self.snapshots.append((self.step, self.model))
+        monitor_steps, monitor = zip(*self.watched, strict=True)
+        select = self.stages[-1].trainable or self.problem.trainable
+        params = eqx.filter(self.model, trainable_mask(self.model, select))
+        history = History(
+            np.concatenate([*self.losses, [gap.loss]]),
+            np.asarray(monitor_steps),
+            np.asarray(monitor),
+            tuple(self.snapshots),
+            self.best_step,
+            tuple(self.redraws),
+        )
+        timings = Timings(self.compile_seconds, self.run_seconds, time.perf_counter() - started)
+        return Solution(
+            self.problem,
+            self.model,
+            gap,
+            status,
+            reason,
+            self.step,
+            sum(leaf.size for leaf in jax.tree.leaves(params)),
+            history,
+            timings,
+            self.settings,
+            streams,
+        )
+
+    def show(self, phase: str) -> None:
+        monitor = self.watched[-1][1] if self.watched else np.nan
+        self.run.tell(phase, self.step, self.limit, float(self.train_loss), monitor)
+
+
+def is_drawn_again(constraint: Constraint) -> bool:
+    """True if redraws change the training points of a constraint."""
+    return isinstance(constraint.over, AbstractDomain) and constraint.sampler.random
+
+
+def _log_place(step: int) -> int | None:
+    """The index of `step` among the ten log-spaced steps a decade, or None."""
+    if step < 1:
+        return None
+    place = round(10 * np.log10(step))
+    return place if round(10 ** (place / 10)) == step else None
+
+
+def _next_log_spaced(step: int) -> int:
+    place = int(np.floor(10 * np.log10(max(step, 1))))
+    while round(10 ** (place / 10)) <= step:
+        place += 1
+    return round(10 ** (place / 10))
+
+
+def _lazy(fn: Callable[[], bool]) -> Callable[[], bool]:
+    known: list[bool] = []
+
+    def once() -> bool:
+        if not known:
+            known.append(fn())
+        return known[0]
+
+    return once
+
+
+def _inexact(model: PyTree) -> list[np.ndarray]:
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(model) if eqx.is_inexact_array(leaf)]
+
+
+def _digest(streams: Sequence[Streams]) -> str:
+    """What tells points from others: those that a run drew must be drawn again when it goes on."""
+    digest = hashlib.sha256()
+    draws = [(points.train, points.monitor, points.heldout) for points in streams]
+    for leaf in jax.tree.leaves(draws):
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()
+
+
+def _out_of_memory(error: Exception, step: int) -> str:
+    detail = (str(error).splitlines() or [""])[0][:200]
+    return f"out of memory after step {step}: {detail}. Lower points or width."
+
+
+def _refuse_too_large(
+    method: AbstractMethod, residual: ResidualVector, params: PyTree, *others: Any
+) -> None:
+    """Refuse a dense step that does not fit, by the compiler's own account where it is large."""
+    if not isinstance(method, LevenbergMarquardt):
+        return
+    m = jax.eval_shape(residual, params).size
+    leaves = jax.tree.leaves(params)
+    P = sum(leaf.size for leaf in leaves)
+    # Large is what takes more than a twentieth: to ask the compiler is to compile twice.
+    needed = least_numbers(m, P) * leaves[0].dtype.itemsize
+    there = available_memory()
+    if there is not None and there / 20 < needed <= there:
+        compile_only: Any = _advance  # equinox's type for it has no `lower`
+        compiled = compile_only.lower(method, residual, params, *others).compile().compiled
+        needed = max(needed, compiled.memory_analysis().temp_size_in_bytes)
+    refuse_too_large(
+        needed,
+        f"A step of Levenberg-Marquardt with {m} residual entries and {P} parameters",
+        "Lower points= or the width, or take a first-order method: cx.Optax(optax.lbfgs()), "
+        "--method lbfgs",
+    )
+
+
+def _warn_of_float32(stages: Sequence[Stage]) -> None:
+    second_order = any(isinstance(stage.method, LevenbergMarquardt) for stage in stages)
+    if second_order and jnp.result_type(float) == jnp.float32:
+        warnings.warn(
+            "Levenberg-Marquardt in float32 stops near a relative residual of 1e-7. For float64 "
+            "write jax.config.update('jax_enable_x64', True) before the first array.",
+            stacklevel=5,
+        )
