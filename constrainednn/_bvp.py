@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Key, PyTree
 from constrainednn._calculus import derivative
 from constrainednn._domains import AbstractDomain, Interval, Points
 from constrainednn._elements import Newton, Statement, Unknowns, solve_elements
+from constrainednn._files import StoreError
 from constrainednn._legendre import integrals
 from constrainednn._pieces import (
     Features,
@@ -25,7 +26,15 @@ from constrainednn._pieces import (
 )
 from constrainednn._problem import Constraint, Problem
 from constrainednn._samplers import Draw, GaussQuadrature, Independent, draw
-from constrainednn._scheme import AbstractScheme, PieceHistory, Resumable, SchemeResult, Watch, goal
+from constrainednn._scheme import (
+    AbstractScheme,
+    PieceHistory,
+    Resumable,
+    SchemeResult,
+    Watch,
+    counters_of,
+    goal,
+)
 from constrainednn._signatures import returned
 from constrainednn._validate import as_count
 
@@ -185,8 +194,12 @@ class BoundaryValueScheme(AbstractScheme):
         taken, given_up, failures, share = 0, 0, 0, 0.0
         within = None  # where a round is taken up again
         if resumed is not None:
-            arrays, counters = resumed[0], resumed[1]["counters"]
-            capacity, taken, given_up, failures, share, running, here = counters
+            arrays = resumed[0]
+            capacity, taken, given_up, failures, here, milliseconds = counters_of(resumed, 6)
+            names = (*Unknowns._fields, "damping", "edges")
+            if not set(names) <= arrays.keys() or len(arrays["b"]) != capacity:
+                raise StoreError("the checkpoint is damaged: its elements are not all there.")
+            running = milliseconds / 1e3
             start = Unknowns(*(jnp.asarray(arrays[name]) for name in Unknowns._fields))
             within = start, jnp.asarray(arrays["damping"]), here
             edges = arrays["edges"]
@@ -208,7 +221,7 @@ class BoundaryValueScheme(AbstractScheme):
                 error, noise = (np.asarray(part)[:count] for part in (found.error, found.noise))
                 worst = int(np.argmax(np.where(np.isfinite(error), error, np.inf)))
                 ended = not found.unfinished or taken >= steps or here >= _MOST_STEPS
-                counters = capacity, taken, given_up, failures, share, running, here
+                counters = [capacity, taken, given_up, failures, here, round(1e3 * running)]
                 named = start._asdict() | {"damping": damping, "edges": edges}
                 state = jax.tree.map(np.asarray, named), {"counters": counters}
                 stopped = watch(taken, share, float(error[worst]), None if ended else lambda: state)  # noqa: B023

@@ -14,7 +14,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from constrainednn._scheme import PieceHistory, Resumable, Watch
+from constrainednn._files import StoreError
+from constrainednn._scheme import PieceHistory, Resumable, Watch, counters_of
 from constrainednn._trees import arrays_to_tree, tree_to_arrays
 
 # Windows in one call of the compiled loop at most; attempts before the first look at the clock, and
@@ -117,8 +118,11 @@ def march(
 
     blocks, running, tries, taken, rejected, accepted = [], 0.0, _FIRST_TRIES, 0, 0, 0
     if resumed is not None:
-        arrays, facts = resumed
-        taken, rejected, accepted, running = facts["counters"]
+        arrays, _ = resumed
+        taken, rejected, accepted, milliseconds = counters_of(resumed, 4)
+        if not 0 <= accepted <= max(array.size for array in arrays.values()):
+            raise StoreError(f"the checkpoint is damaged: it counts {accepted} windows.")
+        running = milliseconds / 1e3
         window = jax.eval_shape(evolution.window, state, t, h)
         shapes = window.piece, t, window.error, window.steps
         stack = lambda a: jnp.zeros((accepted, *a.shape), a.dtype)  # noqa: E731
@@ -129,7 +133,7 @@ def march(
     def to_go_on() -> Resumable:
         join = lambda *leaves: jnp.asarray(np.concatenate(leaves))  # noqa: E731
         block = jax.tree.map(join, *blocks)
-        counters = taken, rejected, accepted, running
+        counters = [taken, rejected, accepted, round(1e3 * running)]
         return tree_to_arrays(((state, t, h), block)), {"counters": counters}
 
     began = time.perf_counter()

@@ -54,6 +54,25 @@ class Checkpoint:
     arrays: dict[str, np.ndarray]
     facts: dict[str, Any]
 
+    def check(self, kinds: dict[str, type], sizes: dict[str, int]) -> None:
+        """Refuse facts of other kinds and arrays of other sizes than a run would have saved.
+
+        Raises:
+            StoreError: Naming the first; the file may be whole and yet not be ours.
+        """
+        where = f"checkpoint-{self.step:09d}.npz is damaged"
+        for name, kind in kinds.items():
+            fact = self.facts.get(name)
+            parts = fact if kind is list and isinstance(fact, list) else [fact]
+            wanted = (int, float) if kind is float else int if kind is list else kind
+            if (kind is list) != isinstance(fact, list) or not all(
+                isinstance(part, wanted) and not isinstance(part, bool) for part in parts
+            ):
+                raise StoreError(f"{where}: its {name} is {fact!r:.50}.")
+        for name, size in sizes.items():
+            if name not in self.arrays or self.arrays[name].shape != (size,):
+                raise StoreError(f"{where}: it has no {name} of {size} numbers.")
+
 
 class RunFolder:
     """A folder that a run writes to, under a lock from `begin` or `reopen` until `close`.

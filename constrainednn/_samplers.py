@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Key, PyTree
 from constrainednn._blocks import in_blocks
 from constrainednn._domains import AbstractDomain, Data, Points
 from constrainednn._keys import numpy_generator
+from constrainednn._memory import refuse_too_large
 
 Cube = Float[np.ndarray, "n unit_dim"]
 Shares = Float[np.ndarray, " n"]
@@ -145,8 +146,10 @@ def draw(domain: AbstractDomain, n: int, sampler: AbstractSampler, *, key: Key[A
 
     Raises:
         ValueError: If the sampler breaks its contract (count, width, NaN, weights), or the domain
-            places a point at NaN or infinity.
+            places a point at NaN or infinity, or so many points do not fit in memory.
     """
+    # Cube coordinates, points, weights, and copies of them on the way.
+    refuse_too_large(8 * n * (4 * domain.unit_dim + 2), f"{n} points", "Ask for fewer")
     filled = sampler.fill(domain, n, key=key)
     if not (isinstance(filled, tuple) and len(filled) == 2):
         raise ValueError(

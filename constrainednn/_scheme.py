@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Key, PyTree
 
 from constrainednn._domains import AbstractDomain
+from constrainednn._files import StoreError
 from constrainednn._samplers import Draw
 
 
@@ -60,6 +61,18 @@ Resumable = tuple[dict[str, np.ndarray], dict[str, Any]]
 # Called with the Newton steps taken, the share of the work that is done, the monitor residual, and
 # a function that gives what to go on from, or None in between; True asks to end.
 Watch = Callable[[int, float, float, Callable[[], Resumable] | None], bool]
+
+
+def counters_of(resumed: Resumable, count: int) -> list[int]:
+    """The counters of what is gone on from.
+
+    Raises:
+        StoreError: If there are others.
+    """
+    counters = resumed[1]["counters"]
+    if len(counters) != count or min(counters) < 0:
+        raise StoreError(f"the checkpoint is damaged: its counters are {counters!r:.100}.")
+    return counters
 
 
 def goal(tolerance: float, dtype: jnp.dtype) -> float:

@@ -37,6 +37,8 @@ def solve_pieces(run: Run, steps: int) -> Solution:
         return stopped
 
     checkpoint = run.checkpoint
+    if checkpoint is not None:
+        checkpoint.check({"counters": list}, {})
     found = scheme.solve(
         model,
         tolerance=run.tolerance,

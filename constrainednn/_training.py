@@ -60,6 +60,14 @@ from constrainednn._validate import ProblemError
 _CHUNK = 1024
 _LOOK_EVERY = 0.3
 
+# What a checkpoint says besides its arrays.
+_FACTS = {
+    **dict.fromkeys(("stage", "begun", "first", "verdict", "drawn_at"), int),
+    **dict.fromkeys(("monitor_steps", "snapshot_steps", "redraws"), list),
+    **dict.fromkeys(("compile_seconds", "run_seconds"), float),
+    "points": str,
+}
+
 
 @eqx.filter_jit
 def _advance(
@@ -154,7 +162,7 @@ class Training:
 
     def train(self, checkpoint: Checkpoint | None) -> tuple[Status, str]:
         status, reason = Status.MAX_STEPS, f"the limit of {self.limit} steps is reached"
-        reached = 0 if checkpoint is None else checkpoint.facts["stage"]
+        reached = 0 if checkpoint is None else self.stage_of(checkpoint)
         for index, stage in enumerate(self.stages):
             if index < reached:
                 continue
@@ -179,6 +187,18 @@ class Training:
             reason = f"the root of the loss is below the tolerance {tolerance:g}"
             return Status.CONVERGED, reason
         return status, reason
+
+    def stage_of(self, checkpoint: Checkpoint) -> int:
+        """Where a checkpoint goes on, once it is known to be one of such a run."""
+        checkpoint.check(_FACTS, {"loss": checkpoint.step})
+        checkpoint.check({}, {"monitor": len(checkpoint.facts["monitor_steps"])})
+        stage, verdict = checkpoint.facts["stage"], checkpoint.facts["verdict"]
+        if not (0 <= stage < len(self.stages) and RUNNING <= verdict <= NONFINITE):
+            raise StoreError(
+                f"checkpoint-{checkpoint.step:09d}.npz is damaged: it is of stage {stage} with "
+                f"verdict {verdict}."
+            )
+        return stage
 
     def run_stage(self, index: int, checkpoint: Checkpoint | None) -> int:
         """Take the steps of one stage, or the rest of them, and return its last verdict."""
