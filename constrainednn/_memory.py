@@ -1,14 +1,13 @@
 """How much memory a solve will take, and how much there is."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 
-_CGROUPS = (  # limit and use, of the second and the first version
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-)
+# Where control groups of the second and the first version are mounted.
+_GROUPS = Path("/sys/fs/cgroup")
 
 
 def available_memory() -> int | None:
@@ -18,7 +17,7 @@ def available_memory() -> int | None:
         stats = device.memory_stats() or {}
         limit = stats.get("bytes_limit")
         return None if limit is None else limit - stats.get("bytes_in_use", 0)
-    found = [_of_machine(), *(_of_group(*files) for files in _CGROUPS)]
+    found = [_of_machine(), *map(_of_group, _own_groups())]
     return min((size for size in found if size is not None), default=None)
 
 
@@ -35,11 +34,32 @@ def _of_machine() -> int | None:
         return None
 
 
-def _of_group(limit: str, used: str) -> int | None:
-    try:  # "max" where there is no limit
-        return int(Path(limit).read_text()) - int(Path(used).read_text())
-    except (OSError, ValueError):
-        return None
+def _own_groups() -> Iterator[Path]:
+    """The control groups of this process, from its own to the root: each may have a limit."""
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, kinds, path = line.split(":", 2)
+        if kinds in ("", "memory"):
+            root = _GROUPS / kinds
+            group = root / path.lstrip("/")
+            yield from (part for part in (group, *group.parents) if part.is_relative_to(root))
+
+
+def _of_group(group: Path) -> int | None:
+    for limit, use, reclaimable in (
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        try:  # "max" where there is no limit
+            total, used = (int((group / name).read_text()) for name in (limit, use))
+            stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+            return total - used + int(stat.get(reclaimable, 0))
+        except (OSError, ValueError):
+            continue
+    return None
 
 
 def refuse_too_large(needed: int, what: str, hint: str) -> None:

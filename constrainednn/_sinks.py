@@ -9,7 +9,8 @@ class TensorBoard:
     """Writes training and monitor loss for TensorBoard, through tensorboardX.
 
     Args:
-        path: Folder for the event files, made at the first numbers; `tensorboard --logdir` shows it.
+        path: Folder for the event files, made at the first numbers. `tensorboard --logdir` shows
+            it.
 
     Raises:
         ModuleNotFoundError: If tensorboardX is not installed, with the line that installs it.

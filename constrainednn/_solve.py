@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from constrainednn._files import check_folder
 from constrainednn._methods._abstract import AbstractMethod
 from constrainednn._problem import Problem
 from constrainednn._run import Arguments, Run
@@ -74,6 +75,8 @@ def solve(
     """
     if not isinstance(problem, Problem):
         raise TypeError(f"solve takes a cx.Problem, got {problem!r}.")
+    if out is not None:
+        check_folder(Path(out))
     run = Run(
         problem,
         Arguments(steps, seed, tolerance, heldout, monitor, redraw),

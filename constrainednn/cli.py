@@ -119,7 +119,7 @@ def solve(
     ] = None,
     tensorboard: Tensorboard = False,
 ) -> None:
-    """Solve a problem and report its gap."""
+    """Solve a problem and report its gap. A problem file is Python code, run with your rights."""
     with _errors(source, out):
         seconds = _seconds(time_limit)
         _prepare_jax()

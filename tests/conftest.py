@@ -1,6 +1,8 @@
 """Set JAX up before anything uses it, check shapes at run time, and solve gallery problems once."""
 
+import importlib.util
 import os
+from pathlib import Path
 
 # One thread a process: workers of pytest-xdist share the cores, and no number may depend on how
 # many there are. Read once, when the libraries load.
@@ -61,3 +63,13 @@ def as_released():
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(scope="session")
+def soak():
+    """The benchmark that kills runs and attacks the loaders."""
+    path = Path(__file__).parents[1] / "benchmarks" / "soak.py"
+    spec = importlib.util.spec_from_file_location("soak", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

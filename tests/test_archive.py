@@ -3,6 +3,8 @@
 import json
 import os
 import pickle
+import shutil
+import warnings
 from pathlib import Path
 
 import jax
@@ -97,18 +99,6 @@ def test_f10_every_cut_is_refused(write):
             read_arrays(write(content[:length]))
 
 
-@pytest.fixture(scope="module")
-def soak():
-    """The benchmark that attacks the loaders."""
-    import importlib.util
-
-    path = Path(__file__).parents[1] / "benchmarks" / "soak.py"
-    spec = importlib.util.spec_from_file_location("soak", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_f12_j3_crafted_archives_are_refused(write, soak):
     """Appended bytes, repeated and foreign members, bombs, claims of 800 GB, deep and wide JSON."""
     attacks = soak.crafted(pack_arrays(small_arrays(), FACTS))
@@ -194,3 +184,16 @@ def test_f14_folders_of_every_released_version_load(folder):
     # Rounding may differ between machines; nothing else.
     scale = max(abs(report["gap"]["heldout"]["value"]), 1e-20)
     assert abs(solution.gap.heldout.value - report["gap"]["heldout"]["value"]) < 1e-6 * scale
+
+
+def test_f14_run_of_every_released_version_resumes(tmp_path):
+    runs = sorted(GOLDEN.glob("format-*/circle/run.json"))
+    assert runs
+    for record in runs:
+        folder = tmp_path / record.parts[-3]
+        shutil.copytree(record.parent, folder)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # versions and threads may be others here
+            solution = cx.resume(folder, STATED["circle"](), steps=6)
+        whole = cx.solve(STATED["circle"](), steps=6, seed=3, heldout=64, monitor=16)
+        np.testing.assert_allclose(solution.history.loss, whole.history.loss, rtol=1e-6)

@@ -594,15 +594,15 @@ def test_d7_estimate_is_the_compiler_s_where_it_matters():
     assert least_numbers(m, P) / 2 < account < 3 * least_numbers(m, P)
 
 
-def test_available_memory_honours_the_group(tmp_path, monkeypatch):
+def test_k5_available_memory_honours_the_control_group(tmp_path, monkeypatch):
     from constrainednn import _memory
 
-    limit, used = tmp_path / "limit", tmp_path / "used"
-    limit.write_text("3000000\n")
-    used.write_text("1000000\n")
-    monkeypatch.setattr(_memory, "_CGROUPS", ((str(limit), str(used)),))
-    assert _memory.available_memory() == 2_000_000
-    limit.write_text("max\n")
+    monkeypatch.setattr(_memory, "_own_groups", lambda: iter([tmp_path]))
+    (tmp_path / "memory.max").write_text("3000000\n")
+    (tmp_path / "memory.current").write_text("1000000\n")
+    (tmp_path / "memory.stat").write_text("anon 600000\ninactive_file 400000\n")
+    assert _memory.available_memory() == 2_400_000  # file pages make room
+    (tmp_path / "memory.max").write_text("max\n")
     assert _memory.available_memory() == pytest.approx(_memory._of_machine(), rel=0.1)
 
 
