@@ -160,7 +160,7 @@ class BoundaryValueScheme(AbstractScheme):
         steps: int,
         key: Key[Array, ""],
         watch: Watch,
-        resumed: Resumable | None,
+        resumed: Resumable | None = None,
     ) -> SchemeResult:
         """Solve on a few elements, divide those with too large a residual, and again."""
         eps = float(jnp.finfo(model.head.dtype).eps)

@@ -5,6 +5,8 @@
 
 import dataclasses
 import inspect
+import random
+import sys
 import sysconfig
 import traceback
 import warnings
@@ -98,10 +100,14 @@ def check_before_solve(
     problem: Problem, model: PyTree, train: Sequence[Draw], *, at_rounding: Callable[[], bool]
 ) -> None:
     """Raise for the first constraint that cannot be solved; warn of doubtful ones."""
+    sizes = {}
     for constraint, points in zip(problem.constraints, train, strict=True):
         trial(constraint, model, points)
         check_reference(problem, constraint, model, points)
-        check_finite(constraint, model, points)
+        r = check_finite(constraint, model, points)
+        sizes[constraint.name] = float(np.sqrt(constraint.weight * mean_square(r, points)))
+    if doubt := _uneven(sizes):
+        warnings.warn(doubt, ProblemWarning, stacklevel=4)
     for constraint, points in zip(problem.constraints, train, strict=True):
         for doubt in doubts(constraint, model, points):
             warnings.warn(doubt, ProblemWarning, stacklevel=4)
@@ -139,7 +145,9 @@ def check_trained(model: PyTree, select: Callable[[Any], Any] | None) -> None:
         raise ProblemError("Nothing is trained: trainable= selects no floating-point array.")
     expected = jnp.result_type(float)
     for path, leaf in leaves:
-        if jax.dtypes.canonicalize_dtype(leaf.dtype) != expected:
+        # An array of jax made before the switch keeps its dtype; others are cast when used.
+        own = isinstance(leaf, jax.Array)
+        if (leaf.dtype if own else jax.dtypes.canonicalize_dtype(leaf.dtype)) != expected:
             raise ProblemError(
                 f"the model's leaf {jax.tree_util.keystr(path)} is {leaf.dtype}, but points are "
                 f"{expected}. Cast it, leaf.astype({str(expected)!r}), or make the model after "
@@ -183,8 +191,28 @@ def trial(constraint: Constraint, model: PyTree, train: Draw) -> tuple[int, ...]
             raise ProblemError(f"{label}: the residual returns {kind}")
         return jnp.asarray(r)
 
+    before = _random_state(constraint.residual)
     with jax.numpy_rank_promotion("raise"):
-        return tuple(_traced(label, evaluate, model, train.points).shape)
+        shape = tuple(_traced(label, evaluate, model, train.points).shape)
+    if _random_state(constraint.residual) != before:
+        raise ProblemError(
+            f"{label}: the residual draws random numbers while it is compiled, and would keep them "
+            "for ever. Make them a part of the point, as in over=cx.Interval(0, 1) * cx.Normal(1)."
+        )
+    return shape
+
+
+def _random_state(residual: Callable) -> str:
+    """The states of the generators that a residual might draw from without a key."""
+    states: list[Any] = [random.getstate(), np.random.get_state()[1:]]  # noqa: NPY002
+    if inspect.isfunction(residual):
+        used = inspect.getclosurevars(residual)
+        held = {**used.globals, **used.nonlocals}.values()
+        states += [
+            item.bit_generator.state for item in held if isinstance(item, np.random.Generator)
+        ]
+    with np.printoptions(threshold=sys.maxsize):
+        return repr(states)
 
 
 def _traced(label: str, fn: Callable[[Any, Any], PyTree], u: PyTree, points: PyTree) -> PyTree:
@@ -213,7 +241,7 @@ def _traced(label: str, fn: Callable[[Any, Any], PyTree], u: PyTree, points: PyT
             "Use jax.numpy.where instead of if, index jax arrays instead of lists, and leave out "
             "float(), int() and .item()."
         ) from None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, IndexError) as error:
         if "rank_promotion" not in str(error) and not _raised_by_library(error):
             if raised_here(error):
                 raise ProblemError(f"{label}: {error}") from error
@@ -232,7 +260,13 @@ def check_finite(constraint: Constraint, model: PyTree, train: Draw) -> np.ndarr
     Raises:
         ProblemError: With the count, indices and coordinates of the first five.
     """
-    r = residuals_at(constraint.residual, model, train.points)
+    try:
+        r = residuals_at(constraint.residual, model, train.points)
+    except jax.errors.UnexpectedTracerError:
+        raise ProblemError(
+            f"constraint {constraint.name!r}: a traced value was kept outside of the function and "
+            "used later. Return what you need; keep no array in globals or objects."
+        ) from None
     bad = np.flatnonzero(~np.isfinite(r).all(axis=1))
     if bad.size:
         where = _some_points(train.points, bad)
@@ -315,6 +349,23 @@ def doubts(constraint: Constraint, model: PyTree, train: Draw) -> list[str]:
             "(relu?), so they are zero everywhere. Use a smooth activation such as jnp.tanh."
         )
     return found
+
+
+def _uneven(sizes: dict[str, float]) -> str:
+    """A sentence where one constraint hides another.
+
+    What is at rounding beside it holds already.
+    """
+    top = max(sizes, key=lambda name: sizes[name])
+    seen = {name: size for name, size in sizes.items() if size > 1e-13 * sizes[top]}
+    low = min(seen, key=lambda name: sizes[name], default=top)
+    if not sizes[top] > 1e8 * sizes[low]:
+        return ""
+    return (
+        f"constraint {top!r} has a residual of {sizes[top]:.1e} before training, constraint "
+        f"{low!r} one of {sizes[low]:.1e}, weights included: the first hides the second. Divide "
+        "each residual by its unit, or set weight=."
+    )
 
 
 def _holds_float64(value: Any) -> bool:

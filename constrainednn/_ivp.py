@@ -101,7 +101,7 @@ class InitialValueScheme(AbstractScheme):
         steps: int,
         key: Key[Array, ""],
         watch: Watch,
-        resumed: Resumable | None,
+        resumed: Resumable | None = None,
     ) -> SchemeResult:
         """March from the start to the end."""
         places = draw(Interval(-1.0, 1.0), _MONITOR, Independent(), key=key).points

@@ -106,7 +106,7 @@ class AbstractScheme(eqx.Module):
         steps: int,
         key: Key[Array, ""],
         watch: Watch,
-        resumed: Resumable | None,
+        resumed: Resumable | None = None,
     ) -> SchemeResult:
         """Find the pieces.
 

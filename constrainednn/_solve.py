@@ -5,7 +5,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from constrainednn._files import check_folder
 from constrainednn._methods._abstract import AbstractMethod
@@ -75,6 +78,13 @@ def solve(
     """
     if not isinstance(problem, Problem):
         raise TypeError(f"solve takes a cx.Problem, got {problem!r}.")
+    # Inside of jit every new array is traced; inside of grad and vmap, what was handed in is.
+    given = (problem, seed, tolerance, steps, jnp.zeros(()))
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(given)):
+        raise TypeError(
+            "solve runs Python between its steps and cannot be traced: call it outside of jit, "
+            "vmap and grad. What can be traced are init and step of a method."
+        )
     if out is not None:
         check_folder(Path(out))
     run = Run(

@@ -321,10 +321,13 @@ def _explain(error: Exception, source: str) -> NoReturn:
         _fail(str(error))
     if type(error).__module__.startswith("jax") and "RESOURCE_EXHAUSTED" in str(error):
         _fail(f"out of memory: {str(error).splitlines()[0]}. Lower points or width.", 1)
-    path, _ = resolve(source)
+    try:
+        name = resolve(source)[0].name
+    except LoadError:  # the folder of a run
+        name = source
     if trace := user_traceback(error):
         _say(trace, err=True)
-    _fail(f"{path.name} raises {type(error).__name__}: {error}")
+    _fail(f"{name} raises {type(error).__name__}: {error}")
 
 
 def _prepare_jax() -> None:

@@ -16,6 +16,12 @@ os.environ.setdefault("MPLBACKEND", "agg")
 import jax
 import jaxtyping
 import pytest
+from faults_table import (  # noqa: F401  (hooks of pytest)
+    pytest_addoption,
+    pytest_collection_modifyitems,
+    pytest_runtest_call,
+    pytest_sessionfinish,
+)
 
 jax.config.update("jax_enable_x64", True)
 # A test fails where an array is given an axis without being asked. (Strict dtype promotion would

@@ -97,7 +97,7 @@ def test_f5_suspended_process_goes_on(process, tmp_path):
 
 
 @pytest.mark.slow
-def test_same_seed_in_two_processes_gives_identical_numbers(soak, tmp_path):
+def test_k7_same_seed_in_two_processes_gives_identical_numbers(soak, tmp_path):
     """Also with another hash seed: no order of a set decides anything (K7)."""
     file = tmp_path / "circle.py"
     file.write_text(soak.PROBLEM)

@@ -250,7 +250,7 @@ def test_f10_f11_damaged_checkpoint_falls_back_and_says_so(tmp_path):
         assert RunFolder(path).newest() is None
 
 
-def test_f20_f24_order_is_by_steps_and_two_are_kept(tmp_path):
+def test_f17_f20_f24_order_is_by_steps_and_two_are_kept(tmp_path):
     path = tmp_path / "run"
     script(path)
     (path / "notes.txt").write_text("mine")

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from typer.testing import CliRunner
+from faults import refused, run
 
 import constrainednn as cx
 from constrainednn import _check, _gap, _load, _report, _training, cli
@@ -66,23 +66,6 @@ def finding(residual, **settings):
 
 def small(problem, method=None, **settings):
     return cx.solve(problem, method, **{"steps": 2, "heldout": 32, "monitor": 16, **settings})
-
-
-def run(*arguments):
-    return CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
-
-
-def refused(*arguments, code=2):
-    """Run the command line, expect a refusal in one line of ours, and return all it says."""
-    result = run(*arguments)
-    assert result.exit_code == code, result.output
-    said = result.stderr
-    lines = said.strip().splitlines()
-    assert sum(line.startswith("error: ") for line in lines) == 1, said
-    assert lines[-1].startswith("error: "), said
-    for internal in ("jax/_src", "site-packages", "_check.py", "_solve.py", "_load.py", "JAX has"):
-        assert internal not in said
-    return said
 
 
 @pytest.fixture
@@ -303,7 +286,7 @@ def test_b3_python_if_on_a_traced_array():
     assert "index jax arrays instead of lists" in error and "test_faults.py:" in error
 
 
-def test_whole_numbers_among_points_are_real_ones():
+def test_b19_whole_numbers_among_points_are_real_ones():
     def slope(u, t):
         return jax.grad(u)(t) + 1.0
 
@@ -311,7 +294,7 @@ def test_whole_numbers_among_points_are_real_ones():
     assert finding(slope, over=cx.Points([0, 1]), points=None, model=line).error == ""
 
 
-def test_leaf_of_another_dtype_is_named():
+def test_b20_leaf_of_another_dtype_is_named():
     single = eqx.nn.MLP(2, 2, 4, 1, jnp.tanh, dtype=jnp.float32, key=jax.random.key(0))
     for call in (cx.check, small):
         with pytest.raises(cx.ProblemError, match=r"leaf \.layers\[0\]\.weight is float32"):
@@ -432,7 +415,7 @@ def test_b24_constant_map_is_told_from_a_solution():
     assert any("collapsed" in line for line in _report.notes(solution.gap))
 
 
-def test_model_whose_output_does_not_fit():
+def test_b16_model_whose_output_does_not_fit():
     def residual(u, x):
         return jnp.dot(u(x), jnp.ones(3))
 
@@ -959,7 +942,7 @@ def interrupting(number):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signal_ends_with_the_best_and_restores_handlers(number):
+def test_l1_signal_ends_with_the_best_and_restores_handlers(number):
     before = [signal.getsignal(item) for item in (signal.SIGINT, signal.SIGTERM)]
     solution = small(
         stated(on_circle), cx.Optax(optax.adam(1e-3)), steps=10**6, progress=interrupting(number)

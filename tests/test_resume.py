@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from typer.testing import CliRunner
+from faults import run
 
 import constrainednn as cx
 from constrainednn import _bvp, _march, _run_folder, _store, _training, cli
@@ -316,10 +316,6 @@ def file(tmp_path, monkeypatch):
     sys.path[:] = [item for item in sys.path if item != str(path.parent)]
 
 
-def run(*arguments):
-    return CliRunner().invoke(cli.app, [str(item) for item in arguments])
-
-
 def started(file, out, *options):
     result = run(
         "solve", file, "--method", "slow", "--set", "width=5", *OPTIONS, *options, "--out", out
@@ -413,7 +409,7 @@ def test_c11_folder_of_another_run_is_refused_with_both_ways_on(file, tmp_path):
 # Show
 
 
-def test_p4_j2_show_reads_files_alone_and_never_runs_the_problem(file, tmp_path):
+def test_j2_j10_show_reads_files_alone_and_never_runs_the_problem(file, tmp_path):
     out, mark = tmp_path / "run", tmp_path / "ran"
     started(file, out, "--steps", 3)
     file.write_text(f"open({str(mark)!r}, 'w')\n")
@@ -571,6 +567,11 @@ def test_d7_dense_step_that_does_not_fit_is_refused_with_the_number(monkeypatch)
     )
     with pytest.raises(ValueError, match=words):
         cx.solve(big, **SMALL)
+
+
+def test_b25_points_that_do_not_fit(monkeypatch):
+    from constrainednn import _memory
+
     monkeypatch.setattr(_memory, "available_memory", lambda: 10**6)
     with pytest.raises(ValueError, match=r"'on_circle'.* 100000000 points needs about"):
         cx.solve(circle(points=10**8), ADAM, **SMALL)
@@ -730,7 +731,7 @@ def test_results_that_do_not_belong_together_are_refused(tmp_path):
     cx.load_solution(first, CIRCLE)
 
 
-def test_settings_record_what_decides_a_run_and_no_secrets(tmp_path, monkeypatch):
+def test_j7_settings_record_what_decides_a_run_and_no_secrets(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "canary-1")
     monkeypatch.setenv("JAX_SECRET", "canary-2")
     solution = cx.solve(CIRCLE, ADAM, steps=1, **SMALL, out=tmp_path / "a")
