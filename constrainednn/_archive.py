@@ -22,7 +22,7 @@ from constrainednn._files import StoreError, parse_json, read_limited
 FORMAT = 2
 # Sizes are checked before anything is allocated: a file may come from somebody else.
 MAX_BYTES = (1 << 31) - 1  # from there on zip archives need extensions
-_MAX_MANIFEST = 1 << 23
+_MAX_JSON = 1 << 23
 _MANIFEST = "manifest.json"
 _END = struct.Struct("<4s4H2LH")  # end of the central directory of a zip archive
 _LOCAL, _CENTRAL = 30, 46  # sizes of the two headers of a member, without its name
@@ -50,7 +50,7 @@ def pack_arrays(arrays: dict[str, np.ndarray], facts: dict[str, Any] | None = No
     manifest = {"format": FORMAT, "facts": facts or {}, "members": members}
     manifest["sha256"] = _digest(manifest, contents)
     text = json.dumps(manifest, allow_nan=False).encode()
-    if len(text) > _MAX_MANIFEST or sum(map(len, contents)) > MAX_BYTES - 2 * _MAX_MANIFEST:
+    if len(text) > _MAX_JSON or sum(map(len, contents)) > MAX_BYTES - 2 * _MAX_JSON:
         raise StoreError(f"a model of {len(arrays)} arrays is too large for one file of 2 GB.")
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
@@ -101,8 +101,7 @@ def read_facts(path: Path) -> dict[str, Any]:
 
 
 def _digest(manifest: dict[str, Any], contents: list[bytes]) -> str:
-    stated = {key: value for key, value in manifest.items() if key != "sha256"}
-    digest = hashlib.sha256(json.dumps(stated, sort_keys=True).encode())
+    digest = hashlib.sha256(_json_digest(manifest).encode())
     for content in contents:
         digest.update(hashlib.sha256(content).digest())
     return digest.hexdigest()
@@ -164,7 +163,7 @@ def _members(path: Path) -> tuple[dict[str, Any], list[bytes]]:
                 place += _LOCAL + len(info.filename) + info.file_size
             if place != start or size != sum(_CENTRAL + len(name) for name in names):
                 raise StoreError(f"{path} holds bytes that belong to no member.")
-            if infos[0].file_size > _MAX_MANIFEST:
+            if infos[0].file_size > _MAX_JSON:
                 raise StoreError(f"{path}: its manifest is too large.")
             manifest = parse_json(archive.read(_MANIFEST), f"{path}: its manifest")
             check_format(manifest, path)
@@ -176,6 +175,31 @@ def _members(path: Path) -> tuple[dict[str, Any], list[bytes]]:
     # RuntimeError and NotImplementedError: zipfile takes damage for encryption or a new version.
     except (zipfile.BadZipFile, ValueError, RuntimeError, EOFError, OSError, struct.error) as error:
         raise StoreError(f"{what}: {error}") from None
+
+
+def seal(content: dict[str, Any]) -> bytes:
+    """A JSON file with the SHA-256 of what it says."""
+    content = {"format": FORMAT, **content}
+    content["sha256"] = _json_digest(content)
+    return (json.dumps(content, indent=2, allow_nan=False) + "\n").encode()
+
+
+def unseal(path: Path) -> dict[str, Any]:
+    """Read what `seal` wrote.
+
+    Raises:
+        StoreError: If it is missing, damaged, or of a newer version.
+    """
+    content = parse_json(read_limited(path, _MAX_JSON), str(path))
+    check_format(content, path)
+    if content["format"] > 1 and content.get("sha256") != _json_digest(content):
+        raise StoreError(f"{path} is damaged: its checksum does not match.")
+    return content
+
+
+def _json_digest(content: dict[str, Any]) -> str:
+    stated = {key: value for key, value in content.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()
 
 
 def check_format(content: Any, path: Path) -> None:

@@ -6,7 +6,6 @@
 import dataclasses
 import inspect
 import random
-import sys
 import sysconfig
 import traceback
 import warnings
@@ -202,17 +201,20 @@ def trial(constraint: Constraint, model: PyTree, train: Draw) -> tuple[int, ...]
     return shape
 
 
-def _random_state(residual: Callable) -> str:
-    """The states of the generators that a residual might draw from without a key."""
-    states: list[Any] = [random.getstate(), np.random.get_state()[1:]]  # noqa: NPY002
-    if inspect.isfunction(residual):
-        used = inspect.getclosurevars(residual)
-        held = {**used.globals, **used.nonlocals}.values()
-        states += [
-            item.bit_generator.state for item in held if isinstance(item, np.random.Generator)
-        ]
-    with np.printoptions(threshold=sys.maxsize):
-        return repr(states)
+def _random_state(residual: Callable) -> list[str]:
+    """The states of the generators that a residual names and might draw from without a key."""
+    if not inspect.isfunction(residual):
+        return []
+    used = inspect.getclosurevars(residual)
+    states = []
+    for item in {**used.globals, **used.nonlocals}.values():
+        if item is random:
+            states.append(repr(random.getstate()))
+        elif item is np or item is np.random:
+            states.append(repr([np.asarray(part).tolist() for part in np.random.get_state()]))  # noqa: NPY002
+        elif isinstance(item, np.random.Generator):
+            states.append(repr(item.bit_generator.state))
+    return states
 
 
 def _traced(label: str, fn: Callable[[Any, Any], PyTree], u: PyTree, points: PyTree) -> PyTree:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from constrainednn._archive import FORMAT, check_format, pack_arrays, read_arrays
+from constrainednn._archive import pack_arrays, read_arrays, seal, unseal
 from constrainednn._files import (
     RunWarning,
     StoreError,
@@ -25,15 +25,12 @@ from constrainednn._files import (
     check_folder,
     locked,
     make_folder,
-    parse_json,
-    read_limited,
     refusal,
     sweep,
     write_atomically,
 )
 
 RECORD, HISTORY, REPORT = "run.json", "history.jsonl", "report.json"
-MAX_JSON = 1 << 23
 _CHECKPOINT = re.compile(r"checkpoint-(\d{9,})\.npz")
 _KEPT = 2
 # Seconds between two checkpoints at least; saving takes at most this share of the time.
@@ -99,8 +96,7 @@ class RunFolder:
             made = make_folder(self.path)
             self._open.enter_context(locked(self.path))
             self._open.callback(lambda: self._begun or record_file.unlink(missing_ok=True))
-            content = json.dumps({"format": FORMAT, **record}, indent=2, allow_nan=False) + "\n"
-            write_atomically(record_file, content.encode())
+            write_atomically(record_file, seal(record))
             self._begun = True
         except BaseException as error:
             self.close()
@@ -210,6 +206,4 @@ def read_record(path: Path) -> dict[str, Any]:
         raise StoreError(f"there is no folder {path}.")
     if not (path / RECORD).exists():
         raise StoreError(f"{path} holds no run: it has no {RECORD}.")
-    record = parse_json(read_limited(path / RECORD, MAX_JSON), str(path / RECORD))
-    check_format(record, path / RECORD)
-    return record
+    return unseal(path / RECORD)

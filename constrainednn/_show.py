@@ -5,15 +5,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from constrainednn._archive import check_format, read_facts
-from constrainednn._files import (
-    StoreError,
-    describe_holder,
-    holder_of,
-    parse_json,
-    read_limited,
-)
-from constrainednn._run_folder import HISTORY, MAX_JSON, RECORD, REPORT, checkpoints, read_record
+from constrainednn._archive import read_facts, unseal
+from constrainednn._files import StoreError, describe_holder, holder_of
+from constrainednn._run_folder import HISTORY, RECORD, REPORT, checkpoints, read_record
 
 _TAIL = 1 << 16
 
@@ -30,7 +24,7 @@ def show(path: Path) -> str:
         raise StoreError(f"{path} holds no run: it has neither {RECORD} nor {REPORT}.")
     lines, faults, running = [], [], holder_of(path)
     record = _tried(lambda: read_record(path), faults) if (path / RECORD).exists() else {}
-    report = _tried(lambda: _report(path), faults) if (path / REPORT).exists() else {}
+    report = _tried(lambda: unseal(path / REPORT), faults) if (path / REPORT).exists() else {}
     lines += _started(record or report)
     steps = [report["steps"]] if isinstance(report.get("steps"), int) else []
     for file in checkpoints(path):
@@ -62,12 +56,6 @@ def _tried(read: Any, faults: list[str]) -> dict[str, Any]:
     except StoreError as error:
         faults.append(str(error))
         return {}
-
-
-def _report(path: Path) -> dict[str, Any]:
-    report = parse_json(read_limited(path / REPORT, MAX_JSON), str(path / REPORT))
-    check_format(report, path / REPORT)
-    return report
 
 
 def _started(stated: dict[str, Any]) -> list[str]:

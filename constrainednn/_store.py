@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import io
 import itertools
-import json
 import math
 import textwrap
 import warnings
@@ -18,11 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from constrainednn._archive import FORMAT, MAX_BYTES, check_format, pack_arrays, read_arrays
-from constrainednn._files import StoreError, parse_json, read_limited, write_folder
+from constrainednn._archive import MAX_BYTES, pack_arrays, read_arrays, seal, unseal
+from constrainednn._files import StoreError, read_limited, write_folder
 from constrainednn._gap import gap_report, problem_streams
 from constrainednn._problem import Problem
-from constrainednn._run_folder import MAX_JSON, REPORT
+from constrainednn._run_folder import REPORT
 from constrainednn._scheme import PieceHistory
 from constrainednn._solution import History, Settings, Solution, Status, Timings
 from constrainednn._trees import arrays_to_tree, tree_to_arrays
@@ -69,7 +68,7 @@ def result_files(solution: Solution) -> Iterator[tuple[str, bytes]]:
         "files": {name: hashlib.sha256(content).hexdigest() for name, content in arrays.items()}
     }
     # With it, all numbers are there; the figures only show them.
-    yield REPORT, (json.dumps(report, indent=2, allow_nan=False) + "\n").encode()
+    yield REPORT, seal(report)
     for name, draw in (("overview.png", solution.plot), ("moments.png", solution.plot_moments)):
         content, failure = _png(draw)
         yield name, content
@@ -92,7 +91,7 @@ def load_solution(path: str | Path, problem: Problem) -> Solution:
             model, or a name, measure, weight or number of points of a constraint differs.
     """
     folder = Path(path)
-    report = read_report(folder)
+    report = unseal(folder / REPORT)
     arrays, saved = (_read_own(folder / name, report) for name in (_LOSSES, _MODEL))
     try:
         settings = Settings(**report["settings"])
@@ -162,7 +161,6 @@ def _refuse_another(found: dict[str, Any], stored: Any, folder: Path) -> None:
 def report_dict(solution: Solution) -> dict[str, Any]:
     """Every reported number as plain data; what is not finite becomes null."""
     return {
-        "format": FORMAT,
         "status": str(solution.status),
         "reason": solution.reason,
         "steps": solution.steps,
@@ -209,18 +207,6 @@ def _with_pieces(model: PyTree, arrays: dict[str, np.ndarray]) -> PyTree:
         return jnp.zeros(array.shape, leaf.dtype)
 
     return jax.tree_util.tree_map_with_path(sized, model)
-
-
-def read_report(folder: Path) -> dict[str, Any]:
-    """The report of a saved solution.
-
-    Raises:
-        StoreError: If there is none, or it is damaged or of a newer version.
-    """
-    path = folder / REPORT
-    report = parse_json(read_limited(path, MAX_JSON), str(path))
-    check_format(report, path)
-    return report
 
 
 def _read_own(path: Path, report: dict[str, Any]) -> dict[str, np.ndarray]:

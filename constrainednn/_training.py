@@ -105,7 +105,7 @@ def _advance(
         losses = losses.at[count].set(info.loss)
         return keep, new_state, best, losses, count + jnp.where(done, 1, 0), verdict
 
-    losses = jnp.full(_CHUNK, jnp.nan, least_loss.dtype)
+    losses = jnp.zeros(_CHUNK, least_loss.dtype)
     carry = (params, state, best, losses, jnp.asarray(0), jnp.asarray(RUNNING))
     return lax.while_loop(running, body, carry)
 

@@ -16,6 +16,7 @@ from faults import run
 
 import constrainednn as cx
 from constrainednn import _bvp, _march, _run_folder, _store, _training, cli
+from constrainednn._archive import seal
 from constrainednn._run_folder import RunFolder, checkpoints
 from constrainednn._trees import tree_to_arrays
 
@@ -221,7 +222,7 @@ def test_other_versions_or_threads_are_said(tmp_path, monkeypatch):
     cx.solve(CIRCLE, ADAM, steps=6, **SMALL, out=out, progress=after(2))
     record = json.loads((out / "run.json").read_text())
     record["settings"]["threads"] += 62
-    (out / "run.json").write_text(json.dumps(record))
+    (out / "run.json").write_bytes(seal(record))
     with pytest.warns(cx.RunWarning, match="threads was .* the last digits may differ"):
         cx.resume(out, CIRCLE, ADAM)
 
@@ -230,7 +231,7 @@ def test_f14_f15_run_of_a_newer_version(tmp_path):
     out = tmp_path / "a"
     cx.solve(CIRCLE, ADAM, steps=2, **SMALL, out=out)
     record = json.loads((out / "run.json").read_text())
-    (out / "run.json").write_text(json.dumps({**record, "format": 99}))
+    (out / "run.json").write_bytes(seal({**record, "format": 99}))
     with pytest.raises(cx.StoreError, match=r"run\.json was written in format 99; this version"):
         cx.resume(out, CIRCLE, ADAM)
 
@@ -252,7 +253,7 @@ def test_damaged_record_is_refused(tmp_path, damage):
     cx.solve(CIRCLE, ADAM, steps=1, **SMALL, out=out)
     record = json.loads((out / "run.json").read_text())
     damage(record)
-    (out / "run.json").write_text(json.dumps(record))
+    (out / "run.json").write_bytes(seal(record))
     with pytest.raises(
         (cx.StoreError, ValueError, TypeError), match=r"run.json is damaged|seed|steps|heldout"
     ):
@@ -374,13 +375,24 @@ def test_problem_file_that_is_gone_or_lies_in_the_run(file, tmp_path):
     record = json.loads((out / "run.json").read_text())
     for path in ("evil.py", "../run/evil.py"):
         record["source"] = {**record["source"], "path": path, "files": {}}
-        (out / "run.json").write_text(json.dumps(record))
+        (out / "run.json").write_bytes(seal(record))
         result = run("resume", out)
         assert result.exit_code == 2 and "lies in the run's own folder" in result.stderr
     record["source"] = {**record["source"], "path": "../files/other.py", "files": {"../x": ""}}
-    (out / "run.json").write_text(json.dumps(record))
+    (out / "run.json").write_bytes(seal(record))
     assert "is no file name" in run("resume", out).stderr
     assert not mark.exists()
+
+
+def test_p3_edited_record_or_report_is_refused(tmp_path):
+    out = tmp_path / "a"
+    cx.solve(CIRCLE, steps=1, **SMALL, out=out)
+    for name in ("run.json", "report.json"):
+        text = (out / name).read_text()
+        (out / name).write_text(text.replace('"seed": 3', '"seed": 4'))
+        with pytest.raises(cx.StoreError, match=f"{name} is damaged: its checksum does not match"):
+            cx.resume(out, CIRCLE) if name == "run.json" else cx.load_solution(out, CIRCLE)
+        (out / name).write_text(text)
 
 
 def test_problem_stated_in_python_must_be_given(tmp_path):
@@ -426,7 +438,7 @@ def test_j2_j10_show_reads_files_alone_and_never_runs_the_problem(file, tmp_path
     record = json.loads((out / "run.json").read_text())
     for hostile in ("os.system", "__import__('os').mkdir('x')", "_target_", "\x1b[31mred"):
         record["method"] = record["settings"]["method"] = hostile
-        (out / "run.json").write_text(json.dumps(record))
+        (out / "run.json").write_bytes(seal(record))
         shown = run("show", out)
         assert shown.exit_code == 0 and "\x1b" not in shown.output
     assert "?[31mred" in shown.output  # J10

@@ -12,6 +12,7 @@ import pytest
 
 import constrainednn as cx
 from constrainednn import _files, _store
+from constrainednn._archive import seal
 from constrainednn._store import plain
 from constrainednn._trees import tree_to_arrays
 
@@ -138,7 +139,7 @@ def test_damaged_report_is_refused(folder, tmp_path):
         {"gap": {**gap, "constraints": None}},
     ]
     for damage in damages:
-        (tmp_path / "report.json").write_text(json.dumps({**report, **damage}))
+        (tmp_path / "report.json").write_bytes(seal({**report, **damage}))
         with pytest.raises(cx.StoreError, match=r"report\.json is damaged"):
             cx.load_solution(tmp_path, stated())
 
@@ -187,7 +188,7 @@ def test_missing_parts_are_named(folder, tmp_path):
     with pytest.raises(cx.StoreError, match=r"there is no file .*model\.npz"):
         cx.load_solution(tmp_path, stated())
     report = json.loads((folder / "report.json").read_text())
-    (tmp_path / "report.json").write_text(json.dumps({**report, "format": 99}))
+    (tmp_path / "report.json").write_bytes(seal({**report, "format": 99}))
     with pytest.raises(
         cx.StoreError, match="written in format 99; this version of constrainednn reads up to 2"
     ):
