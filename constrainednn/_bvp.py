@@ -20,6 +20,7 @@ from constrainednn._legendre import integrals
 from constrainednn._pieces import (
     Features,
     Pieces,
+    as_width,
     stack_pieces,
     training_nodes,
     training_points,
@@ -36,7 +37,7 @@ from constrainednn._scheme import (
     goal,
 )
 from constrainednn._signatures import returned
-from constrainednn._validate import as_count
+from constrainednn._validate import as_function, as_pair, as_reals, shown
 
 # Monitor points in each element.
 _MONITOR = 32
@@ -307,27 +308,31 @@ def bvp(
         Differential Equations (1995), ch. 5, for collocation; here least squares over twice as many
         nodes as features.
     """
+    for value, name in ((fun, "fun"), (bc, "bc")):
+        as_function(value, name, "lambda x, y: -y" if name == "fun" else "lambda left, right: left")
     left, right = _ends(span)
+    width = as_width(width)
     unknown = p is not None
     dtype = jnp.result_type(float)
-    parameters = np.asarray(p if unknown else np.zeros(0), float)
+    parameters = as_reals(p if unknown else np.zeros(0), "p").astype(float)
     places = np.linspace(left, right, 9)
     first = [
-        np.asarray(guess(jnp.asarray(x, dtype)) if callable(guess) else guess, float)
+        as_reals(guess(jnp.asarray(x, dtype)) if callable(guess) else guess, "guess").astype(float)
         for x in places
     ]
     d = _check_guess(first[0], parameters)
     for x, value in zip(places, first, strict=True):
         if not np.isfinite(value).all():
-            raise ValueError(f"guess must be finite, got {value.tolist()} at x = {x:g}.")
-    singular = None if S is None else jnp.asarray(S, dtype)
-    if singular is not None and singular.shape != (d, d):
-        raise ValueError(f"S must have shape {(d, d)} to match the guess, got {singular.shape}.")
+            raise ValueError(f"guess must be finite, got {shown(value.tolist())} at x = {x:g}.")
+    matrix = None if S is None else as_reals(S, "S")
+    if matrix is not None and (matrix.shape != (d, d) or not np.isfinite(matrix).all()):
+        raise ValueError(
+            f"S must have shape {(d, d)} to match the guess, and be finite, got {shown(matrix)}."
+        )
+    singular = None if matrix is None else jnp.asarray(matrix, dtype)
     field = BoundaryField(fun, singular, left, unknown)
     conditions = BoundaryConditions(bc, unknown)
-    scheme = BoundaryValueScheme(
-        Statement(field, conditions), (left, right), as_count(width, "width", least=2)
-    )
+    scheme = BoundaryValueScheme(Statement(field, conditions), (left, right), width)
     _check_functions(fun, bc, (left, right), first[0], parameters, unknown)
     return Problem(
         [
@@ -485,10 +490,8 @@ def _divided(
 
 
 def _ends(span: Any) -> tuple[float, float]:
-    if not (isinstance(span, (tuple, list, np.ndarray)) and len(span) == 2):
-        raise ValueError(f"span must be a pair (a, b), got {span!r}.")
-    left, right = float(span[0]), float(span[1])
-    if not (math.isfinite(left) and math.isfinite(right) and left < right):
+    left, right = as_pair(span, "span", "(a, b)")
+    if not 0 < right - left < math.inf:
         raise ValueError(f"span must be two finite ends a < b, got ({left:g}, {right:g}).")
     return left, right
 
@@ -500,9 +503,11 @@ def _check_guess(guess: np.ndarray, parameters: np.ndarray) -> int:
             f"{guess.shape}. Write e.g. guess=[0.0, 0.0] for two components."
         )
     if not np.isfinite(guess).all():
-        raise ValueError(f"guess must be finite, got {guess.tolist()}.")
+        raise ValueError(f"guess must be finite, got {shown(guess.tolist())}.")
     if parameters.ndim != 1 or not np.isfinite(parameters).all():
-        raise ValueError(f"p must be finite numbers of shape (q,), got {parameters.tolist()}.")
+        raise ValueError(
+            f"p must be finite numbers of shape (q,), got {shown(parameters.tolist())}."
+        )
     return guess.size
 
 
@@ -518,7 +523,13 @@ def _check_functions(fun, bc, span, guess, parameters, unknown) -> None:
     ):
         takes = f"{len(arguments)} arguments, {p_too}"
         shape = returned(fn, arguments, name=name, takes=takes)
-        found = jax.eval_shape(lambda value: jnp.ravel(jnp.asarray(value)), shape)
+        try:
+            found = jax.eval_shape(lambda value: jnp.ravel(jnp.asarray(value)), shape)
+        except (TypeError, ValueError):
+            shapes = jax.tree.map(lambda leaf: leaf.shape, shape)
+            raise ValueError(
+                f"{name} must return one array of {size} numbers, got shapes {shown(shapes)}."
+            ) from None
         if found.size != size:
             what = (
                 "one for each component of y"

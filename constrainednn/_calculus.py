@@ -27,11 +27,18 @@ from constrainednn._models import (
     _InputTransformed,
     _OutputTransformed,
 )
-from constrainednn._validate import as_count
+from constrainednn._validate import as_arrays, as_count, shown
 
 Function = Callable[[Any], Any]
 Jet = tuple[PyTree, ...]
 Series = list[Array]
+
+# A pass of forward mode for each: their unit vectors are a square matrix of as many columns.
+_MOST_COORDINATES = 10_000
+# Factorials of higher orders are no floats.
+_HIGHEST = 170
+# Nested derivatives double their cost with each order: five seconds to compile x**2 for ten.
+_HIGHEST_NESTED = 16
 
 
 def taylor(u: Function, t: Float[ArrayLike, ""], order: int) -> tuple[PyTree[Array], ...]:
@@ -56,13 +63,13 @@ def taylor(u: Function, t: Float[ArrayLike, ""], order: int) -> tuple[PyTree[Arr
         Griewank and Walther, Evaluating Derivatives, 2nd ed. (2008), chapter 13, table 13.2.
     """
     _check_callable(u, "taylor")
-    order = as_count(order, "order of taylor", least=0)
+    order = as_count(order, "order of taylor", least=0, most=_HIGHEST)
     t = _point(t, 0, "taylor", "Along a line in space, give lambda t: u(x + t * direction).")
     if order == 0:
         return (u(t),)
     line = (t, jnp.ones_like(t), *[jnp.zeros_like(t)] * (order - 1))
     return tuple(
-        jax.tree.map(lambda leaf, j=j: math.factorial(j) * leaf, coefficient)
+        jax.tree.map(lambda leaf, j=j: float(math.factorial(j)) * leaf, coefficient)
         for j, coefficient in enumerate(_push(u, line, _TAYLOR))
     )
 
@@ -83,7 +90,7 @@ def derivative(u: Function, order: int = 1) -> Function:
         TypeError: If `u` cannot be called.
     """
     _check_callable(u, "derivative")
-    order = as_count(order, "order of derivative")
+    order = as_count(order, "order of derivative", most=_HIGHEST)
 
     def at(t):
         t = _point(t, 0, "derivative", "Use partial(u, i) or jacobian(u).")
@@ -136,7 +143,11 @@ def jacobian(u: Function) -> Function:
         TypeError: If `u` cannot be called.
     """
     _check_callable(u, "jacobian")
-    return lambda x: jax.jacfwd(u)(x)
+
+    def at(x):
+        return jax.jacfwd(u)(_reals(x, "jacobian"))
+
+    return at
 
 
 def laplacian(u: Function) -> Function:
@@ -187,6 +198,7 @@ def divergence(u: Function) -> Function:
 
     def at(x):
         x = _point(x, 1, "divergence", "Use derivative(u) for points of shape ().")
+        x = _reals(x, "divergence")
         value = jax.eval_shape(lambda x: u(x), x)
         if not _is_array(value) or value.shape != x.shape:
             raise ValueError(
@@ -213,15 +225,37 @@ def _point(x: Any, ndim: int, what: str, advice: str) -> Array:
             f"{what} takes one point of shape {expected}, got {_shapes(x)}. {advice} "
             "Add a batch axis with jax.vmap."
         )
-    return jnp.asarray(x, jnp.result_type(x, float))
+    return _numbers(x, what)
+
+
+def _numbers(x: PyTree, what: str) -> PyTree[Array]:
+    """A point, or several in a pytree, as arrays that are no whole numbers."""
+    point = as_arrays(x, f"the point of {what}")
+    size = sum(leaf.size for leaf in jax.tree.leaves(point))
+    if not 0 < size <= _MOST_COORDINATES:
+        raise ValueError(
+            f"{what} takes a point of 1 to {_MOST_COORDINATES} coordinates, got {size}."
+        )
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf, float)), point)
+
+
+def _reals(x: PyTree, what: str) -> PyTree[Array]:
+    """As `_numbers`, without complex ones: the matrix of their derivatives has no one meaning."""
+    x = _numbers(x, what)
+    if any(jnp.issubdtype(leaf.dtype, jnp.complexfloating) for leaf in jax.tree.leaves(x)):
+        raise TypeError(f"{what} takes a real point. Write real and imaginary part as two.")
+    return x
 
 
 def _is_array(tree: PyTree) -> bool:
     return jax.tree_util.all_leaves([tree])
 
 
-def _shapes(tree: PyTree) -> PyTree:
-    return jax.tree.map(np.shape, tree)
+def _shapes(tree: PyTree) -> str:
+    try:
+        return shown(jax.tree.map(np.shape, tree))
+    except (TypeError, ValueError):  # no pytree of arrays
+        return shown(tree)
 
 
 class _Algebra(NamedTuple):
@@ -250,6 +284,11 @@ def _taylor_generic(fn: Function, jet: Jet) -> Jet:
     """
     if len(jet) == 1:
         return (fn(jet[0]),)
+    if len(jet) > _HIGHEST_NESTED + 1:
+        raise ValueError(
+            f"order {len(jet) - 1} is too high for {shown(fn)}: the cost of a function that is no "
+            f"model of this package doubles with each order. At most {_HIGHEST_NESTED}, please."
+        )
     speed = tuple(
         jax.tree.map(lambda leaf, j=j: j * leaf, row) for j, row in enumerate(jet[1:], start=1)
     )

@@ -28,7 +28,7 @@ from constrainednn._models import trainable_mask
 from constrainednn._pieces import Pieces
 from constrainednn._problem import Constraint, Problem
 from constrainednn._samplers import Draw
-from constrainednn._validate import ProblemError, as_seed, raised_here
+from constrainednn._validate import ProblemError, as_seed, raised_here, shown
 
 _HERE = Path(__file__).parent
 _LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")})
@@ -69,6 +69,8 @@ def check(problem: Problem, *, seed: int = 0) -> list[Finding]:
     Raises:
         ProblemError: If what is trained cannot be trained, whatever the constraints are.
     """
+    if not isinstance(problem, Problem):
+        raise TypeError(f"problem of check must be a cx.Problem, got {shown(problem)}.")
     key = jax.random.key(as_seed(seed))
     model = problem.build_model(key=key)
     check_trained(model, problem.trainable)

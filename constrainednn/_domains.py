@@ -15,7 +15,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from constrainednn._validate import as_count, as_positive
+from constrainednn._validate import (
+    as_arrays,
+    as_count,
+    as_function,
+    as_positive,
+    as_real,
+    as_reals,
+    leaves_of,
+    shown,
+)
 
 GaussRule = Literal["legendre", "hermite"]
 Corner = Sequence[float] | np.ndarray
@@ -63,10 +72,10 @@ class Interval(AbstractDomain):
     high: float
 
     def __init__(self, low: float, high: float):
-        self.low, self.high = float(low), float(high)
-        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+        self.low, self.high = as_real(low, "low of Interval"), as_real(high, "high of Interval")
+        if not 0 < self.high - self.low < math.inf:
             raise ValueError(
-                f"Interval needs finite low < high, got low={low} and high={high}. "
+                f"Interval needs finite low < high, got low={shown(low)} and high={shown(high)}. "
                 "Swap them, or use Points for a single value."
             )
 
@@ -265,7 +274,7 @@ class Product(AbstractDomain):
         for factor in factors:
             if not isinstance(factor, AbstractDomain):
                 raise TypeError(
-                    f"Product takes domains, got {factor!r}. "
+                    f"Product takes domains, got {shown(factor)}. "
                     "Finite sets (Points, Data) are no measures and cannot be a factor."
                 )
             point = _placed(factor)
@@ -314,6 +323,11 @@ class Mapped(AbstractDomain):
     base: AbstractDomain
     fn: Callable[[Any], PyTree[Array]]
 
+    def __init__(self, base: AbstractDomain, fn: Callable[[Any], PyTree[Array]]):
+        if not isinstance(base, AbstractDomain):
+            raise TypeError(f"base of Mapped must be a domain, got {shown(base)}.")
+        self.base, self.fn = base, as_function(fn, "fn of domain.map(fn)", "lambda x: 2 * x")
+
     @property
     def unit_dim(self) -> int:
         """That of the base."""
@@ -331,10 +345,10 @@ class Mapped(AbstractDomain):
 
     def place(self, z: Float[Array, " unit_dim"]) -> PyTree[Array]:
         """Place in the base, then map."""
-        return self.fn(self.base.place(z))
+        return as_arrays(self.fn(self.base.place(z)), f"what {_name_of(self.fn)} returns in map")
 
     def __repr__(self) -> str:
-        return f"{self.base!r}.map({getattr(self.fn, '__name__', type(self.fn).__name__)})"
+        return f"{self.base!r}.map({_name_of(self.fn)})"
 
 
 class Points(eqx.Module):
@@ -349,7 +363,7 @@ class Points(eqx.Module):
     points: PyTree[np.ndarray]
 
     def __init__(self, points: PyTree):
-        self.points = _rows("Points", points)
+        self.points = _rows("Points", "points", points)
 
     def __len__(self) -> int:
         return len(jax.tree.leaves(self.points)[0])
@@ -371,16 +385,18 @@ class Data(eqx.Module):
     holdout: float
 
     def __init__(self, rows: PyTree, *, holdout: float = 0.2):
-        self.rows = _rows("Data", rows)
+        self.rows = _rows("Data", "rows", rows)
         self.holdout = as_positive(holdout, "holdout of Data")
         n = len(self)
         if self.holdout >= 1:
-            raise ValueError(f"holdout of Data must be below 1, got {holdout}. Write e.g. 0.2.")
+            raise ValueError(
+                f"holdout of Data must be below 1, got {self.holdout:g}. Write e.g. 0.2."
+            )
         if not 1 <= self.heldout_rows < n:
             raise ValueError(
-                f"Data with {n} rows and holdout={holdout} leaves {n - self.heldout_rows} rows for "
-                f"training and {self.heldout_rows} held out. Both need at least one: give more "
-                "rows, change holdout, or use Points to train on all without a gap."
+                f"Data with {n} rows and holdout={self.holdout:g} leaves {n - self.heldout_rows} "
+                f"rows for training and {self.heldout_rows} held out. Both need at least one: give "
+                "more rows, change holdout, or use Points to train on all without a gap."
             )
 
     def __len__(self) -> int:
@@ -395,6 +411,10 @@ class Data(eqx.Module):
         return f"Data({len(self)} rows, holdout={self.holdout:g})"
 
 
+def _name_of(fn: Callable) -> str:
+    return getattr(fn, "__name__", type(fn).__name__)
+
+
 def _placed(domain: AbstractDomain) -> PyTree[jax.ShapeDtypeStruct]:
     """Shapes of one point, found without computing it."""
     dtype = jnp.result_type(float)
@@ -402,40 +422,47 @@ def _placed(domain: AbstractDomain) -> PyTree[jax.ShapeDtypeStruct]:
 
 
 def _corners(name: str, low: Corner, high: Corner) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    lows, highs = np.asarray(low, float), np.asarray(high, float)
+    lows, highs = as_reals(low, f"low of {name}"), as_reals(high, f"high of {name}")
     if lows.ndim != 1 or lows.shape != highs.shape or lows.size == 0:
         raise ValueError(
-            f"{name} needs two corners of equal length, got shapes {lows.shape} and {highs.shape}. "
-            f"Write {name}([0, 0], [1, 2]); use Interval for scalar points."
+            f"{name} needs two corners low and high of equal length, got shapes {lows.shape} and "
+            f"{highs.shape}. Write {name}([0, 0], [1, 2]); use Interval for scalar points."
         )
-    if not (np.isfinite(lows).all() and np.isfinite(highs).all() and (lows < highs).all()):
+    lows, highs = lows.astype(float), highs.astype(float)
+    with np.errstate(invalid="ignore", over="ignore"):
+        sides = highs - lows
+    wrong = np.flatnonzero(~((sides > 0) & np.isfinite(sides)))
+    if wrong.size:
+        i = wrong[0]
         raise ValueError(
             f"{name} needs finite low < high in every coordinate, "
-            f"got low={lows.tolist()} and high={highs.tolist()}."
+            f"got low[{i}]={lows[i]:g} and high[{i}]={highs[i]:g}."
         )
     return tuple(lows.tolist()), tuple(highs.tolist())
 
 
-def _rows(name: str, tree: PyTree) -> PyTree[np.ndarray]:
-    arrays = jax.tree.map(np.asarray, tree, is_leaf=lambda node: isinstance(node, list))
+def _rows(name: str, what: str, tree: PyTree) -> PyTree[np.ndarray]:
+    what = f"{what} of {name}"
+    # A list is an array, not a pytree of numbers.
+    nested = lambda node: isinstance(node, list)  # noqa: E731
+    leaves_of(tree, what, is_leaf=nested)
+    arrays = jax.tree.map(lambda leaf: as_reals(leaf, what), tree, is_leaf=nested)
     leaves = jax.tree.leaves(arrays)
     shapes = [leaf.shape for leaf in leaves]
     if not leaves or any(leaf.ndim == 0 for leaf in leaves):
         raise ValueError(
-            f"{name} needs arrays with one row a point, got shapes {shapes}. "
+            f"{what} must be arrays with one row a point, got shapes {shown(shapes)}. "
             "A single point x is written x[None]."
         )
     if len({shape[0] for shape in shapes}) > 1:
-        raise ValueError(f"{name} needs arrays of equal length, got shapes {shapes}.")
+        raise ValueError(f"{what} must be arrays of equal length, got shapes {shown(shapes)}.")
     if shapes[0][0] == 0:
-        raise ValueError(f"{name} is empty: shapes {shapes}. Give at least one point.")
+        raise ValueError(f"{name} is empty: {what} has shapes {shown(shapes)}. Give at least one.")
     for leaf in leaves:
-        if leaf.dtype == object or leaf.dtype.kind not in "fiub":
-            raise TypeError(f"{name} holds {leaf.dtype} values; it takes real numbers.")
         bad = np.flatnonzero(~np.isfinite(leaf.reshape(len(leaf), -1)).all(axis=1))
         if bad.size:
             raise ValueError(
-                f"{name} has {bad.size} rows with NaN or infinity, first at index "
+                f"{what} has {bad.size} rows with NaN or infinity, first at index "
                 f"{bad[:5].tolist()}. Drop or repair them."
             )
     return arrays

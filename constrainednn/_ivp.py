@@ -27,6 +27,7 @@ from constrainednn._march import AbstractEvolution, Window, march
 from constrainednn._pieces import (
     Features,
     Pieces,
+    as_width,
     least_squares,
     stack_pieces,
     start_polynomial,
@@ -37,7 +38,7 @@ from constrainednn._problem import Constraint, Problem
 from constrainednn._samplers import Draw, GaussQuadrature, Independent, draw
 from constrainednn._scheme import AbstractScheme, PieceHistory, Resumable, SchemeResult, Watch, goal
 from constrainednn._signatures import returned
-from constrainednn._validate import as_count
+from constrainednn._validate import as_arrays, as_pair, as_reals, few_leaves_of, shown
 
 # Monitor points in each window.
 _MONITOR = 32
@@ -371,30 +372,32 @@ def ivp(
         114129. The features here are orthonormal polynomials, measured against tanh features in
         docs/benchmarks.
     """
-    if isinstance(order, bool) or order not in (1, 2):
-        raise ValueError(f"order must be 1 or 2, got {order!r}. Write higher ones as a system.")
+    if isinstance(order, bool) or not isinstance(order, (int, np.integer)) or order not in (1, 2):
+        raise ValueError(
+            f"order must be 1 or 2, got {shown(order)}. Write higher ones as a system."
+        )
     start, end = _span(span)
-    args = jax.tree.map(
-        lambda leaf: jnp.asarray(leaf) if isinstance(leaf, (float, np.ndarray)) else leaf, args
-    )
-    parts = (y0,) if order == 1 else y0
+    few_leaves_of(args, "args")
+    args = jax.tree.map(_argument, args)
     if order == 2 and not (isinstance(y0, (tuple, list)) and len(y0) == 2):
         raise ValueError(
-            f"order=2 needs y0=(value, velocity), got {y0!r}. Write e.g. y0=(1.0, 0.0)."
+            f"order=2 needs y0=(value, velocity), got {shown(y0)}. Write e.g. y0=(1.0, 0.0)."
         )
-    flat = [_flat_start(part, "y0") for part in parts]
+    y0 = _start(y0)
+    parts = (y0,) if order == 1 else tuple(y0)
+    flat = [_flat_start(part) for part in parts]
     if len({len(vector) for vector, _ in flat}) > 1:
         raise ValueError("the value and the velocity in y0 must have the same shapes.")
     unravel = flat[0][1]
     _check_field(vector_field, start, y0 if order == 1 else tuple(y0), args, parts[0])
     scheme = InitialValueScheme(
-        Field(vector_field, args, unravel, order), (start, end), as_count(width, "width", least=2)
+        Field(vector_field, args, unravel, int(order)), (start, end), as_width(width)
     )
     name = getattr(vector_field, "__name__", type(vector_field).__name__)
     constraint = Constraint(
         EquationResidual(scheme.field),
         over=Interval(min(start, end), max(start, end)),
-        points=len(training_nodes(width)[0]),
+        points=len(training_nodes(scheme.width)[0]),
         sampler=GaussQuadrature(),
         name="equation" if name == "<lambda>" else name,
     )
@@ -415,10 +418,8 @@ def _initial_model(scheme: InitialValueScheme, states: Float[np.ndarray, "p d"])
 
 
 def _span(span: Any) -> tuple[float, float]:
-    if not (isinstance(span, (tuple, list, np.ndarray)) and len(span) == 2):
-        raise ValueError(f"span must be a pair (t0, t1), got {span!r}.")
-    start, end = float(span[0]), float(span[1])
-    if not (math.isfinite(start) and math.isfinite(end)) or start == end:
+    start, end = as_pair(span, "span", "(t0, t1)")
+    if not math.isfinite(end - start) or start == end:
         raise ValueError(
             f"span must be two different finite times, got ({start:g}, {end:g}). "
             "Backwards in time is (later, earlier)."
@@ -431,29 +432,32 @@ def _span(span: Any) -> tuple[float, float]:
     return start, end
 
 
-def _flat_start(value: PyTree, name: str) -> tuple[np.ndarray, Callable[[Array], PyTree]]:
-    """The initial value as a vector, and the way back."""
+def _argument(leaf: Any) -> Any:
+    """A leaf of args: numbers become arrays, and other constants stay what they are."""
+    return as_arrays(leaf, "args") if isinstance(leaf, (float, np.ndarray)) else leaf
+
+
+def _start(y0: PyTree) -> PyTree[Array]:
+    """The initial value as arrays."""
+    if not few_leaves_of(y0, "y0"):
+        raise TypeError(f"y0 must hold real numbers, got {shown(y0)}.")
     dtype = jnp.result_type(float)
-    leaves = jax.tree.leaves(value)
-    if not leaves or any(np.asarray(leaf).dtype.kind not in "fiub" for leaf in leaves):
-        raise TypeError(
-            f"{name} must hold real numbers, got {value!r}. Write real and imaginary part as two "
-            "components."
-        )
-    arrays = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), value)
-    vector, unravel = ravel_pytree(arrays)
+    return jax.tree.map(lambda leaf: jnp.asarray(as_reals(leaf, "y0"), dtype), y0)
+
+
+def _flat_start(value: PyTree[Array]) -> tuple[np.ndarray, Callable[[Array], PyTree]]:
+    """The initial value as a vector, and the way back."""
+    vector, unravel = ravel_pytree(value)
     if not vector.size:
-        raise ValueError(f"{name} holds no numbers.")
+        raise ValueError("y0 holds no numbers.")
     if not np.isfinite(vector).all():
-        raise ValueError(f"{name} must be finite, got {np.asarray(vector).tolist()}.")
+        raise ValueError(f"y0 must be finite, got {shown(np.asarray(vector).tolist())}.")
     return np.asarray(vector), unravel
 
 
 def _check_field(field: Callable, t: float, y: PyTree, args: PyTree, like: PyTree) -> None:
     """Evaluate the shapes that a vector field returns."""
-    dtype = jnp.result_type(float)
-    y, like = (jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), part) for part in (y, like))
-    given = jnp.asarray(t, dtype), y, args
+    given = jnp.asarray(t, jnp.result_type(float)), y, args
     try:
         found = returned(field, given, name="vector_field", takes="f(t, y, args)")
     except TypeError as error:

@@ -13,15 +13,15 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from constrainednn._domains import AbstractDomain, Normal
 from constrainednn._keys import numpy_generator, stream
-from constrainednn._samplers import Sobol, draw
-from constrainednn._validate import as_count, as_positive
+from constrainednn._samplers import SOBOL_DIMENSIONS, Independent, Sobol, draw
+from constrainednn._validate import as_count, as_function, as_positive, leaves_of, shown
 
 Size = int | Literal["scalar"]
 
 
 def is_recipe(model: PyTree) -> bool:
     """True for a recipe (holds no inexact array, is called with `key=`), False for a model."""
-    return not any(eqx.is_inexact_array(leaf) for leaf in jax.tree.leaves(model))
+    return not any(eqx.is_inexact_array(leaf) for leaf in leaves_of(model, "model"))
 
 
 class Frozen(eqx.Module):
@@ -32,6 +32,10 @@ class Frozen(eqx.Module):
     """
 
     value: PyTree
+
+    def __init__(self, value: PyTree):
+        leaves_of(value, "value of Frozen")
+        self.value = value
 
 
 def trainable_mask(model: PyTree, select: Callable[[Any], Any] | None) -> PyTree[bool]:
@@ -86,7 +90,7 @@ class Linear(AbstractRecipe):
 
     def __init__(self, in_size: Size, out_size: Size, *, bias: bool = True):
         self.in_size, self.out_size = _size(in_size, "in_size"), _size(out_size, "out_size")
-        self.bias = bias
+        self.bias = _flag(bias, "bias of Linear")
 
     def __call__(self, *, key: Key[Array, ""]) -> eqx.nn.Linear:
         """Build an `equinox.nn.Linear`."""
@@ -131,8 +135,11 @@ class MLP(AbstractRecipe):
         self.in_size, self.out_size = _size(in_size, "in_size"), _size(out_size, "out_size")
         self.width = as_count(width, "width of MLP")
         self.depth = as_count(depth, "depth of MLP", least=0)
-        self.activation = _activation(activation, "MLP")
-        self.over = Normal(1 if in_size == "scalar" else in_size) if over is None else over
+        self.activation = as_function(activation, "activation of MLP", "jax.numpy.tanh")
+        inputs = Normal(1 if self.in_size == "scalar" else self.in_size)
+        self.over = inputs if over is None else over
+        if not isinstance(self.over, AbstractDomain):
+            raise TypeError(f"MLP needs a domain to spread over, got over={shown(over)}.")
 
     def __call__(self, *, key: Key[Array, ""]) -> eqx.nn.MLP:
         """Build an `equinox.nn.MLP` and spread its first layer."""
@@ -169,6 +176,22 @@ class FeatureNetwork(eqx.Module):
     head_bias: Float[Array, " out"]
     activation: Callable
     scalar: bool
+
+    def __init__(
+        self,
+        inner: Frozen,
+        head_weight: Float[Array, "out width"],
+        head_bias: Float[Array, " out"],
+        activation: Callable,
+        scalar: bool,
+    ):
+        if not isinstance(inner, Frozen):
+            raise TypeError(f"inner of FeatureNetwork must be a cx.Frozen, got {shown(inner)}.")
+        self.inner = inner
+        self.head_weight = _array(head_weight, "head_weight", 2)
+        self.head_bias = _array(head_bias, "head_bias", 1)
+        self.activation = as_function(activation, "activation of FeatureNetwork", "jax.numpy.tanh")
+        self.scalar = _flag(scalar, "scalar of FeatureNetwork")
 
     def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
         """Evaluate at one point of shape () or (d,)."""
@@ -209,11 +232,13 @@ class RandomFeatures(AbstractRecipe):
         activation: Callable = jnp.tanh,
     ):
         if not isinstance(over, AbstractDomain):
-            raise TypeError(f"RandomFeatures needs a domain to spread over, got {over!r}.")
+            raise TypeError(
+                f"RandomFeatures needs a domain to spread over, got over={shown(over)}."
+            )
         self.over = over
         self.out_size = _size(out_size, "out_size")
         self.width = as_count(width, "width of RandomFeatures")
-        self.activation = _activation(activation, "RandomFeatures")
+        self.activation = as_function(activation, "activation of RandomFeatures", "jax.numpy.tanh")
 
     def __call__(self, *, key: Key[Array, ""]) -> FeatureNetwork:
         """Draw the features and a small random head."""
@@ -330,7 +355,8 @@ def with_output(model: PyTree, fn: Callable[[Any, Any], Any]) -> PyTree:
 def _transformed(model: PyTree, fn: Callable, wrap: Callable) -> PyTree:
     if not callable(model) or not callable(fn):
         raise TypeError(
-            f"with_input and with_output take a model and a function, got {model!r} and {fn!r}."
+            "with_input and with_output take a model and a function fn, "
+            f"got {shown(model)} and {shown(fn)}."
         )
     return _TransformedRecipe(model, wrap, fn) if is_recipe(model) else wrap(model, fn)
 
@@ -345,7 +371,8 @@ def _spread(
     1e-10 with 200 features) and on the unit circle (trained; a third of the steps of a default
     initialisation).
     """
-    points = draw(over, 1024, Sobol(), key=stream(key, "spread")).points
+    sampler = Sobol() if over.unit_dim <= SOBOL_DIMENSIONS else Independent()
+    points = draw(over, 1024, sampler, key=stream(key, "spread")).points
     if not isinstance(points, np.ndarray) or points.ndim > 2:
         raise TypeError(f"A model needs input points of shape () or (d,), but {over!r} has others.")
     points = points.reshape(len(points), -1)
@@ -392,13 +419,27 @@ def _initialised(shape: PyTree, *, key: Key[Array, ""]) -> PyTree:
     return jax.tree.map(fill, shape, is_leaf=lambda node: isinstance(node, eqx.nn.Linear))
 
 
-def _activation(value: Callable, owner: str) -> Callable:
-    if not callable(value):
+def _array(value: Array, what: str, ndim: int) -> Array:
+    if not eqx.is_inexact_array(value) or value.ndim != ndim:
         raise TypeError(
-            f"activation of {owner} must be a function such as jax.numpy.tanh, got {value!r}."
+            f"{what} of FeatureNetwork must be a floating-point jax array of {ndim} axes, "
+            f"got {shown(value)}."
         )
     return value
 
 
+def _flag(value: bool, what: str) -> bool:
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{what} must be True or False, got {shown(value)}.")
+    return bool(value)
+
+
 def _size(value: Size, what: str) -> Size:
-    return value if value == "scalar" else as_count(value, what)
+    if isinstance(value, str):
+        if value == "scalar":
+            return "scalar"
+        raise TypeError(
+            f'{what} must be an integer, or "scalar" for shape (), got {shown(value)}. '
+            "Write whole numbers without quotes."
+        )
+    return as_count(value, what)

@@ -21,6 +21,7 @@ from jaxtyping import Array, Float, PyTree
 
 from constrainednn._legendre import gauss, integrals, integrated, legendre_sum
 from constrainednn._samplers import Draw
+from constrainednn._validate import as_count
 
 # Gauss nodes for each feature in a piece. With one the residual could be interpolated away at the
 # nodes, and training points would say nothing.
@@ -134,6 +135,11 @@ def stack_pieces(
 def capacity_for(count: int, least: int = 16) -> int:
     """The power of two, at least `least`, that holds `count` pieces."""
     return max(least, 1 << (count - 1).bit_length())
+
+
+def as_width(value: int) -> int:
+    """Return the number of features in a piece, or raise; tables of all its integrals are kept."""
+    return as_count(value, "width", least=2, most=200)
 
 
 def training_points(ends: Float[np.ndarray, " count_1"], width: int) -> Draw:

@@ -18,7 +18,10 @@ from constrainednn._models import AbstractRecipe, is_recipe
 from constrainednn._samplers import SAMPLERS, AbstractSampler, Independent
 from constrainednn._scheme import AbstractScheme
 from constrainednn._targets import AbstractTarget
-from constrainednn._validate import as_count, as_positive
+from constrainednn._validate import as_count, as_function, as_positive, leaves_of, shown
+
+# Names are written into tables, messages and figures.
+_LONGEST_NAME = 200
 
 
 class Constraint(eqx.Module):
@@ -66,7 +69,7 @@ class Constraint(eqx.Module):
         _check_signature(residual, label)
         if not isinstance(over, (AbstractDomain, Points, Data)):
             raise TypeError(
-                f"{label}: over must be a domain, Points or Data, got {over!r}. "
+                f"{label}: over must be a domain, Points or Data, got {shown(over)}. "
                 "Write e.g. over=cx.Interval(0, 1), or over=cx.Points(array) for given points."
             )
         self.over = over
@@ -74,20 +77,21 @@ class Constraint(eqx.Module):
             self.points = as_count(100 if points is None else points, f"{label}: points")
         elif points is not None or sampler is not None:
             raise ValueError(
-                f"{label}: {over!r} brings its own points. Leave out points= and sampler=."
+                f"{label}: over={over!r} brings its own points. Leave out points= and sampler=."
             )
         else:
             self.points = None
         self.sampler = Independent() if sampler is None else sampler
         if not isinstance(self.sampler, AbstractSampler):
             raise TypeError(
-                f"{label}: sampler must be an object such as cx.Sobol(), got {sampler!r}. Known: "
+                f"{label}: sampler must be an object such as cx.Sobol(), got {shown(sampler)}. "
+                + "Known: "
                 + ", ".join(f"cx.{known.__name__}()" for known in SAMPLERS)
                 + ", or an AbstractSampler of your own."
             )
         self.weight = as_positive(weight, f"{label}: weight")
         if target is not None and not isinstance(target, AbstractTarget):
-            raise TypeError(f"{label}: target must be e.g. cx.Circle(), got {target!r}.")
+            raise TypeError(f"{label}: target must be e.g. cx.Circle(), got {shown(target)}.")
         self.target = target
 
 
@@ -163,15 +167,17 @@ class Problem(eqx.Module):
         scheme: AbstractScheme | None = None,
         source: Source | None = None,
     ):
-        given = [constraints] if isinstance(constraints, Constraint) else list(constraints)
+        given: list[Any] = [constraints]
+        if isinstance(constraints, (list, tuple)):
+            given = [*constraints]
         for item in given:
             if not isinstance(item, Constraint):
                 raise TypeError(
-                    f"constraints must be cx.Constraint objects, got {item!r}. "
-                    "Write cx.Constraint(residual, over=domain)."
+                    f"constraints must be cx.Constraint objects, got {shown(item)}. "
+                    "Write cx.Constraint(residual, over=domain), or a list of such."
                 )
         if not given:
-            raise ValueError("A problem needs at least one constraint, got none.")
+            raise ValueError("constraints must hold at least one cx.Constraint, got none.")
         names = [item.name for item in given]
         for name in names:
             if names.count(name) > 1:
@@ -179,11 +185,17 @@ class Problem(eqx.Module):
                     f"Two constraints are named {name!r}. Names keep their random streams apart: "
                     f"give one of them another with name={name + '_2'!r}."
                 )
+        leaves_of(model, "model")
         if is_recipe(model) and not callable(model):
             raise TypeError(
-                f"model {model!r} holds no floating-point array and cannot be called with key=. "
-                "Give a model with parameters, or a recipe such as cx.MLP(2, 2)."
+                f"model {shown(model)} holds no floating-point array and cannot be called with "
+                "key=. Give a model with parameters, or a recipe such as cx.MLP(2, 2)."
             )
+        for value, name in ((trainable, "trainable"), (reference, "reference")):
+            if value is not None:
+                as_function(value, f"{name} of Problem", "lambda u: u")
+        if scheme is not None and not isinstance(scheme, AbstractScheme):
+            raise TypeError(f"scheme of Problem is set by ivp and bvp, got {shown(scheme)}.")
         self.constraints = tuple(given)
         self.model = model
         self.trainable = trainable
@@ -205,7 +217,7 @@ class Problem(eqx.Module):
 
 def _constraint_name(residual: Callable, name: str | None) -> str:
     if not callable(residual):
-        raise TypeError(f"residual must be a function residual(u, x), got {residual!r}.")
+        raise TypeError(f"residual must be a function residual(u, x), got {shown(residual)}.")
     if name is None:
         name = getattr(residual, "__name__", type(residual).__name__)
         if name == "<lambda>":
@@ -214,7 +226,12 @@ def _constraint_name(residual: Callable, name: str | None) -> str:
                 "Write name='...' beside it."
             )
     if not isinstance(name, str) or not name.strip():
-        raise ValueError(f"name of a constraint must be text, got {name!r}.")
+        raise ValueError(f"name of a constraint must be text, got {shown(name)}.")
+    if len(name) > _LONGEST_NAME or not name.isprintable():
+        raise ValueError(
+            f"name of a constraint must be at most {_LONGEST_NAME} printable characters, got "
+            f"{shown(name)} of length {len(name)}."
+        )
     return name
 
 
@@ -237,8 +254,8 @@ def _check_recipe(model: Callable) -> None:
         inspect.signature(model).bind(key=jax.random.key(0))
     except TypeError:
         raise TypeError(
-            f"model {model!r} holds no floating-point array, so it must be a recipe that takes "
-            "key=, e.g. def recipe(*, key): return equinox.nn.MLP(2, 2, 64, 1, key=key)."
+            f"model {shown(model)} holds no floating-point array, so it must be a recipe that "
+            "takes key=, e.g. def recipe(*, key): return equinox.nn.MLP(2, 2, 64, 1, key=key)."
         ) from None
     except ValueError:
         return

@@ -13,9 +13,13 @@ from constrainednn._blocks import in_blocks
 from constrainednn._domains import AbstractDomain, Data, Points
 from constrainednn._keys import numpy_generator
 from constrainednn._memory import refuse_too_large
+from constrainednn._validate import as_reals, shown
 
 Cube = Float[np.ndarray, "n unit_dim"]
 Shares = Float[np.ndarray, " n"]
+
+# For so many there are direction numbers: `MAXDIM` of `scipy.stats.qmc.Sobol`.
+SOBOL_DIMENSIONS = 21201
 
 
 class AbstractSampler(eqx.Module):
@@ -64,6 +68,11 @@ class Sobol(AbstractSampler):
         """Draw the first `n` points of the scrambled sequence, of equal weight."""
         from scipy.stats import qmc  # slow to import, and most runs do without
 
+        if domain.unit_dim > SOBOL_DIMENSIONS:
+            raise ValueError(
+                f"Sobol has at most {SOBOL_DIMENSIONS} dimensions, but {shown(domain)} has "
+                f"{domain.unit_dim}. Use Independent()."
+            )
         # Never unscrambled: such sequences nest, so held-out points would repeat training points.
         engine = qmc.Sobol(domain.unit_dim, scramble=True, bits=32, rng=numpy_generator(key))
         return engine.random_base2(max(n - 1, 0).bit_length())[:n], _equal(n)
@@ -107,8 +116,8 @@ class GaussQuadrature(AbstractSampler):
         for rule in domain.gauss_rules:
             if rule is None:
                 raise ValueError(
-                    f"GaussQuadrature has no rule for {domain!r}: it knows Interval, Box, Normal "
-                    "and their products. Use Sobol() or Independent()."
+                    f"GaussQuadrature has no rule for {shown(domain)}: it knows Interval, Box, "
+                    "Normal and their products. Use Sobol() or Independent()."
                 )
             node, weight = _gauss(rule, per_axis)
             nodes.append(node)
@@ -153,21 +162,22 @@ def draw(domain: AbstractDomain, n: int, sampler: AbstractSampler, *, key: Key[A
     filled = sampler.fill(domain, n, key=key)
     if not (isinstance(filled, tuple) and len(filled) == 2):
         raise ValueError(
-            f"{sampler!r} must return cube points (n, {domain.unit_dim}) and weights (n,), "
+            f"{shown(sampler)} must return cube points (n, {domain.unit_dim}) and weights (n,), "
             f"got {type(filled).__name__}."
         )
-    cube, share = np.asarray(filled[0]), np.asarray(filled[1])
+    cube = as_reals(filled[0], f"cube points of {shown(sampler)}")
+    share = as_reals(filled[1], f"weights of {shown(sampler)}")
     expected = (n, domain.unit_dim)
     if cube.shape != expected or share.shape != (n,):
         raise ValueError(
-            f"{sampler!r} must return cube points of shape {expected} and weights of shape ({n},), "
-            f"got {cube.shape} and {share.shape}."
+            f"{shown(sampler)} must return cube points of shape {expected} and weights of shape "
+            f"({n},), got {cube.shape} and {share.shape}."
         )
     if not (np.isfinite(cube).all() and (cube >= 0).all() and (cube <= 1).all()):
-        raise ValueError(f"{sampler!r} returned cube points outside [0, 1] or NaN.")
+        raise ValueError(f"{shown(sampler)} returned cube points outside [0, 1] or NaN.")
     if not (np.isfinite(share).all() and (share >= 0).all() and abs(share.sum() - 1) < 1e-5):
         raise ValueError(
-            f"{sampler!r} must return weights >= 0 that sum to one, got sum {share.sum()}."
+            f"{shown(sampler)} must return weights >= 0 that sum to one, got sum {share.sum()}."
         )
     dtype = jnp.result_type(float)
     eps = float(jnp.finfo(dtype).eps)
@@ -178,8 +188,8 @@ def draw(domain: AbstractDomain, n: int, sampler: AbstractSampler, *, key: Key[A
         bad = np.flatnonzero(~np.isfinite(leaf.reshape(n, -1)).all(axis=1))
         if bad.size:
             raise ValueError(
-                f"{domain!r} places {bad.size} of {n} points at NaN or infinity, first for cube "
-                f"point {cube[bad[0]].tolist()}. Check the function that maps them."
+                f"{shown(domain)} places {bad.size} of {n} points at NaN or infinity, first for "
+                f"cube point {cube[bad[0]].tolist()}. Check the function that maps them."
             )
     return Draw(points, share.astype(dtype), cube)
 
@@ -213,8 +223,8 @@ def _points_per_axis(sampler: AbstractSampler, domain: AbstractDomain, n: int) -
     name = type(sampler).__name__
     if dim > 3:
         raise ValueError(
-            f"{name} fills up to three dimensions, but {domain!r} has {dim}: a grid there needs "
-            "too many points. Use Sobol()."
+            f"{name} fills up to three dimensions, but {shown(domain)} has {dim}: a grid there "
+            "needs too many points. Use Sobol()."
         )
     per_axis = round(n ** (1 / dim))
     if per_axis**dim != n:

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from constrainednn._validate import as_arrays, as_function, leaves_of
+
 
 def returned(
     fn: Callable[..., PyTree], arguments: tuple, *, name: str, takes: str
@@ -24,9 +26,10 @@ def returned(
     Raises:
         TypeError: If it cannot be called so, or returns less precise or complex numbers.
     """
+    as_function(fn, name, "lambda t, y, args: -y")
     try:
         signature = inspect.signature(fn)
-    except ValueError:
+    except (TypeError, ValueError):
         signature = None  # some callables do not tell
     if signature is not None:
         try:
@@ -41,7 +44,7 @@ def returned(
         filled = list(arguments)
         for i, part in zip(arrays, parts, strict=True):
             filled[i] = part
-        return jax.tree.map(jnp.asarray, fn(*filled))
+        return as_arrays(fn(*filled), f"what {name} returns")
 
     found = jax.eval_shape(call, [arguments[i] for i in arrays])
     expected = jnp.result_type(float)
@@ -60,5 +63,5 @@ def returned(
 
 def _is_numeric(part: Any) -> bool:
     """Whether all leaves are numbers in arrays; strings, functions and flags are not traced."""
-    leaves = jax.tree.leaves(part)
+    leaves = leaves_of(part, "argument")
     return bool(leaves) and all(isinstance(leaf, (jax.Array, np.ndarray)) for leaf in leaves)

@@ -10,7 +10,7 @@ from jaxtyping import PyTree
 from constrainednn._methods._abstract import AbstractMethod
 from constrainednn._methods._levenberg_marquardt import LevenbergMarquardt
 from constrainednn._models import trainable_mask
-from constrainednn._validate import as_count
+from constrainednn._validate import as_count, as_function, shown
 
 
 class Stage(eqx.Module):
@@ -35,6 +35,8 @@ class Stage(eqx.Module):
     ):
         self.method = _as_method(method)
         self.steps = as_count(steps, "steps of Stage", least=0)
+        if trainable is not None:
+            as_function(trainable, "trainable of Stage", "lambda u: u.layers[-1]")
         self.trainable = trainable
 
 
@@ -46,8 +48,8 @@ def _as_method(method: Any) -> AbstractMethod:
     if hasattr(method, "init") and hasattr(method, "update"):
         raise TypeError("method is an optax transformation; write cx.Optax(...) around it.")
     raise TypeError(
-        f"method must be an object, got {method!r}; names are for the command line. There, lm is "
-        "cx.LevenbergMarquardt(), gd is cx.Optax(optax.sgd(1e-2)), adam is "
+        f"method must be an object, got {shown(method)}; names are for the command line. There, lm "
+        "is cx.LevenbergMarquardt(), gd is cx.Optax(optax.sgd(1e-2)), adam is "
         "cx.Optax(optax.adam(1e-3)), and lbfgs is cx.Optax(optax.lbfgs())."
     )
 
@@ -78,7 +80,9 @@ def as_stages(
     if isinstance(method, (list, tuple)) and not hasattr(method, "update"):
         stages = list(method)
         if not stages or not all(isinstance(stage, Stage) for stage in stages):
-            raise TypeError(f"A sequence of stages holds cx.Stage objects, got {method!r}.")
+            raise TypeError(
+                f"method as a sequence holds cx.Stage objects, one or more, got {shown(method)}."
+            )
         if steps is not None:
             raise ValueError("Stages have their own steps: leave out steps=, or set it in each.")
         return stages

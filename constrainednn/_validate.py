@@ -2,10 +2,20 @@
 
 import difflib
 import math
+import operator
+import reprlib
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# Above, a copy of an array does not fit into memory; a view of one number may claim any size.
+_MOST_ENTRIES = 10**9
+# Each leaf is an operation of its own in what is compiled: of 10,000 the compiler takes minutes.
+_MOST_LEAVES = 1000
 
 
 class ProblemError(ValueError):
@@ -18,19 +28,36 @@ def raised_here(error: BaseException) -> bool:
     return isinstance(error, ProblemError) or last.startswith(f"{Path(__file__).parent}/_")
 
 
+def shown(value: Any) -> str:
+    """`value` for a message: on one line, of a few hundred characters at most, whatever it is."""
+    if getattr(value, "shape", ()) != () and hasattr(value, "dtype"):
+        return f"an array of shape {value.shape} and dtype {value.dtype}"
+    short = reprlib.Repr()
+    short.maxstring, short.maxother, short.maxlong = 100, 200, 60
+    short.maxtuple = short.maxlist = short.maxdict = 6
+    try:
+        text = short.repr(value)
+    except ValueError:  # Python does not print whole numbers of thousands of digits
+        text = f"{type(value).__name__} with thousands of digits"
+    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
+
+
 def as_count(value: Any, what: str, *, least: int = 1, most: int = 10**9) -> int:
     """Return `value` as an int from `least` to `most`, or raise naming `what`."""
-    # bool is an int in Python; points=True is a mistake, not one point.
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
+    try:
+        # bool is an int in Python; points=True is a mistake, not one point.
+        number = None if _kind(value) == "b" else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None:
         raise TypeError(
-            f"{what} must be an integer, got {value!r} ({type(value).__name__}). "
-            f"Write a whole number such as {max(least, 100)}, without quotes."
+            f"{what} must be an integer, got {shown(value)} ({type(value).__name__}). "
+            f"Write a whole number such as {max(least, min(most, 100))}, without quotes."
         )
-    number = value.__index__()
     if number < least:
-        raise ValueError(f"{what} must be at least {least}, got {number}.")
+        raise ValueError(f"{what} must be at least {least}, got {shown(number)}.")
     if number > most:
-        raise ValueError(f"{what} must be at most {most}, got {number}.")
+        raise ValueError(f"{what} must be at most {most}, got {shown(number)}.")
     return number
 
 
@@ -39,17 +66,131 @@ def as_seed(value: Any) -> int:
     return as_count(value, "seed", least=0, most=2**32 - 1)
 
 
-def as_positive(value: Any, what: str) -> float:
-    """Return `value` as a finite float above zero, or raise naming `what`."""
-    if isinstance(value, (str, bool)) or not hasattr(value, "__float__"):
+def as_real(value: Any, what: str) -> float:
+    """Return `value` as a float, which may be infinite or NaN, or raise naming `what`."""
+    single = hasattr(value, "__float__") and getattr(value, "shape", ()) == ()
+    try:
+        # By its kind: NumPy drops imaginary parts with no more than a warning.
+        number = float(value) if single and _kind(value) in "fiu?" else None
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+    except (TypeError, ValueError):
+        number = None
+    if number is None:
         raise TypeError(
-            f"{what} must be a number, got {value!r} ({type(value).__name__}). "
+            f"{what} must be a number, got {shown(value)} ({type(value).__name__}). "
             "Write it without quotes."
         )
-    number = float(value)
+    return number
+
+
+def as_positive(value: Any, what: str) -> float:
+    """Return `value` as a finite float above zero, or raise naming `what`."""
+    number = as_real(value, what)
     if not (math.isfinite(number) and number > 0):
         raise ValueError(f"{what} must be finite and above zero, got {number}.")
     return number
+
+
+def as_reals(value: Any, what: str) -> "np.ndarray":
+    """Return `value` as a NumPy array of real numbers, or raise naming `what`."""
+    import numpy as np  # not above: the command line shows its help without
+
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError):  # rows of different lengths, or what is no array at all
+        array = np.asarray(None)
+    if array.size > _MOST_ENTRIES:
+        raise ValueError(
+            f"{what} has shape {array.shape}; at most {_MOST_ENTRIES} entries fit into memory."
+        )
+    if array.dtype.kind not in "fiub":
+        complex_too = array.dtype.kind == "c"
+        raise TypeError(
+            f"{what} must hold real numbers in rows of equal length, got {shown(value)} "
+            f"({type(value).__name__})."
+            + complex_too
+            * " Write real and imaginary part as two components."
+        )
+    with np.errstate(over="ignore"):  # to infinity, which whoever asks refuses in its own words
+        return array.astype(float) if array.dtype.itemsize > 8 else array
+
+
+def as_pair(value: Any, what: str, example: str) -> tuple[float, float]:
+    """Return `value` as two floats, or raise naming `what`."""
+    row = isinstance(value, (tuple, list)) or getattr(value, "ndim", 0) == 1
+    if not row or len(value) != 2:
+        raise ValueError(f"{what} must be a pair {example}, got {shown(value)}.")
+    return as_real(value[0], f"start of {what}"), as_real(value[1], f"end of {what}")
+
+
+def as_function(value: Any, what: str, example: str) -> Callable[..., Any]:
+    """Return `value` if it can be called, or raise naming `what`."""
+    if not callable(value):
+        raise TypeError(f"{what} must be a function such as {example}, got {shown(value)}.")
+    return value
+
+
+def leaves_of(tree: Any, what: str, *, is_leaf: Callable[[Any], bool] | None = None) -> list[Any]:
+    """The leaves of a pytree, or raise naming `what` where jax cannot flatten it."""
+    import jax  # nor this
+
+    try:
+        return jax.tree.leaves(tree, is_leaf=is_leaf)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"{what} is no pytree: {shown(str(error))}. The keys of a dict must be of one kind."
+        ) from None
+
+
+def few_leaves_of(tree: Any, what: str) -> list[Any]:
+    """The leaves of a pytree that is compiled, or raise naming `what` where that has no end."""
+    leaves = leaves_of(tree, what)
+    if len(leaves) > _MOST_LEAVES:
+        raise ValueError(
+            f"{what} has {len(leaves)} numbers or arrays of its own; more than {_MOST_LEAVES} take "
+            "too long to compile. Put them into one array: jax.numpy.array([...])."
+        )
+    for leaf in leaves:
+        if getattr(leaf, "size", 0) > _MOST_ENTRIES:
+            raise ValueError(
+                f"{what} has an array of shape {leaf.shape}; at most {_MOST_ENTRIES} entries fit "
+                "into memory."
+            )
+    return leaves
+
+
+def as_arrays(tree: Any, what: str) -> Any:
+    """Return a pytree with its numbers as jax arrays, or raise naming `what`."""
+    import jax
+
+    if not few_leaves_of(tree, what):
+        raise TypeError(f"{what} must hold numbers, got {shown(tree)}. Is a return missing?")
+    return jax.tree.map(lambda leaf: _as_array(leaf, what), tree)
+
+
+def _as_array(leaf: Any, what: str) -> Any:
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    if type(leaf) is int and abs(leaf) >= 2**31:  # jax has no longer ones than 64 bits
+        leaf = as_real(leaf, what)
+    array = isinstance(leaf, (jax.Array, np.ndarray, np.generic))
+    numeric = array and (leaf.dtype == bool or jnp.issubdtype(leaf.dtype, jnp.number))
+    try:
+        if numeric or isinstance(leaf, (bool, int, float, complex)):
+            return jnp.asarray(leaf)
+    except (TypeError, ValueError):  # extended precision is none of jax's
+        pass
+    raise TypeError(f"{what} must hold numbers or arrays of such, got {shown(leaf)}.")
+
+
+def _kind(value: Any) -> str:
+    """What NumPy calls this kind of number, such as "f"; "?" for what has no dtype."""
+    if isinstance(value, bool):
+        return "b"
+    return str(getattr(getattr(value, "dtype", None), "kind", "?"))
 
 
 def known_names(name: str, known: Iterable[str]) -> str:

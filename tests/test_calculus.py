@@ -222,6 +222,12 @@ def test_closed_forms(order):
     assert_equal_pairs(pairs, T)
 
 
+def test_factorials_beyond_the_whole_numbers_of_jax():
+    derivatives = np.asarray(taylor(jnp.exp, 0.3, order=60))  # 21! has more than 64 bits
+    eps = np.finfo(derivatives.dtype).eps
+    np.testing.assert_allclose(derivatives, np.exp(0.3), rtol=60 * eps)  # a rounding an order
+
+
 def test_a_point_may_be_a_number():
     assert_close(taylor(jnp.sin, 0.3, order=1), (jnp.sin(T), jnp.cos(T)))
     assert_close(derivative(jnp.square)(3), jnp.array(6.0))
@@ -410,6 +416,14 @@ def test_values_keep_the_dtype_of_the_point():
         (lambda: derivative(jnp.sin, order=1.0), TypeError, "must be an integer"),
         (lambda: derivative(jnp.sin(T)), TypeError, r"derivative\(u\), not derivative\(u\(x\)\)"),
         (lambda: taylor(jnp.sin, X, order=2), ValueError, r"shape \(\), got \(3,\)"),
+        (lambda: taylor(lambda t: t**2, T, order=30), ValueError, "order 30 is too high for"),
+        (
+            lambda: taylor(jnp.sin, T, order=10**6),
+            ValueError,
+            "order of taylor must be at most 170",
+        ),
+        (lambda: jacobian(jnp.sin)(1j * X), TypeError, "takes a real point"),
+        (lambda: jacobian(jnp.sum)(jnp.ones(10**5)), ValueError, "1 to 10000 coordinates"),
         (lambda: taylor(jnp.sin, (T, T), order=2), ValueError, r"got \(\(\), \(\)\)"),
         (lambda: taylor(jnp.sin, T, order=-1), ValueError, "order of taylor must be at least 0"),
         (lambda: laplacian(jnp.sum)(jnp.ones((2, 3))), ValueError, r"got \(2, 3\).*jax\.vmap"),

@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import qmc
 
 import constrainednn as cx
-from constrainednn._samplers import draw
+from constrainednn._samplers import SOBOL_DIMENSIONS, draw
 from constrainednn.testing import check_sampler
 
 KEY = jax.random.key(0)
@@ -198,3 +198,16 @@ def test_contract_suite_names_the_promise_a_sampler_breaks(broken, says):
 def test_drawing_refuses_a_sampler_that_breaks_its_contract(broken, says):
     with pytest.raises(ValueError, match=says):
         draw(cx.Normal(2), 64, Unkept(broken), key=KEY)
+
+
+def test_sobol_names_its_largest_dimension_and_models_do_with_independent_points():
+    from scipy.stats import qmc
+
+    assert SOBOL_DIMENSIONS == qmc.Sobol.MAXDIM
+    domain = cx.Normal(SOBOL_DIMENSIONS + 1)
+    with pytest.raises(ValueError, match=r"at most 21201 dimensions, but Normal.*Independent\(\)"):
+        cx.Sobol().fill(domain, 4, key=KEY)
+    model = cx.MLP(SOBOL_DIMENSIONS + 1, 1, width=2)(key=KEY)
+    # Slopes are 2.5 per standard deviation of the points.
+    lengths = np.linalg.norm(model.layers[0].weight, axis=1)
+    np.testing.assert_allclose(lengths, 2.5, rtol=4 / np.sqrt(2 * 1024 * SOBOL_DIMENSIONS) + 1e-2)

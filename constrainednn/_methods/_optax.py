@@ -17,6 +17,7 @@ from constrainednn._methods._abstract import (
     StepInfo,
     loss_of,
 )
+from constrainednn._validate import shown
 
 # Trial steps that may leave the parameters where they are before a rate is taken for zero.
 _TRIALS = 100
@@ -42,7 +43,7 @@ class Optax(AbstractMethod[PyTree]):
         # Transformations are named tuples: test for the two methods, not for a sequence.
         if not (hasattr(tx, "init") and hasattr(tx, "update")):
             raise TypeError(
-                f"Optax takes an optax transformation such as optax.adam(1e-3), got {tx!r}."
+                f"Optax takes an optax transformation such as optax.adam(1e-3), got tx={shown(tx)}."
             )
         self.tx = tx.gradient_transformation() if isinstance(tx, optax.MultiSteps) else tx
         _check_descends(self.tx)
@@ -120,12 +121,12 @@ def _check_descends(tx: optax.GradientTransformation) -> None:
             total = np.asarray(updates["trial"])
             if total.any():
                 break
-    except TypeError as error:
+    except (TypeError, OverflowError) as error:
         if "missing" in str(error):
             return  # a line search, which asks for the loss: its step length is its own affair
         raise TypeError(
-            f"Optax: a trial step fails: {error} If the learning rate is text, write the number "
-            "without quotes, e.g. optax.adam(1e-3)."
+            f"Optax: a trial step of tx fails: {shown(str(error))}. "
+            "If the learning rate is text, write the number without quotes, e.g. optax.adam(1e-3)."
         ) from None
     except (ValueError, KeyError, AttributeError):
         return  # it needs the structure of the real parameters
