@@ -195,6 +195,11 @@ def npy(shape: str, dtype: str = "<f8", data: bytes = b"") -> bytes:
     return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + data
 
 
+def npy_with(header: bytes) -> bytes:
+    """An array file with anything for a header."""
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(16)
+
+
 def manifest(members: object, **more: object) -> bytes:
     return json.dumps({"format": 2, "facts": {}, "members": members, "sha256": "", **more}).encode()
 
@@ -203,10 +208,18 @@ def crafted(good: bytes) -> list[bytes]:
     """Archives made to hurt."""
     one = [{"name": "a", "dtype": "float64", "shape": [2]}]
     two = npy("(2,)", data=bytes(16))
+    odd = [b"{'descr':", b"-" * 9000 + b"1", b"{'descr':" + b"-" * 5000, b"  1\n 2", b"(" * 9000]
     huge = 10**11
     with zipfile.ZipFile(io.BytesIO(good)) as source:
         members = [(name, source.read(name)) for name in source.namelist()]
     return [
+        *(
+            archive([("manifest.json", manifest(one)), ("0.npy", npy_with(header))])
+            for header in odd
+        ),
+        archive(
+            [("manifest.json", manifest([{**one[0], "shape": [2] * 2_500_000}])), ("0.npy", two)]
+        ),
         archive([*members, ("extra.npy", two)]),
         archive([*members, members[-1]]),
         archive(members, deflated=True),

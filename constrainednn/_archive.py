@@ -12,17 +12,19 @@ import math
 import struct
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import ml_dtypes
 import numpy as np
 
-from constrainednn._files import StoreError, parse_json, read_limited
+from constrainednn._files import StoreError, UnreadableError, parse_json, read_limited
 
 FORMAT = 2
 # Sizes are checked before anything is allocated: a file may come from somebody else.
 MAX_BYTES = (1 << 31) - 1  # from there on zip archives need extensions
 _MAX_JSON = 1 << 23
+_MOST_MEMBERS = 60_000  # as above
+_MOST_AXES = 32
 _MANIFEST = "manifest.json"
 _END = struct.Struct("<4s4H2LH")  # end of the central directory of a zip archive
 _LOCAL, _CENTRAL = 30, 46  # sizes of the two headers of a member, without its name
@@ -41,6 +43,10 @@ def pack_arrays(arrays: dict[str, np.ndarray], facts: dict[str, Any] | None = No
     Raises:
         StoreError: If they are too large for one file, or of a type that no file can hold.
     """
+    if len(arrays) > _MOST_MEMBERS:
+        raise StoreError(
+            f"{len(arrays)} arrays are too many for one file, {_MOST_MEMBERS} at most."
+        )
     members, contents = [], []
     for name, array in arrays.items():
         if _DTYPES.get(str(array.dtype)) != array.dtype:
@@ -121,18 +127,30 @@ def _array(member: dict[str, Any], content: bytes) -> np.ndarray:
     dtype = _DTYPES.get(member["dtype"])
     if dtype is None:
         raise ValueError(f"{name!r:.200} is of an unknown type")
-    if not isinstance(name, str) or not all(type(n) is int and n >= 0 for n in shape):
+    proper = isinstance(name, str) and isinstance(shape, list) and len(shape) <= _MOST_AXES
+    if not proper or not all(type(n) is int and 0 <= n <= MAX_BYTES for n in shape):
         raise ValueError(f"{name!r:.200} has no proper name or shape")
     size = dtype.itemsize * math.prod(shape)
     stored = (np.dtype(np.uint8), (size,)) if dtype.name in _EXTENSIONS else (dtype, tuple(shape))
-    stream = io.BytesIO(content)
-    if np.lib.format.read_magic(stream) != (1, 0):
-        raise ValueError(f"{name!r:.200} is of another version of the array format")
-    found_shape, fortran, found = np.lib.format.read_array_header_1_0(stream)
-    if (found, found_shape) != stored or len(content) - stream.tell() != size:
-        raise ValueError(f"{name!r:.200} has another type or size than stated")
-    flat = np.frombuffer(content, dtype, offset=stream.tell())
-    return flat.reshape(shape, order="F" if fortran else "C")
+    # The header is compared with what it must be and never parsed: parsers of Python literals
+    # have errors of many kinds.
+    orders: tuple[Literal["C", "F"], ...] = ("C", "F")
+    for order in orders:
+        header = _header(*stored, order)
+        if content.startswith(header) and len(content) == len(header) + size:
+            return np.frombuffer(content, dtype, offset=len(header)).reshape(shape, order=order)
+    raise ValueError(f"{name!r:.200} has another type or size than stated")
+
+
+def _header(dtype: np.dtype, shape: tuple[int, ...], order: str) -> bytes:
+    buffer = io.BytesIO()
+    described: Any = {
+        "descr": np.lib.format.dtype_to_descr(dtype),
+        "fortran_order": order == "F",
+        "shape": shape,
+    }
+    np.lib.format.write_array_header_1_0(buffer, described)
+    return buffer.getvalue()
 
 
 def _members(path: Path) -> tuple[dict[str, Any], list[bytes]]:
@@ -145,7 +163,7 @@ def _members(path: Path) -> tuple[dict[str, Any], list[bytes]]:
     mark, *disks, entries, size, start, comment = _END.unpack(content[-_END.size :])
     if mark != b"PK\5\6" or comment or disks != [0, 0, entries]:
         raise StoreError(f"{what}: it does not end as an archive.")
-    if start + size + _END.size != len(content) or size > len(content) // 2 + 1024:
+    if start + size + _END.size != len(content) or not size <= 80 * entries:
         raise StoreError(f"{what}: its directory has the wrong size.")
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -214,7 +232,7 @@ def check_format(content: Any, path: Path) -> None:
     if type(found) is not int or found < 1:
         raise StoreError(f"{path} is damaged: its format is {found!r:.50}.")
     if found > FORMAT:
-        raise StoreError(
+        raise UnreadableError(
             f"{path} was written in format {found}; this version of constrainednn reads up to "
             f"{FORMAT}. Install a newer one."
         )

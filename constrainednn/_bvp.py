@@ -228,6 +228,10 @@ class BoundaryValueScheme(AbstractScheme):
                 stopped = watch(taken, share, float(error[worst]), None if ended else lambda: state)  # noqa: B023
                 if ended or stopped:
                     break
+            if stopped and not ended:  # no verdict on a round that was not finished
+                unknowns = _cut(found.unknowns, count)
+                ending = "interrupted", f"with {count} elements"
+                break
             unknowns = _cut(found.unknowns, count)
             failures = 0 if found.solved else failures + 1
             parts = _parts(error, noise, tolerance, self.width)

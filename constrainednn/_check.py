@@ -117,12 +117,15 @@ def check_before_solve(
             check_gradient(problem, constraint, model, points, thorough=False)
 
 
-def check_pieces(problem: Problem, model: PyTree) -> None:
+def check_pieces(problem: Problem, model: PyTree) -> list[float]:
     """Raise if a residual cannot be evaluated where a model made of pieces is known to be sound.
+
+    Returns its size there, for each constraint on a domain.
 
     Only there: before training the model is a guess, and elsewhere the equation may not be defined
     for it.
     """
+    sizes = []
     for constraint in problem.constraints:
         train = draw_streams(constraint, key=jax.random.key(0), monitor=1, heldout=1).train
         trial(constraint, model, train)
@@ -131,7 +134,9 @@ def check_pieces(problem: Problem, model: PyTree) -> None:
             assert problem.scheme is not None
             start = jax.tree.map(lambda leaf: leaf[:1], train)
             place = np.full(1, problem.scheme.known_at(model))
-            check_finite(constraint, model, eqx.tree_at(lambda d: d.points, start, place))
+            r = check_finite(constraint, model, eqx.tree_at(lambda d: d.points, start, place))
+            sizes.append(float(np.linalg.norm(r)))
+    return sizes
 
 
 def check_trained(model: PyTree, select: Callable[[Any], Any] | None) -> None:

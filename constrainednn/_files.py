@@ -14,8 +14,9 @@ import os
 import re
 import socket
 import stat
+import threading
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,10 @@ _MAX_LOCK = 4096
 
 class StoreError(Exception):
     """A file could not be written or is not what it should be."""
+
+
+class UnreadableError(StoreError):
+    """A file that is not damaged, as far as is known, and yet cannot be read here and now."""
 
 
 class RunWarning(UserWarning):
@@ -74,11 +79,15 @@ def write_atomically(path: Path, content: bytes) -> None:
 def append_line(path: Path, line: str) -> None:
     """Append a line of text; one that was cut short by a fault before it is ended first."""
     try:
-        with path.open("rb") as stream:
-            stream.seek(-1, os.SEEK_END)
-            torn = stream.read(1) != b"\n"
-    except (FileNotFoundError, OSError):  # a new or empty file has no last byte
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
         torn = False
+    else:
+        with os.fdopen(handle, "rb"):
+            found = os.fstat(handle)
+            if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+                raise OSError(errno.EINVAL, "it is no file of its own")
+            torn = found.st_size > 0 and os.pread(handle, 1, found.st_size - 1) != b"\n"
     _put(path, os.O_CREAT | os.O_APPEND, f"{chr(10) * torn}{line}\n".encode(), flush=False)
 
 
@@ -120,7 +129,7 @@ def read_limited(path: Path, most: int) -> bytes:
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise StoreError(f"{path} is a link; links are not followed.") from None
-        raise StoreError(f"cannot read {path}: {error.strerror}.") from None
+        raise UnreadableError(f"cannot read {path}: {error.strerror}.") from None
     with os.fdopen(handle, "rb") as stream:
         found = os.fstat(handle)
         if not stat.S_ISREG(found.st_mode):
@@ -132,7 +141,7 @@ def read_limited(path: Path, most: int) -> bytes:
         try:
             content = stream.read(most + 1)
         except OSError as error:
-            raise StoreError(f"cannot read {path}: {error.strerror}.") from None
+            raise UnreadableError(f"cannot read {path}: {error.strerror}.") from None
     if len(content) > most:  # it grew in the meantime
         raise StoreError(f"{path} is too large: more than {most} bytes.")
     return content
@@ -169,7 +178,11 @@ def check_folder(path: Path) -> None:
     try:
         if path.exists() and not path.is_dir():
             raise StoreError(f"{path} is a file; results need a folder. Give a new name.")
-        if path.is_dir() and any(path.iterdir()):
+        # A lock and temporary files may be left of a start that was killed.
+        left = {LOCK} if not holder_of(path) else set()
+        if path.is_dir() and any(
+            item.name not in left and not _TEMPORARY.fullmatch(item.name) for item in path.iterdir()
+        ):
             if (path / "run.json").exists():
                 raise StoreError(
                     f"{path} holds a run. Nothing is overwritten: go on with "
@@ -180,9 +193,10 @@ def check_folder(path: Path) -> None:
         while not nearest.exists():
             nearest = nearest.parent
         _refuse_of_another(path, nearest)
-        probe = nearest / f".probe.{os.getpid()}.constrainednn.tmp"
+        number = f"{os.getpid()}{threading.get_ident()}"  # threads may start together
+        probe = nearest / f".probe.{number}.constrainednn.tmp"
         try:
-            _put(probe, os.O_CREAT | os.O_EXCL, b"", flush=False)
+            _put(probe, os.O_CREAT, b"", flush=False)
         finally:
             probe.unlink(missing_ok=True)
     except (OSError, ValueError) as error:
@@ -254,8 +268,11 @@ def sweep(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[Callable[[], None]]:
     """Hold the lock of a folder: no other process may write there.
+
+    Gives a function that raises OSError once the lock is no longer in its place, as in a folder
+    that was removed and made anew.
 
     The kernel gives the lock of a process that died to the next one. Where a file system has no
     such locks, the process id, host and start time in the file decide.
@@ -268,18 +285,28 @@ def locked(path: Path) -> Iterator[None]:
         handle = _lock(file)
     except OSError as error:
         raise refusal(path, error) from None
+
+    def check() -> None:
+        if not _is_at(file, handle):
+            raise OSError(errno.ESTALE, "the folder belongs to another run by now")
+
     try:
-        yield
+        yield check
     finally:
-        with contextlib.suppress(OSError):  # the folder may be gone
-            file.unlink()
+        with contextlib.suppress(OSError):  # the folder may be gone, or be another's by now
+            if _is_at(file, handle):
+                file.unlink()
         os.close(handle)
 
 
 def _lock(file: Path) -> int:
     while True:
-        handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        handle = os.open(file, flags, 0o666)
         try:
+            found = os.fstat(handle)
+            if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+                raise StoreError(f"{file} is no file of its own; remove it.")
             taken = _kernel_lock(handle)
             holder = parse_holder(os.read(handle, _MAX_LOCK))
             elsewhere = holder and holder.get("host") != socket.gethostname()
@@ -287,7 +314,7 @@ def _lock(file: Path) -> int:
                 hint = f" If it is gone, remove {file}." if elsewhere else ""
                 raise StoreError(f"{file.parent} is in use by {describe_holder(holder)}.{hint}")
             with contextlib.suppress(FileNotFoundError):
-                if os.stat(file).st_ino == os.fstat(handle).st_ino:
+                if _is_at(file, handle):
                     if holder:
                         warnings.warn(
                             f"{file.parent} was left locked by {describe_holder(holder)}, which is "
@@ -302,6 +329,10 @@ def _lock(file: Path) -> int:
             os.close(handle)
             raise
         os.close(handle)  # its holder ended and removed it between our two looks
+
+
+def _is_at(file: Path, handle: int) -> bool:
+    return os.path.samestat(os.stat(file), os.fstat(handle))
 
 
 def _kernel_lock(handle: int) -> bool | None:
@@ -376,4 +407,5 @@ def describe_holder(holder: dict[str, Any]) -> str:
 def refusal(path: Path, error: Exception) -> StoreError:
     """The error that says why a place cannot be written."""
     reason = getattr(error, "strerror", None) or error
-    return StoreError(f"cannot write to {path}: {reason}. Give a place that can be written.")
+    name = str(path) if len(str(path)) < 300 else f"{str(path)[:300]}..."
+    return StoreError(f"cannot write to {name}: {reason}. Give a place that can be written.")

@@ -20,7 +20,7 @@ from constrainednn._methods._levenberg_marquardt import LevenbergMarquardt
 from constrainednn._methods._optax import Optax
 from constrainednn._problem import Problem, Source
 from constrainednn._stages import Stage
-from constrainednn._validate import known_names
+from constrainednn._validate import known_names, shown
 
 # Arguments of `solve` and `study`: a setting of the same name could not be told from them.
 _RESERVED = (
@@ -60,6 +60,12 @@ def resolve(source: str) -> tuple[Path, str]:
             "A file of your own ends in .py."
         )
     path = Path(path_text)
+    try:
+        exists = path.exists()
+    except OSError as error:
+        raise LoadError(f"{shown(path_text)} is no file name: {error.strerror}.") from None
+    if not (exists or path_text.isprintable()):
+        raise LoadError(f"there is no file {shown(path_text)}.")
     if path.is_dir():
         raise LoadError(f"{path} is a folder; name a .py file in it.")
     if path.suffix != ".py":

@@ -120,7 +120,7 @@ def march(
     if resumed is not None:
         arrays, _ = resumed
         taken, rejected, accepted, milliseconds = counters_of(resumed, 4)
-        if not 0 <= accepted <= max(array.size for array in arrays.values()):
+        if not 0 <= accepted <= max((array.size for array in arrays.values()), default=0):
             raise StoreError(f"the checkpoint is damaged: it counts {accepted} windows.")
         running = milliseconds / 1e3
         window = jax.eval_shape(evolution.window, state, t, h)

@@ -14,6 +14,7 @@ from constrainednn._run_folder import RECORD, RunFolder
 from constrainednn._solution import Solution
 from constrainednn._solve import drive
 from constrainednn._stages import Stage
+from constrainednn._validate import as_path, shown
 from constrainednn._watching import Progress, Sink
 
 
@@ -55,7 +56,7 @@ def resume(
         SolveFailed, ProblemError, TypeError, ValueError: As `solve`.
     """
     run, chosen = prepare(
-        Path(path),
+        as_path(path, "path of resume"),
         problem,
         method,
         steps=steps,
@@ -79,6 +80,8 @@ def prepare(
     progress: Callable[[Progress], None] | None,
 ) -> tuple[Run, AbstractMethod | Stage | Sequence[Stage] | None]:
     """The run to drive on and its method. Arguments and errors as in `resume`."""
+    if problem is not None and not isinstance(problem, Problem):
+        raise TypeError(f"problem of resume must be a cx.Problem, got {shown(problem)}.")
     folder = RunFolder(path)
     record = folder.reopen()
     try:
@@ -157,4 +160,11 @@ def _loaded(source: Any, folder: Path, *, allow_changed: bool) -> tuple[Problem,
                 "all the same with --allow-changed-problem (allow_changed_problem=True)."
             )
     module = load_module(file)
+    function = getattr(module, str(name), None)
+    if getattr(function, "__module__", module.__name__) not in (
+        module.__name__,
+        Problem.__module__,
+    ):
+        # What the file only imports is no problem: a record must not choose what is called.
+        raise StoreError(f"{folder / RECORD} is damaged: {file.name} defines no {name!r:.100}.")
     return build(module, file, name, settings), methods_of(module, file)

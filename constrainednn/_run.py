@@ -17,7 +17,7 @@ from constrainednn._provenance import record_settings
 from constrainednn._run_folder import Checkpoint, RunFolder
 from constrainednn._solution import Settings
 from constrainednn._trees import arrays_to_tree
-from constrainednn._validate import as_count, as_positive, as_seed
+from constrainednn._validate import as_count, as_positive, as_real, as_seed, shown
 from constrainednn._watching import Listeners, Progress, Sink, Stop, collected_signals
 
 
@@ -64,16 +64,23 @@ class Run:
         self.problem, self.method_name = problem, method_name
         least = 1 if problem.scheme is not None else 0
         steps = arguments.steps
-        self.arguments = dataclasses.replace(
-            arguments, steps=None if steps is None else as_count(steps, "steps", least=least)
-        )
         self.seed = as_seed(arguments.seed)
         self.tolerance = _as_tolerance(arguments.tolerance)
         self.counts = {
             name: _as_drawn(getattr(arguments, name), name, problem, default=default)
             for name, default in (("heldout", 4096), ("monitor", 1024))
         }
-        self.redraw = arguments.redraw
+        self.redraw = None if arguments.redraw is None else as_count(arguments.redraw, "redraw")
+        # As plain numbers, which a file can hold.
+        given = {name for name in self.counts if getattr(arguments, name) is not None}
+        self.arguments = Arguments(
+            None if steps is None else as_count(steps, "steps", least=least),
+            self.seed,
+            self.tolerance,
+            self.counts["heldout"] if "heldout" in given else None,
+            self.counts["monitor"] if "monitor" in given else None,
+            self.redraw,
+        )
         self.folder, self.record, self.allow_changed = folder, record, allow_changed
         limit = None if time_limit is None else as_positive(time_limit, "time_limit")
         self.stop = Stop(limit)
@@ -105,8 +112,9 @@ class Run:
             redraw=self.redraw,
             dtype=dtype,
         )
-        if self.record is not None:
+        if self.record is not None and self.folder is not None:
             self._compare(self.record, dataclasses.asdict(settings))
+            self._extend(self.record, self.folder)
         elif self.folder is not None:
             source = self.problem.source
             self.folder.begin(
@@ -119,6 +127,13 @@ class Run:
             )
         return settings
 
+    def _extend(self, record: dict[str, Any], folder: RunFolder) -> None:
+        """Write down a new limit of steps: the next resume must not know an older one."""
+        arguments = dataclasses.asdict(self.arguments)
+        if arguments != record["arguments"]:
+            settings = {**record["settings"], "steps": arguments["steps"]}
+            folder.rewrite({**record, "arguments": arguments, "settings": settings})
+
     def _compare(self, record: dict[str, Any], settings: dict[str, Any]) -> None:
         before = record["settings"]
         for key, change in (("dtype", "Set JAX_ENABLE_X64 as it was"), ("method", "Give method=")):
@@ -127,7 +142,7 @@ class Run:
                     f"{self.where}: {key} was {before.get(key)!r} and is {settings[key]!r} now. "
                     f"{change}."
                 )
-        for key in ("device", "threads", "versions"):
+        for key in ("device", "threads", "versions", "environment"):
             if before.get(key) != settings[key]:
                 warnings.warn(
                     f"{self.where}: {key} was {before.get(key)!r:.300} and is {settings[key]!r} "
@@ -135,6 +150,24 @@ class Run:
                     RunWarning,
                     stacklevel=6,
                 )
+
+    def statement(self, sizes: Sequence[float]) -> str:
+        """What tells a problem from others: its constraints, and residuals before training."""
+        items = [f"{c.name} {c.weight:.6e} {c.over!r:.500}" for c in self.problem.constraints]
+        return "; ".join([*items, *(f"{size:.6e}" for size in sizes)])
+
+    def refuse_another(self, before: str, sizes: Sequence[float]) -> None:
+        """Refuse a problem that differs from that of the checkpoint.
+
+        Raises:
+            StoreError: With what was and what is.
+        """
+        now = self.statement(sizes)
+        if before != now:
+            raise StoreError(
+                f"{self.where}: the run is of another problem. Its constraints, and residuals "
+                f"before training, were {before:.500}, and are {now:.500}."
+            )
 
     @property
     def checkpoint_due(self) -> bool:
@@ -159,9 +192,9 @@ class Run:
             self.folder.log({"step": step, "train": number(train), "monitor": number(monitor)})
 
     @contextlib.contextmanager
-    def measuring(self) -> Iterator[None]:
-        """While the gap is measured a signal waits, unless all that was trained is saved."""
-        saved = self.folder is not None and not self.folder.failure
+    def measuring(self, step: int) -> Iterator[None]:
+        """While the gap is measured a signal waits, unless the state of `step` is saved."""
+        saved = self.folder is not None and self.folder.saved == step
         with contextlib.nullcontext() if saved else collected_signals(self.stop, any_number=True):
             yield
 
@@ -173,14 +206,15 @@ def _as_drawn(value: Any, name: str, problem: Problem, *, default: int) -> int:
     count = as_count(value, name)
     if not any(isinstance(item.over, AbstractDomain) for item in problem.constraints):
         raise ValueError(
-            f"{name}={value!r} has nothing to draw: every constraint is over given points or rows. "
-            "Leave it out; the rows that cx.Data holds out are set there, as in "
+            f"{name}={shown(value)} has nothing to draw: every constraint is over given points or "
+            "rows. Leave it out; the rows that cx.Data holds out are set there, as in "
             "cx.Data(rows, holdout=0.2)."
         )
     return count
 
 
 def _as_tolerance(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < np.inf:
-        raise ValueError(f"tolerance must be a finite number of at least 0, got {value!r}.")
-    return float(value)
+    number = as_real(value, "tolerance")
+    if not 0 <= number < math.inf:
+        raise ValueError(f"tolerance must be a finite number of at least 0, got {number}.")
+    return number

@@ -11,7 +11,7 @@ import json
 import re
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from constrainednn._archive import pack_arrays, read_arrays, seal, unseal
 from constrainednn._files import (
     RunWarning,
     StoreError,
+    UnreadableError,
     append_line,
     check_folder,
     locked,
@@ -79,7 +80,8 @@ class RunFolder:
 
     def __init__(self, path: Path):
         self.path = path
-        self.failure = ""
+        self.failure, self.saved = "", -1  # the step of the last checkpoint that was saved
+        self._check_lock: Callable[[], None] = lambda: None
         self._open, self._begun = contextlib.ExitStack(), False
         self._saved_at = time.monotonic()
         self._cost = 0.0
@@ -94,7 +96,7 @@ class RunFolder:
         made, record_file = [], self.path / RECORD
         try:
             made = make_folder(self.path)
-            self._open.enter_context(locked(self.path))
+            self._check_lock = self._open.enter_context(locked(self.path))
             self._open.callback(lambda: self._begun or record_file.unlink(missing_ok=True))
             write_atomically(record_file, seal(record))
             self._begun = True
@@ -114,9 +116,20 @@ class RunFolder:
             StoreError: If it holds no run, or another process writes to it.
         """
         record = read_record(self.path)
-        self._open.enter_context(locked(self.path))
+        self._check_lock = self._open.enter_context(locked(self.path))
         sweep(self.path)
         return record
+
+    def rewrite(self, record: dict[str, Any]) -> None:
+        """Replace the record of the run.
+
+        Raises:
+            StoreError: If it cannot be written.
+        """
+        try:
+            write_atomically(self.path / RECORD, seal(record))
+        except OSError as error:
+            raise refusal(self.path, error) from None
 
     def close(self) -> None:
         """Release the lock."""
@@ -131,11 +144,12 @@ class RunFolder:
         """Save a checkpoint and remove all but the last two."""
         started = time.monotonic()
         try:
+            self._check_lock()
             content = pack_arrays(arrays, {"step": step, **facts})
             write_atomically(self.path / f"checkpoint-{step:09d}.npz", content)
             for old in checkpoints(self.path)[_KEPT:]:
                 old.unlink(missing_ok=True)
-            self.failure = ""
+            self.failure, self.saved = "", step
         except (OSError, StoreError) as error:
             self._warn(f"the checkpoint of step {step} could not be saved", error)
         self._saved_at = time.monotonic()
@@ -144,6 +158,7 @@ class RunFolder:
     def log(self, entry: dict[str, Any]) -> None:
         """Append a line to the history."""
         try:
+            self._check_lock()
             append_line(self.path / HISTORY, json.dumps(entry, allow_nan=False))
         except OSError as error:
             self._warn("a line of the history could not be written", error)
@@ -153,6 +168,7 @@ class RunFolder:
         self.failure = ""
         try:
             for name, content in files:
+                self._check_lock()
                 write_atomically(self.path / name, content)
         except (OSError, StoreError) as error:
             self._warn("the results could not be written", error)
@@ -175,11 +191,14 @@ class RunFolder:
                 if type(step) is not int or f"checkpoint-{step:09d}.npz" != file.name:
                     raise StoreError(f"{file} is damaged: it holds step {step!r:.50}.")
                 return Checkpoint(step, arrays, facts)
+            except UnreadableError:
+                raise  # a newer version or another moment may read it
             except (StoreError, KeyError) as error:
                 aside = file.with_name(f"{file.name}.damaged")
                 file.replace(aside)
                 warnings.warn(
-                    f"{error} It is set aside as {aside.name}; the one before it is used.",
+                    f"{error} It is set aside as {aside.name}; the one before it is used, or "
+                    "the run starts anew where there is none.",
                     RunWarning,
                     stacklevel=2,
                 )

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ def show(path: Path) -> str:
     record = _tried(lambda: read_record(path), faults) if (path / RECORD).exists() else {}
     report = _tried(lambda: unseal(path / REPORT), faults) if (path / REPORT).exists() else {}
     lines += _started(record or report)
-    steps = [report["steps"]] if isinstance(report.get("steps"), int) else []
+    reported = report["steps"] if isinstance(report.get("steps"), int) else 0
+    steps = [reported]
     for file in checkpoints(path):
         facts = _tried(lambda file=file: read_facts(file), faults)
         if facts:
@@ -42,12 +44,13 @@ def show(path: Path) -> str:
         lines += _gap(report.get("gap"))
     if running:
         lines.append(f"running     {describe_holder(running)}")
-    elif record and (not report or max(steps, default=0) > report.get("steps", 0)):
+    elif record and (not report or max(steps, default=0) > reported):
         lines.append("stopped     before it could save its results")
     lines += [f"fault       {fault}" for fault in faults]
     if record and not running:
-        lines.append(f"go on with  constrainednn resume {path}")
-    return "\n".join(lines)
+        lines.append(f"go on with  constrainednn resume {shlex.quote(str(path))}")
+    # One line each, whatever was written into the files.
+    return "\n".join(" ".join(line.splitlines()) for line in lines)
 
 
 def _tried(read: Any, faults: list[str]) -> dict[str, Any]:

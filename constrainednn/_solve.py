@@ -20,7 +20,7 @@ from constrainednn._solve_pieces import solve_pieces
 from constrainednn._stages import Stage, as_stages
 from constrainednn._store import result_files
 from constrainednn._training import Training, is_drawn_again
-from constrainednn._validate import as_count
+from constrainednn._validate import as_count, as_path, shown
 from constrainednn._watching import Progress, Sink, collected_signals, interrupted_late
 
 
@@ -77,20 +77,21 @@ def solve(
         TypeError, ValueError: If a setting cannot be right, or the problem does not fit in memory.
     """
     if not isinstance(problem, Problem):
-        raise TypeError(f"solve takes a cx.Problem, got {problem!r}.")
+        raise TypeError(f"problem of solve must be a cx.Problem, got {shown(problem)}.")
     # Inside of jit every new array is traced; inside of grad and vmap, what was handed in is.
-    given = (problem, seed, tolerance, steps, jnp.zeros(()))
-    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(given)):
+    given = (*jax.tree.leaves(problem), seed, steps, jnp.zeros(()))
+    if any(isinstance(item, Tracer) for item in given):
         raise TypeError(
             "solve runs Python between its steps and cannot be traced: call it outside of jit, "
             "vmap and grad. What can be traced are init and step of a method."
         )
-    if out is not None:
-        check_folder(Path(out))
+    folder = None if out is None else as_path(out, "out")
+    if folder is not None:
+        check_folder(folder)
     run = Run(
         problem,
         Arguments(steps, seed, tolerance, heldout, monitor, redraw),
-        folder=None if out is None else RunFolder(Path(out)),
+        folder=None if folder is None else RunFolder(folder),
         time_limit=time_limit,
         sinks=sinks,
         progress=progress,

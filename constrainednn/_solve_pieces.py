@@ -23,7 +23,7 @@ def solve_pieces(run: Run, steps: int) -> Solution:
     key = jax.random.key(run.seed)
     model = problem.build_model(key=key)
     run.tell("compiling", 0, 100, np.nan, np.nan)
-    check_pieces(problem, model)
+    sizes = check_pieces(problem, model)
     settings = run.begin(repr(scheme), steps, str(jnp.result_type(float)))
 
     def watch(
@@ -31,14 +31,16 @@ def solve_pieces(run: Run, steps: int) -> Solution:
     ) -> bool:
         run.tell("solving, %", round(100 * done), 100, np.nan, residual)
         stopped = bool(run.stop)
-        wanted = run.folder is not None and (run.checkpoint_due or stopped or done == 1)
+        wanted = run.folder is not None and (run.checkpoint_due or stopped or done > 1 - 1e-6)
         if state is not None and wanted:
-            run.save(taken, *state())
+            arrays, facts = state()
+            run.save(taken, arrays, facts | {"statement": run.statement(sizes)})
         return stopped
 
     checkpoint = run.checkpoint
     if checkpoint is not None:
-        checkpoint.check({"counters": list}, {})
+        checkpoint.check({"counters": list, "statement": str}, {})
+        run.refuse_another(checkpoint.facts["statement"], sizes)
     found = scheme.solve(
         model,
         tolerance=run.tolerance,
@@ -50,7 +52,7 @@ def solve_pieces(run: Run, steps: int) -> Solution:
     status, reason = Status(found.status), found.reason
     if status is Status.INTERRUPTED:
         status, reason = Status(run.stop.status), f"{run.stop.name} {reason}"
-    with run.measuring():
+    with run.measuring(found.steps):
         run.tell("measuring the gap", 100, 100, np.nan, np.nan)
         started = time.perf_counter()
         streams = problem_streams(problem, found.model, key=key, **run.counts)

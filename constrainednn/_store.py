@@ -101,6 +101,12 @@ def load_solution(path: str | Path, problem: Problem) -> Solution:
         status, timings = Status(report["status"]), Timings(**report["timings"])
         reason, steps, parameters = report["reason"], report["steps"], report["parameters"]
         stored = report["gap"]
+        numbers = (*dataclasses.astuple(timings), steps, parameters)
+        if not isinstance(reason, str) or not all(type(n) in (int, float) for n in numbers):
+            raise ValueError("its reason, steps, parameters or timings are of another kind")
+        for item in stored["constraints"]:  # before as many points are drawn
+            if item["sampler"] != "rows" and item["heldout"]["n"] != counts["heldout"]:
+                raise ValueError("it counts held-out points in two ways")
         history = History(
             arrays["loss"],
             arrays["monitor_steps"],
@@ -116,6 +122,9 @@ def load_solution(path: str | Path, problem: Problem) -> Solution:
         raise StoreError(f"{folder / 'report.json'} is damaged: {error}") from None
     blank = problem.build_model(key=key)
     if problem.scheme is not None:
+        edges = saved.get(".edges", np.zeros(0))
+        if edges.ndim != 1 or np.isfinite(edges).sum() < 2 or np.isnan(edges).any():
+            raise StoreError(f"{folder / _MODEL} is damaged: its pieces have no ends.")
         blank = _with_pieces(blank, saved)
     model = arrays_to_tree(blank, saved, str(folder))
     streams = problem_streams(problem, model, key=key, **counts, redraw=redraw)

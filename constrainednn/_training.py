@@ -65,7 +65,7 @@ _FACTS = {
     **dict.fromkeys(("stage", "begun", "first", "verdict", "drawn_at"), int),
     **dict.fromkeys(("monitor_steps", "snapshot_steps", "redraws"), list),
     **dict.fromkeys(("compile_seconds", "run_seconds"), float),
-    "points": str,
+    **dict.fromkeys(("points", "statement"), str),
 }
 
 
@@ -146,15 +146,24 @@ class Training:
             check_before_solve(self.problem, self.model, self.train_points, at_rounding=holds)
             self.watch()
         dtype = str(jnp.result_type(float))
+        for stage in self.stages:
+            self.refuse_too_large(stage)
         self.settings = self.run.begin(described(self.stages, self.model), self.limit, dtype)
         self.compile_seconds += time.perf_counter() - started
-        if checkpoint is None and self.limit and holds():
+        fresh = checkpoint is None or checkpoint.step == 0
+        if fresh and self.limit and holds():
             status, reason = Status.CONVERGED, "the constraints hold before training"
         else:
             status, reason = self.train(checkpoint)
-        with self.run.measuring():
+        with self.run.measuring(self.step):
             self.show("measuring the gap")
             return self.finish(status, reason, time.perf_counter())
+
+    def refuse_too_large(self, stage: Stage) -> None:
+        """Refuse a step that certainly does not fit, before anything is written."""
+        select = stage.trainable or self.problem.trainable
+        params, static = eqx.partition(self.model, trainable_mask(self.model, select))
+        _refuse_too_large(stage.method, self.residual(static), params)
 
     def seen(self) -> tuple[list[Draw], list[Draw | None]]:
         """All points that may steer, one of each kind a constraint."""
@@ -210,7 +219,7 @@ class Training:
             params, static = eqx.partition(self.model, mask)
         residual = self.residual(static)
         init = eqx.filter_jit(stage.method.init)
-        state = init(residual, params)
+        state = jax.tree.map(jnp.asarray, init(residual, params))
         dtype = jax.tree.leaves(params)[0].dtype
         least, unseen = jnp.asarray(self.run.tolerance**2, dtype), jnp.asarray(jnp.inf, dtype)
         best, begun, first, verdict = (params, unseen), self.step, self.step, RUNNING
@@ -225,55 +234,65 @@ class Training:
         self.compile_seconds += time.perf_counter() - started
 
         def keep() -> None:
+            # The trained part only: a frozen bound may well be infinite.
+            if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
+                return
             facts = {"stage": index, "begun": begun, "first": first, "verdict": verdict}
             self.keep((state, best), facts)
 
         end, pace = begun + stage.steps, 1
-        while self.step < end and not self.run.stop:
-            if verdict != RUNNING and not self.only_on_this_draw(verdict):
-                break
-            redraw = self.run.redraw
-            if redraw and (verdict != RUNNING or self.step >= self.drawn_at + redraw):
-                residual = self.redraw_points(static)
-                # Losses on different draws do not compare.
-                best, first = (params, unseen), self.step
-            if verdict != RUNNING:
-                state, verdict = init(residual, params), RUNNING
-            stop = min(end, self.step + pace, self.next_event())
-            started = time.perf_counter()
-            params, state, best, losses, taken, verdict = jax.block_until_ready(
-                _advance(
-                    stage.method,
-                    residual,
-                    params,
-                    state,
-                    best,
-                    least,
-                    jnp.asarray(stop - self.step),
+        try:
+            while self.step < end and not self.run.stop:
+                if verdict != RUNNING and not self.only_on_this_draw(verdict):
+                    break
+                redraw = self.run.redraw
+                if redraw and (verdict != RUNNING or self.step >= self.drawn_at + redraw):
+                    residual = self.redraw_points(static)
+                    # Losses on different draws do not compare.
+                    best, first = (params, unseen), self.step
+                if verdict != RUNNING:
+                    state, verdict = jax.tree.map(jnp.asarray, init(residual, params)), RUNNING
+                stop = min(end, self.step + pace, self.next_event())
+                started = time.perf_counter()
+                params, state, best, losses, taken, verdict = jax.block_until_ready(
+                    _advance(
+                        stage.method,
+                        residual,
+                        params,
+                        state,
+                        best,
+                        least,
+                        jnp.asarray(stop - self.step),
+                    )
                 )
-            )
-            elapsed = time.perf_counter() - started
-            taken, verdict = int(taken), int(verdict)
-            self.run_seconds += elapsed
-            self.losses.append(np.asarray(losses)[:taken])
-            self.step += taken
-            self.model = eqx.combine(params, static)
-            if taken:
-                self.train_loss = float(losses[taken - 1])
-                # At most a doubling, since the first steps of a chunk may be untypical.
-                pace = min(_CHUNK, 2 * pace, max(1, int(_LOOK_EVERY * taken / (elapsed + 1e-9))))
-                if _log_place(self.step) is not None:
-                    self.watch()
-            self.show("training")
-            if self.run.checkpoint_due:
-                keep()
+                elapsed = time.perf_counter() - started
+                taken, verdict = int(taken), int(verdict)
+                self.run_seconds += elapsed
+                self.losses.append(np.asarray(losses)[:taken])
+                self.step += taken
+                self.model = eqx.combine(params, static)
+                if taken:
+                    self.train_loss = float(losses[taken - 1])
+                    # At most a doubling, since the first steps of a chunk may be untypical.
+                    pace = min(
+                        _CHUNK, 2 * pace, max(1, int(_LOOK_EVERY * taken / (elapsed + 1e-9)))
+                    )
+                    if _log_place(self.step) is not None:
+                        self.watch()
+                self.show("training")
+                if self.run.checkpoint_due:
+                    keep()
+        except (MemoryError, jax.errors.JaxRuntimeError):  # the caller looks at what it is
+            keep()
+            self.model = eqx.combine(self.better(best, params, static, first), static)
+            raise
         keep()
         self.last_model = eqx.combine(params, static)
         self.model = eqx.combine(self.better(best, params, static, first), static)
         return RUNNING if self.only_on_this_draw(verdict) else verdict
 
     def keep(self, method: PyTree, facts: dict[str, Any]) -> None:
-        """Save all that the rest of the run depends on, unless it is not finite."""
+        """Save all that the rest of the run depends on."""
         if self.run.folder is None:
             return
         snapshots = tuple(model for _, model in self.snapshots)
@@ -281,8 +300,6 @@ class Training:
         arrays = {}
         for name, part in tree.items():
             arrays |= tree_to_arrays(part, name)
-        if not all(np.isfinite(leaf).all() for leaf in _inexact(self.model)):
-            return
         steps, monitor = zip(*self.watched, strict=True)
         arrays["loss"] = np.concatenate([np.zeros(0), *self.losses])
         arrays["monitor"] = np.asarray(monitor, float)
@@ -294,6 +311,7 @@ class Training:
             "compile_seconds": self.compile_seconds,
             "run_seconds": self.run_seconds,
             "points": self.points_digest,
+            "statement": self.run.statement([self.watched[0][1]]),
         }
         self.run.save(self.step, arrays, facts)
 
@@ -307,6 +325,9 @@ class Training:
             )
         blank = self.model
         self.model = self.run.restored(blank, checkpoint, "model")
+        if not self.run.allow_changed:
+            first = monitor_loss(self.problem, blank, *self.seen())
+            self.run.refuse_another(facts["statement"], [first])
         snapshots = self.run.restored(
             tuple(blank for _ in facts["snapshot_steps"]), checkpoint, "snapshots"
         )
@@ -482,10 +503,6 @@ def _lazy(fn: Callable[[], bool]) -> Callable[[], bool]:
     return once
 
 
-def _inexact(model: PyTree) -> list[np.ndarray]:
-    return [np.asarray(leaf) for leaf in jax.tree.leaves(model) if eqx.is_inexact_array(leaf)]
-
-
 def _digest(streams: Sequence[Streams]) -> str:
     """What tells points from others: those that a run drew must be drawn again when it goes on."""
     digest = hashlib.sha256()
@@ -512,7 +529,7 @@ def _refuse_too_large(
     # Large is what takes more than a twentieth: to ask the compiler is to compile twice.
     needed = least_numbers(m, P) * leaves[0].dtype.itemsize
     there = available_memory()
-    if there is not None and there / 20 < needed <= there:
+    if others and there is not None and there / 20 < needed <= there:
         compile_only: Any = _advance  # equinox's type for it has no `lower`
         compiled = compile_only.lower(method, residual, params, *others).compile().compiled
         needed = max(needed, compiled.memory_analysis().temp_size_in_bytes)

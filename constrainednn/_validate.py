@@ -3,6 +3,7 @@
 import difflib
 import math
 import operator
+import os
 import reprlib
 import traceback
 from collections.abc import Callable, Iterable
@@ -129,6 +130,13 @@ def as_function(value: Any, what: str, example: str) -> Callable[..., Any]:
     if not callable(value):
         raise TypeError(f"{what} must be a function such as {example}, got {shown(value)}.")
     return value
+
+
+def as_path(value: Any, what: str) -> Path:
+    """Return `value` as a path, or raise naming `what`."""
+    if not isinstance(value, (str, os.PathLike)) or not str(value):
+        raise TypeError(f"{what} must be the name of a folder, got {shown(value)}.")
+    return Path(value)
 
 
 def leaves_of(tree: Any, what: str, *, is_leaf: Callable[[Any], bool] | None = None) -> list[Any]:

@@ -9,6 +9,8 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+from constrainednn._validate import as_function, shown
+
 _FAILURES = 3
 
 
@@ -46,11 +48,15 @@ class Listeners:
     """All that a run tells its numbers to. A sink that fails three times is told nothing more."""
 
     def __init__(self, progress: Callable[[Progress], None] | None, sinks: Sequence[Sink]):
-        self.progress = progress or (lambda _: None)
+        if progress is not None:
+            as_function(progress, "progress", "print")
+        if not isinstance(sinks, (list, tuple)):
+            raise TypeError(f"sinks must be a list, got {shown(sinks)}.")
+        self.progress = (lambda _: None) if progress is None else progress
         for sink in sinks:
             if not isinstance(sink, Sink):
                 raise TypeError(
-                    f"sinks holds {sink!r:.200}; a sink has log(step, values) and close()."
+                    f"sinks holds {shown(sink)}; a sink has log(step, values) and close()."
                 )
         self._failures = [(sink, 0) for sink in sinks]
 

@@ -460,7 +460,7 @@ def _end(outcome: "tuple[Solution, str]", folder: "RunFolder | None", imported: 
     try:
         _print_solution(solution, imported)
     except BrokenPipeError:  # `| head` closed the pipe: all is saved by now
-        raise typer.Exit(code) from None
+        raise typer.Exit(ENVIRONMENT if folder and folder.failure else code) from None
     if failure:
         _say(f"error: {failure}", err=True)
     if folder is None:

@@ -296,7 +296,7 @@ def test_signal_is_seen_within_newtons_method():
     model = problem.build_model(key=jax.random.key(0))
     found = problem.scheme.solve(
         model, tolerance=0.0, steps=1000, key=jax.random.key(1),
-        watch=lambda taken, done, residual: seen.append(taken) or len(seen) == 3,
+        watch=lambda taken, done, residual, state: seen.append(taken) or len(seen) == 3,
     )  # fmt: skip
     assert found.status == "interrupted"
     assert 3 <= found.steps == seen[-1] <= 15

@@ -355,6 +355,47 @@ def test_f9_folder_that_vanishes_costs_warnings_only(tmp_path):
     assert not path.exists()
 
 
+def test_folder_that_is_another_run_s_by_now_is_left_alone(tmp_path):
+    import shutil
+
+    path = tmp_path / "run"
+    first, second = RunFolder(path), RunFolder(path)
+    first.begin({})
+    first.save(100, state(3), {})
+    shutil.rmtree(path)
+    second.begin({})
+    second.save(3, state(3), {})
+    with pytest.warns(cx.RunWarning, match="the folder belongs to another run by now"):
+        first.save(200, state(3), {})
+    first.close()
+    assert [file.name for file in checkpoints(path)] == ["checkpoint-000000003.npz"]
+    assert holder_of(path)["pid"] == os.getpid()  # and its lock is there
+    second.close()
+
+
+def test_newer_checkpoint_is_refused_and_not_set_aside(tmp_path, monkeypatch):
+    from constrainednn import _archive
+
+    folder = RunFolder(tmp_path / "run")
+    folder.begin({})
+    monkeypatch.setattr(_archive, "FORMAT", 3)
+    folder.save(1, state(1), {})
+    monkeypatch.undo()
+    with pytest.raises(cx.StoreError, match="was written in format 3"):
+        folder.newest()
+    folder.close()
+    assert checkpoints(tmp_path / "run")
+
+
+def test_start_that_was_killed_leaves_a_folder_that_can_be_used(tmp_path):
+    path = tmp_path / "run"
+    path.mkdir()
+    (path / "lock").write_text("")
+    (path / ".run.json.1.constrainednn.tmp").write_text("{")
+    script(path)
+    assert RunFolder(path).newest().step == STEPS
+
+
 def test_f25_private_where_everybody_may_write(tmp_path):
     shared = tmp_path / "shared"
     shared.mkdir()

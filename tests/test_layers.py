@@ -24,7 +24,6 @@ LAYERS = [
         "_sinks",
         "_statistics",
         "_validate",
-        "_watching",
     ],
     [
         "_archive",
@@ -34,6 +33,7 @@ LAYERS = [
         "_signatures",
         "_targets",
         "_trees",
+        "_watching",
     ],
     ["_methods._levenberg_marquardt", "_methods._optax", "_run_folder", "_samplers"],
     ["_models", "_scheme", "_show"],

@@ -112,7 +112,13 @@ def test_resume_matrix(tmp_path, name, bits):
             assert (part.status, part.steps < whole.steps) == ("interrupted", True)
             if looks == 3:
                 cx.resume(out, CIRCLE, method, progress=after(2))
-            rest = cx.resume(out, CIRCLE, method)
+            reached = RunFolder(out).newest().step
+            steps = []
+            rest = cx.resume(
+                out, CIRCLE, method, progress=lambda now, steps=steps: steps.append(now.step)
+            )
+            # From the checkpoint, and not from the beginning.
+            assert [step for step in steps if step][0] >= reached > 0  # noqa: RUF015
             equal(whole, rest)
             for file in checkpoints(out)[:1]:
                 assert int(file.stem[-9:]) == whole.steps
@@ -137,6 +143,48 @@ def test_more_steps_are_the_longer_run(tmp_path, method):
     equal(whole, again)
     with pytest.raises(ValueError, match="steps=5 is less than the 11 steps that"):
         cx.resume(tmp_path / "a", CIRCLE, method, steps=5)
+
+
+def test_new_limit_of_steps_is_remembered(tmp_path):
+    out = tmp_path / "a"
+    cx.solve(CIRCLE, ADAM, steps=6, **SMALL, out=out)
+    cx.resume(out, CIRCLE, ADAM, steps=40, progress=after(4))
+    rest = cx.resume(out, CIRCLE, ADAM)
+    equal(cx.solve(CIRCLE, ADAM, steps=40, **SMALL), rest)
+    assert rest.settings.steps == 40
+
+
+def test_another_equation_or_residual_is_refused(tmp_path):
+    out = tmp_path / "a"
+    with jax.numpy_rank_promotion("allow"):
+        cx.solve(IVP, **SMALL, out=out, progress=after(4))
+        others = [
+            cx.ivp(lambda t, y, args: -y, jnp.array([2.0, 0.0]), (0.0, 12.0)),
+            cx.ivp(van_der_pol, jnp.array([2.5, 0.0]), (0.0, 12.0)),
+            cx.ivp(van_der_pol, jnp.array([2.0, 0.0]), (0.0, 13.0)),
+        ]
+        for other in others:
+            with pytest.raises(cx.StoreError, match="another problem"):
+                cx.resume(out, other, allow_changed_problem=True)
+
+    def on_circle(u, x):
+        return jnp.linalg.norm(u(x)) - 7.0
+
+    other = cx.Problem(cx.Constraint(on_circle, over=cx.Normal(2), points=8), CIRCLE.model)
+    cx.solve(CIRCLE, ADAM, steps=9, **SMALL, out=tmp_path / "b", progress=after(3))
+    with pytest.raises(cx.StoreError, match="another problem"):
+        cx.resume(tmp_path / "b", other, ADAM)
+
+
+def test_frozen_bounds_may_be_infinite(tmp_path):
+    model = (CIRCLE.model(key=jax.random.key(0)), cx.Frozen(jnp.asarray([jnp.inf])))
+
+    def clipped(u, x):
+        return jnp.minimum(jnp.linalg.norm(u[0](x)), u[1].value[0]) - 1.0
+
+    problem = cx.Problem(cx.Constraint(clipped, over=cx.Normal(2), points=8), model)
+    cx.solve(problem, ADAM, steps=9, **SMALL, out=tmp_path / "a", progress=after(3))
+    assert checkpoints(tmp_path / "a")
 
 
 def van_der_pol(t, y, args):
