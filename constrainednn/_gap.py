@@ -214,7 +214,7 @@ def _named(constraint: Constraint) -> Iterator[None]:
     """Put the constraint's name before a sentence of ours."""
     try:
         yield
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         if not raised_here(error):
             raise
         raise ProblemError(f"constraint {constraint.name!r}: {error}") from error

@@ -50,13 +50,22 @@ def pytest_runtest_call(item):
     _current[:] = rows_of(item.originalname)
     raises, warns, faults.note = pytest.raises, pytest.warns, note
     pytest.raises, pytest.warns = (_noting(context) for context in (raises, warns))
+    from constrainednn._validate import ProblemError  # not above: annotations are checked
+
+    def noted(self, *arguments):
+        ValueError.__init__(self, *arguments)
+        note(self)
+
+    ProblemError.__init__ = noted  # `check` catches these and lists what they say
     try:
         return (yield)
     finally:
         pytest.raises, pytest.warns = raises, warns
+        del ProblemError.__init__
         doc = (item.obj.__doc__ or "").strip().partition("\n\n")[0]
-        if doc:
-            note(" ".join(doc.split()))
+        # Names of tests are statements, too.
+        words = ROW_NAME.sub("", item.originalname).replace("_", " ")
+        note(" ".join(doc.split()) or f"{words[:1].upper()}{words[1:]}.")
 
 
 def _noting(make):
@@ -111,5 +120,6 @@ def cell(message: str) -> str:
     text = re.sub(r"/\S*?/(?:popen-gw\d+/)?test_[^/\s]*?\d+(?=[/\s:'\"]|$)", "DIR", text)
     text = re.sub(r"(process|\.probe\.)( ?)\d+", r"\1\2N", text)
     text = re.sub(r" on \S+ since \S+?(?=[,.]? |\.?$)", " on HOST since TIME", text)
+    text = text.replace("](", "] (")  # no link
     text = text if len(text) <= 400 else text[:400] + " ..."
     return re.sub(r"([\\`*_{}\[\]<>|$~#])", r"\\\1", text)

@@ -114,8 +114,10 @@ def test_solve_prints_what_was_measured_and_writes_it(file, tmp_path):
     text = good(
         "solve", file, "--steps", 3, "--seed", 5, "--tolerance", "1e-9", *QUICK, "--out", out
     )
-    assert sorted(item.name for item in out.iterdir()) == [
-        "checkpoint-000000003.npz", "history.jsonl", "history.npz", "model.npz", "moments.png",
+    assert (out / "checkpoint-000000003.npz").exists()  # and on a slow machine one before
+    names = {item.name for item in out.iterdir() if not item.name.startswith("checkpoint-")}
+    assert sorted(names) == [
+        "history.jsonl", "history.npz", "model.npz", "moments.png",
         "overview.png", "report.json", "run.json",
     ]  # fmt: skip
     report = json.loads((out / "report.json").read_text(), parse_constant=pytest.fail)

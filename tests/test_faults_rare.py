@@ -103,12 +103,12 @@ class Bad(cx.AbstractSampler):
         (np.zeros((7, 2)), r"cube points of shape \(8, 2\).* got \(7, 2\)"),
         (np.zeros((8, 3)), r"cube points of shape \(8, 2\).* got \(8, 3\)"),
         (np.full((8, 2), np.nan), r"returned cube points outside \[0, 1\] or NaN"),
-        (None, r"cube points of shape \(8, 2\)"),
+        (None, r"cube points of Bad.* must hold real numbers"),
     ],
     ids=["count", "width", "nan", "none"],
 )
 def test_a15_sampler_that_breaks_its_contract(cube, words):
-    with pytest.raises(cx.ProblemError, match=rf"constraint 'on_circle'.*Bad.*{words}"):
+    with pytest.raises(cx.ProblemError, match=rf"constraint 'on_circle'.*{words}"):
         cx.solve(stated(sampler=Bad(cube)), steps=1, **SMALL)
 
 

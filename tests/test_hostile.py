@@ -257,7 +257,7 @@ CALLS = {
 # Not refused well yet.
 CASES = [(name, argument) for name, (_, good) in CALLS.items() for argument in good]
 # Functions that are called at once.
-CALLED = {"vector_field", "fun", "bc", "guess", "u"}
+CALLED = {"progress", "vector_field", "fun", "bc", "guess", "u"}
 # A name under which an argument appears in the message, where that is not its own.
 OTHERWISE = {"factor": "Product", "fn": "map", "t": "point", "x": "point"}
 
