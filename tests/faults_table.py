@@ -1,4 +1,4 @@
-"""Writes docs/faults.md: `pytest --faults-table docs/faults.md`.
+"""Writes docs/faults.md: `pytest --faults-table=docs/faults.md`.
 
 Runs the tests that are named after rows of the catalogue and notes the first message that each
 meets: of an exception, a warning, or an error at the command line.
@@ -15,7 +15,7 @@ INTRODUCTION = """# Faults and bad input
 
 What happens when something is wrong: with a problem file, a setting, a residual, the disk or the
 machine. Each row has a test, and the messages are those that the tests met; the page is written by
-`pytest --faults-table docs/faults.md`.
+`pytest --faults-table=docs/faults.md`.
 """
 
 messages: dict[str, str] = {}

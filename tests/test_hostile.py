@@ -300,7 +300,7 @@ def attack(name, argument, value):
 def quiet(test):
     """Few examples, always the same ones; the fixtures hold no state that an example changes."""
     return settings(
-        max_examples=30,
+        max_examples=15,
         deadline=None,
         derandomize=True,
         database=None,
