@@ -30,7 +30,7 @@ def rows_of(name: str) -> list[str]:
 
 def note(message: object) -> None:
     """Keep the first message that the running test meets."""
-    for row in _current:
+    for row in _current if str(message) else ():  # some exceptions say nothing
         messages.setdefault(row, str(message))
 
 
