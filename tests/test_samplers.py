@@ -208,6 +208,6 @@ def test_sobol_names_its_largest_dimension_and_models_do_with_independent_points
     with pytest.raises(ValueError, match=r"at most 21201 dimensions, but Normal.*Independent\(\)"):
         cx.Sobol().fill(domain, 4, key=KEY)
     model = cx.MLP(SOBOL_DIMENSIONS + 1, 1, width=2)(key=KEY)
-    # Slopes are 2.5 per standard deviation of the points.
+    # 2.5 over the deviation in each coordinate, which 1024 points give to 2 %, and less on average.
     lengths = np.linalg.norm(model.layers[0].weight, axis=1)
-    np.testing.assert_allclose(lengths, 2.5, rtol=4 / np.sqrt(2 * 1024 * SOBOL_DIMENSIONS) + 1e-2)
+    np.testing.assert_allclose(lengths, 2.5, rtol=0.02)
