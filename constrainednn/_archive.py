@@ -97,15 +97,6 @@ def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     return arrays, facts
 
 
-def read_facts(path: Path) -> dict[str, Any]:
-    """Read the facts alone, with the same checks.
-
-    Raises:
-        StoreError: As `read_arrays`.
-    """
-    return read_arrays(path)[1]
-
-
 def _digest(manifest: dict[str, Any], contents: list[bytes]) -> str:
     digest = hashlib.sha256(_json_digest(manifest).encode())
     for content in contents:

@@ -191,6 +191,11 @@ class BoundaryValueScheme(AbstractScheme):
             )
             return jax.block_until_ready(found), time.perf_counter() - began
 
+        def to_go_on() -> Resumable:
+            counters = [capacity, taken, given_up, failures, here, round(1e3 * running)]
+            named = start._asdict() | {"damping": damping, "edges": edges}
+            return jax.tree.map(np.asarray, named), {"counters": counters}
+
         capacity, compiling, running = 0, 0.0, 0.0
         taken, given_up, failures, share = 0, 0, 0, 0.0
         within = None  # where a round is taken up again
@@ -222,22 +227,16 @@ class BoundaryValueScheme(AbstractScheme):
                 error, noise = (np.asarray(part)[:count] for part in (found.error, found.noise))
                 worst = int(np.argmax(np.where(np.isfinite(error), error, np.inf)))
                 ended = not found.unfinished or taken >= steps or here >= _MOST_STEPS
-                counters = [capacity, taken, given_up, failures, here, round(1e3 * running)]
-                named = start._asdict() | {"damping": damping, "edges": edges}
-                state = jax.tree.map(np.asarray, named), {"counters": counters}
-                stopped = watch(taken, share, float(error[worst]), None if ended else lambda: state)  # noqa: B023
+                stopped = watch(taken, share, float(error[worst]), None if ended else to_go_on)
                 if ended or stopped:
                     break
-            if stopped and not ended:  # no verdict on a round that was not finished
-                unknowns = _cut(found.unknowns, count)
-                ending = "interrupted", f"with {count} elements"
-                break
             unknowns = _cut(found.unknowns, count)
             failures = 0 if found.solved else failures + 1
             parts = _parts(error, noise, tolerance, self.width)
             share = float(np.mean(parts == 1))
             ending = _ending(found, parts, edges, worst, error, taken >= steps, failures)
-            if stopped and ending is None:
+            # There is no verdict on a round that was not finished.
+            if stopped and (ending is None or not ended):
                 ending = "interrupted", f"with {count} elements"
             if ending is not None:
                 break

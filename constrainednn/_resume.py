@@ -1,5 +1,7 @@
 """Going on with a run from its folder."""
 
+import inspect
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -161,10 +163,10 @@ def _loaded(source: Any, folder: Path, *, allow_changed: bool) -> tuple[Problem,
             )
     module = load_module(file)
     function = getattr(module, str(name), None)
-    if getattr(function, "__module__", module.__name__) not in (
-        module.__name__,
-        Problem.__module__,
-    ):
-        # What the file only imports is no problem: a record must not choose what is called.
-        raise StoreError(f"{folder / RECORD} is damaged: {file.name} defines no {name!r:.100}.")
+    if inspect.isroutine(function):
+        home = getattr(sys.modules.get(function.__module__ or ""), "__file__", None) or ""
+        if Path(home).resolve().parent != file.parent:
+            # What the file imports from elsewhere is no problem: a record must not choose what
+            # is called.
+            raise StoreError(f"{folder / RECORD} is damaged: {file.name} defines no {name!r:.100}.")
     return build(module, file, name, settings), methods_of(module, file)

@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
 from jaxtyping import PyTree
 
 from constrainednn._domains import AbstractDomain
@@ -168,16 +167,6 @@ class Run:
                 f"{self.where}: the run is of another problem. Its constraints, and residuals "
                 f"before training, were {before:.500}, and are {now:.500}."
             )
-
-    @property
-    def checkpoint_due(self) -> bool:
-        """True when a checkpoint should be saved."""
-        return self.folder is not None and self.folder.due
-
-    def save(self, step: int, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
-        """Save a checkpoint."""
-        assert self.folder is not None
-        self.folder.save(step, arrays, facts)
 
     def restored(self, blank: PyTree, checkpoint: Checkpoint, prefix: str) -> PyTree:
         """A part of a checkpoint as a tree like `blank`."""

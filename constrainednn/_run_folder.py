@@ -1,8 +1,8 @@
 """The folder of a run: what it was started with, how it goes, and where it can go on.
 
-Files: `run.json` (what it was started with; written once), `history.jsonl` (a line for every look
-at the clock), `checkpoint-STEP.npz` (the last two), `lock` (while it runs), and at the end those of
-a saved solution.
+Files: `run.json` (what it was started with, and its present limit of steps), `history.jsonl` (a
+line for every look at the clock), `checkpoint-STEP.npz` (the last two), `lock` (while it runs), and
+at the end those of a saved solution.
 """
 
 import contextlib

@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from constrainednn._archive import read_facts, unseal
+from constrainednn._archive import read_arrays, unseal
 from constrainednn._files import StoreError, describe_holder, holder_of
 from constrainednn._run_folder import HISTORY, RECORD, REPORT, checkpoints, read_record
 
@@ -30,7 +30,7 @@ def show(path: Path) -> str:
     reported = report["steps"] if isinstance(report.get("steps"), int) else 0
     steps = [reported]
     for file in checkpoints(path):
-        facts = _tried(lambda file=file: read_facts(file), faults)
+        facts = _tried(lambda file=file: read_arrays(file)[1], faults)
         if facts:
             lines.append(f"checkpoint  {file.name}, step {facts.get('step')}")
             steps.append(int(file.stem.partition("-")[2]))
@@ -44,7 +44,7 @@ def show(path: Path) -> str:
         lines += _gap(report.get("gap"))
     if running:
         lines.append(f"running     {describe_holder(running)}")
-    elif record and (not report or max(steps, default=0) > reported):
+    elif record and (not report or max(steps) > reported):
         lines.append("stopped     before it could save its results")
     lines += [f"fault       {fault}" for fault in faults]
     if record and not running:

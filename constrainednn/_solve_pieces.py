@@ -30,11 +30,11 @@ def solve_pieces(run: Run, steps: int) -> Solution:
         taken: int, done: float, residual: float, state: Callable[[], Resumable] | None
     ) -> bool:
         run.tell("solving, %", round(100 * done), 100, np.nan, residual)
-        stopped = bool(run.stop)
-        wanted = run.folder is not None and (run.checkpoint_due or stopped or done > 1 - 1e-6)
-        if state is not None and wanted:
+        stopped, folder = bool(run.stop), run.folder
+        ending = stopped or done > 1 - 1e-6
+        if state is not None and folder is not None and (folder.due or ending):
             arrays, facts = state()
-            run.save(taken, arrays, facts | {"statement": run.statement(sizes)})
+            folder.save(taken, arrays, facts | {"statement": run.statement(sizes)})
         return stopped
 
     checkpoint = run.checkpoint

@@ -7,6 +7,7 @@ bit of it, nor does going on from a checkpoint.
 """
 
 import hashlib
+import math
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -146,8 +147,7 @@ class Training:
             check_before_solve(self.problem, self.model, self.train_points, at_rounding=holds)
             self.watch()
         dtype = str(jnp.result_type(float))
-        for stage in self.stages:
-            self.refuse_too_large(stage)
+        self.dense = [self.dense_bytes(stage) for stage in self.stages]
         self.settings = self.run.begin(described(self.stages, self.model), self.limit, dtype)
         self.compile_seconds += time.perf_counter() - started
         fresh = checkpoint is None or checkpoint.step == 0
@@ -159,11 +159,18 @@ class Training:
             self.show("measuring the gap")
             return self.finish(status, reason, time.perf_counter())
 
-    def refuse_too_large(self, stage: Stage) -> None:
-        """Refuse a step that certainly does not fit, before anything is written."""
+    def dense_bytes(self, stage: Stage) -> int:
+        """What a step holds in dense arrays at least; refused here if that cannot fit."""
+        if not isinstance(stage.method, LevenbergMarquardt):
+            return 0
         select = stage.trainable or self.problem.trainable
         params, static = eqx.partition(self.model, trainable_mask(self.model, select))
-        _refuse_too_large(stage.method, self.residual(static), params)
+        m = jax.eval_shape(self.residual(static), params).size
+        leaves = jax.tree.leaves(params)
+        P = sum(leaf.size for leaf in leaves)
+        needed = least_numbers(m, P) * leaves[0].dtype.itemsize
+        _refuse_step(needed, f"with {m} residual entries and {P} parameters")
+        return needed
 
     def seen(self) -> tuple[list[Draw], list[Draw | None]]:
         """All points that may steer, one of each kind a constraint."""
@@ -229,7 +236,11 @@ class Training:
             state, best = self.run.restored((state, best), checkpoint, "method")
         started = time.perf_counter()
         arguments = (stage.method, residual, params, state, best, least, jnp.asarray(0))
-        _refuse_too_large(*arguments)
+        # Large is what takes more than a twentieth: to ask the compiler is to compile twice.
+        if 20 * self.dense[index] > (available_memory() or math.inf):
+            compile_only: Any = _advance  # equinox's type for it has no `lower`
+            analysis = compile_only.lower(*arguments).compile().compiled.memory_analysis()
+            _refuse_step(analysis.temp_size_in_bytes, "by the compiler's account")
         _advance(*arguments)
         self.compile_seconds += time.perf_counter() - started
 
@@ -280,7 +291,7 @@ class Training:
                     if _log_place(self.step) is not None:
                         self.watch()
                 self.show("training")
-                if self.run.checkpoint_due:
+                if self.run.folder is not None and self.run.folder.due:
                     keep()
         except (MemoryError, jax.errors.JaxRuntimeError):  # the caller looks at what it is
             keep()
@@ -293,7 +304,8 @@ class Training:
 
     def keep(self, method: PyTree, facts: dict[str, Any]) -> None:
         """Save all that the rest of the run depends on."""
-        if self.run.folder is None:
+        folder = self.run.folder
+        if folder is None:
             return
         snapshots = tuple(model for _, model in self.snapshots)
         tree = {"model": self.model, "method": method, "snapshots": snapshots}
@@ -313,7 +325,7 @@ class Training:
             "points": self.points_digest,
             "statement": self.run.statement([self.watched[0][1]]),
         }
-        self.run.save(self.step, arrays, facts)
+        folder.save(self.step, arrays, facts)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Set everything but the method's own state to what it was."""
@@ -522,25 +534,10 @@ def _out_of_memory(error: Exception, step: int) -> str:
     return f"out of memory after step {step}: {detail}. Lower points or width."
 
 
-def _refuse_too_large(
-    method: AbstractMethod, residual: ResidualVector, params: PyTree, *others: Any
-) -> None:
-    """Refuse a dense step that does not fit, by the compiler's own account where it is large."""
-    if not isinstance(method, LevenbergMarquardt):
-        return
-    m = jax.eval_shape(residual, params).size
-    leaves = jax.tree.leaves(params)
-    P = sum(leaf.size for leaf in leaves)
-    # Large is what takes more than a twentieth: to ask the compiler is to compile twice.
-    needed = least_numbers(m, P) * leaves[0].dtype.itemsize
-    there = available_memory()
-    if others and there is not None and there / 20 < needed <= there:
-        compile_only: Any = _advance  # equinox's type for it has no `lower`
-        compiled = compile_only.lower(method, residual, params, *others).compile().compiled
-        needed = max(needed, compiled.memory_analysis().temp_size_in_bytes)
+def _refuse_step(needed: int, what: str) -> None:
     refuse_too_large(
         needed,
-        f"A step of Levenberg-Marquardt with {m} residual entries and {P} parameters",
+        f"A step of Levenberg-Marquardt {what}",
         "Lower points= or the width, or take a first-order method: cx.Optax(optax.lbfgs()), "
         "--method lbfgs",
     )

@@ -148,7 +148,7 @@ ABSENT = {
     "A19": "nothing is written beside a problem file, so a read-only folder is as good as any",
     "A20": "each constraint is compiled by itself; very many of them only take long",
     "B8": "a residual sees one point: a number is its one entry",
-    "B21": "an index past the end is jax's affair: it clamps, as the page on problems says",
+    "B21": "an index past the end is jax's affair, and it clamps",
     "C18": "comes with studies",
     "D13": "comes with studies",
     "D14": "no method has an inner iteration",

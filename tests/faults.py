@@ -1,8 +1,43 @@
-"""What the tests of faults share: the command line in this process, and its refusals."""
+"""What the tests of faults share: a small problem, and the command line in this process."""
 
+import jax.numpy as jnp
 from typer.testing import CliRunner
 
+import constrainednn as cx
 from constrainednn import cli
+
+HEADER = "import jax, jax.numpy as jnp\nimport constrainednn as cx\n"
+BODY = """
+def on_circle(u, x):
+    return jnp.linalg.norm(u(x)) - 1.0
+
+def problem(width=4):
+    return cx.Problem(
+        cx.Constraint(on_circle, over=cx.Normal(2), points=8), model=cx.MLP(2, 2, width=width)
+    )
+"""
+TINY = ("--heldout", "32", "--monitor", "16", "--steps", "2", "--method", "gd")
+MODEL = cx.MLP(2, 2, width=4)
+
+
+def on_circle(u, x):
+    return jnp.linalg.norm(u(x)) - 1.0
+
+
+def stated(residual, **settings):
+    """A problem with one residual."""
+    model = settings.pop("model", MODEL)
+    settings = {"over": cx.Normal(2), "points": 8, **settings}
+    return cx.Problem(cx.Constraint(residual, **settings), model=model)
+
+
+def finding(residual, **settings):
+    (found,) = cx.check(stated(residual, **settings))
+    return found
+
+
+def small(problem, method=None, **settings):
+    return cx.solve(problem, method, **{"steps": 2, "heldout": 32, "monitor": 16, **settings})
 
 
 def note(message):

@@ -45,6 +45,8 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item):
+    if not item.config.getoption("--faults-table"):
+        return (yield)
     import faults  # the helpers of the tests, where errors of the command line are looked at
 
     _current[:] = rows_of(item.originalname)
@@ -117,6 +119,7 @@ def table() -> str:
 def cell(message: str) -> str:
     """A message as one cell: no folder of this machine, no number of this process, no markup."""
     text = " ".join(message.split())
+    text = re.sub(r"/\S*/tests/(test_\w+\.py)", r"\1", text)
     text = re.sub(r"/\S*?/(?:popen-gw\d+/)?test_[^/\s]*?\d+(?=[/\s:'\"]|$)", "DIR", text)
     text = re.sub(r"(process|\.probe\.)( ?)\d+", r"\1\2N", text)
     text = re.sub(r" on \S+ since \S+?(?=[,.]? |\.?$)", " on HOST since TIME", text)

@@ -24,7 +24,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from faults import refused, run
+from faults import (
+    BODY,
+    HEADER,
+    MODEL,
+    TINY,
+    finding,
+    on_circle,
+    refused,
+    run,
+    small,
+    stated,
+)
 
 import constrainednn as cx
 from constrainednn import _check, _gap, _load, _report, _training, cli
@@ -33,39 +44,6 @@ from constrainednn._gap import draw_streams, refuse_overlap
 from constrainednn._keys import stream
 from constrainednn._samplers import draw
 from constrainednn._validate import as_count
-
-HEADER = "import jax, jax.numpy as jnp\nimport constrainednn as cx\n"
-BODY = """
-def on_circle(u, x):
-    return jnp.linalg.norm(u(x)) - 1.0
-
-def problem(width=4):
-    return cx.Problem(
-        cx.Constraint(on_circle, over=cx.Normal(2), points=8), model=cx.MLP(2, 2, width=width)
-    )
-"""
-TINY = ("--heldout", "32", "--monitor", "16", "--steps", "2", "--method", "gd")
-MODEL = cx.MLP(2, 2, width=4)
-
-
-def on_circle(u, x):
-    return jnp.linalg.norm(u(x)) - 1.0
-
-
-def stated(residual, **settings):
-    """A problem with one residual."""
-    model = settings.pop("model", MODEL)
-    settings = {"over": cx.Normal(2), "points": 8, **settings}
-    return cx.Problem(cx.Constraint(residual, **settings), model=model)
-
-
-def finding(residual, **settings):
-    (found,) = cx.check(stated(residual, **settings))
-    return found
-
-
-def small(problem, method=None, **settings):
-    return cx.solve(problem, method, **{"steps": 2, "heldout": 32, "monitor": 16, **settings})
 
 
 @pytest.fixture
@@ -319,6 +297,14 @@ def test_rms_of_check_is_weighted_as_in_the_report():
     assert any(f"RMS {train:.3g}" in title for title in titles)
 
 
+def returning(value):
+    """What is said of a residual that returns `value` of an array."""
+    with jax.numpy_dtype_promotion("standard"):
+        error = finding(lambda u, x: value(u(x)), name="r").error
+    assert error.startswith("constraint 'r': the residual returns")
+    return error
+
+
 @pytest.mark.parametrize(
     ("value", "words"),
     [
@@ -326,16 +312,23 @@ def test_rms_of_check_is_weighted_as_in_the_report():
         (lambda r: [r, r], "a list"),
         (lambda r: {"a": r}, "a dict"),
         (lambda r: "text", "a str"),
-        (lambda r: r[:0], "no entries: an array of shape (0,)"),  # B5
-        (lambda r: r.astype(int), "int64 numbers, whose gradient is zero"),  # B6
-        (lambda r: r > 0, "bool numbers"),
-        (lambda r: r + 1j, "complex numbers. Stack real and imaginary"),  # B7
     ],
 )
-def test_b4_b5_b6_b7_what_a_residual_may_return(value, words):
-    with jax.numpy_dtype_promotion("standard"):
-        error = finding(lambda u, x: value(u(x)), name="r").error
-    assert error.startswith("constraint 'r': the residual returns") and words in error
+def test_b4_no_array(value, words):
+    assert words in returning(value)
+
+
+def test_b5_no_entries():
+    assert "no entries: an array of shape (0,)" in returning(lambda r: r[:0])
+
+
+def test_b6_whole_numbers_and_flags():
+    assert "int64 numbers, whose gradient is zero" in returning(lambda r: r.astype(int))
+    assert "bool numbers" in returning(lambda r: r > 0)
+
+
+def test_b7_complex_numbers():
+    assert "complex numbers. Stack real and imaginary" in returning(lambda r: r + 1j)
 
 
 def test_b9_does_not_depend_on_the_model():

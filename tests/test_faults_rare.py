@@ -12,41 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from faults import note, refused, run
+from faults import BODY, HEADER, MODEL, TINY, finding, note, on_circle, refused, run, stated
 
 import constrainednn as cx
 
-HEADER = "import jax, jax.numpy as jnp\nimport constrainednn as cx\n"
-BODY = """
-def on_circle(u, x):
-    return jnp.linalg.norm(u(x)) - 1.0
-
-def problem(width=4):
-    return cx.Problem(
-        cx.Constraint(on_circle, over=cx.Normal(2), points=8), model=cx.MLP(2, 2, width=width)
-    )
-"""
-TINY = ("--heldout", "32", "--monitor", "16", "--steps", "2", "--method", "gd")
-MODEL = cx.MLP(2, 2, width=4)
 SMALL = {"heldout": 32, "monitor": 16}
-
-
-def on_circle(u, x):
-    return jnp.linalg.norm(u(x)) - 1.0
-
-
-def stated(residual=on_circle, model=MODEL, **settings):
-    return cx.Problem(
-        cx.Constraint(residual, **{"over": cx.Normal(2), "points": 8, **settings}), model=model
-    )
-
-
-CIRCLE = stated()
-
-
-def finding(problem):
-    (found,) = cx.check(problem)
-    return found
+CIRCLE = stated(on_circle)
 
 
 @pytest.fixture
@@ -109,7 +80,7 @@ class Bad(cx.AbstractSampler):
 )
 def test_a15_sampler_that_breaks_its_contract(cube, words):
     with pytest.raises(cx.ProblemError, match=rf"constraint 'on_circle'.*{words}"):
-        cx.solve(stated(sampler=Bad(cube)), steps=1, **SMALL)
+        cx.solve(stated(on_circle, sampler=Bad(cube)), steps=1, **SMALL)
 
 
 def test_a17_traced_value_kept_in_a_global():
@@ -139,12 +110,11 @@ def test_a18_residual_that_prints(capsys):
 
 def test_b12_overflow_in_single_precision_only():
     def steep(u, x):
-        return jnp.exp(100.0 + 0.0 * u(x)[0]) * 1e-40
+        return jnp.exp(100.0 + u(x)[0]) * 1e-40
 
-    assert np.isfinite(finding(stated(steep)).rms)
+    assert finding(steep).error == ""
     with jax.enable_x64(False):
-        error = finding(stated(steep)).error
-    note(error)
+        error = finding(steep).error
     assert "the residual is NaN or infinite at all training points" in error
     assert "In float64 it may be finite: jax.config.update('jax_enable_x64', True)" in error
 
@@ -153,8 +123,7 @@ def test_b15_residual_that_maps_over_points_itself():
     def mapped(u, x):
         return jax.vmap(u)(x) - 1.0
 
-    error = finding(stated(mapped)).error
-    note(error)
+    error = finding(mapped).error
     assert "constraint 'mapped': shapes do not fit" in error
     assert (
         "A point has shape (2,) and the function sees one point at a time, never a batch" in error
@@ -165,8 +134,7 @@ def test_b17_number_for_a_model_that_takes_vectors():
     def at_number(u, t):
         return u(t) - 1.0
 
-    error = finding(stated(at_number, over=cx.Interval(0, 1), model=cx.MLP(1, 1))).error
-    note(error)
+    error = finding(at_number, over=cx.Interval(0, 1), model=cx.MLP(1, 1)).error
     assert "shapes do not fit" in error and "A point has shape ()" in error
 
 
@@ -180,8 +148,7 @@ def test_b22_random_numbers_without_a_key():
         return u(x)[0] + np.random.rand()  # noqa: NPY002
 
     for residual in (own, everybodys):
-        error = finding(stated(residual)).error
-        note(error)
+        error = finding(residual).error
         assert "the residual draws random numbers while it is compiled" in error
         with pytest.raises(cx.ProblemError, match="would keep them for ever"):
             cx.solve(stated(residual), steps=1, **SMALL)
@@ -213,8 +180,7 @@ def test_b27_residual_for_many_points_at_once():
     def columns(u, X):
         return X[:, 0] - X[:, 1]
 
-    error = finding(stated(columns)).error
-    note(error)
+    error = finding(columns).error
     assert "the function sees one point at a time, never a batch" in error
 
 
@@ -275,26 +241,22 @@ def test_d2_jacobian_without_full_rank():
 
 
 def test_d3_no_step_that_lowers_the_loss():
-    """A kink: the run ends as `stalled` after a bounded number of steps."""
+    """The run ends as `stalled` after a bounded number of steps."""
 
-    def kink(u, x):
-        return jnp.sqrt(jnp.abs(u.weight[0, 0]) + 1.0)
+    def wrong(u, x):  # its derivative has the wrong sign
+        y = u(x)
+        return 2 * jax.lax.stop_gradient(y) - y - 1.0
 
-    class One(eqx.Module):
-        weight: jax.Array
-
-        def __call__(self, x):
-            return self.weight @ x
-
-    solution = cx.solve(stated(kink, model=One(jnp.full((1, 2), 1e-9))), **SMALL)
-    assert solution.status in ("stalled", "converged") and solution.steps < 100
+    solution = cx.solve(stated(wrong), **SMALL)
+    assert solution.status == "stalled" and solution.steps < 100
     assert np.isfinite(solution.gap.train)
 
 
 def test_d6_tolerance_below_single_precision():
     with jax.enable_x64(False), pytest.warns(UserWarning, match="in float32 stops near a relative"):
         solution = cx.solve(CIRCLE, tolerance=1e-12, steps=30, **SMALL)
-    assert solution.status != "converged" or solution.gap.train <= 1e-12
+    # It is the root of the loss that is compared with the tolerance.
+    assert solution.status != "converged" or solution.gap.train <= 1e-12**2
 
 
 def test_d10_schedule_that_ended_before_the_resume(tmp_path):
@@ -357,8 +319,8 @@ def test_e5_another_region_is_named_extrapolation():
 
 
 def test_e8_sobol_that_is_no_power_of_two_long():
-    """It is drawn all the same, without a word; the page on problems recommends powers of two."""
-    solution = cx.solve(stated(points=10, sampler=cx.Sobol()), steps=1, **SMALL)
+    """It is drawn all the same, without a word."""
+    solution = cx.solve(stated(on_circle, points=10, sampler=cx.Sobol()), steps=1, **SMALL)
     assert solution.gap["on_circle"].points == 10
 
 
@@ -404,8 +366,9 @@ def test_k10_python_with_options(options):
     code += f"sys.argv[1:] = ['check', {QUICK[0]!r}]; main()"
     done = child([sys.executable, *options, "-c", code])
     assert done.returncode == 0, done.stderr
-    refusing = code.replace(QUICK[0], "no_such_problem")
-    assert child([sys.executable, *options, "-c", refusing]).returncode == 2
+    refusing = "import constrainednn as cx; cx.Interval(1, 1)"
+    done = child([sys.executable, *options, "-c", refusing])
+    assert "ValueError: Interval needs finite low < high" in done.stderr
 
 
 # L. Python and notebooks
@@ -415,7 +378,7 @@ def test_k10_python_with_options(options):
 def test_l4_inside_of_transformations():
     def loss(weight):
         model = eqx.tree_at(lambda u: u.layers[0].bias, ready, weight * jnp.ones(4))
-        return cx.solve(stated(model=model), steps=1, **SMALL).gap.train
+        return cx.solve(stated(on_circle, model=model), steps=1, **SMALL).gap.train
 
     ready = MODEL(key=jax.random.key(0))
 
@@ -429,7 +392,7 @@ def test_l4_inside_of_transformations():
 def test_l5_markup_in_names():
     """Shown as text in notebooks."""
     name = "<script>alert(1)</script>"
-    solution = cx.solve(stated(name=name), steps=0, **SMALL)
+    solution = cx.solve(stated(on_circle, name=name), steps=0, **SMALL)
     html = solution.gap._repr_html_()
     assert "<script>" not in html and "&lt;script&gt;" in html
 
@@ -459,9 +422,9 @@ def test_l8_copies_equality_and_trees():
 @pytest.mark.filterwarnings("ignore:Explicitly requested dtype float64")
 def test_l10_two_dtypes_in_one_process():
     model = MODEL(key=jax.random.key(0))
-    cx.solve(stated(model=model), steps=0, **SMALL)
+    cx.solve(stated(on_circle, model=model), steps=0, **SMALL)
     with (
         jax.enable_x64(False),
         pytest.raises(cx.ProblemError, match=r"\.weight is float64, but points are"),
     ):
-        cx.solve(stated(model=model), steps=0, **SMALL)
+        cx.solve(stated(on_circle, model=model), steps=0, **SMALL)

@@ -411,6 +411,26 @@ def test_a9_a10_changed_file_is_refused_unless_allowed(file, tmp_path):
     assert "the points drawn from the seed are not those of the run" in result.stderr
 
 
+def test_j2_record_chooses_no_callable_that_the_file_imports(file, tmp_path):
+    """A problem that is a partial or comes from a module beside the file is the file's own."""
+    file.write_text(
+        FILE.replace("def problem(", "def make(")
+        + "\nfrom functools import partial\nfrom os import system\n"
+        + "problem = partial(make, width=6)\n"
+    )
+    out, mark = tmp_path / "run", tmp_path / "ran"
+    counts = ("--heldout", "32", "--monitor", "16")
+    assert (
+        run("solve", file, "--method", "slow", *counts, "--steps", 1, "--out", out).exit_code == 0
+    )
+    assert run("resume", out, "--steps", 2).exit_code == 0
+    record = json.loads((out / "run.json").read_text())
+    record["source"] |= {"name": "system", "settings": {"command": f"touch {mark}"}}
+    (out / "run.json").write_bytes(seal(record))
+    assert "mine.py defines no 'system'" in run("resume", out).stderr
+    assert not mark.exists()
+
+
 def test_problem_file_that_is_gone_or_lies_in_the_run(file, tmp_path):
     out = tmp_path / "run"
     started(file, out, "--steps", 1)
