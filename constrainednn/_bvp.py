@@ -198,6 +198,7 @@ class BoundaryValueScheme(AbstractScheme):
 
         capacity, compiling, running = 0, 0.0, 0.0
         taken, given_up, failures, share = 0, 0, 0, 0.0
+        worst, error = 0, np.full(1, np.nan)
         within = None  # where a round is taken up again
         if resumed is not None:
             arrays = resumed[0]
@@ -220,6 +221,8 @@ class BoundaryValueScheme(AbstractScheme):
             damping = undamped
             if within is not None:
                 (start, damping, here), within = within, None
+            elif given_up:  # the elements of the next round are worth saving too
+                watch(taken, share, float(error[worst]), to_go_on)
             while True:
                 found, seconds = newton(padded, start, damping, min(_LOOK_EVERY, steps - taken))
                 start, damping, running = found.unknowns, found.damping, running + seconds

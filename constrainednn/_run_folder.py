@@ -23,13 +23,11 @@ from constrainednn._files import (
     StoreError,
     UnreadableError,
     append_line,
-    check_folder,
-    locked,
-    make_folder,
     refusal,
-    sweep,
     write_atomically,
 )
+from constrainednn._folders import check_folder, make_folder, refuse_full, sweep
+from constrainednn._lock import locked
 
 RECORD, HISTORY, REPORT = "run.json", "history.jsonl", "report.json"
 _CHECKPOINT = re.compile(r"checkpoint-(\d{9,})\.npz")
@@ -97,6 +95,7 @@ class RunFolder:
         try:
             made = make_folder(self.path)
             self._check_lock = self._open.enter_context(locked(self.path))
+            refuse_full(self.path, locked=True)  # another may have begun and ended meanwhile
             self._open.callback(lambda: self._begun or record_file.unlink(missing_ok=True))
             write_atomically(record_file, seal(record))
             self._begun = True

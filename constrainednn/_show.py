@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from constrainednn._archive import read_arrays, unseal
-from constrainednn._files import StoreError, describe_holder, holder_of
+from constrainednn._files import StoreError
+from constrainednn._lock import describe_holder, holder_of
 from constrainednn._run_folder import HISTORY, RECORD, REPORT, checkpoints, read_record
 
 _TAIL = 1 << 16
+# After these there is nothing to go on with.
+_ENDED = ("converged", "blow_up")
 
 
 def show(path: Path) -> str:
@@ -30,7 +33,10 @@ def show(path: Path) -> str:
     reported = report["steps"] if isinstance(report.get("steps"), int) else 0
     steps = [reported]
     for file in checkpoints(path):
-        facts = _tried(lambda file=file: read_arrays(file)[1], faults)
+        found: list[str] = []
+        facts = _tried(lambda file=file: read_arrays(file)[1], found)
+        if file.exists():  # a run that goes on removes the older ones
+            faults += found
         if facts:
             lines.append(f"checkpoint  {file.name}, step {facts.get('step')}")
             steps.append(int(file.stem.partition("-")[2]))
@@ -44,11 +50,17 @@ def show(path: Path) -> str:
         lines += _gap(report.get("gap"))
     if running:
         lines.append(f"running     {describe_holder(running)}")
-    elif record and (not report or max(steps) > reported):
+    unsaved = not report or max(steps) > reported
+    if record and not running and unsaved:
         lines.append("stopped     before it could save its results")
     lines += [f"fault       {fault}" for fault in faults]
-    if record and not running:
-        lines.append(f"go on with  constrainednn resume {shlex.quote(str(path))}")
+    if record and not running and (unsaved or report.get("status") not in _ENDED):
+        command = f"constrainednn resume {shlex.quote(str(path))}"
+        if not record.get("source"):
+            command = f"cx.resume({str(path)!r}, problem)"
+        elif not unsaved and report.get("status") == "max_steps":
+            command += " --steps N"
+        lines.append(f"go on with  {command}")
     # One line each, whatever was written into the files.
     return "\n".join(" ".join(line.splitlines()) for line in lines)
 

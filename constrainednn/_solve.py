@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from constrainednn._files import check_folder
+from constrainednn._folders import check_folder
 from constrainednn._methods._abstract import AbstractMethod
 from constrainednn._problem import Problem
 from constrainednn._run import Arguments, Run

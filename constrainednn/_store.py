@@ -18,7 +18,8 @@ import numpy as np
 from jaxtyping import PyTree
 
 from constrainednn._archive import MAX_BYTES, pack_arrays, read_arrays, seal, unseal
-from constrainednn._files import StoreError, read_limited, write_folder
+from constrainednn._files import StoreError, read_limited
+from constrainednn._folders import write_folder
 from constrainednn._gap import gap_report, problem_streams
 from constrainednn._problem import Problem
 from constrainednn._run_folder import REPORT
@@ -125,6 +126,8 @@ def load_solution(path: str | Path, problem: Problem) -> Solution:
         edges = saved.get(".edges", np.zeros(0))
         if edges.ndim != 1 or np.isfinite(edges).sum() < 2 or np.isnan(edges).any():
             raise StoreError(f"{folder / _MODEL} is damaged: its pieces have no ends.")
+        if any(len(saved.get(name, ())) != edges.size - 1 for name in (".states", ".head")):
+            raise StoreError(f"{folder / _MODEL} is damaged: its pieces are not all there.")
         blank = _with_pieces(blank, saved)
     model = arrays_to_tree(blank, saved, str(folder))
     streams = problem_streams(problem, model, key=key, **counts, redraw=redraw)

@@ -123,7 +123,7 @@ def solve(
     with _errors(source, out):
         seconds = _seconds(time_limit)
         _prepare_jax()
-        from constrainednn._files import check_folder
+        from constrainednn._folders import check_folder
         from constrainednn._load import find_method
         from constrainednn._run import Arguments, Run
         from constrainednn._run_folder import RunFolder

@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 import warnings
 from pathlib import Path
 
@@ -13,8 +15,9 @@ import numpy as np
 import pytest
 
 import constrainednn as cx
-from constrainednn import _files, _run_folder
-from constrainednn._files import append_line, holder_of, locked, write_atomically
+from constrainednn import _files, _folders, _lock, _run_folder
+from constrainednn._files import append_line, write_atomically
+from constrainednn._lock import holder_of, locked
 from constrainednn._run_folder import RunFolder, checkpoints
 
 CALLS = ("open", "write", "fsync", "replace", "close")
@@ -292,7 +295,7 @@ def test_f18_second_process_is_refused_and_named(tmp_path):
     script(path)
     code = (
         "import sys, time; from pathlib import Path\n"
-        "from constrainednn._files import locked\n"
+        "from constrainednn._lock import locked\n"
         "with locked(Path(sys.argv[1])):\n"
         "    print('held', flush=True); time.sleep(60)\n"
     )
@@ -322,7 +325,7 @@ def test_f19_without_locks_of_the_kernel_the_process_decides(tmp_path, monkeypat
     def without(*arguments):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr(_files.fcntl, "flock", without)
+    monkeypatch.setattr(_lock.fcntl, "flock", without)
     with (
         locked(tmp_path),
         pytest.raises(cx.StoreError, match="in use by process"),
@@ -337,6 +340,57 @@ def test_f19_without_locks_of_the_kernel_the_process_decides(tmp_path, monkeypat
     words = "in use by process 4194305 on elsewhere since then. If it is gone, remove .*lock"
     with pytest.raises(cx.StoreError, match=words), locked(tmp_path):
         pass
+
+
+def test_f19_of_many_that_take_over_at_once_one_has_the_lock(tmp_path, monkeypatch):
+    def without(*arguments):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(_lock.fcntl, "flock", without)
+    gone = {"pid": 2**22 + 1, "host": os.uname().nodename, "started": "1", "since": "then"}
+    holders, most, held = [], [], []
+
+    def contend(barrier):
+        barrier.wait()
+        try:
+            with locked(tmp_path):
+                holders.append(None)
+                most.append(len(holders))
+                time.sleep(0.01)
+                holders.pop()
+                held.append(True)
+        except cx.StoreError as error:
+            assert "in use by" in str(error) or "being taken over" in str(error)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", cx.RunWarning)
+        for trial in range(60):
+            if trial % 2:
+                (tmp_path / "lock").write_text(json.dumps(gone))
+            barrier = threading.Barrier(6)
+            threads = [threading.Thread(target=contend, args=(barrier,)) for _ in range(6)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert not list(tmp_path.iterdir())
+    assert max(most) == 1 and len(held) >= 30
+
+
+def test_a_run_that_came_and_went_while_the_lock_was_taken_is_not_overwritten(
+    tmp_path, monkeypatch
+):
+    path = tmp_path / "run"
+
+    def late(folder):
+        monkeypatch.setattr(_run_folder, "locked", locked)
+        script(path)  # after the check of the folder, before the lock
+        return locked(folder)
+
+    monkeypatch.setattr(_run_folder, "locked", late)
+    with pytest.raises(cx.StoreError, match="holds a run. Nothing is overwritten"):
+        RunFolder(path).begin({"mine": True})
+    assert _run_folder.read_record(path)["method"] == ""
 
 
 def test_f9_folder_that_vanishes_costs_warnings_only(tmp_path):
@@ -431,6 +485,6 @@ def test_j6_folder_that_another_user_prepared(tmp_path, monkeypatch):
     shared = tmp_path / "shared"
     (shared / "run").mkdir(parents=True)
     shared.chmod(0o1777)
-    monkeypatch.setattr(_files.os, "geteuid", lambda: os.getuid() + 1)
+    monkeypatch.setattr(_folders.os, "geteuid", lambda: os.getuid() + 1)
     with pytest.raises(cx.StoreError, match="run belongs to another user"):
         RunFolder(shared / "run").begin({})

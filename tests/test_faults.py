@@ -39,7 +39,7 @@ from faults import (
 
 import constrainednn as cx
 from constrainednn import _check, _gap, _load, _report, _training, cli
-from constrainednn._files import check_folder
+from constrainednn._folders import check_folder
 from constrainednn._gap import draw_streams, refuse_overlap
 from constrainednn._keys import stream
 from constrainednn._samplers import draw

@@ -500,7 +500,7 @@ def test_j2_j10_show_reads_files_alone_and_never_runs_the_problem(file, tmp_path
         "checkpoint  checkpoint-000000003.npz, step 3",
         "result      max_steps: the limit of 3 steps is reached",
         "gap         on_circle: train RMS",
-        f"go on with  constrainednn resume {out}",
+        f"go on with  constrainednn resume {out} --steps N",
     ):
         assert words in text, text
     record = json.loads((out / "run.json").read_text())
