@@ -388,7 +388,7 @@ def test_a_run_that_came_and_went_while_the_lock_was_taken_is_not_overwritten(
         return locked(folder)
 
     monkeypatch.setattr(_run_folder, "locked", late)
-    with pytest.raises(cx.StoreError, match="holds a run. Nothing is overwritten"):
+    with pytest.raises(cx.StoreError, match="holds a run"):
         RunFolder(path).begin({"mine": True})
     assert _run_folder.read_record(path)["method"] == ""
 
