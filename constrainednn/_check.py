@@ -352,6 +352,12 @@ def doubts(constraint: Constraint, model: PyTree, train: Draw) -> list[str]:
                 f"{label}: float64 numbers ({rounded}) are rounded to float32. Write "
                 "jax.config.update('jax_enable_x64', True) before the first array."
             )
+    returned = _traced(label, constraint.residual, model, train.points).dtype
+    if returned != jnp.result_type(float):
+        found.append(
+            f"{label}: the residual returns {returned} numbers, points are {jnp.result_type(float)}"
+            ": it cannot be solved beyond their rounding. Leave out the cast, astype or dtype=."
+        )
     if _bends_without_curvature(constraint, model, train):
         found.append(
             f"{label}: the residual uses second derivatives, but the model is piecewise linear "

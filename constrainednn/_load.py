@@ -7,6 +7,7 @@ import inspect
 import os
 import sys
 import traceback
+import warnings
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -104,6 +105,14 @@ def load_module(path: Path) -> ModuleType:
         sys.path.append(folder)  # last, for the same reason
     # Files appear only where the user asked for them; a stale cache could hide an edit, too.
     before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    clashing = getattr(sys.modules.get(path.stem), "__file__", str(path)) != str(path)
+    if clashing or path.stem in sys.stdlib_module_names:
+        warnings.warn(
+            f"{path.name} has the name of a module that is installed: a file beside it that "
+            f"imports {path.stem} gets that one.",
+            stacklevel=3,
+        )
+    environment = _read_at_start()
     try:
         spec.loader.exec_module(module)
     except SyntaxError as error:
@@ -122,14 +131,32 @@ def load_module(path: Path) -> ModuleType:
             "Put it under if __name__ == '__main__':."
         ) from None
     except Exception as error:  # whatever a user's file raises is reported as its own
+        hint = ""
+        if isinstance(error, FileNotFoundError):
+            hint = (
+                f" Names without a folder are looked for in {Path.cwd()}; for a file beside "
+                f"{path.name} write Path(__file__).parent / 'NAME'."
+            )
         raise LoadError(
-            f"{path.name} raises {type(error).__name__}: {error}", user_traceback(error)
+            f"{path.name} raises {type(error).__name__}: {error}{hint}", user_traceback(error)
         ) from error
     finally:
         sys.dont_write_bytecode = before
+    late = sorted(dict(_read_at_start().items() ^ environment.items()))
+    if late:
+        raise LoadError(
+            f"{path.name} changes {', '.join(late)}, which is read before problem files are: it "
+            "would have no effect. Set it in the shell."
+        )
     if path in gallery().values():
         _loaded[path] = module
     return module
+
+
+def _read_at_start() -> dict[str, str]:
+    """The environment variables that jax and the libraries below it read once."""
+    known = ("JAX_", "XLA_", "OMP_NUM_", "OPENBLAS_NUM_", "MKL_NUM_")
+    return {key: value for key, value in os.environ.items() if key.startswith(known)}
 
 
 def load_problem(source: str | Path, **settings: Any) -> Problem:

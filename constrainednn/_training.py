@@ -140,7 +140,7 @@ class Training:
         self.monitor_points = [points.monitor for points in streams]
         self.heldout_points = [points.heldout for points in streams]
         self.points_digest = _digest(streams)
-        _warn_of_float32(self.stages)
+        _warn_of_float32(self.stages, self.run.tolerance)
         checkpoint = self.run.checkpoint
         holds = _lazy(lambda: holds_already(self.problem, self.model, *self.seen()))
         if checkpoint is None:
@@ -543,9 +543,16 @@ def _refuse_step(needed: int, what: str) -> None:
     )
 
 
-def _warn_of_float32(stages: Sequence[Stage]) -> None:
-    second_order = any(isinstance(stage.method, LevenbergMarquardt) for stage in stages)
-    if second_order and jnp.result_type(float) == jnp.float32:
+def _warn_of_float32(stages: Sequence[Stage], tolerance: float) -> None:
+    if jnp.result_type(float) != jnp.float32:
+        return
+    if 0 < tolerance < float(jnp.finfo(jnp.float32).eps):
+        warnings.warn(
+            f"tolerance={tolerance:g} is below the rounding of float32, 1.2e-07: it may never be "
+            "reached. Write jax.config.update('jax_enable_x64', True) before the first array.",
+            stacklevel=5,
+        )
+    elif any(isinstance(stage.method, LevenbergMarquardt) for stage in stages):
         warnings.warn(
             "Levenberg-Marquardt in float32 stops near a relative residual of 1e-7. For float64 "
             "write jax.config.update('jax_enable_x64', True) before the first array.",

@@ -113,6 +113,11 @@ def as_reals(value: Any, what: str) -> "np.ndarray":
             + complex_too
             * " Write real and imaginary part as two components."
         )
+    if array.dtype.kind in "iu" and array.size and max(array.max(), -int(array.min())) > 2**53:
+        raise ValueError(
+            f"{what} holds whole numbers above 2**53, which change when they become floating-point "
+            "numbers. Subtract an offset first."
+        )
     with np.errstate(over="ignore"):  # to infinity, which whoever asks refuses in its own words
         return array.astype(float) if array.dtype.itemsize > 8 else array
 
@@ -186,6 +191,13 @@ def _as_array(leaf: Any, what: str) -> Any:
         leaf = as_real(leaf, what)
     array = isinstance(leaf, (jax.Array, np.ndarray, np.generic))
     numeric = array and (leaf.dtype == bool or jnp.issubdtype(leaf.dtype, jnp.number))
+    if isinstance(leaf, (np.ndarray, np.generic)) and leaf.dtype.kind in "iu":
+        held = leaf.astype(jax.dtypes.canonicalize_dtype(leaf.dtype))
+        if (held != leaf).any():
+            raise ValueError(
+                f"{what} holds whole numbers that change when they become {held.dtype}. Write "
+                "jax.config.update('jax_enable_x64', True) before the first array."
+            )
     try:
         if numeric or isinstance(leaf, (bool, int, float, complex)):
             return jnp.asarray(leaf)

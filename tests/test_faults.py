@@ -16,6 +16,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import warnings
 from pathlib import Path
 
 import equinox as eqx
@@ -110,7 +111,11 @@ def test_a6_exit_while_loading_is_no_success(write):
 
 def test_a7_a_file_may_be_called_jax(write):
     path = write(HEADER + BODY, "jax.py")
-    assert run("check", path).exit_code == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        result = run("check", path)
+    assert result.exit_code == 0
+    assert "jax.py has the name of a module that is installed" in result.stderr
     assert sys.modules["jax"] is jax
 
 
@@ -270,6 +275,19 @@ def test_b19_whole_numbers_among_points_are_real_ones():
 
     line = cx.Linear("scalar", "scalar")
     assert finding(slope, over=cx.Points([0, 1]), points=None, model=line).error == ""
+
+
+def test_b19_whole_numbers_that_a_cast_would_change():
+    with pytest.raises(ValueError, match=r"holds whole numbers above 2\*\*53"):
+        cx.Points([[0], [2**53 + 1]])
+    with jax.enable_x64(False), pytest.raises(ValueError, match="change when they become int32"):
+        cx.ivp(lambda t, y, args: -y, 1.0, (0.0, 1.0), args=np.asarray([2**40]))
+
+
+def test_b20_residual_of_another_dtype_is_said():
+    found = finding(lambda u, x: u(x).astype(jnp.float32), name="cast")
+    (doubt,) = found.warnings
+    assert "the residual returns float32 numbers, points are float64" in doubt
 
 
 def test_b20_leaf_of_another_dtype_is_named():

@@ -59,6 +59,13 @@ def test_a11_data_by_relative_path_names_the_line(write, tmp_path, monkeypatch):
     said = refused("check", path)
     assert "line 2" in said and "np.loadtxt('data.csv')" in said
     assert "mine.py raises FileNotFoundError: data.csv not found" in said
+    assert f"are looked for in {tmp_path / 'elsewhere'}; for a file beside mine.py" in said
+
+
+def test_a8_environment_that_is_changed_too_late(write, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "")
+    said = refused("solve", write("import os\nos.environ['XLA_FLAGS'] = '--x'\n" + HEADER + BODY))
+    assert "mine.py changes XLA_FLAGS, which is read before problem files are" in said
 
 
 class Bad(cx.AbstractSampler):
@@ -253,7 +260,7 @@ def test_d3_no_step_that_lowers_the_loss():
 
 
 def test_d6_tolerance_below_single_precision():
-    with jax.enable_x64(False), pytest.warns(UserWarning, match="in float32 stops near a relative"):
+    with jax.enable_x64(False), pytest.warns(UserWarning, match="below the rounding of float32"):
         solution = cx.solve(CIRCLE, tolerance=1e-12, steps=30, **SMALL)
     # It is the root of the loss that is compared with the tolerance.
     assert solution.status != "converged" or solution.gap.train <= 1e-12**2
