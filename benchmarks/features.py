@@ -23,10 +23,10 @@ import jax.numpy as jnp
 import numpy as np
 from references import reference, relative_error
 
-from constrainednn._ivp import Field, _Evolution
 from constrainednn._legendre import gauss
 from constrainednn._march import march
 from constrainednn._pieces import Features
+from constrainednn._windows import Field, _Evolution
 
 
 def lotka_volterra(t, y, args):

@@ -18,6 +18,7 @@ from ._domains import (
     Sphere,
 )
 from ._error_estimate import ErrorEstimate
+from ._estimates import Estimates
 from ._files import RunWarning, StoreError
 from ._gap import ConstraintGap, Distance, FiniteLoss, GapReport, Streams, Worst
 from ._image import Image
@@ -62,6 +63,7 @@ from ._stages import Stage
 from ._statistics import Estimate
 from ._store import load_solution
 from ._targets import AbstractTarget, Circle, RotationGroup
+from ._unknowns import Unknown
 from ._watching import Progress, Sink
 
 __version__: str
@@ -87,6 +89,7 @@ __all__ = [
     "Draw",
     "ErrorEstimate",
     "Estimate",
+    "Estimates",
     "FeatureNetwork",
     "Finding",
     "FiniteLoss",
@@ -131,6 +134,7 @@ __all__ = [
     "Streams",
     "TensorBoard",
     "Timings",
+    "Unknown",
     "Worst",
     "bvp",
     "check",

@@ -3,7 +3,7 @@
 import itertools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -29,6 +29,7 @@ from constrainednn._problem import Constraint, Problem
 from constrainednn._samplers import Draw, GaussQuadrature, Independent, draw
 from constrainednn._scheme import (
     AbstractScheme,
+    Observed,
     PieceHistory,
     Resumable,
     SchemeResult,
@@ -162,6 +163,7 @@ class BoundaryValueScheme(AbstractScheme):
         key: Key[Array, ""],
         watch: Watch,
         resumed: Resumable | None = None,
+        observed: Sequence[Observed] = (),
     ) -> SchemeResult:
         """Solve on a few elements, divide those with too large a residual, and again."""
         eps = float(jnp.finfo(model.head.dtype).eps)

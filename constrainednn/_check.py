@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Key, PyTree
 
 from constrainednn._blocks import in_blocks
-from constrainednn._domains import AbstractDomain, Points
+from constrainednn._domains import AbstractDomain, Data, Points
 from constrainednn._gap import draw_streams, mean_square, residuals_at
 from constrainednn._image import OTHER_USE, model_inputs
 from constrainednn._keys import numpy_generator
@@ -128,6 +128,8 @@ def check_pieces(problem: Problem, model: PyTree) -> list[float]:
     sizes = []
     for constraint in problem.constraints:
         train = draw_streams(constraint, key=jax.random.key(0), monitor=1, heldout=1).train
+        if isinstance(constraint.over, Data):
+            check_data(constraint, model)
         trial(constraint, model, train)
         check_reference(problem, constraint, model, train)
         if isinstance(constraint.over, AbstractDomain):
@@ -137,6 +139,35 @@ def check_pieces(problem: Problem, model: PyTree) -> list[float]:
             r = check_finite(constraint, model, eqx.tree_at(lambda d: d.points, start, place))
             sizes.append(float(np.linalg.norm(r)))
     return sizes
+
+
+def check_data(constraint: Constraint, model: PyTree) -> None:
+    """Refuse rows where a model in pieces is not defined; warn of rows that are there twice.
+
+    Raises:
+        ProblemError: With the first five rows.
+    """
+    assert isinstance(constraint.over, Data)
+    rows = jax.tree.map(lambda leaf: leaf.astype(jnp.result_type(float)), constraint.over.rows)
+    label = f"constraint {constraint.name!r}"
+    trial(constraint, model, Draw(rows, np.zeros(0), None))
+    bad = np.flatnonzero(~np.isfinite(residuals_at(constraint.residual, model, rows)).all(axis=1))
+    if bad.size:
+        low, high = sorted(model.ends[[0, -1]].tolist())
+        raise ProblemError(
+            f"{label}: {bad.size} of {len(constraint.over)} rows lie outside of the interval "
+            f"[{low:g}, {high:g}], or give NaN there: {_some_points(rows, bad)}. Extend span, or "
+            "leave them out."
+        )
+    flat = np.concatenate([leaf.reshape(len(leaf), -1) for leaf in jax.tree.leaves(rows)], axis=1)
+    copies = len(flat) - len(np.unique(flat, axis=0))
+    if copies:
+        warnings.warn(
+            f"{label}: {copies} of {len(flat)} rows of its data are there twice, time and values: "
+            "counted so, they make the intervals too short.",
+            ProblemWarning,
+            stacklevel=5,
+        )
 
 
 def check_trained(model: PyTree, select: Callable[[Any], Any] | None) -> None:

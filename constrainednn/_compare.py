@@ -14,9 +14,10 @@ from jaxtyping import Array, Float
 
 from constrainednn._blocks import in_blocks
 from constrainednn._bvp import BoundaryField, BoundaryValueScheme
-from constrainednn._ivp import InitialValueScheme
+from constrainednn._inverse import FittedScheme
 from constrainednn._pieces import Pieces
 from constrainednn._solution import Solution
+from constrainednn._windows import InitialValueScheme
 
 _UNIFORM = 2000
 _TOLERANCE = 1e-12  # or what the floating-point type allows
@@ -77,6 +78,8 @@ def compare(solution: Solution) -> Comparison:
         ValueError: If the problem is not of that kind.
     """
     scheme = solution.problem.scheme
+    if isinstance(scheme, FittedScheme):  # for the unknowns as they were found
+        scheme = scheme.at(solution.model)
     if isinstance(scheme, InitialValueScheme):
         return _initial(solution, scheme)
     if isinstance(scheme, BoundaryValueScheme):

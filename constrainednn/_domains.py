@@ -378,7 +378,8 @@ class Data(eqx.Module):
     Args:
         rows: A pytree of arrays with the rows along the first axis, usually `(x, y)`; a point is
             then the pair `(x_i, y_i)`.
-        holdout: Share of the rows that is kept from training, in (0, 1).
+        holdout: Share of the rows that is kept from training, in [0, 1). With 0 all rows are
+            trained on, and there is no gap.
     """
 
     rows: PyTree[np.ndarray]
@@ -386,17 +387,17 @@ class Data(eqx.Module):
 
     def __init__(self, rows: PyTree, *, holdout: float = 0.2):
         self.rows = _rows("Data", "rows", rows)
-        self.holdout = as_positive(holdout, "holdout of Data")
+        self.holdout = as_real(holdout, "holdout of Data")
         n = len(self)
-        if self.holdout >= 1:
+        if not 0 <= self.holdout < 1:
             raise ValueError(
-                f"holdout of Data must be below 1, got {self.holdout:g}. Write e.g. 0.2."
+                f"holdout of Data must be in [0, 1), got {self.holdout:g}. Write e.g. 0.2."
             )
-        if not 1 <= self.heldout_rows < n:
+        if self.holdout and not 1 <= self.heldout_rows < n:
             raise ValueError(
                 f"Data with {n} rows and holdout={self.holdout:g} leaves {n - self.heldout_rows} "
                 f"rows for training and {self.heldout_rows} held out. Both need at least one: give "
-                "more rows, change holdout, or use Points to train on all without a gap."
+                "more rows, change holdout, or write holdout=0 to train on all without a gap."
             )
 
     def __len__(self) -> int:

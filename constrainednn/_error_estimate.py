@@ -7,6 +7,8 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING
 
+import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
@@ -31,8 +33,9 @@ from constrainednn._error_equation import (
     logarithmic_bound,
     radau,
 )
-from constrainednn._ivp import InitialValueScheme
+from constrainednn._inverse import FittedScheme
 from constrainednn._solution import Solution
+from constrainednn._windows import InitialValueScheme
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -166,6 +169,9 @@ def error_estimate(solution: Solution, points: int = 200) -> ErrorEstimate:
     """
     scheme, model = solution.problem.scheme, solution.model
     least = 0.0
+    if isinstance(scheme, FittedScheme):  # for the unknowns as they were found
+        scheme = scheme.at(model)
+        model = eqx.tree_at(lambda u: u.parameters, model, jnp.zeros(0))
     if isinstance(scheme, InitialValueScheme):
         equations = Equations(scheme.field, None)
     elif isinstance(scheme, BoundaryValueScheme):

@@ -1,332 +1,26 @@
-"""Initial value problems: a march of windows, each a least-squares problem on frozen features.
+"""Initial value problems, stated as SciPy and diffrax do."""
 
-Symbols (others in `_pieces.py`)::
-
-    symbol  shape        meaning
-    h       ()           length of a window, negative backwards in time; half = h / 2
-    F       (m, d)       vector field at the nodes
-    A       (m, d, p, d) its derivative by the state
-    r       (m, d)       residual in scaled time: half^p (u^(p) - F)
-"""
-
+import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, Key, PyTree
+from jaxtyping import Array, Float, PyTree
 
-from constrainednn._calculus import taylor
-from constrainednn._domains import AbstractDomain, Interval
-from constrainednn._march import AbstractEvolution, Window, march
-from constrainednn._pieces import (
-    Features,
-    Pieces,
-    as_width,
-    least_squares,
-    stack_pieces,
-    start_polynomial,
-    training_nodes,
-    training_points,
-)
+from constrainednn._domains import Data, Interval
+from constrainednn._inverse import FittedScheme, raveled_rows
+from constrainednn._pieces import as_width, stack_pieces, training_nodes
 from constrainednn._problem import Constraint, Problem
-from constrainednn._samplers import Draw, GaussQuadrature, Independent, draw
-from constrainednn._scheme import AbstractScheme, PieceHistory, Resumable, SchemeResult, Watch, goal
+from constrainednn._samplers import GaussQuadrature
 from constrainednn._signatures import returned
+from constrainednn._unknowns import Arguments
 from constrainednn._validate import as_arrays, as_pair, as_reals, few_leaves_of, shown
-
-# Monitor points in each window.
-_MONITOR = 32
-_NEWTON_STEPS = 12
-
-
-class Field(eqx.Module):
-    """The user's vector field on flat states of shape (p, d).
-
-    Attributes:
-        fn: `fn(t, y, args)`; y is the pair (value, velocity) where the order is two.
-        args: Passed on.
-        unravel: From a vector of shape (d,) to the structure of the user's value.
-        order: One or two.
-    """
-
-    fn: Callable[[Any, Any, Any], PyTree]
-    args: PyTree
-    unravel: Callable[[Array], PyTree]
-    order: int
-
-    def __call__(self, t: Float[Array, ""], y: Float[Array, "p d"]) -> Float[Array, " d"]:
-        """Evaluate at one state."""
-        states = tuple(self.unravel(row) for row in y)
-        return ravel_pytree(self.fn(t, states[0] if self.order == 1 else states, self.args))[0]
-
-
-class EquationResidual(eqx.Module):
-    """u^(p) - f(t, u, ..., args), as a residual of the model and one time."""
-
-    field: Field
-
-    def __call__(self, u: Callable[[Array], PyTree], t: Float[Array, ""]) -> Float[Array, " d"]:
-        """Evaluate at one time."""
-        flat = lambda t: ravel_pytree(u(t))[0]  # noqa: E731
-        *lower, top = taylor(flat, t, order=self.field.order)
-        return top - self.field(t, jnp.stack(lower))
-
-
-class InitialValueScheme(AbstractScheme):
-    """Windows in time from given initial values.
-
-    Attributes:
-        field: The vector field.
-        span: Start and end.
-        width: Number of features in a window.
-    """
-
-    field: Field
-    span: tuple[float, float]
-    width: int
-
-    def __repr__(self) -> str:
-        return f"march of windows with {self.width} features, Gauss-Newton"
-
-    def solve(
-        self,
-        model: PyTree,
-        *,
-        tolerance: float,
-        steps: int,
-        key: Key[Array, ""],
-        watch: Watch,
-        resumed: Resumable | None = None,
-    ) -> SchemeResult:
-        """March from the start to the end."""
-        places = draw(Interval(-1.0, 1.0), _MONITOR, Independent(), key=key).points
-        nodes, weights = training_nodes(self.width)
-        features = lambda at: Features(at, self.width, self.field.order)  # noqa: E731
-        evolution = _Evolution(
-            self.field,
-            features(nodes),
-            jnp.asarray(weights),
-            features(places),
-            features(np.ones(1)),
-        )
-        state = (model.states[0], self._sizes(model.states[0]))
-        found = march(
-            evolution,
-            state,
-            self.span,
-            tolerance=goal(tolerance, model.head.dtype),
-            steps=steps,
-            watch=watch,
-            resumed=resumed,
-        )
-        states, head = found.pieces
-        history = found.history
-        if len(head):
-            solved = stack_pieces(history.edges, states, head, unravel=self.field.unravel)
-        else:
-            solved = self._tangent(model.states[0])
-            none = np.full(1, np.nan), np.zeros(1, int)
-            history = PieceHistory(solved.ends, *none, history.rejected)
-        status, reason = self._verdict(found.ending, solved, steps)
-        taken = int(history.steps.sum())
-        return SchemeResult(solved, status, reason, taken, history, found.compile, found.run)
-
-    def _sizes(self, y: Float[Array, "p d"]) -> Float[Array, "p d"]:
-        """Sizes of the components at the start; what is rounding to them need not be resolved.
-
-        One that starts at zero has none of its own, and along a chain of such components each
-        would wait for the one before: they are given that of the largest, or of what the field
-        makes of it.
-        """
-        start, end = self.span
-        top = abs(end - start) * jnp.max(jnp.abs(self.field(jnp.asarray(start, y.dtype), y)))
-        largest = jnp.max(jnp.abs(y), axis=1, keepdims=True)
-        largest = jnp.where(largest > 0, largest, jnp.where(top > 0, top, 1.0))
-        return jnp.where(y != 0, jnp.abs(y), largest)
-
-    def _tangent(self, y: Float[Array, "p d"]) -> Pieces:
-        """What is known where no window was solved: a straight line, as short as times tell."""
-        start, end = self.span
-        length = 64 * float(jnp.finfo(y.dtype).eps) * max(abs(start), abs(end - start))
-        stop = start + math.copysign(length, end - start)
-        slope = self.field(jnp.asarray(start, y.dtype), y)
-        head = np.zeros((1, self.width, y.shape[1]))
-        head[0, 0] = math.sqrt(2) * ((stop - start) / 2) ** self.field.order * np.asarray(slope)
-        return stack_pieces(
-            np.asarray([start, stop]), np.asarray(y)[None], head, unravel=self.field.unravel
-        )
-
-    def _verdict(self, ending: str, model: Pieces, steps: int) -> tuple[str, str]:
-        reached = model.ends[-1]
-        if ending == "end":
-            return "converged", f"the end is reached in {model.count} windows"
-        if ending == "steps":
-            return (
-                "max_steps",
-                f"the limit of {steps} Newton steps, at t = {reached:.17g}",
-            )
-        if ending == "stopped":
-            return "interrupted", f"at t = {reached:.17g}"
-        return "blow_up", (
-            f"windows shrank to rounding at t = {reached:.17g}, where the largest component is "
-            f"{np.abs(model.states[model.count - 1]).max():.3g}: the solution ends there, or the "
-            "vector field is not smooth. All before is kept"
-        )
-
-    def known_at(self, model: PyTree) -> float:
-        """The start."""
-        return float(model.ends[0])
-
-    def training_points(self, model: PyTree) -> Draw:
-        """Gauss nodes of all windows."""
-        return training_points(model.ends, self.width)
-
-    def covered(self, model: PyTree) -> AbstractDomain:
-        """From the start to where the march got."""
-        start, end = float(model.ends[0]), float(model.ends[-1])
-        return Interval(min(start, end), max(start, end))
-
-
-class _Evolution(AbstractEvolution):
-    """The windows of an initial value problem; a state is (y, largest |y| so far)."""
-
-    field: Field
-    nodes: Features
-    weights: Float[Array, " m"]
-    monitor: Features
-    end: Features
-
-    @property
-    def convergence(self) -> int:
-        """One more than the number of features."""
-        return self.nodes.width + 1
-
-    def window(self, state: PyTree[Array], t: Float[Array, ""], h: Float[Array, ""]) -> Window:
-        """Gauss-Newton on the head, from the slope at the start."""
-        y, largest = state
-        order, d = y.shape
-        half, width = h / 2, self.nodes.width
-        limits = jnp.finfo(y.dtype)
-        rows_at = lambda features: _Rows(self.field, features, y, t, half, largest)  # noqa: E731
-        training, monitor = rows_at(self.nodes), rows_at(self.monitor)
-        root = jnp.sqrt(self.weights)[:, None]
-
-        def newton(carry):
-            c, steps, size, _ = carry
-            r, A, scale, stiff = training.linearised(c)
-            # A component that starts at zero has no size yet; its slope lends it one.
-            columns = jnp.maximum(scale, jnp.max(jnp.abs(training.at.integrals[0] @ c - r), axis=0))
-            rows = root / (columns * stiff)[None]
-            J = training.jacobian(A) * rows[:, :, None, None] * columns[None, None, None]
-            J, r = J.reshape(-1, width * d), (r * rows).reshape(-1, 1)
-            step = least_squares(J, r).reshape(width, d) * columns[None]
-            return c + step, steps + 1, jnp.max(jnp.abs(step) / scale[None]), size
-
-        def unfinished(carry):
-            _, steps, size, before = carry
-            # Convergence is quadratic: after a step of eps^0.6 the next would be rounding.
-            far = size > limits.eps**0.6
-            return (steps < _NEWTON_STEPS) & far & ~((steps > 3) & (size > 2 * before))
-
-        slope = math.sqrt(2) * half**order * self.field(t, y)
-        first = jnp.zeros((width, d), y.dtype).at[0].set(slope)
-        far = jnp.asarray(limits.max, y.dtype)
-        c, steps, size, _ = lax.while_loop(unfinished, newton, (first, jnp.asarray(0), far, far))
-
-        r, _, scale, stiff = monitor.linearised(c)
-        rounding = monitor.rounding(c)
-        relative = lambda r: jnp.max(  # noqa: E731
-            # Scaled before it is squared: a square may underflow where the number does not.
-            2 * jnp.sqrt(jnp.mean((r / (scale * stiff)[None]) ** 2, axis=0))
-        )
-        error = relative(r)
-        return Window(
-            piece=(y, c),
-            end=(
-                rows_at(self.end).states(c)[0],
-                jnp.maximum(largest, jnp.max(jnp.abs(training.states(c)), axis=0)),
-            ),
-            error=error,
-            noise=relative(rounding),
-            steps=steps,
-            solved=jnp.isfinite(error) & (size < limits.eps**0.4),
-        )
-
-
-class _Rows(eqx.Module):
-    """The residual of one window at given places."""
-
-    field: Field
-    at: Features
-    y: Float[Array, "p d"]
-    t: Float[Array, ""]
-    half: Float[Array, ""]
-    largest: Float[Array, "p d"]
-
-    def states(self, c: Float[Array, "K d"]) -> Float[Array, "m p d"]:
-        """Value and derivatives, in the user's time."""
-        order = self.y.shape[0]
-        dt = self.half * (self.at.places + 1)
-        rows = [
-            start_polynomial(self.y, dt, j) + self.at.integrals[order - j] @ c / self.half**j
-            for j in range(order)
-        ]
-        return jnp.stack(rows, axis=1)
-
-    def fields(
-        self, states: Float[Array, "m p d"], late: float | Array = 0.0
-    ) -> Float[Array, "m d"]:
-        """The vector field, in scaled time; `late` by some share of the time."""
-        t = (self.t + self.half * (self.at.places + 1)) * (1 + late)
-        return self.half ** self.y.shape[0] * jax.vmap(self.field)(t, states)
-
-    def linearised(
-        self, c: Float[Array, "K d"]
-    ) -> tuple[
-        Float[Array, "m d"], Float[Array, "m d p d"], Float[Array, " d"], Float[Array, " d"]
-    ]:
-        """Residual, derivative of the scaled field, size of each component, stiffness of each.
-
-        The size is that of the highest derivative in the state, in scaled time: the largest in
-        the window, but no less than a rounding error of the largest before it, since a component
-        that has died away need not be resolved.
-        """
-        order = self.y.shape[0]
-        states, fields = self.states(c), self.fields
-        F = fields(states)
-        slope = lambda t, y: jax.jacfwd(self.field, argnums=1)(t, y)  # noqa: E731
-        t = self.t + self.half * (self.at.places + 1)
-        A = self.half**order * jax.vmap(slope)(t, states)
-        length, limits = jnp.abs(self.half), jnp.finfo(c.dtype)
-        size = jnp.maximum(jnp.max(jnp.abs(states), axis=0), limits.eps * self.largest)
-        scale = jnp.maximum(length ** (order - 1) * size[-1], limits.eps * size[0]) + limits.tiny
-        own = jnp.abs(jnp.diagonal(A, axis1=1, axis2=3))  # (m, p, d)
-        per_time = length ** -jnp.arange(order, dtype=c.dtype)
-        stiff = jnp.maximum(1.0, 2 * jnp.max(own * per_time[None, :, None], axis=(0, 1)))
-        return self.at.integrals[0] @ c - F, A, scale, stiff
-
-    def jacobian(self, A: Float[Array, "m d p d"]) -> Float[Array, "m d K d"]:
-        """Derivative of the residual by the head, from that of the scaled field."""
-        order, d = self.y.shape
-        Q = self.at.integrals
-        J = Q[0][:, None, :, None] * jnp.eye(d, dtype=A.dtype)[None, :, None, :]
-        for j in range(order):
-            J -= A[:, :, None, j, :] * (Q[order - j] / self.half**j)[:, None, :, None]
-        return J
-
-    def rounding(self, c: Float[Array, "K d"]) -> Float[Array, "m d"]:
-        """Change of the residual when state and time change in their last digits."""
-        states = self.states(c)
-        signs = (-1.0) ** np.indices(states.shape).sum(axis=0)
-        eps = jnp.finfo(c.dtype).eps
-        moved = states * (1 + 2 * eps * signs)
-        return self.fields(moved, jnp.asarray(eps * signs[:, 0, 0], c.dtype)) - self.fields(states)
+from constrainednn._windows import EquationResidual, Field, InitialValueScheme
 
 
 def ivp(
@@ -335,6 +29,7 @@ def ivp(
     span: tuple[float, float],
     *,
     args: PyTree = None,
+    data: Data | Constraint | Sequence[Data | Constraint] | None = None,
     order: int = 1,
     width: int = 16,
     reference: Callable[[Any], Any] | None = None,
@@ -350,11 +45,16 @@ def ivp(
     Args:
         vector_field: `f(t, y, args)`, the argument order of SciPy and diffrax. Returns the
             structure of y: y' or, for order two, y''.
-        y0: Initial value: a number, an array or a pytree of arrays. For order two the pair
-            (value, velocity).
+        y0: Initial value: a number, an array or a pytree of arrays, or a function of `args` that
+            returns one, where it depends on unknowns. For order two the pair (value, velocity).
         span: Start and end.
         args: Handed to `vector_field`. Floats in it become arrays, so that other values need no
-            compilation; whole numbers, flags, strings and functions are constants.
+            compilation; whole numbers, flags, strings and functions are constants. An `Unknown`
+            in it is estimated from `data`; the function gets its value.
+        data: What unknowns are estimated from: `Data((t, y))` with whole states y, or constraints
+            over `Data` with a residual `residual(u, row)` of one's own, in which `u(t)` is the
+            solution and `u.args` the arguments. Rows count alike in all of them, each times the
+            weight of its constraint, an inverse variance.
         order: Order of the equation, 1 or 2.
         width: Number of features in a window.
         reference: A known solution, called like the model.
@@ -376,45 +76,113 @@ def ivp(
         raise ValueError(
             f"order must be 1 or 2, got {shown(order)}. Write higher ones as a system."
         )
-    start, end = _span(span)
+    order, span, width = int(order), _span(span), as_width(width)
     few_leaves_of(args, "args")
     args = jax.tree.map(_argument, args)
-    if order == 2 and not (isinstance(y0, (tuple, list)) and len(y0) == 2):
+    arguments = Arguments(args)
+    known = arguments(jnp.asarray(arguments.start))
+    first = _called(y0, known) if callable(y0) else y0
+    if order == 2 and not (isinstance(first, (tuple, list)) and len(first) == 2):
         raise ValueError(
             f"order=2 needs y0=(value, velocity), got {shown(y0)}. Write e.g. y0=(1.0, 0.0)."
         )
-    y0 = _start(y0)
-    parts = (y0,) if order == 1 else tuple(y0)
+    first = _start(first)
+    parts = (first,) if order == 1 else tuple(first)
     flat = [_flat_start(part) for part in parts]
     if len({len(vector) for vector, _ in flat}) > 1:
         raise ValueError("the value and the velocity in y0 must have the same shapes.")
     unravel = flat[0][1]
-    _check_field(vector_field, start, y0 if order == 1 else tuple(y0), args, parts[0])
-    scheme = InitialValueScheme(
-        Field(vector_field, args, unravel, int(order)), (start, end), as_width(width)
-    )
+    _check_field(vector_field, span[0], first if order == 1 else parts, known, parts[0])
+    states = np.stack([vector for vector, _ in flat])
+    observed = _observed(data)
+    if arguments.unknowns:
+        if not observed:
+            raise ValueError(
+                f"args holds unknowns, {', '.join(arguments.unknowns)}, and there is nothing to "
+                "estimate them from. Give data=cx.Data((t, y))."
+            )
+        field = Field(vector_field, None, unravel, order)
+        begin = (
+            eqx.Partial(_from_args, y0, order)
+            if callable(y0)
+            else eqx.Partial(_given, jnp.asarray(states))
+        )
+        scheme = FittedScheme(field, arguments, begin, span, width)
+    elif observed:
+        raise ValueError(
+            "data has nothing to estimate: args holds no cx.Unknown. Write e.g. "
+            "args={'rate': cx.Unknown(1.0)}, or compare with known values by reference=."
+        )
+    else:
+        field = Field(vector_field, args, unravel, order)
+        scheme = InitialValueScheme(field, span, width)
     name = getattr(vector_field, "__name__", type(vector_field).__name__)
     constraint = Constraint(
-        EquationResidual(scheme.field),
-        over=Interval(min(start, end), max(start, end)),
-        points=len(training_nodes(scheme.width)[0]),
+        EquationResidual(field),
+        over=Interval(*sorted(span)),
+        points=len(training_nodes(width)[0]),
         sampler=GaussQuadrature(),
         name="equation" if name == "<lambda>" else name,
     )
-    states = np.stack([vector for vector, _ in flat])
+    # One window over the whole span that stays at the initial value.
+    model = stack_pieces(
+        np.asarray(span),
+        states[None],
+        np.zeros((1, width, states.shape[1])),
+        unravel=unravel,
+        parameters=arguments.start,
+        arguments=arguments if arguments.unknowns else None,
+    )
     return Problem(
-        constraint,
-        _initial_model(scheme, states),
-        trainable=lambda u: u.head,
+        [constraint, *observed],
+        model,
+        trainable=lambda u: (u.head, u.parameters),
         reference=reference,
         scheme=scheme,
     )
 
 
-def _initial_model(scheme: InitialValueScheme, states: Float[np.ndarray, "p d"]) -> Pieces:
-    """One window over the whole span that stays at the initial value."""
-    head = np.zeros((1, scheme.width, states.shape[1]))
-    return stack_pieces(np.asarray(scheme.span), states[None], head, unravel=scheme.field.unravel)
+def _from_args(y0: Callable[[PyTree], PyTree], order: int, args: PyTree) -> Float[Array, "p d"]:
+    return raveled_rows(y0(args), order)
+
+
+def _given(states: Float[Array, "p d"], args: PyTree) -> Float[Array, "p d"]:
+    del args
+    return states
+
+
+def _called(y0: Callable[[PyTree], PyTree], args: PyTree) -> PyTree:
+    try:
+        inspect.signature(y0).bind(args)
+    except TypeError as error:
+        raise TypeError(f"y0 must take args, y0(args), where it is a function: {error}.") from None
+    return y0(args)
+
+
+def _observed(data: Any) -> list[Constraint]:
+    """Data as constraints."""
+    found = []
+    for item in data if isinstance(data, (list, tuple)) else [] if data is None else [data]:
+        if isinstance(item, Data):
+            if not (isinstance(item.rows, tuple) and len(item.rows) == 2):
+                raise ValueError(
+                    "data=cx.Data(...) needs rows (t, y) of times and whole states. For a part of "
+                    "the state write cx.Constraint(residual, over=cx.Data((t, y)))."
+                )
+            item = Constraint(_whole_state, over=item, name="data")
+        if not isinstance(item, Constraint) or not isinstance(item.over, Data):
+            raise TypeError(
+                f"data must be cx.Data((t, y)), or cx.Constraint(residual, over=cx.Data(...)), or "
+                f"a list of such; got {shown(item)}."
+            )
+        found.append(item)
+    return found
+
+
+def _whole_state(u: Callable[[Array], PyTree], row: tuple[Array, PyTree]) -> Float[Array, " d"]:
+    """What the model misses of an observed state."""
+    t, y = row
+    return ravel_pytree(u(t))[0] - ravel_pytree(y)[0]
 
 
 def _span(span: Any) -> tuple[float, float]:

@@ -41,6 +41,7 @@ class Pieces(eqx.Module):
         head: Output weights of each piece.
         parameters: Unknown numbers of the equation that are solved for, if there are any.
         unravel: From a vector of shape (d,) to the structure of the user's value.
+        arguments: From `parameters` to the arguments of the equation.
     """
 
     edges: Float[Array, " capacity_1"]
@@ -48,6 +49,7 @@ class Pieces(eqx.Module):
     head: Float[Array, "capacity K d"]
     parameters: Float[Array, " q"]
     unravel: Callable[[Array], PyTree]
+    arguments: Callable[[Array], PyTree]
 
     def __call__(self, t: Float[Array, ""]) -> PyTree[Array]:
         """Evaluate at one time."""
@@ -63,6 +65,11 @@ class Pieces(eqx.Module):
         value += start_polynomial(self.states[index], t - start, 0)
         inside = (orientation * (t - start) >= 0) & (orientation * (stop - t) >= 0)
         return self.unravel(jnp.where(inside, value, jnp.nan))
+
+    @property
+    def args(self) -> PyTree:
+        """The arguments of the equation with what was found for the unknown ones."""
+        return self.arguments(self.parameters)
 
     @property
     def count(self) -> int:
@@ -114,12 +121,14 @@ def stack_pieces(
     *,
     unravel: Callable[[Array], PyTree],
     parameters: Float[np.ndarray, " q"] | None = None,
+    arguments: Callable[[Array], PyTree] | None = None,
+    capacity: int = 16,
 ) -> Pieces:
-    """Put pieces into a model whose capacity is a power of two.
+    """Put pieces into a model whose capacity is a power of two, and at least `capacity`.
 
     Models of nearly as many pieces then share what is compiled for them.
     """
-    spare = capacity_for(len(head)) - len(head)
+    spare = max(capacity, 1 << (len(head) - 1).bit_length()) - len(head)
     dtype = jnp.result_type(float)
     beyond = np.full(spare, np.sign(edges[1] - edges[0]) * np.inf)
     pad = lambda array: np.concatenate([array, np.zeros((spare, *array.shape[1:]))])  # noqa: E731
@@ -129,12 +138,12 @@ def stack_pieces(
         jnp.asarray(pad(head), dtype),
         jnp.asarray(np.zeros(0) if parameters is None else parameters, dtype),
         unravel,
+        arguments or _unchanged,
     )
 
 
-def capacity_for(count: int, least: int = 16) -> int:
-    """The power of two, at least `least`, that holds `count` pieces."""
-    return max(least, 1 << (count - 1).bit_length())
+def _unchanged(parameters: Array) -> Array:
+    return parameters
 
 
 def as_width(value: int) -> int:

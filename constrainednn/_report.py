@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from constrainednn._estimates import Estimates, has_unknowns
 from constrainednn._gap import ConstraintGap, GapReport, is_rounding
 from constrainednn._statistics import Estimate
 
@@ -155,7 +156,34 @@ def summary(solution: "Solution") -> str:
             f"{cells[0]}: train RMS {cells[1]}, held-out RMS {cells[2]}, gap {cells[3]}, "
             f"worst {cells[5]} at {cells[6]}"
         )
-    return "\n".join(lines + notes(solution.gap))
+    return "\n".join(lines + notes(solution.gap) + unknown_lines(solution))
+
+
+def unknown_lines(solution: "Solution") -> list[str]:
+    """The estimates of a solution that has unknowns and data, else nothing."""
+    return estimate_lines(solution.estimates()) if has_unknowns(solution) else []
+
+
+def estimate_lines(found: Estimates) -> list[str]:
+    """What data say about unknowns, a line for each and for what they leave open."""
+    width = max(map(len, found.values))
+    lines = []
+    for name, item in found.values.items():
+        text = f"{name:{width}}  {item.value:.6g}"
+        if item.label:
+            text += f": {item.label}"
+        elif not math.isnan(item.low):
+            text += f" [{item.low:.6g}, {item.high:.6g}], standard error {item.error:.2g}"
+        lines.append(text)
+    for direction in found.undetermined:
+        parts = ", ".join(f"{name} by {share:+.2g} %" for name, share in direction.items())
+        lines.append(f"unidentifiable: the data would be the same with {parts}")
+    lines.append(
+        f"noise {number(found.sigma)} ({found.degrees} degrees of freedom)"
+        if found.degrees
+        else f"noise {number(found.sigma)} (given)"
+    )
+    return lines
 
 
 def table_rows(report: GapReport) -> list[tuple[str, ...]]:

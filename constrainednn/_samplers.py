@@ -201,8 +201,10 @@ def whole(points: PyTree[np.ndarray]) -> Draw:
     return Draw(cast, _equal(len(jax.tree.leaves(cast)[0])), None)
 
 
-def split(data: Data, *, key: Key[Array, ""]) -> tuple[Draw, Draw]:
-    """Split data rows at random into training and held-out rows."""
+def split(data: Data, *, key: Key[Array, ""]) -> tuple[Draw, Draw | None]:
+    """Split data rows at random into training and held-out rows, None if none are held out."""
+    if data.heldout_rows == 0:
+        return whole(data.rows), None
     order = numpy_generator(key).permutation(len(data))
     held, kept = np.sort(order[: data.heldout_rows]), np.sort(order[data.heldout_rows :])
     pick = lambda index: whole(jax.tree.map(lambda leaf: leaf[index], data.rows))  # noqa: E731

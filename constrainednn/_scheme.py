@@ -2,8 +2,8 @@
 
 import abc
 import dataclasses
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -63,6 +63,14 @@ Resumable = tuple[dict[str, np.ndarray], dict[str, Any]]
 Watch = Callable[[int, float, float, Callable[[], Resumable] | None], bool]
 
 
+class Observed(NamedTuple):
+    """Rows of data and the residual of the model at one of them, times the root of its weight."""
+
+    residual: Callable[[Any, Any], Any]
+    rows: PyTree[Array]
+    root: float
+
+
 def counters_of(resumed: Resumable, count: int) -> list[int]:
     """The counters of what is gone on from.
 
@@ -107,6 +115,7 @@ class AbstractScheme(eqx.Module):
         key: Key[Array, ""],
         watch: Watch,
         resumed: Resumable | None = None,
+        observed: Sequence[Observed] = (),
     ) -> SchemeResult:
         """Find the pieces.
 
@@ -117,6 +126,7 @@ class AbstractScheme(eqx.Module):
             key: Key of the monitor points.
             watch: Called now and then.
             resumed: What an earlier run gave to go on from.
+            observed: What unknowns of the equation are estimated from.
         """
 
     @abc.abstractmethod

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from constrainednn._compare import Comparison
     from constrainednn._error_estimate import ErrorEstimate
+    from constrainednn._estimates import Estimates
 
 
 class Status(enum.StrEnum):
@@ -203,6 +204,23 @@ class Solution:
             heldout=heldout,
             key=jax.random.key(as_seed(seed)),
         )
+
+    def estimates(self, *, sigma: float | None = None, level: float = 0.95) -> "Estimates":
+        """Estimate the unknowns: values, standard errors, intervals and correlations.
+
+        For a problem with `Unknown` leaves, in `args` of `ivp` or in the model, and constraints
+        over `Data`. Only data have noise: what follows from the equations has none, so that more
+        training points leave the standard errors as they are. Intervals are t intervals of what is
+        trained, mapped back: of the logarithm where there is a bound.
+
+        Args:
+            sigma: Standard deviation of the noise, if it is known; of the residual times the root
+                of its weight. Otherwise it is that of the rows that were trained on.
+            level: Coverage of the intervals, in (0, 1).
+        """
+        from constrainednn._estimates import estimates
+
+        return estimates(self, sigma=sigma, level=level)
 
     def error_estimate(self, points: int = 200) -> "ErrorEstimate":
         """Estimate the error of a solution of `ivp` or `bvp` from its residual alone.

@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from constrainednn._check import check_pieces
-from constrainednn._gap import gap_report, monitor_loss, problem_streams
+from constrainednn._domains import Data
+from constrainednn._gap import draw_streams, gap_report, monitor_loss, problem_streams
+from constrainednn._inverse import observations
 from constrainednn._keys import stream
 from constrainednn._run import Run
 from constrainednn._scheme import Resumable
@@ -41,6 +43,11 @@ def solve_pieces(run: Run, steps: int) -> Solution:
     if checkpoint is not None:
         checkpoint.check({"counters": list, "statement": str}, {})
         run.refuse_another(checkpoint.facts["statement"], sizes)
+    data = [
+        (item, draw_streams(item, key=key, monitor=1, heldout=1).train)
+        for item in problem.constraints
+        if isinstance(item.over, Data)
+    ]
     found = scheme.solve(
         model,
         tolerance=run.tolerance,
@@ -48,6 +55,7 @@ def solve_pieces(run: Run, steps: int) -> Solution:
         key=stream(key, "monitor/pieces"),
         watch=watch,
         resumed=None if checkpoint is None else (checkpoint.arrays, checkpoint.facts),
+        observed=observations(data),
     )
     status, reason = Status(found.status), found.reason
     if status is Status.INTERRUPTED:

@@ -78,7 +78,7 @@ def estimate_mean(values: Float[np.ndarray, " n"], *, level: float = LEVEL) -> E
     # Equal values have no spread, whatever the rounding of their mean.
     equal = values.min() == values.max()
     error = 0.0 if equal else float(values.std(ddof=1)) / math.sqrt(n)
-    half = _t_quantile(level, n - 1) * error
+    half = t_quantile(level, n - 1) * error
     top = max(1, round(n / 100))
     share = float(np.sort(values)[-top:].sum()) / (mean * n) if mean > 0 else 0.0
     label = "unreliable: ask for more held-out points" if share > 0.5 else ""
@@ -105,7 +105,7 @@ def total(parts: list[Estimate], *, level: float = LEVEL) -> Estimate:
     if error > 0:
         # Shares first: a fourth power of a small error would underflow.
         shares = [(part.error / error) ** 4 / (part.n - 1) for part in parts]
-        half = _t_quantile(level, 1 / sum(shares)) * error
+        half = t_quantile(level, 1 / sum(shares)) * error
     return Estimate(value, max(value - half, 0.0), value + half, n, error, labels)
 
 
@@ -118,7 +118,8 @@ def quantiles(values: Float[np.ndarray, " n"]) -> dict[str, float]:
     return dict(zip(("50%", "90%", "99%", "max"), levels.tolist(), strict=True))
 
 
-def _t_quantile(level: float, degrees: float) -> float:
+def t_quantile(level: float, degrees: float) -> float:
+    """Half the width of a two-sided t interval in standard errors; normal for infinite degrees."""
     from scipy.special import stdtrit
 
     return float(stdtrit(degrees, (1 + level) / 2))

@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from constrainednn._archive import MAX_BYTES, pack_arrays, read_arrays, seal, unseal
+from constrainednn._estimates import has_unknowns
 from constrainednn._files import StoreError, read_limited
 from constrainednn._folders import write_folder
 from constrainednn._gap import gap_report, problem_streams
@@ -172,7 +173,10 @@ def _refuse_another(found: dict[str, Any], stored: Any, folder: Path) -> None:
 
 def report_dict(solution: Solution) -> dict[str, Any]:
     """Every reported number as plain data; what is not finite becomes null."""
-    return {
+    unknown = {}
+    if has_unknowns(solution):
+        unknown["estimates"] = plain(dataclasses.asdict(solution.estimates()))
+    return unknown | {
         "status": str(solution.status),
         "reason": solution.reason,
         "steps": solution.steps,

@@ -529,7 +529,7 @@ def _loss(value: float) -> str:
 def _print_solution(solution: "Solution", imported: float) -> None:
     from rich.console import Console
 
-    from constrainednn._report import gap_tables, header, notes
+    from constrainednn._report import gap_tables, header, notes, unknown_lines
 
     console = Console()
     if not console.is_terminal:
@@ -537,7 +537,7 @@ def _print_solution(solution: "Solution", imported: float) -> None:
     for table in gap_tables(solution.gap, console):
         console.print(table)
     text = header(solution).replace("compile ", f"import {imported:.2f} s, compile ")
-    lines = notes(solution.gap)
+    lines = [*unknown_lines(solution), *notes(solution.gap)]
     if solution.problem.scheme is not None:
         lines.append(repr(solution.error_estimate()))
     for line in [*lines, "", text]:

@@ -1,0 +1,161 @@
+"""Unknown numbers of an inverse problem, and the arguments of an equation that hold some."""
+
+import math
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from constrainednn._validate import as_real, as_reals, shown
+
+
+class Unknown(eqx.Module):
+    """A number, or an array of numbers, that is estimated from data.
+
+    Write it in the place of the number: in `args` of `ivp`, or as a leaf of a model, where a
+    residual reads `value`. What is trained is `raw`, which no bound stops::
+
+        bounds        value                              raw
+        none          raw                                the value
+        low           low + exp(raw)                     the logarithm of the distance
+        high          high - exp(raw)                    the same
+        both          low + (high - low) / (1 + e^-raw)  the logit
+
+    so that `low=0` is a logarithmic scale.
+
+    Args:
+        start: First value, inside of the bounds.
+        low: Lower bound.
+        high: Upper bound.
+
+    Raises:
+        TypeError, ValueError: If a bound excludes the start, or a number is not finite.
+    """
+
+    raw: Float[Array, "..."]
+    low: float = eqx.field(static=True)
+    high: float = eqx.field(static=True)
+
+    def __init__(self, start: Any, *, low: float = -math.inf, high: float = math.inf):
+        value = as_reals(start, "start of Unknown").astype(float)
+        self.low, self.high = as_real(low, "low of Unknown"), as_real(high, "high of Unknown")
+        if not np.isfinite(value).all():
+            raise ValueError(f"start of Unknown must be finite, got {shown(value.tolist())}.")
+        if not (self.low < value).all() or not (value < self.high).all():
+            raise ValueError(
+                f"start of Unknown must lie between low={self.low:g} and high={self.high:g}, got "
+                f"{shown(value.tolist())}. On a bound there is no way in."
+            )
+        below, above = math.isfinite(self.low), math.isfinite(self.high)
+        if below and above:
+            raw = np.log(value - self.low) - np.log(self.high - value)
+        elif below:
+            raw = np.log(value - self.low)
+        elif above:
+            raw = np.log(self.high - value)
+        else:
+            raw = value
+        self.raw = jnp.asarray(raw, jnp.result_type(float))
+
+    @property
+    def value(self) -> Float[Array, "..."]:
+        """The number itself."""
+        return self.at(self.raw)
+
+    def at(self, raw: Float[Array, "..."]) -> Float[Array, "..."]:
+        """The number for other trained values."""
+        below, above = math.isfinite(self.low), math.isfinite(self.high)
+        if below and above:
+            return self.low + (self.high - self.low) * jax.nn.sigmoid(raw)
+        if below:
+            return self.low + jnp.exp(raw)
+        if above:
+            return self.high - jnp.exp(raw)
+        return raw
+
+    def unit(self, raw: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+        """A change of `raw` that is as large as the number: one where it is a logarithm."""
+        if math.isfinite(self.low) or math.isfinite(self.high):
+            return np.ones_like(raw)
+        return np.where(raw != 0, np.abs(raw), 1.0)
+
+
+def is_unknown(node: Any) -> bool:
+    """True for an `Unknown`."""
+    return isinstance(node, Unknown)
+
+
+def unknowns_of(tree: PyTree) -> dict[str, Unknown]:
+    """The unknowns in a tree, by the names of their places."""
+    found, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_unknown)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator=".") or "args": node
+        for path, node in found
+        if is_unknown(node)
+    }
+
+
+def entry_names(unknowns: dict[str, Unknown]) -> list[str]:
+    """A name for every number: "rate", or "rate[0, 1]" for an entry of an array."""
+    names = []
+    for name, item in unknowns.items():
+        for index in np.ndindex(item.raw.shape):
+            names.append(f"{name}[{', '.join(map(str, index))}]" if index else name)
+    return names
+
+
+def units(raw: Float[np.ndarray, " q"], unknowns: dict[str, Unknown]) -> Float[np.ndarray, " q"]:
+    """Changes of all trained values that are as large as the numbers."""
+    parts, place = [], 0
+    for item in unknowns.values():
+        parts.append(item.unit(raw[place : place + item.raw.size]))
+        place += item.raw.size
+    return np.concatenate(parts)
+
+
+class Arguments:
+    """Arguments of an equation as a function of their unknowns.
+
+    Equal ones are equal and have one hash, so that nothing is compiled twice for them.
+    """
+
+    def __init__(self, args: PyTree):
+        leaves, self._structure = jax.tree.flatten(args, is_leaf=is_unknown)
+        self.unknowns = unknowns_of(args)
+        self._leaves = [np.asarray(leaf) if eqx.is_array(leaf) else leaf for leaf in leaves]
+        self._key = self._structure, tuple(map(_content, self._leaves))
+
+    @property
+    def start(self) -> Float[np.ndarray, " q"]:
+        """The first trained values."""
+        raw = [np.ravel(np.asarray(item.raw)) for item in self.unknowns.values()]
+        return np.concatenate(raw) if raw else np.zeros(0)
+
+    def __call__(self, raw: Float[Array, " q"]) -> PyTree:
+        """Put in numbers."""
+        filled, place = [], 0
+        for leaf in self._leaves:
+            if isinstance(leaf, Unknown):
+                size, shape = leaf.raw.size, leaf.raw.shape
+                filled.append(leaf.at(raw[place : place + size].reshape(shape)))
+                place += size
+            else:
+                filled.append(jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf)
+        return jax.tree.unflatten(self._structure, filled)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Arguments) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+
+def _content(leaf: Any) -> Any:
+    if is_unknown(leaf):  # its numbers are handed in
+        return Unknown, leaf.raw.shape, leaf.low, leaf.high
+    if isinstance(leaf, np.ndarray):
+        return leaf.shape, str(leaf.dtype), leaf.tobytes()
+    return leaf

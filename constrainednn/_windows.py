@@ -1,0 +1,339 @@
+"""Initial value problems: a march of windows, each a least-squares problem on frozen features.
+
+Symbols (others in `_pieces.py`)::
+
+    symbol  shape        meaning
+    h       ()           length of a window, negative backwards in time; half = h / 2
+    F       (m, d)       vector field at the nodes
+    A       (m, d, p, d) its derivative by the state
+    r       (m, d)       residual in scaled time: half^p (u^(p) - F)
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, Key, PyTree
+
+from constrainednn._calculus import taylor
+from constrainednn._domains import AbstractDomain, Interval
+from constrainednn._march import AbstractEvolution, Window, march
+from constrainednn._pieces import (
+    Features,
+    Pieces,
+    least_squares,
+    stack_pieces,
+    start_polynomial,
+    training_nodes,
+    training_points,
+)
+from constrainednn._samplers import Draw, Independent, draw
+from constrainednn._scheme import (
+    AbstractScheme,
+    Observed,
+    PieceHistory,
+    Resumable,
+    SchemeResult,
+    Watch,
+    goal,
+)
+
+# Monitor points in each window.
+_MONITOR = 32
+_NEWTON_STEPS = 12
+
+
+class Field(eqx.Module):
+    """The user's vector field on flat states of shape (p, d).
+
+    Attributes:
+        fn: `fn(t, y, args)`; y is the pair (value, velocity) where the order is two.
+        args: Passed on.
+        unravel: From a vector of shape (d,) to the structure of the user's value.
+        order: One or two.
+    """
+
+    fn: Callable[[Any, Any, Any], PyTree]
+    args: PyTree
+    unravel: Callable[[Array], PyTree]
+    order: int
+
+    def __call__(self, t: Float[Array, ""], y: Float[Array, "p d"]) -> Float[Array, " d"]:
+        """Evaluate at one state."""
+        states = tuple(self.unravel(row) for row in y)
+        return ravel_pytree(self.fn(t, states[0] if self.order == 1 else states, self.args))[0]
+
+
+class EquationResidual(eqx.Module):
+    """u^(p) - f(t, u, ..., args), as a residual of the model and one time."""
+
+    field: Field
+
+    def __call__(self, u: Callable[[Array], PyTree], t: Float[Array, ""]) -> Float[Array, " d"]:
+        """Evaluate at one time."""
+        flat = lambda t: ravel_pytree(u(t))[0]  # noqa: E731
+        *lower, top = taylor(flat, t, order=self.field.order)
+        field = self.field
+        if field.args is None:  # they may hold unknowns, which the model has
+            field = eqx.tree_at(
+                lambda f: f.args, field, getattr(u, "args", None), is_leaf=lambda x: x is None
+            )
+        return top - field(t, jnp.stack(lower))
+
+
+class InitialValueScheme(AbstractScheme):
+    """Windows in time from given initial values.
+
+    Attributes:
+        field: The vector field.
+        span: Start and end.
+        width: Number of features in a window.
+    """
+
+    field: Field
+    span: tuple[float, float]
+    width: int
+
+    def __repr__(self) -> str:
+        return f"march of windows with {self.width} features, Gauss-Newton"
+
+    def solve(
+        self,
+        model: PyTree,
+        *,
+        tolerance: float,
+        steps: int,
+        key: Key[Array, ""],
+        watch: Watch,
+        resumed: Resumable | None = None,
+        observed: Sequence[Observed] = (),
+    ) -> SchemeResult:
+        """March from the start to the end."""
+        places = draw(Interval(-1.0, 1.0), _MONITOR, Independent(), key=key).points
+        nodes, weights = training_nodes(self.width)
+        features = lambda at: Features(at, self.width, self.field.order)  # noqa: E731
+        evolution = _Evolution(
+            self.field,
+            features(nodes),
+            jnp.asarray(weights),
+            features(places),
+            features(np.ones(1)),
+        )
+        state = (model.states[0], self._sizes(model.states[0]))
+        found = march(
+            evolution,
+            state,
+            self.span,
+            tolerance=goal(tolerance, model.head.dtype),
+            steps=steps,
+            watch=watch,
+            resumed=resumed,
+        )
+        states, head = found.pieces
+        history = found.history
+        if len(head):
+            solved = stack_pieces(history.edges, states, head, unravel=self.field.unravel)
+        else:
+            solved = self._tangent(model.states[0])
+            none = np.full(1, np.nan), np.zeros(1, int)
+            history = PieceHistory(solved.ends, *none, history.rejected)
+        status, reason = self._verdict(found.ending, solved, steps)
+        taken = int(history.steps.sum())
+        return SchemeResult(solved, status, reason, taken, history, found.compile, found.run)
+
+    def _sizes(self, y: Float[Array, "p d"]) -> Float[Array, "p d"]:
+        """Sizes of the components at the start; what is rounding to them need not be resolved.
+
+        One that starts at zero has none of its own, and along a chain of such components each
+        would wait for the one before: they are given that of the largest, or of what the field
+        makes of it.
+        """
+        start, end = self.span
+        top = abs(end - start) * jnp.max(jnp.abs(self.field(jnp.asarray(start, y.dtype), y)))
+        largest = jnp.max(jnp.abs(y), axis=1, keepdims=True)
+        largest = jnp.where(largest > 0, largest, jnp.where(top > 0, top, 1.0))
+        return jnp.where(y != 0, jnp.abs(y), largest)
+
+    def _tangent(self, y: Float[Array, "p d"]) -> Pieces:
+        """What is known where no window was solved: a straight line, as short as times tell."""
+        start, end = self.span
+        length = 64 * float(jnp.finfo(y.dtype).eps) * max(abs(start), abs(end - start))
+        stop = start + math.copysign(length, end - start)
+        slope = self.field(jnp.asarray(start, y.dtype), y)
+        head = np.zeros((1, self.width, y.shape[1]))
+        head[0, 0] = math.sqrt(2) * ((stop - start) / 2) ** self.field.order * np.asarray(slope)
+        return stack_pieces(
+            np.asarray([start, stop]), np.asarray(y)[None], head, unravel=self.field.unravel
+        )
+
+    def _verdict(self, ending: str, model: Pieces, steps: int) -> tuple[str, str]:
+        reached = model.ends[-1]
+        if ending == "end":
+            return "converged", f"the end is reached in {model.count} windows"
+        if ending == "steps":
+            return (
+                "max_steps",
+                f"the limit of {steps} Newton steps, at t = {reached:.17g}",
+            )
+        if ending == "stopped":
+            return "interrupted", f"at t = {reached:.17g}"
+        return "blow_up", (
+            f"windows shrank to rounding at t = {reached:.17g}, where the largest component is "
+            f"{np.abs(model.states[model.count - 1]).max():.3g}: the solution ends there, or the "
+            "vector field is not smooth. All before is kept"
+        )
+
+    def known_at(self, model: PyTree) -> float:
+        """The start."""
+        return float(model.ends[0])
+
+    def training_points(self, model: PyTree) -> Draw:
+        """Gauss nodes of all windows."""
+        return training_points(model.ends, self.width)
+
+    def covered(self, model: PyTree) -> AbstractDomain:
+        """From the start to where the march got."""
+        start, end = float(model.ends[0]), float(model.ends[-1])
+        return Interval(min(start, end), max(start, end))
+
+
+class _Evolution(AbstractEvolution):
+    """The windows of an initial value problem; a state is (y, largest |y| so far)."""
+
+    field: Field
+    nodes: Features
+    weights: Float[Array, " m"]
+    monitor: Features
+    end: Features
+
+    @property
+    def convergence(self) -> int:
+        """One more than the number of features."""
+        return self.nodes.width + 1
+
+    def window(self, state: PyTree[Array], t: Float[Array, ""], h: Float[Array, ""]) -> Window:
+        """Gauss-Newton on the head, from the slope at the start."""
+        y, largest = state
+        order, d = y.shape
+        half, width = h / 2, self.nodes.width
+        limits = jnp.finfo(y.dtype)
+        rows_at = lambda features: WindowRows(self.field, features, y, t, half, largest)  # noqa: E731
+        training, monitor = rows_at(self.nodes), rows_at(self.monitor)
+        root = jnp.sqrt(self.weights)[:, None]
+
+        def newton(carry):
+            c, steps, size, _ = carry
+            r, A, scale, stiff = training.linearised(c)
+            # A component that starts at zero has no size yet; its slope lends it one.
+            columns = jnp.maximum(scale, jnp.max(jnp.abs(training.at.integrals[0] @ c - r), axis=0))
+            rows = root / (columns * stiff)[None]
+            J = training.jacobian(A) * rows[:, :, None, None] * columns[None, None, None]
+            J, r = J.reshape(-1, width * d), (r * rows).reshape(-1, 1)
+            step = least_squares(J, r).reshape(width, d) * columns[None]
+            return c + step, steps + 1, jnp.max(jnp.abs(step) / scale[None]), size
+
+        def unfinished(carry):
+            _, steps, size, before = carry
+            # Convergence is quadratic: after a step of eps^0.6 the next would be rounding.
+            far = size > limits.eps**0.6
+            return (steps < _NEWTON_STEPS) & far & ~((steps > 3) & (size > 2 * before))
+
+        slope = math.sqrt(2) * half**order * self.field(t, y)
+        first = jnp.zeros((width, d), y.dtype).at[0].set(slope)
+        far = jnp.asarray(limits.max, y.dtype)
+        c, steps, size, _ = lax.while_loop(unfinished, newton, (first, jnp.asarray(0), far, far))
+
+        r, _, scale, stiff = monitor.linearised(c)
+        rounding = monitor.rounding(c)
+        relative = lambda r: jnp.max(  # noqa: E731
+            # Scaled before it is squared: a square may underflow where the number does not.
+            2 * jnp.sqrt(jnp.mean((r / (scale * stiff)[None]) ** 2, axis=0))
+        )
+        error = relative(r)
+        return Window(
+            piece=(y, c),
+            end=(
+                rows_at(self.end).states(c)[0],
+                jnp.maximum(largest, jnp.max(jnp.abs(training.states(c)), axis=0)),
+            ),
+            error=error,
+            noise=relative(rounding),
+            steps=steps,
+            solved=jnp.isfinite(error) & (size < limits.eps**0.4),
+        )
+
+
+class WindowRows(eqx.Module):
+    """The residual of one window at given places."""
+
+    field: Field
+    at: Features
+    y: Float[Array, "p d"]
+    t: Float[Array, ""]
+    half: Float[Array, ""]
+    largest: Float[Array, "p d"]
+
+    def states(self, c: Float[Array, "K d"]) -> Float[Array, "m p d"]:
+        """Value and derivatives, in the user's time."""
+        order = self.y.shape[0]
+        dt = self.half * (self.at.places + 1)
+        rows = [
+            start_polynomial(self.y, dt, j) + self.at.integrals[order - j] @ c / self.half**j
+            for j in range(order)
+        ]
+        return jnp.stack(rows, axis=1)
+
+    def fields(
+        self, states: Float[Array, "m p d"], late: float | Array = 0.0
+    ) -> Float[Array, "m d"]:
+        """The vector field, in scaled time; `late` by some share of the time."""
+        t = (self.t + self.half * (self.at.places + 1)) * (1 + late)
+        return self.half ** self.y.shape[0] * jax.vmap(self.field)(t, states)
+
+    def linearised(
+        self, c: Float[Array, "K d"]
+    ) -> tuple[
+        Float[Array, "m d"], Float[Array, "m d p d"], Float[Array, " d"], Float[Array, " d"]
+    ]:
+        """Residual, derivative of the scaled field, size of each component, stiffness of each.
+
+        The size is that of the highest derivative in the state, in scaled time: the largest in
+        the window, but no less than a rounding error of the largest before it, since a component
+        that has died away need not be resolved.
+        """
+        order = self.y.shape[0]
+        states, fields = self.states(c), self.fields
+        F = fields(states)
+        slope = lambda t, y: jax.jacfwd(self.field, argnums=1)(t, y)  # noqa: E731
+        t = self.t + self.half * (self.at.places + 1)
+        A = self.half**order * jax.vmap(slope)(t, states)
+        length, limits = jnp.abs(self.half), jnp.finfo(c.dtype)
+        size = jnp.maximum(jnp.max(jnp.abs(states), axis=0), limits.eps * self.largest)
+        scale = jnp.maximum(length ** (order - 1) * size[-1], limits.eps * size[0]) + limits.tiny
+        own = jnp.abs(jnp.diagonal(A, axis1=1, axis2=3))  # (m, p, d)
+        per_time = length ** -jnp.arange(order, dtype=c.dtype)
+        stiff = jnp.maximum(1.0, 2 * jnp.max(own * per_time[None, :, None], axis=(0, 1)))
+        return self.at.integrals[0] @ c - F, A, scale, stiff
+
+    def jacobian(self, A: Float[Array, "m d p d"]) -> Float[Array, "m d K d"]:
+        """Derivative of the residual by the head, from that of the scaled field."""
+        order, d = self.y.shape
+        Q = self.at.integrals
+        J = Q[0][:, None, :, None] * jnp.eye(d, dtype=A.dtype)[None, :, None, :]
+        for j in range(order):
+            J -= A[:, :, None, j, :] * (Q[order - j] / self.half**j)[:, None, :, None]
+        return J
+
+    def rounding(self, c: Float[Array, "K d"]) -> Float[Array, "m d"]:
+        """Change of the residual when state and time change in their last digits."""
+        states = self.states(c)
+        signs = (-1.0) ** np.indices(states.shape).sum(axis=0)
+        eps = jnp.finfo(c.dtype).eps
+        moved = states * (1 + 2 * eps * signs)
+        return self.fields(moved, jnp.asarray(eps * signs[:, 0, 0], c.dtype)) - self.fields(states)
