@@ -1,7 +1,17 @@
 """Public names, listed once: `__init__.py` exports them lazily from here."""
 
 from ._bvp import bvp
-from ._calculus import derivative, divergence, jacobian, laplacian, partial, taylor
+from ._calculus import (
+    at_least,
+    at_most,
+    derivative,
+    divergence,
+    integral,
+    jacobian,
+    laplacian,
+    partial,
+    taylor,
+)
 from ._check import Finding, ProblemError, ProblemWarning, check
 from ._compare import Comparison
 from ._domains import (
@@ -136,10 +146,13 @@ __all__ = [
     "Timings",
     "Unknown",
     "Worst",
+    "at_least",
+    "at_most",
     "bvp",
     "check",
     "derivative",
     "divergence",
+    "integral",
     "ivp",
     "jacobian",
     "laplacian",

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
+from constrainednn._legendre import gauss
 from constrainednn._models import (
     FeatureNetwork,
     PeriodicInput,
@@ -39,6 +40,8 @@ _MOST_COORDINATES = 10_000
 _HIGHEST = 170
 # Nested derivatives double their cost with each order: five seconds to compile x**2 for ten.
 _HIGHEST_NESTED = 16
+# The rule is made on the host at a cost that grows with the cube.
+_MOST_NODES = 500
 
 
 def taylor(u: Function, t: Float[ArrayLike, ""], order: int) -> tuple[PyTree[Array], ...]:
@@ -208,6 +211,49 @@ def divergence(u: Function) -> Function:
         return jnp.trace(jax.jacfwd(u)(x))
 
     return at
+
+
+def integral(
+    fn: Callable[[Array], Array],
+    low: Float[ArrayLike, ""],
+    high: Float[ArrayLike, ""],
+    *,
+    nodes: int = 32,
+) -> Array:
+    """Integrate a function of one number by the Gauss-Legendre rule, for use in a residual.
+
+    The ends may depend on the point, as in a Volterra equation; the rule is exact for polynomials
+    of degree 2 nodes - 1. An integrand with a kink or a singularity wants its integral split there.
+
+    Args:
+        fn: From a scalar of shape () to a number or an array.
+        low: Lower end.
+        high: Upper end; below `low` it changes the sign.
+        nodes: Number of places where `fn` is evaluated.
+
+    Raises:
+        TypeError, ValueError: If `fn` is no function or an end is no scalar.
+    """
+    _check_callable(fn, "fn of integral")
+    count = as_count(nodes, "nodes of integral", most=_MOST_NODES)
+    low, high = (
+        _point(end, 0, f"{name} of integral", "Integrate one interval at a time.")
+        for end, name in ((low, "low"), (high, "high"))
+    )
+    s, weights = gauss(count)
+    half = (high - low) / 2
+    values = jax.vmap(fn)(low + half * (jnp.asarray(s, half.dtype) + 1))
+    return half * jnp.tensordot(jnp.asarray(weights, half.dtype), values, axes=1)
+
+
+def at_most(value: Array, bound: ArrayLike) -> Array:
+    """Residual of `value <= bound`: zero where it holds, else how far it is off."""
+    return jnp.maximum(jnp.asarray(value) - bound, 0.0)
+
+
+def at_least(value: Array, bound: ArrayLike) -> Array:
+    """Residual of `value >= bound`: zero where it holds, else how far it is off."""
+    return jnp.maximum(bound - jnp.asarray(value), 0.0)
 
 
 def _check_callable(u: Any, what: str) -> None:

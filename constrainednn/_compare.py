@@ -80,13 +80,13 @@ def compare(solution: Solution) -> Comparison:
     scheme = solution.problem.scheme
     if isinstance(scheme, FittedScheme):  # for the unknowns as they were found
         scheme = scheme.at(solution.model)
-    if isinstance(scheme, InitialValueScheme):
+    if isinstance(scheme, InitialValueScheme) and scheme.field.mass is None:
         return _initial(solution, scheme)
     if isinstance(scheme, BoundaryValueScheme):
         return _boundary(solution, scheme)
     raise ValueError(
-        "compare needs the solution of a problem made by cx.ivp or cx.bvp, got one with "
-        f"scheme={scheme!r}."
+        "compare needs the solution of a problem that SciPy can solve, made by cx.ivp without "
+        f"mass= and delays=, or by cx.bvp; got one with scheme={scheme!r}."
     )
 
 

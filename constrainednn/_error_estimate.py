@@ -172,7 +172,7 @@ def error_estimate(solution: Solution, points: int = 200) -> ErrorEstimate:
     if isinstance(scheme, FittedScheme):  # for the unknowns as they were found
         scheme = scheme.at(model)
         model = eqx.tree_at(lambda u: u.parameters, model, jnp.zeros(0))
-    if isinstance(scheme, InitialValueScheme):
+    if isinstance(scheme, InitialValueScheme) and scheme.field.mass is None:
         equations = Equations(scheme.field, None)
     elif isinstance(scheme, BoundaryValueScheme):
         statement = scheme.statement
@@ -180,8 +180,9 @@ def error_estimate(solution: Solution, points: int = 200) -> ErrorEstimate:
         least = scheme.least(solution.problem.model)
     else:
         raise ValueError(
-            "error_estimate needs the solution of a problem made by cx.ivp or cx.bvp, got one "
-            f"with scheme={scheme!r}."
+            "error_estimate needs the solution of a problem made by cx.ivp, without mass= and "
+            f"delays=, or by cx.bvp; got one with scheme={scheme!r}. Solve again to another "
+            "tolerance and compare."
         )
     worst = solution.gap.constraints[0].worst
     # Solutions that overflow are told by what is not finite in the end.

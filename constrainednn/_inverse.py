@@ -49,7 +49,7 @@ from constrainednn._scheme import (
 )
 from constrainednn._unknowns import Arguments, entry_names, units
 from constrainednn._validate import ProblemError
-from constrainednn._windows import Field, InitialValueScheme, WindowRows
+from constrainednn._windows import Field, InitialValueScheme, WindowRows, with_args
 
 # Data are fitted up to these shares of the interval, one after the other: far from the solution a
 # long trajectory depends on the unknowns too wildly.
@@ -88,9 +88,7 @@ class FittedScheme(AbstractScheme):
         return InitialValueScheme(self._field(z), span, self.width)
 
     def _field(self, z: Float[Array, " q"]) -> Field:
-        return eqx.tree_at(
-            lambda f: f.args, self.field, self.arguments(z), is_leaf=lambda x: x is None
-        )
+        return with_args(self.field, self.arguments(z))
 
     def solve(
         self,
@@ -368,8 +366,7 @@ def _derivatives(
         """Derivatives of head and end state by start state and unknowns."""
 
         def residual(y: Array, z: Array) -> Array:
-            rows = WindowRows(scheme._field(z), nodes, y, t, half, largest)
-            return nodes.integrals[0] @ c - rows.fields(rows.states(c))
+            return WindowRows(scheme._field(z), nodes, y, t, half, largest).residual(c)
 
         training = WindowRows(scheme._field(z), nodes, y, t, half, largest)
         _, A, scale, stiff = training.linearised(c)

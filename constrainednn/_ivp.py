@@ -12,6 +12,8 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
+from constrainednn._calculus import taylor
+from constrainednn._delay import DelayedField, DelayResidual, DelayScheme, step_ends
 from constrainednn._domains import Data, Interval
 from constrainednn._inverse import FittedScheme, raveled_rows
 from constrainednn._pieces import as_width, stack_pieces, training_nodes
@@ -19,8 +21,11 @@ from constrainednn._problem import Constraint, Problem
 from constrainednn._samplers import GaussQuadrature
 from constrainednn._signatures import returned
 from constrainednn._unknowns import Arguments
-from constrainednn._validate import as_arrays, as_pair, as_reals, few_leaves_of, shown
+from constrainednn._validate import as_arrays, as_function, as_pair, as_reals, few_leaves_of, shown
 from constrainednn._windows import EquationResidual, Field, InitialValueScheme
+
+# Steps as long as the shortest delay at most.
+_MOST_STEPS = 100_000
 
 
 def ivp(
@@ -31,6 +36,10 @@ def ivp(
     args: PyTree = None,
     data: Data | Constraint | Sequence[Data | Constraint] | None = None,
     order: int = 1,
+    mass: Any = None,
+    delays: Any = None,
+    history: Callable[[Any], PyTree] | None = None,
+    invariants: Callable[..., Any] | Sequence[Callable[..., Any]] = (),
     width: int = 16,
     reference: Callable[[Any], Any] | None = None,
 ) -> Problem:
@@ -56,6 +65,14 @@ def ivp(
             solution and `u.args` the arguments. Rows count alike in all of them, each times the
             weight of its constraint, an inverse variance.
         order: Order of the equation, 1 or 2.
+        mass: A matrix M of shape (d, d), or its diagonal, where the equation is M y' = f(t, y,
+            args). It may be singular: a row of zeros states an algebraic equation 0 = f, which
+            must be solvable for the components without a derivative (index 1).
+        delays: Positive numbers; the equation is y' = f(t, y, args, y(t - delays[0]), ...).
+        history: The solution up to the start, a function of t, where there are delays.
+        invariants: Functions `fn(t, y, args)`, such as an energy, that should stay what they are at
+            the start. Nothing is trained on them: how far they drift is reported as a gap of its
+            own, and is a measure of the error that needs no reference.
         width: Number of features in a window.
         reference: A known solution, called like the model.
 
@@ -92,8 +109,24 @@ def ivp(
     if len({len(vector) for vector, _ in flat}) > 1:
         raise ValueError("the value and the velocity in y0 must have the same shapes.")
     unravel = flat[0][1]
-    _check_field(vector_field, span[0], first if order == 1 else parts, known, parts[0])
+    delays = _delays(delays, history, span, parts[0])
+    if delays is not None and (order == 2 or arguments.unknowns):
+        raise ValueError(
+            "delays= is for first-order equations whose args are known: write y' = v as further "
+            "equations, and give numbers in place of cx.Unknown."
+        )
+    past = [parts[0]] * (0 if delays is None else len(delays))
+    _check_field(vector_field, span[0], first if order == 1 else parts, known, parts[0], past)
     states = np.stack([vector for vector, _ in flat])
+    mass = None if mass is None else _mass(mass, states.shape[1], order)
+    fn, residual = vector_field, EquationResidual
+    if delays is not None:
+        assert history is not None
+        fn = DelayedField(vector_field, history, jnp.asarray(span[0]), jnp.asarray(delays))
+        residual = DelayResidual
+    if mass is not None:
+        with_past = known if delays is None else (known, lambda t: parts[0])
+        _check_algebraic(Field(fn, with_past, unravel, order, mass), span[0], states)
     observed = _observed(data)
     if arguments.unknowns:
         if not observed:
@@ -101,7 +134,7 @@ def ivp(
                 f"args holds unknowns, {', '.join(arguments.unknowns)}, and there is nothing to "
                 "estimate them from. Give data=cx.Data((t, y))."
             )
-        field = Field(vector_field, None, unravel, order)
+        field = Field(vector_field, None, unravel, order, mass)
         begin = (
             eqx.Partial(_from_args, y0, order)
             if callable(y0)
@@ -114,11 +147,14 @@ def ivp(
             "args={'rate': cx.Unknown(1.0)}, or compare with known values by reference=."
         )
     else:
-        field = Field(vector_field, args, unravel, order)
-        scheme = InitialValueScheme(field, span, width)
+        field = Field(fn, args, unravel, order, mass)
+        if delays is None:
+            scheme = InitialValueScheme(field, span, width)
+        else:
+            scheme = DelayScheme(field, step_ends(span, delays), width)
     name = getattr(vector_field, "__name__", type(vector_field).__name__)
     constraint = Constraint(
-        EquationResidual(field),
+        residual(field),
         over=Interval(*sorted(span)),
         points=len(training_nodes(width)[0]),
         sampler=GaussQuadrature(),
@@ -134,12 +170,142 @@ def ivp(
         arguments=arguments if arguments.unknowns else None,
     )
     return Problem(
-        [constraint, *observed],
+        [constraint, *_conserved(invariants, field, span), *observed],
         model,
         trainable=lambda u: (u.head, u.parameters),
         reference=reference,
         scheme=scheme,
     )
+
+
+class _Drift(eqx.Module):
+    """What an invariant has changed since the start, as a residual of the model and one time."""
+
+    fn: Callable[..., Any]
+    args: PyTree
+    start: Float[Array, ""]
+    order: int
+
+    def __call__(self, u: Callable[[Array], PyTree], t: Float[Array, ""]) -> Array:
+        """Evaluate at one time."""
+        args = getattr(u, "args", None) if self.args is None else self.args
+
+        def value(t: Array) -> Array:
+            state = u(t) if self.order == 1 else taylor(u, t, order=1)
+            return jnp.asarray(self.fn(t, state, args))
+
+        return value(t) - value(self.start)
+
+
+def _conserved(invariants: Any, field: Field, span: tuple[float, float]) -> list[Constraint]:
+    """Invariants as constraints that are reported."""
+    given = invariants if isinstance(invariants, (list, tuple)) else [invariants]
+    found = []
+    for number, fn in enumerate(given):
+        as_function(fn, "invariants of ivp", "lambda t, y, args: jnp.sum(y)")
+        name = getattr(fn, "__name__", type(fn).__name__)
+        found.append(
+            Constraint(
+                _Drift(fn, field.args, jnp.asarray(span[0]), field.order),
+                over=Interval(*sorted(span)),
+                points=1,
+                sampler=GaussQuadrature(),
+                name=f"invariant {number + 1}" if name == "<lambda>" else name,
+            )
+        )
+    return found
+
+
+def _delays(
+    value: Any, history: Any, span: tuple[float, float], like: PyTree
+) -> Float[np.ndarray, " k"] | None:
+    """The delays, with a history that is long enough for them."""
+    if value is None:
+        if history is not None:
+            raise ValueError("history= is for equations with delays: give delays=(1.0,) too.")
+        return None
+    delays = np.atleast_1d(as_reals(value, "delays")).astype(float)
+    if delays.ndim != 1 or not delays.size or not ((delays > 0) & np.isfinite(delays)).all():
+        raise ValueError(
+            f"delays must be positive and finite, got {shown(delays.tolist())}. What comes without "
+            "a delay is y."
+        )
+    start, end = span
+    if end < start:
+        raise ValueError("an equation with delays goes forwards in time: span must be (low, high).")
+    if (end - start) / delays.min() > _MOST_STEPS:
+        raise ValueError(
+            f"delays: the shortest, {delays.min():g}, fits more than {_MOST_STEPS} times into span."
+        )
+    if history is None:
+        raise ValueError(
+            "delays= needs the solution before the start: history=lambda t: ..., for t from "
+            f"{start - delays.max():g} to {start:g}."
+        )
+    as_function(history, "history", "lambda t: jnp.array([1.0])")
+    for t in np.linspace(start - delays.max(), start, 9):
+        try:
+            known = jax.tree.map(jnp.asarray, history(jnp.asarray(t)))
+        except ValueError as error:
+            raise ValueError(f"history cannot tell the solution at t={t:g}: {error}") from None
+        shapes = [jax.tree.map(lambda leaf: tuple(leaf.shape), tree) for tree in (known, like)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(
+                f"history must return the shape of y0, {shapes[1]}, but it returns {shapes[0]}."
+            )
+        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(known)):
+            raise ValueError(
+                f"history is NaN or infinite at t={t:g}; the delays reach back to "
+                f"{start - delays.max():g}. A history shorter than a delay is not enough."
+            )
+    return delays
+
+
+def _mass(value: Any, d: int, order: int) -> Float[Array, "d d"]:
+    """The mass matrix."""
+    mass = as_reals(value, "mass").astype(float)
+    if order != 1:
+        raise ValueError("mass= is for first-order equations: write y' = v as further ones.")
+    if mass.shape not in ((d,), (d, d)) or not np.isfinite(mass).all():
+        raise ValueError(
+            f"mass must be {d} finite numbers, its diagonal, or a matrix of shape ({d}, {d}), got "
+            f"shape {mass.shape}."
+        )
+    mass = np.diag(mass) if mass.ndim == 1 else mass
+    if not mass.any():
+        raise ValueError("mass is zero: there is no differential equation.")
+    return jnp.asarray(mass, jnp.result_type(float))
+
+
+def _check_algebraic(field: Field, start: float, states: Float[np.ndarray, "p d"]) -> None:
+    """Refuse a start that the algebraic equations exclude, and equations of a higher index.
+
+    In a basis where M is diagonal: 0 = L f with L its left null vectors, to be solved for what its
+    right null vectors span.
+    """
+    assert field.mass is not None
+    t, y = jnp.asarray(start, jnp.result_type(float)), jnp.asarray(states)
+    U, s, Vt = np.linalg.svd(np.asarray(field.mass))
+    null = s <= 1e-12 * s[0]
+    if not null.any():
+        return
+    left, right = U[:, null].T, Vt[null].T
+    slopes = np.asarray(jax.jacfwd(field, argnums=1)(t, y))[:, 0]
+    terms = np.abs(left) @ (np.abs(slopes) @ np.abs(states[0]))
+    g = left @ np.asarray(field(t, y))
+    inner = left @ slopes @ right
+    if np.linalg.cond(inner) > 1e12:
+        raise ValueError(
+            "mass: the algebraic equations cannot be solved for the components without a "
+            "derivative, at y0 (the index is above 1). Differentiate them by t until they can."
+        )
+    off = np.abs(g) > 1e-9 * np.maximum(terms, np.abs(g).max() * 1e-3)
+    if off.any():
+        step = right @ np.linalg.solve(inner, g)
+        raise ValueError(
+            f"y0 does not satisfy the algebraic equations: they are off by "
+            f"{shown(g[off].tolist())}. Near it, y0 = {shown((states[0] - step).tolist())} may."
+        )
 
 
 def _from_args(y0: Callable[[PyTree], PyTree], order: int, args: PyTree) -> Float[Array, "p d"]:
@@ -223,11 +389,14 @@ def _flat_start(value: PyTree[Array]) -> tuple[np.ndarray, Callable[[Array], PyT
     return np.asarray(vector), unravel
 
 
-def _check_field(field: Callable, t: float, y: PyTree, args: PyTree, like: PyTree) -> None:
+def _check_field(
+    field: Callable, t: float, y: PyTree, args: PyTree, like: PyTree, past: list[PyTree]
+) -> None:
     """Evaluate the shapes that a vector field returns."""
-    given = jnp.asarray(t, jnp.result_type(float)), y, args
+    given = jnp.asarray(t, jnp.result_type(float)), y, args, *past
+    takes = f"f(t, y, args{', delayed' * bool(past)}{', ...' * (len(past) > 1)})"
     try:
-        found = returned(field, given, name="vector_field", takes="f(t, y, args)")
+        found = returned(field, given, name="vector_field", takes=takes)
     except TypeError as error:
         if isinstance(like, list):
             error.add_note("y0 is a list, and so is y; for a vector write y0=jnp.array([...]).")

@@ -6,7 +6,8 @@ Symbols (others in `_pieces.py`)::
     h       ()           length of a window, negative backwards in time; half = h / 2
     F       (m, d)       vector field at the nodes
     A       (m, d, p, d) its derivative by the state
-    r       (m, d)       residual in scaled time: half^p (u^(p) - F)
+    M       (d, d)       mass matrix; a row of zeros is an algebraic equation
+    r       (m, d)       residual in scaled time: half^p (M u^(p) - F), and -F where M has zeros
 """
 
 import math
@@ -19,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, Key, PyTree
+from jaxtyping import Array, Bool, Float, Key, PyTree
 
 from constrainednn._calculus import taylor
 from constrainednn._domains import AbstractDomain, Interval
@@ -57,17 +58,34 @@ class Field(eqx.Module):
         args: Passed on.
         unravel: From a vector of shape (d,) to the structure of the user's value.
         order: One or two.
+        mass: What the highest derivative is multiplied by; None for the identity.
     """
 
     fn: Callable[[Any, Any, Any], PyTree]
     args: PyTree
     unravel: Callable[[Array], PyTree]
     order: int
+    mass: Float[Array, "d d"] | None = None
+
+    @property
+    def algebraic(self) -> Bool[Array, " d"] | None:
+        """Which equations have no derivative; None if there is no mass matrix."""
+        return None if self.mass is None else ~jnp.any(self.mass != 0, axis=1)
+
+    def slope(self, t: Float[Array, ""], y: Float[Array, "p d"]) -> Float[Array, " d"]:
+        """The highest derivative, as far as the equation itself tells it: a first guess."""
+        f = self(t, y)
+        return f if self.mass is None else jnp.linalg.pinv(self.mass) @ f
 
     def __call__(self, t: Float[Array, ""], y: Float[Array, "p d"]) -> Float[Array, " d"]:
         """Evaluate at one state."""
         states = tuple(self.unravel(row) for row in y)
         return ravel_pytree(self.fn(t, states[0] if self.order == 1 else states, self.args))[0]
+
+
+def with_args(field: Field, args: PyTree) -> Field:
+    """The same field with other arguments."""
+    return eqx.tree_at(lambda f: f.args, field, args, is_leaf=lambda x: x is None)
 
 
 class EquationResidual(eqx.Module):
@@ -81,9 +99,9 @@ class EquationResidual(eqx.Module):
         *lower, top = taylor(flat, t, order=self.field.order)
         field = self.field
         if field.args is None:  # they may hold unknowns, which the model has
-            field = eqx.tree_at(
-                lambda f: f.args, field, getattr(u, "args", None), is_leaf=lambda x: x is None
-            )
+            field = with_args(field, getattr(u, "args", None))
+        if field.mass is not None:
+            top = field.mass @ top
         return top - field(t, jnp.stack(lower))
 
 
@@ -165,7 +183,7 @@ class InitialValueScheme(AbstractScheme):
         start, end = self.span
         length = 64 * float(jnp.finfo(y.dtype).eps) * max(abs(start), abs(end - start))
         stop = start + math.copysign(length, end - start)
-        slope = self.field(jnp.asarray(start, y.dtype), y)
+        slope = self.field.slope(jnp.asarray(start, y.dtype), y)
         head = np.zeros((1, self.width, y.shape[1]))
         head[0, 0] = math.sqrt(2) * ((stop - start) / 2) ** self.field.order * np.asarray(slope)
         return stack_pieces(
@@ -244,7 +262,7 @@ class _Evolution(AbstractEvolution):
             far = size > limits.eps**0.6
             return (steps < _NEWTON_STEPS) & far & ~((steps > 3) & (size > 2 * before))
 
-        slope = math.sqrt(2) * half**order * self.field(t, y)
+        slope = math.sqrt(2) * half**order * self.field.slope(t, y)
         first = jnp.zeros((width, d), y.dtype).at[0].set(slope)
         far = jnp.asarray(limits.max, y.dtype)
         c, steps, size, _ = lax.while_loop(unfinished, newton, (first, jnp.asarray(0), far, far))
@@ -294,7 +312,21 @@ class WindowRows(eqx.Module):
     ) -> Float[Array, "m d"]:
         """The vector field, in scaled time; `late` by some share of the time."""
         t = (self.t + self.half * (self.at.places + 1)) * (1 + late)
-        return self.half ** self.y.shape[0] * jax.vmap(self.field)(t, states)
+        return self.factor * jax.vmap(self.field)(t, states)
+
+    @property
+    def factor(self) -> Float[Array, "..."]:
+        """What an equation is multiplied by in scaled time."""
+        factor = self.half ** self.y.shape[0]
+        algebraic = self.field.algebraic
+        return factor if algebraic is None else jnp.where(algebraic, 1.0, factor)[None]
+
+    def residual(self, c: Float[Array, "K d"]) -> Float[Array, "m d"]:
+        """The residual in scaled time."""
+        top = self.at.integrals[0] @ c
+        if self.field.mass is not None:
+            top = top @ self.field.mass.T
+        return top - self.fields(self.states(c))
 
     def linearised(
         self, c: Float[Array, "K d"]
@@ -308,24 +340,30 @@ class WindowRows(eqx.Module):
         that has died away need not be resolved.
         """
         order = self.y.shape[0]
-        states, fields = self.states(c), self.fields
-        F = fields(states)
+        states = self.states(c)
         slope = lambda t, y: jax.jacfwd(self.field, argnums=1)(t, y)  # noqa: E731
         t = self.t + self.half * (self.at.places + 1)
-        A = self.half**order * jax.vmap(slope)(t, states)
+        factor = self.factor
+        A = jnp.reshape(factor, (1, -1, 1, 1)) * jax.vmap(slope)(t, states)
         length, limits = jnp.abs(self.half), jnp.finfo(c.dtype)
         size = jnp.maximum(jnp.max(jnp.abs(states), axis=0), limits.eps * self.largest)
         scale = jnp.maximum(length ** (order - 1) * size[-1], limits.eps * size[0]) + limits.tiny
         own = jnp.abs(jnp.diagonal(A, axis1=1, axis2=3))  # (m, p, d)
         per_time = length ** -jnp.arange(order, dtype=c.dtype)
         stiff = jnp.maximum(1.0, 2 * jnp.max(own * per_time[None, :, None], axis=(0, 1)))
-        return self.at.integrals[0] @ c - F, A, scale, stiff
+        r = self.residual(c)
+        algebraic = self.field.algebraic
+        if algebraic is not None:  # relative to the largest term, whatever the window is
+            terms = jnp.max(jnp.sum(jnp.abs(A[:, :, 0]) * size[:1][None], axis=2), axis=0)
+            stiff = jnp.where(algebraic, (terms + limits.tiny) / scale, stiff)
+        return r, A, scale, stiff
 
     def jacobian(self, A: Float[Array, "m d p d"]) -> Float[Array, "m d K d"]:
         """Derivative of the residual by the head, from that of the scaled field."""
         order, d = self.y.shape
         Q = self.at.integrals
-        J = Q[0][:, None, :, None] * jnp.eye(d, dtype=A.dtype)[None, :, None, :]
+        mass = jnp.eye(d, dtype=A.dtype) if self.field.mass is None else self.field.mass
+        J = Q[0][:, None, :, None] * mass[None, :, None, :]
         for j in range(order):
             J -= A[:, :, None, j, :] * (Q[order - j] / self.half**j)[:, None, :, None]
         return J

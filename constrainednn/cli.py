@@ -539,7 +539,10 @@ def _print_solution(solution: "Solution", imported: float) -> None:
     text = header(solution).replace("compile ", f"import {imported:.2f} s, compile ")
     lines = [*unknown_lines(solution), *notes(solution.gap)]
     if solution.problem.scheme is not None:
-        lines.append(repr(solution.error_estimate()))
+        try:
+            lines.append(repr(solution.error_estimate()))
+        except ValueError:
+            lines.append("no estimate of the error: not with a mass matrix, nor with delays")
     for line in [*lines, "", text]:
         # Lines wrap at words, and not at all in a file.
         console.print(line, markup=False, highlight=False, soft_wrap=not console.is_terminal)

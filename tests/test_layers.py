@@ -43,7 +43,7 @@ LAYERS = [
     ["_defect", "_elements"],
     ["_problem"],
     ["_bvp", "_image", "_residuals", "_windows"],
-    ["_inverse"],
+    ["_delay", "_inverse"],
     ["_ivp"],
     ["_estimates", "_gap"],
     ["_check"],
