@@ -29,7 +29,7 @@ _MOST_STEPS = 100_000
 
 
 def ivp(
-    vector_field: Callable[[Any, Any, Any], PyTree],
+    vector_field: Callable[..., PyTree],
     y0: PyTree,
     span: tuple[float, float],
     *,
