@@ -176,7 +176,7 @@ def estimate_lines(found: Estimates) -> list[str]:
             text += f" [{item.low:.6g}, {item.high:.6g}], standard error {item.error:.2g}"
         lines.append(text)
     for direction in found.undetermined:
-        parts = ", ".join(f"{name} by {share:+.2g} %" for name, share in direction.items())
+        parts = " and ".join(f"{name} {share:+.2g} %" for name, share in direction.items())
         lines.append(f"unidentifiable: the data would be the same with {parts}")
     lines.append(
         f"noise {number(found.sigma)} ({found.degrees} degrees of freedom)"
