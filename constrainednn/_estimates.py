@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Float, PyTree
+from jaxtyping import Bool, Float, PyTree
 
 from constrainednn._domains import Data
 from constrainednn._inverse import FittedScheme, sensitivities
@@ -32,9 +32,8 @@ from constrainednn._validate import as_positive, as_real
 if TYPE_CHECKING:
     from constrainednn._solution import Solution
 
-# Directions in which a change as large as the unknowns moves the rows by less than this share of
-# the largest such change are not determined.
-_UNSEEN = 1e-9
+# An unknown is at its bound where it changes by less than this share of what it did at the start.
+_AT_BOUND = 1e-6
 # An unknown with less than this share of such a direction is not concerned by it.
 _SHARE = 1e-3
 
@@ -49,7 +48,8 @@ class Estimates:
             not determined.
         sigma: Standard deviation of the noise, of rows times the root of their weight.
         degrees: Rows less unknowns; 0 where sigma was given.
-        singular_values: Of the derivative of the rows by relative changes of the unknowns.
+        singular_values: Of the derivative of the rows, its columns scaled to length one: how far
+            the unknowns can be told apart.
         undetermined: Directions in which the unknowns may change together without a change of what
             was observed: shares of each concerned number, relative to itself.
     """
@@ -116,6 +116,7 @@ def estimates(
         unknowns,
         counts=counts,
         nuisance=nuisance,
+        unseen=max(1e-9, 1e3 * float(jnp.finfo(jnp.result_type(float)).eps)),
         sigma=None if sigma is None else as_positive(sigma, "sigma"),
         level=as_real(level, "level"),
     )
@@ -129,6 +130,7 @@ def estimates_from(
     *,
     counts: Float[np.ndarray, " N"],
     nuisance: int = 0,
+    unseen: float = 1e-9,
     sigma: float | None = None,
     level: float = LEVEL,
 ) -> Estimates:
@@ -141,6 +143,8 @@ def estimates_from(
         unknowns: How numbers follow from z, by name.
         counts: How much each row counts in the fit.
         nuisance: Number of the further columns.
+        unseen: Directions with a singular value below this, of columns of length one, are not
+            determined; above the rounding of S.
         sigma: Standard deviation of the noise, if it is known.
         level: Coverage in (0, 1).
 
@@ -159,29 +163,36 @@ def estimates_from(
     degrees = N - q if sigma is None else 0
     if sigma is None:
         sigma = math.sqrt(float(r @ r) / (N - q)) if q < N else math.nan
-    unit = np.concatenate([units(z, unknowns), np.ones(nuisance)])
     root = np.sqrt(counts)
-    U, s, Vt = np.linalg.svd(root[:, None] * S * unit, full_matrices=False)
-    seen = s > _UNSEEN * s[0]
+    # One that went to its bound is taken for known: nothing can be said from one side.
+    bound = np.concatenate([_at_bound(item, raw) for item, raw in _each(z, unknowns)])
+    S = np.where(np.append(bound, np.zeros(nuisance, bool)), 0.0, S)
+    length = np.linalg.norm(root[:, None] * S, axis=0)
+    columns = np.where(length > 0, length, 1.0)
+    U, s, Vt = np.linalg.svd(root[:, None] * S / columns, full_matrices=False)
+    seen = s > unseen
     # From noise of the rows to changes of z.
-    A = unit[:, None] * (Vt[seen].T / s[seen]) @ (U[:, seen].T * root)
+    A = (Vt[seen].T / s[seen]) / columns[:, None] @ (U[:, seen].T * root)
     covariance = (sigma**2 * A @ A.T)[: z.size, : z.size]
-    hidden = np.linalg.norm(Vt[~seen, : z.size], axis=0) > _SHARE
-    error = np.where(hidden, np.inf, np.sqrt(np.diag(covariance)))
+    open_ = np.where(bound, 0.0, Vt[~seen, : z.size])
+    hidden = np.linalg.norm(open_, axis=0) > _SHARE
+    error = np.where(hidden, np.inf, np.where(bound, np.nan, np.sqrt(np.diag(covariance))))
     quantile = t_quantile(level, degrees if degrees else math.inf) if not math.isnan(sigma) else 0
     values, place = {}, 0
-    for item in unknowns.values():
-        size, shape = item.raw.size, item.raw.shape
+    for item, at in _each(z, unknowns):
+        size, shape = at.size, item.raw.shape
         cut = slice(place, place + size)
-        at, by = z[cut], error[cut]
+        by = error[cut]
+        with np.errstate(invalid="ignore"):  # zero times infinity where there is no interval
+            ends = at, at - quantile * by, at + quantile * by
         middle, low, high = (
-            np.asarray(_value(item, raw.reshape(shape)), float).ravel()
-            for raw in (at, at - quantile * by, at + quantile * by)
+            np.asarray(_value(item, raw.reshape(shape)), float).ravel() for raw in ends
         )
-        slope = np.asarray(jax.vmap(jax.grad(item.at))(jnp.asarray(at)), float)
+        slope = _slope(item, at)
         low, high = np.minimum(low, high), np.maximum(low, high)
         for k, name in enumerate(names[cut]):
             label = "not determined by the data" if hidden[place + k] else ""
+            label = "at its bound" if bound[place + k] else label
             values[name] = Estimate(
                 float(middle[k]),
                 math.nan if math.isnan(sigma) else float(low[k]),
@@ -191,7 +202,9 @@ def estimates_from(
                 label,
             )
         place += size
-    scale = np.where(hidden, np.nan, np.sqrt(np.diag(covariance)))
+    unit = units(z, unknowns)
+    unit = np.where(unit > 0, unit, 1.0)
+    scale = np.where(hidden | bound, np.nan, np.sqrt(np.diag(covariance)))
     with np.errstate(invalid="ignore", divide="ignore"):
         correlation = covariance / np.outer(scale, scale)
     return Estimates(
@@ -200,8 +213,30 @@ def estimates_from(
         sigma,
         degrees,
         s,
-        tuple(_direction(row[: z.size], names) for row in Vt[~seen] if _concerns(row[: z.size])),
+        tuple(
+            _direction(row / (columns[: z.size] * unit), np.abs(row) > _SHARE, names)
+            for row in open_
+            if np.linalg.norm(row) > _SHARE
+        ),
     )
+
+
+def _each(
+    z: Float[np.ndarray, " q"], unknowns: dict[str, Unknown]
+) -> list[tuple[Unknown, Float[np.ndarray, " k"]]]:
+    """Each unknown with its part of z."""
+    ends = np.cumsum([item.raw.size for item in unknowns.values()])
+    return list(zip(unknowns.values(), np.split(z, ends[:-1]), strict=True))
+
+
+def _slope(item: Unknown, raw: Float[np.ndarray, " k"]) -> Float[np.ndarray, " k"]:
+    return np.asarray(jax.vmap(jax.grad(item.at))(jnp.asarray(raw)), float)
+
+
+def _at_bound(item: Unknown, raw: Float[np.ndarray, " k"]) -> Bool[np.ndarray, " k"]:
+    """True where the number hardly changes with what is trained, beside how it did at the start."""
+    start = np.asarray(item.raw, float).ravel()
+    return _slope(item, raw) ** 2 < _AT_BOUND**2 * _slope(item, start) ** 2
 
 
 def _value(item: Unknown, raw: np.ndarray) -> Any:
@@ -209,16 +244,10 @@ def _value(item: Unknown, raw: np.ndarray) -> Any:
         return item.at(jnp.asarray(raw))
 
 
-def _concerns(row: np.ndarray) -> bool:
-    return bool(np.linalg.norm(row) > _SHARE)
-
-
-def _direction(row: np.ndarray, names: list[str]) -> dict[str, float]:
+def _direction(change: np.ndarray, concerned: np.ndarray, names: list[str]) -> dict[str, float]:
     """Shares of the concerned numbers, the largest one."""
-    row = row / row[np.argmax(np.abs(row))]
-    return {
-        name: float(share) for name, share in zip(names, row, strict=True) if abs(share) > _SHARE
-    }
+    change = change / change[concerned][np.argmax(np.abs(change[concerned]))]
+    return {name: float(change[k]) for k, name in enumerate(names) if concerned[k]}
 
 
 def _eliminated(

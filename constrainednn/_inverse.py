@@ -56,9 +56,10 @@ from constrainednn._windows import Field, InitialValueScheme, WindowRows, with_a
 _SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
 # Until all data count, steps end once they lower the sum of squares by less than this share.
 _ROUGH = 1e-2
-# A step is rounding if it changes the rows by less than this share of them, or each unknown by less
-# than this share of itself.
-_SMALL_ROWS, _SMALL_STEP = 1e-8, 1e-9
+# First damping and least one, of columns of length one.
+_DAMPING, _LEAST_DAMPING = 1e-3, 1e-16
+# An unknown that is zero is as good as one that makes up this share of the rows.
+_SEEN = 1e-3
 _MOST_TRIES = 200
 _MOST_TRIES_ROUGH = 30
 
@@ -104,29 +105,32 @@ class FittedScheme(AbstractScheme):
         """Estimate the unknowns, on more and more of the interval."""
         shooting = _Shooting(self, tuple(observed), tolerance, key, watch)
         z = np.asarray(model.parameters, float)
-        damping, nu, taken, tries, before, stage = 0.0, 2.0, 0, 0, 0, 0
         r = rows_of(model, shooting.observed)
         if r.size < z.size:
             raise ProblemError(
                 f"data: {r.size} observed numbers cannot determine {z.size} unknowns, "
                 f"{', '.join(entry_names(self.arguments.unknowns))}. Give more data, or fix some."
             )
-        shares = shooting.shares(model)
+        shares, eps = shooting.shares(model), float(jnp.finfo(model.head.dtype).eps)
+        damping, nu, scale = _DAMPING, 2.0, np.zeros(z.size)
+        taken = tries = before = stage = 0
         if resumed is not None:
             arrays, _ = resumed
             taken, tries, before, stage = counters_of(resumed, 4)
-            sizes = {"z": z.shape, "damping": (2,)}
+            sizes = {"z": z.shape, "scale": z.shape, "damping": (2,)}
             if stage >= len(shares) or any(
                 name not in arrays or arrays[name].shape != shape for name, shape in sizes.items()
             ):
                 raise StoreError("the checkpoint is damaged: its unknowns are not all there.")
-            z, (damping, nu) = arrays["z"], arrays["damping"].tolist()
+            z, scale, (damping, nu) = arrays["z"], arrays["scale"], arrays["damping"].tolist()
+
+        def look(rms: float) -> bool:
+            done = (stage + tries / (tries + 10)) / len(shares)
+            return watch(taken, done, rms, to_go_on)
 
         def to_go_on() -> Resumable:
-            return (
-                {"z": z, "damping": np.asarray([damping, nu])},
-                {"counters": [taken, tries, before, stage]},
-            )
+            arrays = {"z": z, "scale": scale, "damping": np.asarray([damping, nu])}
+            return arrays, {"counters": [taken, tries, before, stage]}
 
         def ended(status: str, reason: str) -> SchemeResult:
             found = now.found
@@ -140,53 +144,66 @@ class FittedScheme(AbstractScheme):
                 run=shooting.run,
             )
 
+        def stopped() -> SchemeResult:
+            look(np.nan)  # saves what a march began from: it is begun again
+            return ended("interrupted", f"after {before + tries} steps on the unknowns")
+
         # Only marches that try something count; those that begin a stage a resume does again.
         now = shooting.at(z, shares[stage], steps)
         while True:
+            seen, last = now.seen, stage == len(shares) - 1
             if now.found.status == "interrupted":
-                watch(taken, stage / len(shares), np.nan, to_go_on)
-                return ended("interrupted", f"after {before + tries} steps on the unknowns")
-            last = stage == len(shares) - 1
-            seen = now.seen
-            r, S = now.r[seen], now.S[seen]
+                return stopped()
+            if not seen.any():
+                return ended("stalled", "with the first unknowns no data are reached")
+            if not np.isfinite(now.S[seen]).all():
+                return ended("nonfinite", "a derivative of the data by the unknowns is NaN")
+            top = np.abs(now.r[seen]).max() or 1.0  # squares of what is far off would overflow
+            r, S = now.r[seen] / top, now.S[seen] / top
             rss, unit = float(r @ r), units(z, self.arguments.unknowns)
-            U, s, Vt = np.linalg.svd(S * unit, full_matrices=False)
-            if damping == 0.0:
-                damping = 1e-3 * s[0] ** 2
+            scale = np.maximum(scale, top * np.linalg.norm(S, axis=0))
+            # How much the rows vary by unknowns, and what of each of these would be seen in them.
+            rows = float(np.linalg.norm(scale / top * unit))
+            visible = max(rows, rss**0.5)
+            # An unknown whose change is rounding to the rows stays where it is.
+            blind = (scale == 0) | ((unit > 0) & (scale / top * unit <= 1e3 * eps * visible))
+            columns = np.where(blind, np.inf, scale / top)
+            sizes = np.maximum(unit, _SEEN * visible / columns)
+            U, s, Vt = np.linalg.svd(S / columns, full_matrices=False)
             g = U.T @ r
-            step = -Vt.T @ (s * g / (s**2 + damping))
-            trial = shooting.at(z + unit * step, shares[stage], steps - taken)
-            if trial.found.status == "interrupted":  # as if it had not been begun
-                watch(taken, (stage + tries / (tries + 10)) / len(shares), rss**0.5, to_go_on)
-                return ended("interrupted", f"after {before + tries} steps on the unknowns")
+            step = -Vt.T @ (s * g / (s**2 + damping)) / columns
+            trial = shooting.at(z + step, shares[stage], steps - taken)
+            if trial.found.status == "interrupted":
+                return stopped()
             taken, tries = taken + trial.found.steps, tries + 1
             reached = np.isfinite(trial.r[seen]).all()
-            trial_rss = float(np.sum(trial.r[seen] ** 2)) if reached else np.inf
+            trial_rss = float(np.sum((trial.r[seen] / top) ** 2)) if reached else np.inf
             predicted = float(np.sum(g**2 * s**2 * (s**2 + 2 * damping) / (s**2 + damping) ** 2))
-            better = trial_rss < rss
-            moved = np.linalg.norm(S @ (unit * step))
-            fitted = better and moved <= _SMALL_ROWS * np.sqrt(rss)
-            at_rounding = np.abs(step).max() <= _SMALL_STEP
+            better, small = trial_rss < rss, bool(np.all(np.abs(step) <= eps**0.6 * sizes))
+            # What the rows can still be lowered by, and whether there is anything left of them.
+            offset = np.linalg.norm(g[s > eps**0.6 * s[0]]) / (rss**0.5 or 1.0)
+            exact = rss**0.5 <= eps**0.6 * rows
+            fitted = offset <= eps**0.5 or (small and (exact or damping <= _DAMPING))
             slow = better and rss - trial_rss <= _ROUGH * rss
             if better:
-                gain = (rss - trial_rss) / predicted
-                damping *= max(1 / 3, 1 - (2 * gain - 1) ** 3)
-                damping, nu = max(damping, 1e-16 * s[0] ** 2), 2.0
-                z, now = z + unit * step, trial
+                gain = (rss - trial_rss) / predicted if predicted > 0 else 0.0
+                damping = max(damping * max(1 / 3, 1 - (2 * gain - 1) ** 3), _LEAST_DAMPING)
+                nu, z, now = 2.0, z + step, trial
             else:
                 damping, nu = damping * nu, 2 * nu
-            if not last and (slow or fitted or at_rounding or tries >= _MOST_TRIES_ROUGH):
+            if not last and (slow or fitted or small or tries >= _MOST_TRIES_ROUGH):
                 before, tries = before + tries, 0
-                stage, damping, nu = stage + 1, 0.0, 2.0
+                stage, damping, nu, scale = stage + 1, _DAMPING, 2.0, np.zeros(z.size)
                 now = shooting.at(z, shares[stage], steps - taken)
-            elif fitted or at_rounding:
+            elif fitted:
                 return ended("converged", f"the unknowns are fitted in {before + tries} steps")
-            elif damping > 1e8 * s[0] ** 2 or tries >= _MOST_TRIES:
-                return ended("stalled", f"no step lowers the sum of squares after {before + tries}")
+            elif small or tries >= _MOST_TRIES:
+                reason = f"no step lowers the sum of squares after {before + tries}"
+                return ended("stalled", reason)
             if taken >= steps:
                 return ended("max_steps", f"the limit of {steps} Newton steps")
-            if watch(taken, (stage + tries / (tries + 10)) / len(shares), np.sqrt(rss), to_go_on):
-                return ended("interrupted", f"after {before + tries} steps on the unknowns")
+            if look(top * rss**0.5):
+                return stopped()
 
     def at(self, model: PyTree) -> InitialValueScheme:
         """The problem for the unknowns that were found."""

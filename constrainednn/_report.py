@@ -178,11 +178,11 @@ def estimate_lines(found: Estimates) -> list[str]:
     for direction in found.undetermined:
         parts = " and ".join(f"{name} {share:+.2g} %" for name, share in direction.items())
         lines.append(f"unidentifiable: the data would be the same with {parts}")
-    lines.append(
-        f"noise {number(found.sigma)} ({found.degrees} degrees of freedom)"
-        if found.degrees
-        else f"noise {number(found.sigma)} (given)"
-    )
+    known = f"{found.degrees} degrees of freedom" if found.degrees else "given"
+    if math.isnan(found.sigma):
+        lines.append("noise not known: as many unknowns as observed numbers, so no intervals")
+    else:
+        lines.append(f"noise {number(found.sigma)} ({known})")
     return lines
 
 

@@ -78,9 +78,8 @@ class Unknown(eqx.Module):
 
     def unit(self, raw: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
         """A change of `raw` that is as large as the number: one where it is a logarithm."""
-        if math.isfinite(self.low) or math.isfinite(self.high):
-            return np.ones_like(raw)
-        return np.where(raw != 0, np.abs(raw), 1.0)
+        bounded = math.isfinite(self.low) or math.isfinite(self.high)
+        return np.ones_like(raw) if bounded else np.abs(raw)
 
 
 def is_unknown(node: Any) -> bool:
