@@ -97,8 +97,15 @@ def ivp(
     few_leaves_of(args, "args")
     args = jax.tree.map(_argument, args)
     arguments = Arguments(args)
-    known = arguments(jnp.asarray(arguments.start))
-    first = _called(y0, known) if callable(y0) else y0
+    known, first = args, y0
+    if arguments.unknowns:
+        known = arguments(jnp.asarray(arguments.start))
+        first = _called(y0, known) if callable(y0) else y0
+    elif callable(y0):
+        raise TypeError(
+            f"y0 is a function, {shown(y0)}, but args holds no cx.Unknown that it could depend on: "
+            "give its value."
+        )
     if order == 2 and not (isinstance(first, (tuple, list)) and len(first) == 2):
         raise ValueError(
             f"order=2 needs y0=(value, velocity), got {shown(y0)}. Write e.g. y0=(1.0, 0.0)."

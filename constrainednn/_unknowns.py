@@ -124,7 +124,7 @@ class Arguments:
     def __init__(self, args: PyTree):
         leaves, self._structure = jax.tree.flatten(args, is_leaf=is_unknown)
         self.unknowns = unknowns_of(args)
-        self._leaves = [np.asarray(leaf) if eqx.is_array(leaf) else leaf for leaf in leaves]
+        self._leaves = [np.asarray(leaf) if _is_numeric(leaf) else leaf for leaf in leaves]
         self._key = self._structure, tuple(map(_content, self._leaves))
 
     @property
@@ -150,6 +150,10 @@ class Arguments:
 
     def __hash__(self) -> int:
         return hash(self._key)
+
+
+def _is_numeric(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and not jnp.issubdtype(leaf.dtype, jax.dtypes.extended)
 
 
 def _content(leaf: Any) -> Any:

@@ -165,7 +165,7 @@ def test_same_factor_twice_gives_independent_coordinates():
         (lambda: cx.Points(1.0), ValueError, r"x\[None\]"),
         (lambda: cx.Data((np.zeros(3), np.zeros(4))), ValueError, "equal length"),
         (lambda: cx.Data(np.array([1.0, np.nan, 2.0])), ValueError, r"1 rows.*index \[1\]"),
-        (lambda: cx.Data(np.zeros(10), holdout=1.0), ValueError, "must be below 1"),
+        (lambda: cx.Data(np.zeros(10), holdout=1.0), ValueError, r"must be in \[0, 1\)"),
         (lambda: cx.Data(np.zeros(2)), ValueError, "0 held out"),
         (lambda: cx.Points(np.array(["a", "b"])), TypeError, "real numbers"),
         (lambda: cx.Points(np.array([1j])), TypeError, "real numbers"),

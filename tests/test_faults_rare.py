@@ -205,7 +205,7 @@ def test_c8_setting_that_differs_from_the_file_wins_and_is_recorded(write, tmp_p
     note(f"`run.json` records {{'width': 6}}, and {6 * 5 + 2} parameters are trained")
 
 
-@pytest.mark.parametrize("name", ["a b", "ü", "x\ny", "CON", "-rf", "'", "run;ls", "\u202eabc"])
+@pytest.mark.parametrize("name", ["CON;'ü b", "-rf\n\u202eabc"])
 def test_c10_odd_names_of_folders(write, tmp_path, name):
     """Made under that very name and nowhere else; control characters are not printed."""
     root = tmp_path / "root"

@@ -105,8 +105,8 @@ def test_unidentifiable_model_is_called_so_with_its_direction(solved):
     assert np.isnan(found.correlation).all()
     text = repr(solution)
     assert (
-        "unidentifiable: the data would be the same with first -1 % and second +1 %"
-        in text.replace("first +1 % and second -1 %", "first -1 % and second +1 %")
+        "unidentifiable: the data would be the same with first +1 % and second -1 %" in text
+        or "unidentifiable: the data would be the same with first -1 % and second +1 %" in text
     )
     # The product is determined all the same.
     args = solution.model.args
@@ -204,6 +204,7 @@ def test_collocation_rows_are_no_data():
     np.testing.assert_allclose(errors[0], errors[1], rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_equation_in_any_model_has_the_same_errors():
     """An unknown beside a network, which the physics determines; doubling that adds nothing."""
 
@@ -248,6 +249,71 @@ def test_equation_in_any_model_has_the_same_errors():
     np.testing.assert_allclose(once.error, twice.error, rtol=1e-2)
     np.testing.assert_allclose(once.error, exact.error, rtol=1e-2)
     np.testing.assert_allclose(once.value, exact.value, atol=5e-2 * exact.error)
+
+
+def test_fit_does_not_depend_on_units():
+    """A rate in other units takes the same steps, and one that starts at zero arrives too."""
+    taken, values = [], []
+    seen = cx.Data((TIMES, np.exp(-1.5 * TIMES)), holdout=0.0)
+
+    def field(t, y, args):
+        return -args["rate"] / args["unit"] * y
+
+    for unit, start in ((1.0, 1.0), (1e-7, 1e-7), (1e9, 1e9), (1e-7, 0.0)):
+        args = {"rate": cx.Unknown(start), "unit": unit}
+        problem = cx.ivp(field, jnp.asarray(1.0), (0.0, 2.0), args=args, data=seen)
+        solution = cx.solve(problem, **SMALL)
+        assert solution.status == "converged"
+        taken.append(solution.reason)
+        values.append(solution.estimates()["rate"].value / unit)
+    assert taken[0] == taken[1] == taken[2]
+    np.testing.assert_allclose(values, 1.5, rtol=1e-12)
+
+
+def test_what_has_no_effect_and_what_is_truly_zero():
+    def field(t, y, args):
+        return -args["rate"] * y + args["offset"]
+
+    args = {"rate": cx.Unknown(1.0), "offset": cx.Unknown(0.5), "unused": cx.Unknown(2.0)}
+    data = cx.Data((TIMES, np.exp(-1.5 * TIMES)), holdout=0.0)
+    problem = cx.ivp(field, jnp.asarray(1.0), (0.0, 2.0), args=args, data=data)
+    found = cx.solve(problem, **SMALL).estimates()
+    assert found["unused"].label == "not determined by the data"
+    assert found.undetermined == ({"unused": 1.0},)
+    assert found["offset"].label == "" and abs(found["offset"].value) < 1e-13
+
+
+def test_number_at_its_bound_and_as_many_rows_as_unknowns():
+    problem = decay_problem(args={"rate": cx.Unknown(1.0, low=0.0, high=1.2)})
+    found = cx.solve(problem, **SMALL).estimates()
+    assert found["rate"].label == "at its bound" and not found.undetermined
+    assert abs(found["rate"].value - 1.2) < 1e-6
+    one = decay_problem(data=cx.Data((TIMES[5:6], np.exp(-1.5 * TIMES[5:6])), holdout=0.0))
+    found = cx.solve(one, **SMALL).estimates()
+    assert abs(found["rate"].value - 1.5) < 1e-12 and np.isnan(found["rate"].low)
+    assert "noise not known: as many unknowns as observed numbers" in repr(found)
+
+
+def test_fit_in_single_precision():
+    with jax.enable_x64(False):
+        item = cx.solve(decay_problem(), **SMALL).estimates()["rate"]
+    exact = cx.solve(decay_problem(), **SMALL).estimates()["rate"]
+    assert abs(item.value - exact.value) < 1e-2 * exact.error
+    np.testing.assert_allclose(item.error, exact.error, rtol=1e-3)
+
+
+def test_first_unknowns_that_are_far_off_end_with_a_reason():
+    far = cx.solve(decay_problem(args={"rate": cx.Unknown(-300.0)}), **SMALL)
+    assert far.status == "stalled" and "no step lowers the sum of squares" in far.reason
+    data = cx.Data((TIMES[1:], np.exp(-TIMES[1:])), holdout=0.0)
+
+    def field(t, y, args):
+        return args["rate"] * y**2
+
+    early = cx.ivp(field, 1.0, (0.0, 2.0), args={"rate": cx.Unknown(1e6)}, data=data)
+    solution = cx.solve(early, **SMALL)
+    assert solution.status == "blow_up"
+    assert "with the first unknowns no data are reached" in solution.reason
 
 
 # NIST
@@ -528,7 +594,7 @@ def test_interrupted_fit_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch):
     monkeypatch.setattr(_march, "_LOOK_EVERY", 0.0)
     problem = decay_problem()
     whole = cx.solve(problem, **SMALL)
-    for looks in (2, 9, 25):
+    for looks in (2, 25):
         seen = itertools.count(1)
 
         def progress(now, seen=seen, looks=looks):

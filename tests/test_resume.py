@@ -97,7 +97,7 @@ def equal(first, second):
             np.testing.assert_array_equal(getattr(h.pieces, name), getattr(k.pieces, name))
 
 
-@pytest.mark.parametrize("bits", [64, 32])
+@pytest.mark.parametrize("bits", [64, pytest.param(32, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", METHODS)
 def test_resume_matrix(tmp_path, name, bits):
     """Methods, dtypes and places where the run is interrupted; also more than once."""
