@@ -13,8 +13,8 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from constrainednn._blocks import in_blocks
-from constrainednn._bvp import BoundaryField, BoundaryValueScheme
-from constrainednn._inverse import FittedScheme
+from constrainednn._boundary import BoundaryField, BoundaryValueScheme
+from constrainednn._fit import AbstractFittedScheme
 from constrainednn._pieces import Pieces
 from constrainednn._solution import Solution
 from constrainednn._windows import InitialValueScheme
@@ -78,7 +78,7 @@ def compare(solution: Solution) -> Comparison:
         ValueError: If the problem is not of that kind.
     """
     scheme = solution.problem.scheme
-    if isinstance(scheme, FittedScheme):  # for the unknowns as they were found
+    if isinstance(scheme, AbstractFittedScheme):  # for the unknowns as they were found
         scheme = scheme.at(solution.model)
     if isinstance(scheme, InitialValueScheme) and scheme.field.mass is None:
         return _initial(solution, scheme)

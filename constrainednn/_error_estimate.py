@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
-from constrainednn._bvp import BoundaryValueScheme
+from constrainednn._boundary import BoundaryValueScheme
 from constrainednn._defect import (
     Equations,
     OnRows,
@@ -33,7 +33,7 @@ from constrainednn._error_equation import (
     logarithmic_bound,
     radau,
 )
-from constrainednn._inverse import FittedScheme
+from constrainednn._fit import AbstractFittedScheme
 from constrainednn._solution import Solution
 from constrainednn._windows import InitialValueScheme
 
@@ -169,9 +169,10 @@ def error_estimate(solution: Solution, points: int = 200) -> ErrorEstimate:
     """
     scheme, model = solution.problem.scheme, solution.model
     least = 0.0
-    if isinstance(scheme, FittedScheme):  # for the unknowns as they were found
+    if isinstance(scheme, AbstractFittedScheme):  # for the unknowns as they were found
         scheme = scheme.at(model)
-        model = eqx.tree_at(lambda u: u.parameters, model, jnp.zeros(0))
+        if isinstance(scheme, InitialValueScheme):  # whose field has them already
+            model = eqx.tree_at(lambda u: u.parameters, model, jnp.zeros(0))
     if isinstance(scheme, InitialValueScheme) and scheme.field.mass is None:
         equations = Equations(scheme.field, None)
     elif isinstance(scheme, BoundaryValueScheme):

@@ -21,7 +21,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Bool, Float, PyTree
 
 from constrainednn._domains import Data
-from constrainednn._inverse import FittedScheme, sensitivities
+from constrainednn._fit import AbstractFittedScheme, observations
 from constrainednn._models import trainable_mask
 from constrainednn._residuals import residual_vector, rows
 from constrainednn._samplers import Draw
@@ -77,7 +77,7 @@ def has_unknowns(solution: "Solution") -> bool:
     problem = solution.problem
     if not any(isinstance(item.over, Data) for item in problem.constraints):
         return False
-    return isinstance(problem.scheme, FittedScheme) or bool(_trained_unknowns(solution))
+    return isinstance(problem.scheme, AbstractFittedScheme) or bool(_trained_unknowns(solution))
 
 
 def _trained_unknowns(solution: "Solution") -> dict[str, Unknown]:
@@ -101,10 +101,10 @@ def estimates(
             "estimates needs data: no constraint is over cx.Data. For rows that are all trained "
             "on write cx.Data(rows, holdout=0)."
         )
-    if isinstance(problem.scheme, FittedScheme):
+    if isinstance(problem.scheme, AbstractFittedScheme):
         unknowns = problem.scheme.arguments.unknowns
         z = np.asarray(model.parameters, float)
-        r, S = sensitivities(problem.scheme, model, data)
+        r, S = problem.scheme.sensitivities(model, observations(data))
         counts, nuisance = np.ones(r.size), 0
     else:
         unknowns, z, r, S, counts = _eliminated(solution, data)

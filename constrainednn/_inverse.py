@@ -5,25 +5,20 @@ eliminated: its derivative by the state at the start and by the unknowns follows
 residual, by QR. Chained from window to window these make the derivative of the whole solution by
 the unknowns, and the outer least-squares problem is only as wide as these are many.
 
-Symbols (others in `_windows.py` and `_pieces.py`)::
+Symbols (others in `_fit.py`, `_windows.py` and `_pieces.py`)::
 
     symbol  shape         meaning
-    z       (q,)          the unknowns, in the scale in which they are trained
-    r       (N,)          rows: residuals of the data times the root of their weights
-    S       (N, q)        derivative of r by z along solutions of the equation
     Y       (n, p, d, q)  derivative of the states at the edges by z
     C       (n, K, d, q)  derivative of the heads by z
 
 Source:
     Condensed Gauss-Newton for parameters of differential equations: Bock, in Modelling of Chemical
-    Reaction Systems, Springer (1981) 102. Damping: More, LNM 630 (1977) 105; its control: Nielsen,
-    IMM-REP-1999-05.
+    Reaction Systems, Springer (1981) 102.
 """
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -33,38 +28,18 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key, PyTree
 
-from constrainednn._blocks import flat_value
-from constrainednn._domains import AbstractDomain
-from constrainednn._files import StoreError
+from constrainednn._fit import AbstractFittedScheme, AbstractShooting, Shot, rows_of
 from constrainednn._pieces import Features, Pieces, least_squares, stack_pieces, training_nodes
-from constrainednn._problem import Constraint
-from constrainednn._samplers import Draw
-from constrainednn._scheme import (
-    AbstractScheme,
-    Observed,
-    Resumable,
-    SchemeResult,
-    Watch,
-    counters_of,
-)
-from constrainednn._unknowns import Arguments, entry_names, units
-from constrainednn._validate import ProblemError
+from constrainednn._scheme import Observed, SchemeResult, Watch
+from constrainednn._unknowns import Arguments
 from constrainednn._windows import Field, InitialValueScheme, WindowRows, with_args
 
 # Data are fitted up to these shares of the interval, one after the other: far from the solution a
 # long trajectory depends on the unknowns too wildly.
 _SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
-# Until all data count, steps end once they lower the sum of squares by less than this share.
-_ROUGH = 1e-2
-# First damping and least one, of columns of length one.
-_DAMPING, _LEAST_DAMPING = 1e-3, 1e-16
-# An unknown that is zero is as good as one that makes up this share of the rows.
-_SEEN = 1e-3
-_MOST_TRIES = 200
-_MOST_TRIES_ROUGH = 30
 
 
-class FittedScheme(AbstractScheme):
+class FittedScheme(AbstractFittedScheme):
     """Windows in time whose equation holds unknowns that are estimated from data.
 
     Attributes:
@@ -91,156 +66,37 @@ class FittedScheme(AbstractScheme):
     def _field(self, z: Float[Array, " q"]) -> Field:
         return with_args(self.field, self.arguments(z))
 
-    def solve(
+    def shooting(
         self,
         model: PyTree,
+        observed: tuple[Observed, ...],
         *,
         tolerance: float,
-        steps: int,
         key: Key[Array, ""],
         watch: Watch,
-        resumed: Resumable | None = None,
-        observed: Sequence[Observed] = (),
-    ) -> SchemeResult:
-        """Estimate the unknowns, on more and more of the interval."""
-        shooting = _Shooting(self, tuple(observed), tolerance, key, watch)
-        z = np.asarray(model.parameters, float)
-        r = rows_of(model, shooting.observed)
-        if r.size < z.size:
-            raise ProblemError(
-                f"data: {r.size} observed numbers cannot determine {z.size} unknowns, "
-                f"{', '.join(entry_names(self.arguments.unknowns))}. Give more data, or fix some."
-            )
-        shares, eps = shooting.shares(model), float(jnp.finfo(model.head.dtype).eps)
-        damping, nu, scale = _DAMPING, 2.0, np.zeros(z.size)
-        taken = tries = before = stage = 0
-        if resumed is not None:
-            arrays, _ = resumed
-            taken, tries, before, stage = counters_of(resumed, 4)
-            sizes = {"z": z.shape, "scale": z.shape, "damping": (2,)}
-            if stage >= len(shares) or any(
-                name not in arrays or arrays[name].shape != shape for name, shape in sizes.items()
-            ):
-                raise StoreError("the checkpoint is damaged: its unknowns are not all there.")
-            z, scale, (damping, nu) = arrays["z"], arrays["scale"], arrays["damping"].tolist()
-
-        def look(rms: float) -> bool:
-            done = (stage + tries / (tries + 10)) / len(shares)
-            return watch(taken, done, rms, to_go_on)
-
-        def to_go_on() -> Resumable:
-            arrays = {"z": z, "scale": scale, "damping": np.asarray([damping, nu])}
-            return arrays, {"counters": [taken, tries, before, stage]}
-
-        def ended(status: str, reason: str) -> SchemeResult:
-            found = now.found
-            share = "" if stage == len(shares) - 1 else f", on {shares[stage]:.0%} of the interval"
-            return dataclasses.replace(
-                found,
-                status=status if found.status == "converged" else found.status,
-                reason=f"{reason}{share}: {found.reason}",
-                steps=taken,
-                compile=shooting.compile,
-                run=shooting.run,
-            )
-
-        def stopped() -> SchemeResult:
-            look(np.nan)  # saves what a march began from: it is begun again
-            return ended("interrupted", f"after {before + tries} steps on the unknowns")
-
-        # Only marches that try something count; those that begin a stage a resume does again.
-        now = shooting.at(z, shares[stage], steps)
-        while True:
-            seen, last = now.seen, stage == len(shares) - 1
-            if now.found.status == "interrupted":
-                return stopped()
-            if not seen.any():
-                return ended("stalled", "with the first unknowns no data are reached")
-            if not np.isfinite(now.S[seen]).all():
-                return ended("nonfinite", "a derivative of the data by the unknowns is NaN")
-            top = np.abs(now.r[seen]).max() or 1.0  # squares of what is far off would overflow
-            r, S = now.r[seen] / top, now.S[seen] / top
-            rss, unit = float(r @ r), units(z, self.arguments.unknowns)
-            scale = np.maximum(scale, top * np.linalg.norm(S, axis=0))
-            # How much the rows vary by unknowns, and what of each of these would be seen in them.
-            rows = float(np.linalg.norm(scale / top * unit))
-            visible = max(rows, rss**0.5)
-            # An unknown whose change is rounding to the rows stays where it is.
-            blind = (scale == 0) | ((unit > 0) & (scale / top * unit <= 1e3 * eps * visible))
-            columns = np.where(blind, np.inf, scale / top)
-            sizes = np.maximum(unit, _SEEN * visible / columns)
-            U, s, Vt = np.linalg.svd(S / columns, full_matrices=False)
-            g = U.T @ r
-            step = -Vt.T @ (s * g / (s**2 + damping)) / columns
-            trial = shooting.at(z + step, shares[stage], steps - taken)
-            if trial.found.status == "interrupted":
-                return stopped()
-            taken, tries = taken + trial.found.steps, tries + 1
-            reached = np.isfinite(trial.r[seen]).all()
-            trial_rss = float(np.sum((trial.r[seen] / top) ** 2)) if reached else np.inf
-            predicted = float(np.sum(g**2 * s**2 * (s**2 + 2 * damping) / (s**2 + damping) ** 2))
-            better, small = trial_rss < rss, bool(np.all(np.abs(step) <= eps**0.6 * sizes))
-            # What the rows can still be lowered by, and whether there is anything left of them.
-            offset = np.linalg.norm(g[s > eps**0.6 * s[0]]) / (rss**0.5 or 1.0)
-            exact = rss**0.5 <= eps**0.6 * rows
-            fitted = offset <= eps**0.5 or (small and (exact or damping <= _DAMPING))
-            slow = better and rss - trial_rss <= _ROUGH * rss
-            if better:
-                gain = (rss - trial_rss) / predicted if predicted > 0 else 0.0
-                damping = max(damping * max(1 / 3, 1 - (2 * gain - 1) ** 3), _LEAST_DAMPING)
-                nu, z, now = 2.0, z + step, trial
-            else:
-                damping, nu = damping * nu, 2 * nu
-            if not last and (slow or fitted or small or tries >= _MOST_TRIES_ROUGH):
-                before, tries = before + tries, 0
-                stage, damping, nu, scale = stage + 1, _DAMPING, 2.0, np.zeros(z.size)
-                now = shooting.at(z, shares[stage], steps - taken)
-            elif fitted:
-                return ended("converged", f"the unknowns are fitted in {before + tries} steps")
-            elif small or tries >= _MOST_TRIES:
-                reason = f"no step lowers the sum of squares after {before + tries}"
-                return ended("stalled", reason)
-            if taken >= steps:
-                return ended("max_steps", f"the limit of {steps} Newton steps")
-            if look(top * rss**0.5):
-                return stopped()
+    ) -> "_Shooting":
+        """Marches, on more and more of the interval."""
+        return _Shooting(self, model, observed, tolerance, key, watch)
 
     def at(self, model: PyTree) -> InitialValueScheme:
         """The problem for the unknowns that were found."""
         return self.known(model.parameters, self.span)
 
-    def known_at(self, model: PyTree) -> float:
-        """The start."""
-        return float(model.ends[0])
-
-    def training_points(self, model: PyTree) -> Draw:
-        """Gauss nodes of all windows."""
-        return self.at(model).training_points(model)
-
-    def covered(self, model: PyTree) -> AbstractDomain:
-        """From the start to where the march got."""
-        return self.at(model).covered(model)
+    def sensitivities(
+        self, model: PyTree, observed: tuple[Observed, ...]
+    ) -> tuple[Float[np.ndarray, " N"], Float[np.ndarray, "N q"]]:
+        """Rows of all data and their derivatives by the unknowns, for a solved model."""
+        r, S = _linearised(self, *features_of(self), model, observed)
+        return np.asarray(r, float), np.asarray(S, float)
 
 
-class _Shot(NamedTuple):
-    """A march for given unknowns; rows beyond its end are NaN."""
-
-    found: SchemeResult
-    r: Float[np.ndarray, " N"]
-    S: Float[np.ndarray, "N q"]
-
-    @property
-    def seen(self) -> np.ndarray:
-        """The rows that it covers."""
-        return np.isfinite(self.r)
-
-
-class _Shooting:
+class _Shooting(AbstractShooting):
     """Marches for given unknowns, with what is the same for all of them."""
 
     def __init__(
         self,
         scheme: FittedScheme,
+        model: Pieces,
         observed: tuple[Observed, ...],
         tolerance: float,
         key: Key[Array, ""],
@@ -250,10 +106,11 @@ class _Shooting:
         self.features = features_of(scheme)
         self.compile, self.run = 0.0, 0.0
         self.capacity, self.compiled_for = 16, 0
+        self.shares, self.rows = self._shares(model), rows_of(model, observed).size
         # Signals and progress, but nothing to save: a march is short.
         self.watch: Watch = lambda taken, done, residual, state: watch(taken, done, residual, None)
 
-    def at(self, z: Float[np.ndarray, " q"], share: float, steps: int) -> _Shot:
+    def at(self, z: Float[np.ndarray, " q"], share: float, steps: int) -> Shot:
         """Solve for the unknowns up to a share of the interval."""
         begin, end = self.scheme.span
         span = begin, end if share == 1.0 else begin + share * (end - begin)
@@ -272,7 +129,7 @@ class _Shooting:
         self.compile, self.run = self.compile + found.compile, self.run + found.run
         return self.linearised(found, at)
 
-    def linearised(self, found: SchemeResult, z: Float[Array, " q"]) -> _Shot:
+    def linearised(self, found: SchemeResult, z: Float[Array, " q"]) -> Shot:
         """Rows and their derivatives for a model that solves the equation."""
         count, model = found.model.count, found.model
         self.capacity = max(self.capacity, len(model.head))
@@ -292,11 +149,11 @@ class _Shooting:
             self.run += elapsed
         else:
             self.compile, self.compiled_for = self.compile + elapsed, self.capacity
-        return _Shot(
+        return Shot(
             dataclasses.replace(found, model=model), np.asarray(r, float), np.asarray(S, float)
         )
 
-    def shares(self, model: Pieces) -> list[float]:
+    def _shares(self, model: Pieces) -> list[float]:
         """The shares of the interval on which there are twice as many rows as unknowns."""
         edges = np.asarray(self.scheme.span)
         useful = []
@@ -309,34 +166,11 @@ class _Shooting:
         return useful
 
 
-def sensitivities(
-    scheme: FittedScheme, model: Pieces, data: Sequence[tuple[Constraint, Draw]]
-) -> tuple[Float[np.ndarray, " N"], Float[np.ndarray, "N q"]]:
-    """Rows of all data and their derivatives by the unknowns, for a solved model."""
-    r, S = _linearised(scheme, *features_of(scheme), model, observations(data))
-    return np.asarray(r, float), np.asarray(S, float)
-
-
-def observations(data: Sequence[tuple[Constraint, Draw]]) -> tuple[Observed, ...]:
-    """Data as a scheme takes them."""
-    return tuple(Observed(item.residual, points.points, item.weight**0.5) for item, points in data)
-
-
 def features_of(scheme: FittedScheme) -> tuple[Features, Float[Array, " m"], Features]:
     """Features at the Gauss nodes of a window, their weights, and features at its end."""
     nodes, weights = training_nodes(scheme.width)
     at = lambda s: Features(s, scheme.width, scheme.field.order)  # noqa: E731
     return at(nodes), jnp.asarray(weights), at(np.ones(1))
-
-
-@eqx.filter_jit
-def rows_of(model: Pieces, observed: tuple[Observed, ...]) -> Float[Array, " N"]:
-    """The rows of all data, one below the other."""
-    rows = []
-    for residual, points, root in observed:
-        at = lambda x, residual=residual: flat_value(eqx.Partial(residual, model), x)  # noqa: E731
-        rows.append(root * jnp.ravel(jax.vmap(at)(points)))
-    return jnp.concatenate(rows)
 
 
 @eqx.filter_jit

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, PyTree
 from constrainednn._calculus import taylor
 from constrainednn._delay import DelayedField, DelayResidual, DelayScheme, step_ends
 from constrainednn._domains import Data, Interval
+from constrainednn._fit import data_constraints, refuse_without
 from constrainednn._inverse import FittedScheme, raveled_rows
 from constrainednn._pieces import as_width, stack_pieces, training_nodes
 from constrainednn._problem import Constraint, Problem
@@ -134,25 +135,16 @@ def ivp(
     if mass is not None:
         with_past = known if delays is None else (known, lambda t: parts[0])
         _check_algebraic(Field(fn, with_past, unravel, order, mass), span[0], states)
-    observed = _observed(data)
+    observed = data_constraints(data)
+    refuse_without(arguments, observed, "args")
     if arguments.unknowns:
-        if not observed:
-            raise ValueError(
-                f"args holds unknowns, {', '.join(arguments.unknowns)}, and there is nothing to "
-                "estimate them from. Give data=cx.Data((t, y))."
-            )
         field = Field(vector_field, None, unravel, order, mass)
         begin = (
             eqx.Partial(_from_args, y0, order)
             if callable(y0)
             else eqx.Partial(_given, jnp.asarray(states))
         )
-        scheme = FittedScheme(field, arguments, begin, span, width)
-    elif observed:
-        raise ValueError(
-            "data has nothing to estimate: args holds no cx.Unknown. Write e.g. "
-            "args={'rate': cx.Unknown(1.0)}, or compare with known values by reference=."
-        )
+        scheme = FittedScheme(field=field, arguments=arguments, start=begin, span=span, width=width)
     else:
         field = Field(fn, args, unravel, order, mass)
         if delays is None:
@@ -330,32 +322,6 @@ def _called(y0: Callable[[PyTree], PyTree], args: PyTree) -> PyTree:
     except TypeError as error:
         raise TypeError(f"y0 must take args, y0(args), where it is a function: {error}.") from None
     return y0(args)
-
-
-def _observed(data: Any) -> list[Constraint]:
-    """Data as constraints."""
-    found = []
-    for item in data if isinstance(data, (list, tuple)) else [] if data is None else [data]:
-        if isinstance(item, Data):
-            if not (isinstance(item.rows, tuple) and len(item.rows) == 2):
-                raise ValueError(
-                    "data=cx.Data(...) needs rows (t, y) of times and whole states. For a part of "
-                    "the state write cx.Constraint(residual, over=cx.Data((t, y)))."
-                )
-            item = Constraint(_whole_state, over=item, name="data")
-        if not isinstance(item, Constraint) or not isinstance(item.over, Data):
-            raise TypeError(
-                f"data must be cx.Data((t, y)), or cx.Constraint(residual, over=cx.Data(...)), or "
-                f"a list of such; got {shown(item)}."
-            )
-        found.append(item)
-    return found
-
-
-def _whole_state(u: Callable[[Array], PyTree], row: tuple[Array, PyTree]) -> Float[Array, " d"]:
-    """What the model misses of an observed state."""
-    t, y = row
-    return ravel_pytree(u(t))[0] - ravel_pytree(y)[0]
 
 
 def _span(span: Any) -> tuple[float, float]:

@@ -9,8 +9,8 @@ import numpy as np
 
 from constrainednn._check import check_pieces
 from constrainednn._domains import Data
+from constrainednn._fit import observations
 from constrainednn._gap import draw_streams, gap_report, monitor_loss, problem_streams
-from constrainednn._inverse import observations
 from constrainednn._keys import stream
 from constrainednn._run import Run
 from constrainednn._scheme import Resumable

@@ -7,7 +7,7 @@ import pytest
 from scipy.special import erf, mathieu_a
 
 import constrainednn as cx
-from constrainednn._bvp import _divided, _heads, _unknowns
+from constrainednn._boundary import _divided, _unknowns, heads
 from constrainednn._gap import residuals_at
 
 # The default tolerance asks each element for a residual of 1e-12 of the solution; 100 times that
@@ -237,7 +237,7 @@ def test_dividing_elements_does_not_change_the_function(exponential):
     new_edges, new = _divided(edges, _unknowns(model), parts, 16)
     from constrainednn._pieces import stack_pieces
 
-    divided = stack_pieces(new_edges, new.y[:-1, None], _heads(new), unravel=lambda y: y)
+    divided = stack_pieces(new_edges, new.y[:-1, None], heads(new), unravel=lambda y: y)
     x = places(exponential)[:-1]
     rounding = 1e3 * np.finfo(float).eps
     assert np.abs(np.asarray(jax.vmap(divided)(x)) - np.asarray(exponential(x))).max() < rounding

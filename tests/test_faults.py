@@ -284,12 +284,6 @@ def test_b19_whole_numbers_that_a_cast_would_change():
         cx.ivp(lambda t, y, args: -y, 1.0, (0.0, 1.0), args=np.asarray([2**40]))
 
 
-def test_b20_residual_of_another_dtype_is_said():
-    found = finding(lambda u, x: u(x).astype(jnp.float32), name="cast")
-    (doubt,) = found.warnings
-    assert "the residual returns float32 numbers, points are float64" in doubt
-
-
 def test_b20_leaf_of_another_dtype_is_named():
     single = eqx.nn.MLP(2, 2, 4, 1, jnp.tanh, dtype=jnp.float32, key=jax.random.key(0))
     for call in (cx.check, small):
@@ -298,6 +292,12 @@ def test_b20_leaf_of_another_dtype_is_named():
     stage = cx.Stage(cx.Optax(optax.sgd(0.1)), steps=1, trainable=lambda u: u.layers[1])
     with pytest.raises(cx.ProblemError, match=r"leaf \.layers\[1\]\.weight is float32"):
         cx.solve(stated(on_circle, model=single), [stage])
+
+
+def test_b20_residual_of_another_dtype_is_said():
+    found = finding(lambda u, x: u(x).astype(jnp.float32), name="cast")
+    (doubt,) = found.warnings
+    assert "the residual returns float32 numbers, points are float64" in doubt
 
 
 def test_rms_of_check_is_weighted_as_in_the_report():

@@ -316,6 +316,87 @@ def test_first_unknowns_that_are_far_off_end_with_a_reason():
     assert "with the first unknowns no data are reached" in solution.reason
 
 
+def conduction(x, y, p):
+    return jnp.stack([y[1], -2.0 / p["k"]])
+
+
+def cooled(left, right, p):
+    return jnp.stack([left[0], p["k"] * right[1] + p["h"] * (right[0] - 1.0)])
+
+
+def temperature(u, row):
+    return u(row[0])[0] - row[1]
+
+
+def rod(x, k, h):
+    return -(x**2) / k + (2 + h / k + h) / (k + h) * x
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.01])
+def test_unknowns_in_the_equation_and_in_boundary_conditions(noise):
+    x = np.linspace(0.0, 1.0, 15)
+    seen = rod(x, 1.7, 0.8) + noise * np.random.default_rng(0).normal(size=15)
+    problem = cx.bvp(
+        conduction,
+        cooled,
+        (0.0, 1.0),
+        [0.0, 1.0],
+        p={"k": cx.Unknown(1.0, low=0.0), "h": cx.Unknown(0.3, low=0.0)},
+        data=cx.Constraint(temperature, over=cx.Data((x, seen), holdout=0.0)),
+    )
+    solution = cx.solve(problem, **SMALL)
+    assert solution.status == "converged"
+    found = solution.estimates()
+    if noise == 0.0:
+        np.testing.assert_allclose([found["k"].value, found["h"].value], [1.7, 0.8], rtol=1e-12)
+        return
+    tight = {"xtol": 1e-14, "ftol": 1e-14, "gtol": 1e-14, "jac": "3-point"}
+    fit = least_squares(lambda z: rod(x, *np.exp(z)) - seen, np.log([1.7, 0.8]), **tight)
+    error = np.sqrt(np.diag(2 * fit.cost / 13 * np.linalg.inv(fit.jac.T @ fit.jac)))
+    for k, name in enumerate(("k", "h")):
+        np.testing.assert_allclose(found[name].value, np.exp(fit.x[k]), rtol=1e-6)
+        np.testing.assert_allclose(found[name].error, np.exp(fit.x[k]) * error[k], rtol=1e-5)
+    assert "rounding" in repr(solution.error_estimate())
+
+
+def test_nonlinear_boundary_value_problem_from_data_goes_on_as_if_not_interrupted(tmp_path):
+    import signal
+
+    def bratu(x, y, p):
+        return jnp.stack([y[1], -p["strength"] * jnp.exp(y[0])])
+
+    def ends(left, right, p):
+        return jnp.stack([left[0], right[0]])
+
+    known = cx.bvp(
+        lambda x, y: bratu(x, y, {"strength": 1.0}),
+        lambda a, b: ends(a, b, None),
+        (0.0, 1.0),
+        [0.0, 0.0],
+    )
+    x = np.linspace(0.1, 0.9, 9)
+    data = cx.Data((x, np.asarray(cx.solve(known, **SMALL)(x))), holdout=0.0)
+    unknown = {"strength": cx.Unknown(0.3)}
+    problem = cx.bvp(bratu, ends, (0.0, 1.0), [0.0, 0.0], p=unknown, data=data)
+    whole = cx.solve(problem, **SMALL)
+    assert abs(float(whole.model.args["strength"]) - 1.0) < 1e-12
+    seen = itertools.count(1)
+
+    def progress(now):
+        if now.phase == "solving, %" and next(seen) == 5:
+            signal.raise_signal(signal.SIGINT)
+
+    part = cx.solve(problem, **SMALL, out=tmp_path / "a", progress=progress)
+    assert part.status == "interrupted"
+    rest = cx.resume(tmp_path / "a", problem)
+    assert (rest.status, rest.reason, rest.steps) == ("converged", whole.reason, whole.steps)
+    np.testing.assert_array_equal(rest.model.head, whole.model.head)
+    with pytest.raises(ValueError, match="p holds unknowns, strength, and there is nothing"):
+        cx.bvp(bratu, ends, (0.0, 1.0), [0.0, 0.0], p=unknown)
+    with pytest.raises(ValueError, match="data has nothing to estimate: p holds no"):
+        cx.bvp(bratu, ends, (0.0, 1.0), [0.0, 0.0], p=[1.0], data=data)
+
+
 # NIST
 
 

@@ -15,7 +15,7 @@ import pytest
 from faults import run
 
 import constrainednn as cx
-from constrainednn import _bvp, _march, _run_folder, _store, _training, cli
+from constrainednn import _boundary, _march, _run_folder, _store, _training, cli
 from constrainednn._archive import seal
 from constrainednn._run_folder import RunFolder, checkpoints
 from constrainednn._trees import tree_to_arrays
@@ -209,7 +209,7 @@ BVP = cx.bvp(layer, ends, (0.0, 1.0), lambda x: jnp.stack([1.0 + 0 * x, 0 * x]))
     ("problem", "places"), [(IVP, (1, 4, 9)), (BVP, (1, 2))], ids=["ivp", "bvp"]
 )
 def test_windows_and_elements_go_on(tmp_path, monkeypatch, problem, places):
-    monkeypatch.setattr(_bvp, "_LOOK_EVERY", 1)
+    monkeypatch.setattr(_boundary, "_LOOK_EVERY", 1)
     with jax.numpy_rank_promotion("allow"):  # the march promotes ranks inside
         whole = cx.solve(problem, **SMALL)
         for looks in places:
