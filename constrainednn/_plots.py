@@ -232,6 +232,12 @@ def _draw_solution(axes: "Axes", solution: "Solution", pieces: PieceHistory) -> 
     values = values_at(solution.model, t)
     assert values is not None
     draw_curves(axes, t, values, None if reference is None else values_at(reference, t))
+    for item, points in zip(solution.problem.constraints, solution.streams, strict=True):
+        if isinstance(item.over, Data):
+            if points.heldout is not None:
+                _draw_rows(axes, points.heldout, HELDOUT, f"{item.name}, held-out")
+            _draw_rows(axes, points.train, TRAIN, item.name)
+            axes.legend(frameon=False, fontsize=8)
     axes.set(xlabel="t", title="u(t)")
     widen(axes)
 

@@ -1,4 +1,4 @@
-"""A delay equation: y'(t) = -y(t - 1) with y = 1 until time 0, which swings and grows.
+"""A delay equation: y'(t) = -y(t - 1) with y = 1 until time 0, which swings and dies away.
 
 `end` is the last time. Between two whole numbers the solution is a polynomial.
 
