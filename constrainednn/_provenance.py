@@ -6,6 +6,7 @@ import sys
 
 import jax
 
+import constrainednn
 from constrainednn._problem import Source
 from constrainednn._solution import Settings
 
@@ -22,7 +23,7 @@ _VARIABLES = (
     "OPENBLAS_NUM_THREADS",
     "MKL_NUM_THREADS",
 )
-_PACKAGES = ("constrainednn", "jax", "jaxlib", "equinox", "optax", "numpy", "scipy")
+_BELOW = ("jax", "jaxlib", "equinox", "optax", "numpy", "scipy")
 
 
 def record_settings(
@@ -39,7 +40,9 @@ def record_settings(
 ) -> Settings:
     """Settings of a run together with the machine and the versions it runs on."""
     device = jax.devices()[0]
-    versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    # Our own from the code that runs: a source tree on the path is not what may be installed.
+    versions = {"constrainednn": constrainednn.__version__}
+    versions |= {name: importlib.metadata.version(name) for name in _BELOW}
     versions["python"] = sys.version.split()[0]
     return Settings(
         method=method,
