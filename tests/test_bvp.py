@@ -151,6 +151,7 @@ def test_a_singular_end_may_be_written_into_the_field():
     assert np.abs(np.asarray(found(x))[:, 0] - (1 - x**2) / 6).max() < REACHED
 
 
+@pytest.mark.slow
 def test_half_line_by_truncation():
     """Blasius's boundary layer; its shear at the wall to 16 digits in Boyd, SIAM Rev. 50 (2008)."""
     shear = [

@@ -158,6 +158,7 @@ def test_check_of_a_good_and_a_bad_problem(file, tmp_path):
     assert lines[2].startswith("FAIL constraint 'worse': the residual returns None")
 
 
+@pytest.mark.slow
 def test_record_says_which_method_with_which_numbers(file, tmp_path):
     good("solve", file, "--method", "adam", "--steps", 1, *QUICK, "--out", tmp_path / "adam")
     said = json.loads((tmp_path / "adam" / "report.json").read_text())["settings"]["method"]

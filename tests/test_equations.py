@@ -111,6 +111,7 @@ def test_no_error_estimate_with_a_mass_matrix():
         solution.compare()
 
 
+@pytest.mark.slow
 def test_unknown_of_a_differential_algebraic_equation():
     def reaction(t, y, args):
         return jnp.stack([-args["rate"] * y[0], y[0] + y[1] - 1.0])
@@ -141,6 +142,7 @@ def test_delay_equation_against_its_closed_form(solved):
     assert solution.gap["late"].error < 1e-12
 
 
+@pytest.mark.slow
 def test_several_delays_and_a_vector_against_a_known_solution():
     """With the forcing that makes (sin t, e^-t) the solution, past included."""
     delays = (0.7, 1.3)
@@ -224,6 +226,7 @@ def test_blow_up_between_delays_keeps_what_was_before():
     assert np.isfinite(solution.gap.heldout.value)
 
 
+@pytest.mark.slow
 def test_step_limit_and_interruption_of_a_delay_equation(tmp_path, monkeypatch):
     monkeypatch.setattr(_march, "_FIRST_TRIES", 2)
     monkeypatch.setattr(_march, "_LOOK_EVERY", 0.0)
@@ -301,6 +304,7 @@ def test_monotone_fit_falls_less_than_the_fit_alone(solved):
     assert falls[0] < 0.01 < 0.1 < falls[1]
 
 
+@pytest.mark.slow
 def test_family_of_oscillators(solved):
     solution = solved("damped_family", settings={"width": 200, "end": 3.0}, **SMALL)
     (gap,) = solution.gap.constraints

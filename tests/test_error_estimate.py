@@ -330,12 +330,14 @@ def test_sizes_whose_squares_overflow(start):
     assert estimate.relative_rounding.max() < 1e-14
 
 
+@pytest.mark.slow
 def test_many_smooth_equations_are_resolved():
     n = 40
     problem = cx.ivp(lambda t, y, args: -jnp.arange(1.0, n + 1) * y, jnp.ones(n), (0.0, 1.0))
     assert error_estimate(cx.solve(problem, heldout=64, monitor=64)).label == "at rounding"
 
 
+@pytest.mark.slow
 def test_singular_term_is_no_obstacle():
     """Emden's equation; its field divides by x at the left end."""
     problem = bvp(
@@ -399,6 +401,7 @@ def eigenproblem(x, y, p):
     return jnp.stack([y[1], -(p[0] ** 2) * y[0]])
 
 
+@pytest.mark.slow
 def test_boundary_value_problem_with_a_parameter_against_its_closed_form():
     problem = bvp(
         eigenproblem,

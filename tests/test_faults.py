@@ -466,6 +466,7 @@ def test_c1_on_the_command_line(write):
         assert result.exit_code == 2 and option in result.output
 
 
+@pytest.mark.slow
 def test_c1_points_that_nothing_could_draw(write):
     data = """
 x = jnp.linspace(0, 1, 10)

@@ -67,6 +67,7 @@ def test_both_rows_of_moments_have_the_same_limits_and_sizes(solved):
         np.testing.assert_allclose(above.get_position().size, below.get_position().size, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_moments_of_matrices_have_panels_of_one_size_that_show_every_point(solved):
     figure = solved("rotation", steps=3).plot_moments()
     figure.draw_without_rendering()

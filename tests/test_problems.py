@@ -167,6 +167,7 @@ def test_rank_one_stationary_point_of_the_linear_map_is_worse(solved):
     assert gap.image.spread[1] < 1e-6 < gap.image.spread[0]
 
 
+@pytest.mark.slow
 def test_relu_lesson_fits_its_points_and_not_fresh_ones():
     problem = cx.load_problem("unit_circle", model="relu")
     solution = cx.solve(problem, cx.Optax(optax.sgd(1e-3)), steps=2000)

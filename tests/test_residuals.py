@@ -108,7 +108,14 @@ def test_function_residual_differentiates_in_both_modes():
         assert np.allclose(J, np.cos(part @ theta["a"])[:, None] * part, atol=10 * EPS)
 
 
-@pytest.mark.parametrize("name", gallery())
+# Solved and compared elsewhere in the quick tests.
+LONG = ("damped_family", "inverse_lorenz", "pendulum_dae", "robertson_dae", "lorenz", "van_der_pol")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] if name in LONG else []) for name in gallery()],
+)
 def test_gallery_problem_keeps_the_contract(name):
     # Noise in the data: the curve that made them does not go through them.
     noisy = {"linear_regression": ["misfit"], "monotone_fit": ["fit"]}
