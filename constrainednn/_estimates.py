@@ -124,7 +124,7 @@ def estimates(
 
 def estimates_from(
     r: Float[np.ndarray, " N"],
-    S: Float[np.ndarray, "N q"],
+    S: Float[np.ndarray, "N columns"],
     z: Float[np.ndarray, " q"],
     unknowns: dict[str, Unknown],
     *,
@@ -149,7 +149,7 @@ def estimates_from(
         level: Coverage in (0, 1).
 
     Raises:
-        ValueError: If there are fewer rows than unknowns.
+        ValueError: If there are fewer rows than unknowns, or some are not finite.
 
     Source:
         Seber and Wild, Nonlinear Regression, Wiley (1989), sections 2.1 and 5.1. Where rows do not
@@ -157,9 +157,15 @@ def estimates_from(
     """
     if not 0 < level < 1:
         raise ValueError(f"level must lie in (0, 1), got {level}. 0.95 asks for a 95 % interval.")
+    if not (np.isfinite(r).all() and np.isfinite(S).all()):
+        raise ValueError("there are no estimates: the solution does not reach all of the data.")
     (N, q), names = S.shape, entry_names(unknowns)
     if q > N:
-        raise ValueError(f"{N} observed numbers cannot determine {q} unknowns: give more data.")
+        besides = f" and {nuisance} numbers that are fitted besides" * bool(nuisance)
+        raise ValueError(
+            f"there are no estimates: {N} observed numbers cannot determine {z.size} unknowns"
+            f"{besides}. Give more data."
+        )
     degrees = N - q if sigma is None else 0
     if sigma is None:
         sigma = math.sqrt(float(r @ r) / (N - q)) if q < N else math.nan

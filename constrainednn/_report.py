@@ -161,7 +161,12 @@ def summary(solution: "Solution") -> str:
 
 def unknown_lines(solution: "Solution") -> list[str]:
     """The estimates of a solution that has unknowns and data, else nothing."""
-    return estimate_lines(solution.estimates()) if has_unknowns(solution) else []
+    if not has_unknowns(solution):
+        return []
+    try:
+        return estimate_lines(solution.estimates())
+    except ValueError as error:
+        return [str(error)]
 
 
 def estimate_lines(found: Estimates) -> list[str]:

@@ -1,5 +1,6 @@
 """Saving and loading solutions."""
 
+import contextlib
 import dataclasses
 import hashlib
 import io
@@ -175,7 +176,8 @@ def report_dict(solution: Solution) -> dict[str, Any]:
     """Every reported number as plain data; what is not finite becomes null."""
     unknown = {}
     if has_unknowns(solution):
-        unknown["estimates"] = plain(dataclasses.asdict(solution.estimates()))
+        with contextlib.suppress(ValueError):  # the data may not suffice
+            unknown["estimates"] = plain(dataclasses.asdict(solution.estimates()))
     return unknown | {
         "status": str(solution.status),
         "reason": solution.reason,

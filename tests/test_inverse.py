@@ -629,6 +629,25 @@ def test_estimates_of_what_has_none():
         solution.estimates()["x"]
 
 
+def test_run_without_estimates_is_saved_all_the_same(tmp_path):
+    """A network beside an unknown, with fewer rows than numbers; and a fit that ended early."""
+
+    def seen(u, row):
+        return u["net"](row[0]) + u["shift"].value - row[1]
+
+    model = {"net": cx.Linear("scalar", "scalar")(key=jax.random.key(0)), "shift": cx.Unknown(1.0)}
+    over = cx.Data((TIMES[:2], TIMES[:2]), holdout=0.0)
+    few = cx.solve(cx.Problem(cx.Constraint(seen, over=over), model), out=tmp_path / "a")
+    assert "2 observed numbers cannot determine 1 unknowns and 2 numbers that are" in repr(few)
+    assert (tmp_path / "a" / "report.json").exists()
+    data = cx.Data((TIMES[1:], np.exp(-TIMES[1:])), holdout=0.0)
+    field = lambda t, y, args: args["rate"] * y**2  # noqa: E731
+    early = cx.ivp(field, 1.0, (0.0, 2.0), args={"rate": cx.Unknown(1e6)}, data=data)
+    solution = cx.solve(early, **SMALL, out=tmp_path / "b")
+    assert "no estimates: the solution does not reach all of the data" in repr(solution)
+    assert (tmp_path / "b" / "report.json").exists()
+
+
 # Runs
 
 
