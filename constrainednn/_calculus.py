@@ -214,7 +214,7 @@ def divergence(u: Function) -> Function:
 
 
 def integral(
-    fn: Callable[[Array], Array],
+    integrand: Callable[[Array], Array],
     low: Float[ArrayLike, ""],
     high: Float[ArrayLike, ""],
     *,
@@ -226,15 +226,15 @@ def integral(
     of degree 2 nodes - 1. An integrand with a kink or a singularity wants its integral split there.
 
     Args:
-        fn: From a scalar of shape () to a number or an array.
+        integrand: From a scalar of shape () to a number or an array.
         low: Lower end.
         high: Upper end; below `low` it changes the sign.
-        nodes: Number of places where `fn` is evaluated.
+        nodes: Number of places where `integrand` is evaluated.
 
     Raises:
-        TypeError, ValueError: If `fn` is no function or an end is no scalar.
+        TypeError, ValueError: If `integrand` is no function or an end is no scalar.
     """
-    _check_callable(fn, "fn of integral")
+    _check_callable(integrand, "integrand of integral")
     count = as_count(nodes, "nodes of integral", most=_MOST_NODES)
     low, high = (
         _point(end, 0, f"{name} of integral", "Integrate one interval at a time.")
@@ -242,7 +242,14 @@ def integral(
     )
     s, weights = gauss(count)
     half = (high - low) / 2
-    values = jax.vmap(fn)(low + half * (jnp.asarray(s, half.dtype) + 1))
+
+    def at(s: Array) -> Array:
+        value = as_arrays(integrand(s), "what integrand of integral returns")
+        if not _is_array(value):
+            raise TypeError("integrand of integral must return one array, not several.")
+        return value
+
+    values = jax.vmap(at)(low + half * (jnp.asarray(s, half.dtype) + 1))
     return half * jnp.tensordot(jnp.asarray(weights, half.dtype), values, axes=1)
 
 

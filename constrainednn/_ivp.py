@@ -232,7 +232,9 @@ def _delays(
     start, end = span
     if end < start:
         raise ValueError("an equation with delays goes forwards in time: span must be (low, high).")
-    if (end - start) / delays.min() > _MOST_STEPS:
+    with np.errstate(over="ignore"):
+        many = end - start > _MOST_STEPS * delays.min()
+    if many:
         raise ValueError(
             f"delays: the shortest, {delays.min():g}, fits more than {_MOST_STEPS} times into span."
         )
@@ -244,9 +246,10 @@ def _delays(
     as_function(history, "history", "lambda t: jnp.array([1.0])")
     for t in np.linspace(start - delays.max(), start, 9):
         try:
-            known = jax.tree.map(jnp.asarray, history(jnp.asarray(t)))
-        except ValueError as error:
+            known = history(jnp.asarray(t))
+        except ValueError as error:  # such as that of a solution, which ends there
             raise ValueError(f"history cannot tell the solution at t={t:g}: {error}") from None
+        known = as_arrays(known, "what history returns")
         shapes = [jax.tree.map(lambda leaf: tuple(leaf.shape), tree) for tree in (known, like)]
         if shapes[0] != shapes[1]:
             raise ValueError(
@@ -302,7 +305,7 @@ def _check_algebraic(field: Field, start: float, states: Float[np.ndarray, "p d"
     if off.any():
         step = right @ np.linalg.solve(inner, g)
         raise ValueError(
-            f"y0 does not satisfy the algebraic equations: they are off by "
+            f"y0 does not satisfy the algebraic equations of mass=: they are off by "
             f"{shown(g[off].tolist())}. Near it, y0 = {shown((states[0] - step).tolist())} may."
         )
 

@@ -81,7 +81,7 @@ def algebraic(t, y, args):
     [
         (
             {"y0": jnp.array([1.0, 0.5])},
-            r"y0 does not satisfy the algebraic equations: they are off by \[-?0.5\].*"
+            r"y0 does not satisfy the algebraic equations of mass=: they are off by \[-?0.5\].*"
             r"y0 = \[1.0, 1.0\] may",
         ),
         (
@@ -278,7 +278,7 @@ def test_integral_of_polynomials_is_exact():
 
 @pytest.mark.usefixtures("as_released")
 def test_integral_refuses_what_is_none():
-    with pytest.raises(TypeError, match="fn of integral"):
+    with pytest.raises(TypeError, match="integrand of integral"):
         cx.integral(1.0, 0.0, 1.0)
     with pytest.raises(ValueError, match="low of integral"):
         cx.integral(jnp.sin, jnp.zeros(2), 1.0)

@@ -201,6 +201,30 @@ CALLS = {
         lambda y0: cx.ivp(lambda t, y, args: y[0], y0, (0.0, 1.0), order=2, width=4),
         {"y0": (1.0, 0.0)},
     ),
+    "ivp from data": (
+        lambda args, data: cx.ivp(lambda t, y, a: -y, 1.0, (0.0, 1.0), args=args, data=data),
+        {"args": cx.Unknown(1.0), "data": cx.Data((np.ones(3), np.ones(3)), holdout=0.0)},
+    ),
+    "ivp with a mass matrix": (
+        lambda mass, invariants: cx.ivp(
+            lambda t, y, args: -y, jnp.ones(2), (0.0, 1.0), mass=mass, invariants=invariants
+        ),
+        {"mass": [1.0, 2.0], "invariants": lambda t, y, args: y},
+    ),
+    "ivp with delays": (
+        lambda delays, history: cx.ivp(
+            lambda t, y, args, *before: -y, 1.0, (0.0, 1.0), delays=delays, history=history
+        ),
+        {"delays": 0.5, "history": jnp.ones_like},
+    ),
+    "Unknown": (cx.Unknown, {"start": 1.0, "low": 0.0, "high": 2.0}),
+    "integral": (cx.integral, {"integrand": jnp.sin, "low": 0.0, "high": 1.0, "nodes": 4}),
+    "bvp from data": (
+        lambda p, data: cx.bvp(
+            lambda x, y, p: y, lambda a, b, p: a, (0.0, 1.0), [1.0, 1.0], p=p, data=data
+        ),
+        {"p": cx.Unknown(1.0), "data": cx.Data((np.ones(3), np.ones((3, 2))), holdout=0.0)},
+    ),
     "bvp": (
         cx.bvp,
         {
@@ -257,7 +281,7 @@ CALLS = {
 # Not refused well yet.
 CASES = [(name, argument) for name, (_, good) in CALLS.items() for argument in good]
 # Functions that are called at once.
-CALLED = {"progress", "vector_field", "fun", "bc", "guess", "u"}
+CALLED = {"progress", "vector_field", "fun", "bc", "guess", "u", "history", "integrand"}
 # A name under which an argument appears in the message, where that is not its own.
 OTHERWISE = {"factor": "Product", "fn": "map", "t": "point", "x": "point"}
 

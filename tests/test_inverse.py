@@ -302,6 +302,7 @@ def test_fit_in_single_precision():
     np.testing.assert_allclose(item.error, exact.error, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_first_unknowns_that_are_far_off_end_with_a_reason():
     far = cx.solve(decay_problem(args={"rate": cx.Unknown(-300.0)}), **SMALL)
     assert far.status == "stalled" and "no step lowers the sum of squares" in far.reason
@@ -629,6 +630,7 @@ def test_estimates_of_what_has_none():
         solution.estimates()["x"]
 
 
+@pytest.mark.slow
 def test_run_without_estimates_is_saved_all_the_same(tmp_path):
     """A network beside an unknown, with fewer rows than numbers; and a fit that ended early."""
 
