@@ -72,6 +72,7 @@ from ._solve import solve
 from ._stages import Stage
 from ._statistics import Estimate
 from ._store import load_solution
+from ._study import Study, StudyProgress, study
 from ._targets import AbstractTarget, Circle, RotationGroup
 from ._unknowns import Unknown
 from ._watching import Progress, Sink
@@ -142,6 +143,8 @@ __all__ = [
     "StepInfo",
     "StoreError",
     "Streams",
+    "Study",
+    "StudyProgress",
     "TensorBoard",
     "Timings",
     "Unknown",
@@ -161,6 +164,7 @@ __all__ = [
     "partial",
     "resume",
     "solve",
+    "study",
     "taylor",
     "with_input",
     "with_output",

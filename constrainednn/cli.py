@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _STARTED = time.perf_counter()
 
-USER, ENVIRONMENT = 2, 3
+USER, ENVIRONMENT, PARTLY = 2, 3, 4
 
 app = typer.Typer(
     name="constrainednn",
@@ -184,6 +184,56 @@ def resume(
             )
             outcome = _outcome(lambda: drive(run, method))
         _end(outcome, run.folder, imported)
+
+
+@app.command()
+def study(
+    source: Source,
+    vary: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--vary",
+            metavar="NAME=VALUE,VALUE",
+            help="Values of a keyword of the problem function, or of method, steps, tolerance, "
+            "heldout, monitor or redraw; repeatable.",
+        ),
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Number of seeds for each combination.")] = 20,
+    settings: Setting = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the table; what is finished there is not run again."),
+    ] = None,
+) -> None:
+    """Solve for all combinations of settings and all seeds; show the gap over seeds."""
+    with _errors(source, out):
+        _prepare_jax()
+        from constrainednn._load import find, load_module, problem_keywords, resolve
+        from constrainednn._study import FAILED
+        from constrainednn._study import study as run
+
+        path, name = resolve(source)
+        keywords = problem_keywords(find(load_module(path), path, name))
+        defaults = {key: item.default for key, item in keywords.items()}
+        defaults |= {"method": "lm", "tolerance": 0.0}
+        defaults |= dict.fromkeys(("steps", "heldout", "monitor", "redraw"), 0)
+        axes = {}
+        for option, items in (("vary", vary), ("set", settings)):
+            for item in items or []:
+                key, equals, text = item.partition("=")
+                if not equals or not key:
+                    _fail(f"--{option} takes NAME=VALUE, got {item!r}.")
+                texts = text.split(",") if option == "vary" else [text]
+                axes[key] = [_typed(key, text, defaults.get(key)) for text in texts]
+        with _study_bar() as progress:
+            found = run(source, vary=axes, seeds=seeds, out=out, progress=progress)
+        _say(repr(found))
+        if out is not None:
+            _say(f"saved in {out}")
+        if not found.complete:
+            raise typer.Exit(130)
+        if any(row["status"] in FAILED for row in found.rows):
+            raise typer.Exit(PARTLY)
 
 
 @app.command()
@@ -478,6 +528,29 @@ def _end(outcome: "tuple[Solution, str]", folder: "RunFolder | None", imported: 
 
 def _resume(folder: "RunFolder") -> str:
     return f"constrainednn resume {shlex.quote(str(folder.path))}"
+
+
+@contextlib.contextmanager
+def _study_bar() -> Iterator[Any]:
+    """A bar over runs on stderr, and nothing where that is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
+    bar = Progress(
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        expand=True,
+        console=console,
+        transient=True,
+    )
+    with bar:
+        task = bar.add_task("runs", total=None)
+        yield lambda seen: bar.update(task, completed=seen.done, total=seen.runs)
 
 
 @contextlib.contextmanager

@@ -26,7 +26,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = {page.name: page for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
 # Also run, and shown with their output, when the documents are built; the longest only there and
 # in the slow tests.
-LONG = {"lesson.md", "ode.md", "inverse.md", "equations.md", "gap.md", "methods.md", "problems.md"}
+NAMES = ("lesson", "ode", "inverse", "equations", "gap", "methods", "problems", "studies")
+LONG = {f"{name}.md" for name in NAMES}
 
 FENCE = re.compile(
     r"^(?P<fence>`{3,})(?P<info>[^\n`]*)\n(?P<body>.*?)^(?P=fence)[ ]*$", re.M | re.S

@@ -54,7 +54,7 @@ LAYERS = [
     ["_solve_pieces", "_training"],
     ["_solve"],
     ["_load", "testing"],
-    ["_resume"],
+    ["_resume", "_study"],
     ["cli"],
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
