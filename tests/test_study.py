@@ -253,7 +253,7 @@ def test_study_at_the_command_line(tmp_path):
 
 @pytest.mark.slow
 def test_study_reproduces_the_gap_of_linear_least_squares():
-    """50 points, 25 Gaussian features, noise one: 300 seeds, within four standard errors."""
+    """50 points, 25 Gaussian features, noise one: 120 seeds, within four standard errors."""
     n, p = 50, 25
 
     def measure(z):
@@ -267,7 +267,7 @@ def test_study_reproduces_the_gap_of_linear_least_squares():
     model = eqx.tree_at(lambda u: u.weight, model, jnp.zeros((1, p)))
     over = cx.Normal(p + 1).map(measure)
     problem = cx.Problem(cx.Constraint(misfit, over=over, points=n), model)
-    study = cx.study(problem, seeds=300, heldout=256, monitor=8)
+    study = cx.study(problem, seeds=120, heldout=256, monitor=8)
     for name, value in (("train_loss", 1 - p / n), ("heldout_loss", 1 + p / (n - p - 1))):
         found = np.array([row[name] for row in study.table()])
         error = found.std(ddof=1) / math.sqrt(len(found))
