@@ -33,6 +33,7 @@ from ._files import RunWarning, StoreError
 from ._gap import ConstraintGap, Distance, FiniteLoss, GapReport, Streams, Worst
 from ._image import Image
 from ._ivp import ivp
+from ._law import Law
 from ._load import LoadError, load_problem
 from ._methods._abstract import (
     AbstractMethod,
@@ -72,7 +73,8 @@ from ._solve import solve
 from ._stages import Stage
 from ._statistics import Estimate
 from ._store import load_solution
-from ._study import Study, StudyProgress, study
+from ._study import StudyProgress, study
+from ._study_table import Paired, Study, load_study
 from ._targets import AbstractTarget, Circle, RotationGroup
 from ._unknowns import Unknown
 from ._watching import Progress, Sink
@@ -114,12 +116,14 @@ __all__ = [
     "Independent",
     "Interval",
     "LatinHypercube",
+    "Law",
     "LevenbergMarquardt",
     "Linear",
     "LoadError",
     "Mapped",
     "Normal",
     "Optax",
+    "Paired",
     "PeriodicInput",
     "PieceHistory",
     "Pieces",
@@ -161,6 +165,7 @@ __all__ = [
     "laplacian",
     "load_problem",
     "load_solution",
+    "load_study",
     "partial",
     "resume",
     "solve",

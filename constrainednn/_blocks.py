@@ -5,10 +5,10 @@ compilation for any number of points, bounded memory, and the same bits for a po
 neighbours are.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 import numpy as np
 from jax.flatten_util import ravel_pytree
@@ -22,9 +22,31 @@ def flat_value(fn: Callable[[Any], Any], x: PyTree) -> Float[Array, " k"]:
     return ravel_pytree(fn(x))[0]
 
 
-@eqx.filter_jit
-def _block(fn: Callable[[Any], Any], points: PyTree) -> PyTree:
-    return jax.vmap(fn)(points)
+Statement = tuple[Any, tuple]
+
+
+def take_apart(tree: PyTree) -> tuple[list, Statement]:
+    """The arrays of a tree, and the rest of it, which can be hashed.
+
+    What `equinox.filter_jit` does in each call, apart from it: done once for many calls.
+    """
+    leaves, structure = jax.tree.flatten(tree)
+    traced = [isinstance(leaf, (jax.Array, np.ndarray, np.generic)) for leaf in leaves]
+    arrays = [leaf if kept else None for leaf, kept in zip(leaves, traced, strict=True)]
+    rest = tuple(None if kept else leaf for leaf, kept in zip(leaves, traced, strict=True))
+    return arrays, (structure, rest)
+
+
+def put_together(arrays: list, statement: Statement) -> PyTree:
+    """The tree that was taken apart, or one with other arrays."""
+    structure, rest = statement
+    leaves = [other if leaf is None else leaf for leaf, other in zip(arrays, rest, strict=True)]
+    return jax.tree.unflatten(structure, leaves)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _block(statement: Statement, arrays: list, points: PyTree) -> PyTree:
+    return jax.vmap(put_together(arrays, statement))(points)
 
 
 def in_blocks(fn: Callable[[Any], Any], points: PyTree) -> PyTree[np.ndarray]:
@@ -38,15 +60,18 @@ def in_blocks(fn: Callable[[Any], Any], points: PyTree) -> PyTree[np.ndarray]:
     Returns:
         The stacked results as NumPy arrays.
     """
+    arrays, statement = take_apart(fn)
     n = len(jax.tree.leaves(points)[0])
     results = []
     for start in range(0, n, BLOCK):
         piece = jax.tree.map(lambda leaf: np.asarray(leaf)[start : start + BLOCK], points)  # noqa: B023
         count = len(jax.tree.leaves(piece)[0])
-        padded = jax.tree.map(
-            lambda leaf: np.concatenate([leaf, np.repeat(leaf[:1], BLOCK - len(leaf), axis=0)]),
-            piece,
-        )
-        result = jax.tree.map(np.asarray, _block(fn, padded))
+        if count < BLOCK:
+            piece = jax.tree.map(_padded, piece)
+        result = jax.tree.map(np.asarray, _block(statement, arrays, piece))
         results.append(jax.tree.map(lambda leaf: leaf[:count], result))  # noqa: B023
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *results)
+
+
+def _padded(leaf: np.ndarray) -> np.ndarray:
+    return np.concatenate([leaf, np.repeat(leaf[:1], BLOCK - len(leaf), axis=0)])

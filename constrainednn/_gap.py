@@ -18,11 +18,15 @@ from jaxtyping import Array, Float, Key, PyTree
 from constrainednn._blocks import BLOCK, flat_value, in_blocks
 from constrainednn._domains import AbstractDomain, Data, Points
 from constrainednn._image import Image, image_of, model_inputs
-from constrainednn._keys import stream
+from constrainednn._keys import numpy_generator, stream
 from constrainednn._problem import Constraint, Problem
 from constrainednn._samplers import Draw, Independent, draw, finite_points, split
 from constrainednn._statistics import Estimate, estimate_mean, quantiles, total
 from constrainednn._validate import ProblemError, as_count, raised_here
+
+# The search for the worst point: without gradients in at most so many dimensions, and until so many
+# scales in a row find nothing higher.
+_FEW, _SCALES = 3, 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -503,11 +507,9 @@ def _worst(
     else:
         low = np.full(held.cube.shape[1], eps)
         high = 1 - low
-    # Starts far apart in rank: the worst few points usually share one hill.
-    starts = order[np.unique(np.geomspace(1, max(len(order) // 20, 1), 8).astype(int) - 1)]
-    search = _zoom if held.cube.shape[1] == 1 else _ascent
-    height = max(float(length[order[0]]), np.finfo(float).tiny)
-    cube = search(constraint.residual, over, model, held.cube, starts, (low, high), height)
+    few = held.cube.shape[1] <= _FEW
+    search = _walk if few else _ascent
+    cube = search(constraint.residual, over, model, held.cube, length, (low, high))
     points = in_blocks(over.place, cube)
     r = residuals_at(constraint.residual, model, points)
     found = np.sqrt((r**2).sum(axis=1))
@@ -520,75 +522,101 @@ def _worst(
 Bounds = tuple[Float[np.ndarray, " unit_dim"], Float[np.ndarray, " unit_dim"]]
 
 
-def _zoom(
+def _walk(
     residual: Callable,
     over: AbstractDomain,
     model: PyTree,
-    cube: Float[np.ndarray, "n 1"],
-    starts: np.ndarray,
+    cube: Float[np.ndarray, "n unit_dim"],
+    length: Float[np.ndarray, " n"],
     bounds: Bounds,
-    height: float,
-) -> Float[np.ndarray, "k 1"]:
-    """In one dimension: finer and finer grids around the worst points, all in one evaluation."""
-    del height
-    known = np.sort(cube[:, 0])
-    place = np.searchsorted(known, cube[starts, 0])
-    low = np.where(place > 0, known[np.maximum(place - 1, 0)], bounds[0])
-    high = np.where(place < len(known) - 1, known[np.minimum(place + 1, len(known) - 1)], bounds[1])
-    count = BLOCK // len(starts)
-    best = cube[starts, 0]
-    for _ in range(4):
-        grid = np.linspace(low, high, count, axis=1)
-        points = in_blocks(over.place, grid.reshape(-1, 1).astype(cube.dtype))
-        squares = (residuals_at(residual, model, points) ** 2).sum(axis=1).reshape(grid.shape)
-        at = np.argmax(np.where(np.isfinite(squares), squares, -np.inf), axis=1)
-        best = grid[np.arange(len(grid)), at]
-        step = (high - low) / (count - 1)
-        low, high = np.maximum(best - step, low), np.minimum(best + step, high)
-    return best[:, None].astype(cube.dtype)
+) -> Float[np.ndarray, "k unit_dim"]:
+    """In few dimensions: the best of some trial points around each start, on smaller scales.
+
+    Without gradients, since a residual such as |u| - 1 has a cusp where u = 0, and with all trial
+    points in one evaluation. In probits: in the tails of the cube no step fits two points.
+    """
+    from scipy.special import ndtr, ndtri
+
+    n, dim = cube.shape
+    trials = numpy_generator(jax.random.key(0))
+
+    def squares(w: Float[np.ndarray, "k unit_dim"]) -> Float[np.ndarray, " k"]:
+        points = in_blocks(over.place, np.clip(ndtr(w), *bounds).astype(cube.dtype))
+        found = (residuals_at(residual, model, points) ** 2).sum(axis=1)
+        return np.where(np.isfinite(found), found, -np.inf)
+
+    # From the worst held-out points, and from where few of them are: edges, corners, tails.
+    thin = trials.uniform(ndtri(bounds[0]), ndtri(bounds[1]), (BLOCK, dim))
+    thin = thin[_starts(squares(thin))]
+    best = np.concatenate([ndtri(cube[_starts(length)].astype(float)), thin])
+    scale = np.minimum(2 * n ** (-1 / dim) * math.sqrt(2 * math.pi) * np.exp(best**2 / 2), 1.0)
+    height, each = np.full(len(best), -np.inf), np.arange(len(best))
+    count = BLOCK // len(best)
+    # A scale goes down where the best trial point lies well inside of it, to twice the distance
+    # between trial points.
+    finer = min(2 * count ** (-1 / dim), 0.5)
+    same, top = 0, -np.inf
+    while same < _SCALES:
+        moves = trials.uniform(-1, 1, (len(best), count, dim))
+        moves[:, 0] = 0
+        around = best[:, None] + scale[:, None] * moves
+        found = squares(around.reshape(-1, dim)).reshape(moves.shape[:2])
+        at = np.argmax(found, axis=1)
+        higher = found[each, at] > height
+        inside = np.abs(moves[each, at]).max(axis=1) < 0.5
+        best = np.where(higher[:, None], around[each, at], best)
+        height = np.maximum(height, found[each, at])
+        scale = scale * np.where(inside | ~higher, finer, 1.5)[:, None]
+        same = 0 if height.max() > top * (1 + 1e-9) else same + 1
+        top = max(top, float(height.max()))
+    return np.clip(ndtr(best), *bounds).astype(cube.dtype)
+
+
+def _starts(length: Float[np.ndarray, " n"]) -> np.ndarray:
+    """Places of large values, far apart in rank: the largest few usually share one hill."""
+    order = np.argsort(length)[::-1]
+    return order[np.unique(np.geomspace(1, max(len(order) // 20, 1), 8).astype(int) - 1)]
 
 
 def _ascent(
     residual: Callable,
     over: AbstractDomain,
     model: PyTree,
-    start_cube: Float[np.ndarray, "n unit_dim"],
-    starts: np.ndarray,
+    cube: Float[np.ndarray, "n unit_dim"],
+    length: Float[np.ndarray, " n"],
     bounds: Bounds,
-    height: float,
 ) -> Float[np.ndarray, "k unit_dim"]:
-    """Gradients first, then a simplex from the two best ends."""
+    """In many dimensions: gradients first, then a simplex from the two best ends."""
     from scipy.optimize import minimize
     from scipy.special import ndtr, ndtri
 
     low, high = bounds
-    dtype, scale = start_cube.dtype, height**2
+    scale = max(float(length.max()), np.finfo(float).tiny) ** 2
     climb = eqx.Partial(_climb, residual, over, model)
 
     def descent(z: np.ndarray) -> tuple[float, np.ndarray]:
-        value, slope = _value_and_slope(climb, jnp.asarray(z, dtype))
+        value, slope = map(np.asarray, _value_and_slope(climb, z.astype(cube.dtype)))
         if not (np.isfinite(value) and np.isfinite(slope).all()):
             return np.inf, np.zeros_like(z)
-        return -float(value) / scale, -np.asarray(slope, float) / scale
+        return -float(value) / scale, -slope.astype(float) / scale
 
     ends = [
         minimize(
             descent,
-            start_cube[i].astype(float),
+            cube[i].astype(float),
             jac=True,
             bounds=np.stack([low, high], axis=1),
             method="L-BFGS-B",
         ).x
-        for i in starts
+        for i in _starts(length)
     ]
-    # A residual such as |u| - 1 has a cusp where u = 0, and gradients stop short of it; a simplex
-    # does not. In probits, since in the tails of the cube a step of one size fits no two points.
+    # Gradients stop short of a cusp; a simplex does not.
     depth = lambda w: descent(np.clip(ndtr(w), low, high))[0]  # noqa: E731
     tops = sorted(ends, key=lambda z: descent(z)[0])[:2]
     ends += [
         np.clip(ndtr(minimize(depth, ndtri(z), method="Nelder-Mead").x), low, high) for z in tops
     ]
-    return np.clip(np.stack(ends), low, high).astype(dtype)
+    return np.clip(np.stack(ends), low, high).astype(cube.dtype)
 
 
 def _climb(residual: Callable, over: AbstractDomain, model: PyTree, z: Array) -> Array:
@@ -596,7 +624,7 @@ def _climb(residual: Callable, over: AbstractDomain, model: PyTree, z: Array) ->
 
 
 @eqx.filter_jit
-def _value_and_slope(fn: Callable, z: Array) -> tuple[Array, Array]:
+def _value_and_slope(fn: Callable, z: Array | np.ndarray) -> tuple[Array, Array]:
     return jax.value_and_grad(fn)(z)
 
 

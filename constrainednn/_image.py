@@ -59,12 +59,12 @@ def image_of(model: PyTree, target: AbstractTarget | None, points: PyTree) -> Im
     if not (callable(model) and isinstance(x, np.ndarray) and x.dtype.kind == "f" and len(x) > 1):
         return None
     try:
-        shape = jax.eval_shape(model, jax.ShapeDtypeStruct(x.shape[1:], x.dtype))
+        values = in_blocks(model, x)
     except OTHER_USE:
         return None
-    if not (hasattr(shape, "dtype") and jnp.issubdtype(shape.dtype, jnp.floating)):
+    if not (isinstance(values, np.ndarray) and values.dtype.kind == "f"):
         return None
-    values = in_blocks(eqx.Partial(flat_value, model), x)
+    values = values.reshape(len(x), -1)
     slopes = in_blocks(eqx.Partial(_singular_values, model), x)
     if not (np.isfinite(values).all() and np.isfinite(slopes).all()):
         return None

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -79,3 +80,15 @@ def refuse_too_large(needed: int, what: str, hint: str) -> None:
             f"{what} needs about {needed / 1e9:.3g} GB of memory, and {max(there, 0) / 1e9:.3g} GB "
             f"are available. {hint}."
         )
+
+
+def bytes_computed(program: Any) -> int:
+    """Bytes of all that a traced program computes, the inside of a loop counted once."""
+    total = 0
+    for equation in program.eqns:
+        inner = [getattr(part, "jaxpr", part) for part in equation.params.values()]
+        total += sum(bytes_computed(part) for part in inner if hasattr(part, "eqns"))
+        for value in equation.outvars:
+            size = getattr(value.aval, "size", 0)
+            total += size * getattr(getattr(value.aval, "dtype", None), "itemsize", 0)
+    return total

@@ -1,6 +1,7 @@
 """Models: recipes that build a network from a key, and transforms for hard constraints."""
 
 import abc
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, Literal
@@ -143,15 +144,7 @@ class MLP(AbstractRecipe):
 
     def __call__(self, *, key: Key[Array, ""]) -> eqx.nn.MLP:
         """Build an `equinox.nn.MLP` and spread its first layer."""
-        shape = eqx.filter_eval_shape(
-            eqx.nn.MLP,
-            self.in_size,
-            self.out_size,
-            self.width,
-            self.depth,
-            self.activation,
-            key=key,
-        )
+        shape = _mlp(self.in_size, self.out_size, self.width, self.depth, self.activation)
         model = _initialised(shape, key=key)
         if self.depth == 0:
             return model
@@ -163,6 +156,12 @@ class MLP(AbstractRecipe):
                 f"points have {weight.shape[1]} coordinates."
             )
         return eqx.tree_at(lambda u: (u.layers[0].weight, u.layers[0].bias), model, (weight, bias))
+
+
+@functools.lru_cache(maxsize=16)
+def _mlp(*sizes: Any) -> eqx.nn.MLP:
+    """The shapes of a network: to trace it takes longer than to draw its weights."""
+    return eqx.filter_eval_shape(eqx.nn.MLP, *sizes, key=jax.random.key(0))
 
 
 class FeatureNetwork(eqx.Module):

@@ -1,5 +1,6 @@
 """What decides a run besides the problem, written down."""
 
+import functools
 import importlib.metadata
 import os
 import sys
@@ -42,7 +43,7 @@ def record_settings(
     device = jax.devices()[0]
     # Our own from the code that runs: a source tree on the path is not what may be installed.
     versions = {"constrainednn": constrainednn.__version__}
-    versions |= {name: importlib.metadata.version(name) for name in _BELOW}
+    versions |= _versions_below()
     versions["python"] = sys.version.split()[0]
     return Settings(
         method=method,
@@ -59,6 +60,11 @@ def record_settings(
         environment={name: os.environ[name] for name in _VARIABLES if name in os.environ},
         problem="" if source is None else source.digest,
     )
+
+
+@functools.cache
+def _versions_below() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in _BELOW}
 
 
 def _usable_cores() -> int:

@@ -165,8 +165,9 @@ def draw(domain: AbstractDomain, n: int, sampler: AbstractSampler, *, key: Key[A
             f"{shown(sampler)} must return cube points (n, {domain.unit_dim}) and weights (n,), "
             f"got {type(filled).__name__}."
         )
-    cube = as_reals(filled[0], f"cube points of {shown(sampler)}")
-    share = as_reals(filled[1], f"weights of {shown(sampler)}")
+    name = type(sampler).__name__  # the whole of it takes longer to write than points to draw
+    cube = as_reals(filled[0], f"cube points of {name}")
+    share = as_reals(filled[1], f"weights of {name}")
     expected = (n, domain.unit_dim)
     if cube.shape != expected or share.shape != (n,):
         raise ValueError(

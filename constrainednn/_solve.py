@@ -19,7 +19,7 @@ from constrainednn._solution import Solution, SolveFailed, Status
 from constrainednn._solve_pieces import solve_pieces
 from constrainednn._stages import Stage, as_stages
 from constrainednn._store import result_files
-from constrainednn._training import Training, is_drawn_again
+from constrainednn._training import Training, alone, is_drawn_again
 from constrainednn._validate import as_count, as_path, shown
 from constrainednn._watching import Progress, Sink, collected_signals, interrupted_late
 
@@ -127,8 +127,16 @@ def _driver(
     if problem.scheme is not None:
         _refuse(method=method, redraw=run.redraw)
         return lambda: solve_pieces(run, 100_000 if steps is None else steps)
-    run.redraw = _as_redraw(run.redraw, problem)
-    return Training(run, as_stages(method, steps)).go
+    training = training_of(run, method)
+    return lambda: alone(training.go())
+
+
+def training_of(
+    run: Run, method: AbstractMethod | Stage | Sequence[Stage] | None, *, checked: bool = False
+) -> Training:
+    """The driver of a problem that is trained step by step; arguments as in `Training`."""
+    run.redraw = _as_redraw(run.redraw, run.problem)
+    return Training(run, as_stages(method, run.arguments.steps), checked=checked)
 
 
 def _refuse(**given: Any) -> None:

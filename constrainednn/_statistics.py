@@ -87,6 +87,29 @@ def estimate_mean(values: Float[np.ndarray, " n"], *, level: float = LEVEL) -> E
     return Estimate(mean, max(mean - half, 0.0), mean + half, n, error, label)
 
 
+def mean_interval(
+    values: Float[np.ndarray, " n"], *, overlap: float = 0.0, level: float = LEVEL
+) -> Estimate:
+    """Estimate the mean of numbers of any sign by a t interval.
+
+    Args:
+        values: The numbers, of equal standing.
+        overlap: What is added to 1/n in the variance of the mean for numbers that are not
+            independent; for k folds the held-out rows over the training rows, 1/(k - 1).
+        level: Coverage in (0, 1).
+
+    Source:
+        Nadeau and Bengio, Machine Learning 52 (2003) 239, eq. 9, for `overlap`.
+    """
+    n = len(values)
+    mean = float(np.mean(values)) if n else math.nan
+    if n < 2:
+        return Estimate(mean, math.nan, math.nan, n, math.nan, "fewer than two: no interval")
+    error = float(np.std(values, ddof=1)) * math.sqrt(1 / n + overlap)
+    half = t_quantile(level, n - 1) * error
+    return Estimate(mean, mean - half, mean + half, n, error)
+
+
 def total(parts: list[Estimate], *, level: float = LEVEL) -> Estimate:
     """Add independent estimates.
 

@@ -248,15 +248,15 @@ def _png(draw: "Callable[[], Figure]") -> tuple[bytes, str]:
 
     try:
         with np.errstate(over="ignore"):  # the axes of a run that diverged
-            return _rendered(draw()), ""
+            return rendered(draw()), ""
     except Exception as error:  # noqa: BLE001  (whatever it is, it must not cost hours of training)
         reason = f"{type(error).__name__}: {error}"
         page = Figure(figsize=(6, 3))
         page.text(0.5, 0.5, textwrap.fill(reason, 60), ha="center", va="center", parse_math=False)
-        return _rendered(page), reason
+        return rendered(page), reason
 
 
-def _rendered(figure: "Figure") -> bytes:
+def rendered(figure: "Figure") -> bytes:
     buffer = io.BytesIO()
     # No date and no version inside: the same numbers give the same bytes.
     figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})

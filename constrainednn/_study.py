@@ -4,63 +4,54 @@ Runs are paired by construction: every stream of points, and the first parameter
 seed alone. A run that diverged or failed is a row like others.
 """
 
+import collections
 import contextlib
 import dataclasses
-import inspect
 import itertools
-import json
 import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Future, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
-import jax.numpy as jnp
 import numpy as np
 
-import constrainednn
-from constrainednn._archive import seal, unseal
-from constrainednn._check import ProblemError
-from constrainednn._files import (
-    RunWarning,
-    StoreError,
-    append_line,
-    parse_json,
-    read_limited,
-    refusal,
-    write_atomically,
-)
-from constrainednn._folders import check_folder, make_folder, sweep
-from constrainednn._load import (
-    LoadError,
-    build,
-    find,
-    find_method,
-    load_module,
-    methods_of,
-    problem_keywords,
-    resolve,
-)
-from constrainednn._lock import locked
-from constrainednn._methods._abstract import AbstractMethod
+from constrainednn._check import ProblemWarning
+from constrainednn._files import StoreError
+from constrainednn._load import find_method
+from constrainednn._models import is_recipe
 from constrainednn._problem import Problem
-from constrainednn._solution import SolveFailed
-from constrainednn._solve import solve
-from constrainednn._stages import Stage
-from constrainednn._store import report_dict
+from constrainednn._study_folder import StudyFolder, key_of
+from constrainednn._study_runs import (
+    ARGUMENTS,
+    ENGINES,
+    LANES,
+    Done,
+    Origin,
+    Stated,
+    Task,
+    work_elsewhere,
+)
+from constrainednn._study_table import LOST, Study
 from constrainednn._validate import as_count, as_path, as_seed, known_names, shown
+from constrainednn._watching import Stop, collected_signals
+from constrainednn._workers import Workers
 
-RECORD, ROWS = "study.json", "runs.jsonl"
-# Arguments of `solve` that may be axes, or the same for all runs.
-_ARGUMENTS = ("method", "steps", "tolerance", "heldout", "monitor", "redraw")
-_MOST_BYTES = 1 << 31
 # So many runs that fail alike, and nothing else before them, end a study.
 _ALIKE = 3
-# Statuses of runs whose numbers mean nothing: they count as infinite.
-FAILED = ("nonfinite", "out_of_memory", "error")
+# So often a task is given to a worker that ends without an answer.
+_TRIES = 3
 
-Method = AbstractMethod | Stage | Sequence[Stage]
+
+@runtime_checkable
+class Executor(Protocol):
+    """What runs tasks elsewhere: a `concurrent.futures.Executor`, or whatever has its `submit`."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any) -> Future:
+        """Call `fn(*args)` in another process."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,64 +63,15 @@ class StudyProgress:
     left: float
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Study:
-    """The table of a study.
-
-    Attributes:
-        rows: One dict a run, as in `runs.jsonl`: `given` (every keyword of the problem function
-            and argument of `solve`), `seed`, `engine` and all of the run's report. Runs that failed
-            have the status "error" and no gap.
-        axes: Names of what was varied.
-        complete: False if the study was interrupted.
-    """
-
-    rows: tuple[dict[str, Any], ...]
-    axes: tuple[str, ...]
-    complete: bool
-
-    def table(self) -> list[dict[str, Any]]:
-        """Flat rows: settings, seed, status, and the numbers of the gap in total.
-
-        Runs that failed have infinite losses.
-        """
-        return [_flat(row) for row in self.rows]
-
-    def to_csv(self, path: str | Path) -> None:
-        """Write the flat rows; text that a spreadsheet would run is quoted."""
-        import csv
-        import io
-
-        rows = self.table()
-        names = list(dict.fromkeys(name for row in rows for name in row))
-        buffer = io.StringIO()
-        writer = csv.DictWriter(buffer, names, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
-        write_atomically(Path(path), buffer.getvalue().encode())
-
-    def to_pandas(self) -> Any:
-        """The flat rows as a `pandas.DataFrame`; needs pandas."""
-        import pandas  # pyright: ignore[reportMissingImports]
-
-        return pandas.DataFrame(self.table())
-
-    def to_polars(self) -> Any:
-        """The flat rows as a `polars.DataFrame`; needs polars."""
-        import polars  # pyright: ignore[reportMissingImports]
-
-        return polars.DataFrame(self.table())
-
-    def __repr__(self) -> str:
-        return "\n".join(_summary(self))
-
-
 def study(
     problem: Problem | Callable[..., Problem] | str | Path,
     *,
     vary: Mapping[str, Any] | None = None,
     seeds: int | Sequence[int] = 20,
     out: str | Path | None = None,
+    workers: int | None = None,
+    executor: Executor | None = None,
+    engine: str | None = None,
     progress: Callable[[StudyProgress], None] | None = None,
     **arguments: Any,
 ) -> Study:
@@ -144,234 +86,252 @@ def study(
         seeds: So many seeds from 0 on, or the seeds.
         out: Folder of the table, new or of the same study: what is finished there is not run again,
             and axes and seeds may be added, removed or in another order.
+        workers: Number of other processes of this machine to run in, with one thread each. The
+            problem must then be a file, its settings numbers or text, and methods names.
+        executor: What runs tasks in processes of its own, likewise: such as
+            `dask.distributed.Client(...).get_executor()`. They must see the problem file at the
+            same path.
+        engine: "loop" (seeds one by one) or "vmap" (seeds together in one computation). Default:
+            for each combination of settings the faster one in a short trial.
         progress: Called after each run.
         **arguments: The same for all runs: arguments of `solve` or keywords of the function.
 
     Returns:
-        The rows of all combinations. Ctrl-C ends the study with what is finished.
+        The rows of all combinations. Ctrl-C or SIGTERM ends the study with what is finished.
 
     Raises:
         TypeError, ValueError: If an axis is not known or empty, or seeds repeat.
         StoreError: If `out` holds another study, or cannot be used.
     """
-    stated = _Stated(problem)
-    axes = _axes(vary or {}, arguments, stated)
+    stated = Stated(problem)
+    elsewhere = workers is not None or executor is not None
+    axes = _axes(vary or {}, arguments, stated, elsewhere)
     chosen = _seeds(seeds)
-    runs = [
-        _Planned(dict(zip(axes, labels, strict=True)), seed)
+    if engine is not None and engine not in ENGINES:
+        raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {shown(engine)}.")
+    if workers is not None and executor is not None:
+        raise ValueError("workers and executor are two ways to say the same: leave out one.")
+    if elsewhere and not stated.path:
+        raise TypeError(
+            "study with workers needs the problem as a file, study('my_problem.py'): other "
+            "processes are told its path and never sent code."
+        )
+    folder = None if out is None else StudyFolder(as_path(out, "out"), stated.origin)
+    combinations = [
+        _Combination.of(stated, dict(zip(axes, labels, strict=True)), axes, chosen, engine)
         for labels in itertools.product(*axes.values())
-        for seed in chosen
     ]
-    folder = None if out is None else _Folder(as_path(out, "out"), stated)
-    with contextlib.nullcontext() if folder is None else folder:
-        known = {} if folder is None else folder.rows
-        keys = [stated.key(axes, run) for run in runs]
-        found = {key: known[key] for key in keys if key in known}
-        left = [(key, run) for key, run in zip(keys, runs, strict=True) if key not in found]
-        began, alike, complete = time.monotonic(), [], True
-        for number, (key, run) in enumerate(left, 1):
-            row = stated.run(axes, run)
-            if row is None:
-                complete = False
-                break
-            found[key] = row
-            if folder is not None:
-                folder.append(row)
-            if progress is not None:
-                each = (time.monotonic() - began) / number
-                progress(StudyProgress(len(found), len(runs), each * (len(left) - number)))
-            alike = [*alike, row["reason"]] if row["status"] == "error" else [None]
-            if len(alike) == number == _ALIKE and len(set(alike)) == 1 and len(found) == number:
-                raise ValueError(f"the first {_ALIKE} runs all fail with: {alike[0]}")
-    rows = tuple(found[key] for key in keys if key in found)
+    _warn_of_ready_model(stated, combinations[0], len(chosen))
+    stop = Stop()
+    with contextlib.ExitStack() as stack:
+        known = {} if folder is None else stack.enter_context(folder).rows
+        for item in combinations:
+            item.take(known)
+        stack.enter_context(collected_signals(stop))
+        if workers is not None:
+            executor = stack.enter_context(Workers(as_count(workers, "workers", most=1024)))
+        serve = _Here(stated) if executor is None else _Elsewhere(executor, stated.origin)
+        _run_all(combinations, serve, stop, folder, progress)
+    rows = tuple(item.rows[seed] for item in combinations for seed in chosen if seed in item.rows)
+    complete = len(rows) == len(combinations) * len(chosen)
     return Study(rows, tuple(name for name in axes if len(axes[name]) > 1), complete)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Planned:
-    """One run: labels by axis, and its seed."""
+@dataclasses.dataclass
+class _Combination:
+    """One combination of settings, and how far its runs are.
 
-    labels: dict[str, Any]
-    seed: int
-
-
-class _Stated:
-    """What is studied: where problems come from, and what they are called with."""
-
-    def __init__(self, problem: Any):
-        self.module, self.path, self.name, self.methods = None, None, "problem", {}
-        if isinstance(problem, (str, Path)):
-            self.path, self.name = resolve(str(problem))
-            self.module = load_module(self.path)
-            self.methods = methods_of(self.module, self.path)
-            problem = find(self.module, self.path, self.name)
-        if not (isinstance(problem, Problem) or callable(problem)):
-            raise TypeError(
-                "problem of study must be a function that returns a cx.Problem, a file, or a "
-                f"cx.Problem, got {shown(problem)}."
-            )
-        self.problem = problem
-        keywords = problem_keywords(problem)
-        for name, item in keywords.items():
-            if item.default is inspect.Parameter.empty:
-                raise TypeError(f"problem of study: give keyword {name!r} of it a default.")
-            if name in (*_ARGUMENTS, "seed", "seeds", "vary", "out", "progress"):
-                raise TypeError(
-                    f"problem of study: its keyword {name!r} is an argument of solve or study. "
-                    f"Give it another name, such as my_{name}."
-                )
-        self.defaults = {name: item.default for name, item in keywords.items()}
-
-    def key(self, axes: dict[str, dict[Any, Any]], run: _Planned) -> str:
-        """What tells a run from all others: every setting, whether it is varied or not."""
-        return json.dumps({"given": self.given(run), "seed": run.seed}, sort_keys=True)
-
-    def given(self, run: _Planned) -> dict[str, Any]:
-        """All settings of a run, by their labels."""
-        plain = {name: _label(value) for name, value in self.defaults.items()}
-        return plain | dict.fromkeys(_ARGUMENTS) | run.labels
-
-    def run(self, axes: dict[str, dict[Any, Any]], run: _Planned) -> dict[str, Any] | None:
-        """Do one run; None if it was interrupted."""
-        values = {name: axes[name][label] for name, label in run.labels.items()}
-        keywords = {name: value for name, value in values.items() if name in self.defaults}
-        arguments = {name: value for name, value in values.items() if name not in self.defaults}
-        row = {"given": self.given(run), "seed": run.seed, "engine": "loop"}
-        try:
-            solution = solve(self._problem(keywords), seed=run.seed, **arguments)
-        except SolveFailed as failure:
-            solution = failure.solution
-        except (ProblemError, LoadError, TypeError, ValueError) as error:
-            return row | {"status": "error", "reason": str(error)[:1000]}
-        if solution.status == "interrupted":
-            return None
-        return row | report_dict(solution)
-
-    def _problem(self, keywords: dict[str, Any]) -> Problem:
-        if isinstance(self.problem, Problem):
-            return self.problem
-        if self.module is not None and self.path is not None:
-            return build(self.module, self.path, self.name, keywords)
-        made = self.problem(**keywords)
-        if not isinstance(made, Problem):
-            raise TypeError(f"problem of study must return a cx.Problem, got {shown(made)}.")
-        return made
-
-    def record(self) -> dict[str, Any]:
-        """What must be the same for rows to be of one table."""
-        source = None
-        if self.module is not None and self.path is not None:
-            source = build(self.module, self.path, self.name, {}).source
-        return {
-            "problem": None if source is None else source.digest,
-            "name": self.name if source else getattr(self.problem, "__name__", "problem"),
-            "dtype": str(jnp.result_type(float)),
-            "constrainednn": constrainednn.__version__,
-        }
-
-
-class _Folder:
-    """The folder of a study: a record of what it is, and a line for each run."""
-
-    def __init__(self, path: Path, stated: _Stated):
-        self.path, self.record = path, stated.record()
-        self.rows: dict[str, dict[str, Any]] = {}
-        self._open = contextlib.ExitStack()
-
-    def __enter__(self) -> "_Folder":
-        if not (self.path / RECORD).exists():
-            check_folder(self.path)
-        try:
-            make_folder(self.path)
-            check_lock = self._open.enter_context(locked(self.path))
-            sweep(self.path)
-            if (self.path / RECORD).exists():
-                self._compare(unseal(self.path / RECORD))
-            else:
-                write_atomically(self.path / RECORD, seal(self.record))
-        except OSError as error:
-            self._open.close()
-            raise refusal(self.path, error) from None
-        except BaseException:
-            self._open.close()
-            raise
-        self._check_lock = check_lock
-        self.rows = read_rows(self.path)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._open.close()
-
-    def _compare(self, before: dict[str, Any]) -> None:
-        for name, now in self.record.items():
-            if before.get(name) != now:
-                raise StoreError(
-                    f"{self.path} holds another study: its {name} was {before.get(name)!r} and is "
-                    f"{now!r} now. Give a new folder."
-                )
-
-    def append(self, row: dict[str, Any]) -> None:
-        """Add a row.
-
-        Raises:
-            StoreError: If it cannot be written; the rows before it are there.
-        """
-        try:
-            self._check_lock()
-            append_line(self.path / ROWS, json.dumps(row, allow_nan=False))
-        except OSError as error:
-            raise refusal(self.path / ROWS, error) from None
-
-
-def read_rows(folder: Path) -> dict[str, dict[str, Any]]:
-    """The rows of a study by what tells them apart; of two of the same the first counts.
-
-    A line that a fault cut short is left out, with a warning: its run is done again.
-
-    Raises:
-        StoreError: If the table cannot be read.
+    Attributes:
+        given: All settings of a row, by their labels.
+        settings: The values that are not defaults.
+        places: Seeds by their places in the list of seeds.
+        engine: What runs them, None until it is decided.
+        lanes: Width of one computation for "vmap", else 0.
+        rows: Rows by seed.
     """
-    file = folder / ROWS
-    if not file.exists():
-        return {}
-    rows, torn = {}, 0
-    for line in read_limited(file, _MOST_BYTES).split(b"\n"):
-        if not line:
-            continue
+
+    given: dict[str, Any]
+    settings: dict[str, Any]
+    places: dict[int, int]
+    engine: str | None
+    lanes: int = 0
+    rows: dict[int, dict[str, Any]] = dataclasses.field(default_factory=dict)
+
+    @staticmethod
+    def of(
+        stated: Stated,
+        labels: dict[str, Any],
+        axes: dict[str, dict[Any, Any]],
+        seeds: list[int],
+        engine: str | None,
+    ) -> "_Combination":
+        plain = {name: label_of(value) for name, value in stated.defaults.items()}
+        given = plain | dict.fromkeys(ARGUMENTS) | labels
+        settings = {name: axes[name][label] for name, label in labels.items()}
+        return _Combination(given, settings, dict(enumerate(seeds)), engine)
+
+    def take(self, known: dict[str, dict[str, Any]]) -> None:
+        """Take rows that are finished; the rest goes on with their engine."""
+        for seed in self.places.values():
+            row = known.get(key_of(self.given, seed))
+            if row is not None:
+                self.rows[seed] = row
+        for row in self.rows.values():
+            if self.engine is None and row["engine"] in ENGINES and row["status"] != "error":
+                self.engine, self.lanes = row["engine"], row.get("lanes", 0)
+
+    def tasks(self) -> Iterator[Task]:
+        """What is left to do; one task only while the engine is not known."""
+        left = {p: seed for p, seed in self.places.items() if seed not in self.rows}
+        width = 1 if self.engine == "loop" else self.lanes or LANES
+        for _, group in itertools.groupby(left.items(), key=lambda item: item[0] // width):
+            task = Task(self.settings, dict(group), self.engine, self.lanes, len(self.places))
+            yield task
+            if not task.decided:
+                return
+
+
+def _run_all(
+    combinations: list[_Combination],
+    serve: "_Here | _Elsewhere",
+    stop: Stop,
+    folder: StudyFolder | None,
+    progress: Callable[[StudyProgress], None] | None,
+) -> None:
+    """Hand out all tasks and write down what comes back: the one place that does."""
+    ready = collections.deque((item, task) for item in combinations for task in item.tasks())
+    running: dict[Future, tuple[_Combination, Task, int]] = {}
+    runs = sum(len(item.places) for item in combinations)
+    before = found = sum(len(item.rows) for item in combinations)
+    began, failures = time.monotonic(), []
+    while (ready or running) and not stop:
+        while ready and len(running) < serve.width:
+            item, task = ready.popleft()
+            running[serve.submit(task)] = item, task, 1
+        finished, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
+        for future in finished:
+            item, task, tries = running.pop(future)
+            done = serve.result(future)
+            if done is None and tries < _TRIES:
+                running[serve.submit(task)] = item, task, tries + 1
+                continue
+            if done is None:
+                done = _lost(task)
+            for seed, report in done.rows.items():
+                row = {"given": item.given, "seed": seed, "engine": done.engine}
+                row |= {"lanes": done.lanes, **report}
+                item.rows[seed] = row
+                if folder is not None and row["status"] != LOST:  # that one may be tried again
+                    folder.append(row)
+                found += 1
+                if progress is not None:
+                    each = (time.monotonic() - began) / (found - before)
+                    progress(StudyProgress(found, runs, each * (runs - found)))
+                failures.append(row["reason"] if row["status"] in ("error", LOST) else None)
+            alike = len(set(failures)) == 1 and failures[0] is not None
+            if len(failures) >= _ALIKE and before == 0 and alike:
+                raise ValueError(f"the first {_ALIKE} runs all fail with: {failures[0]}")
+            if done.interrupted:
+                return
+            more = item.tasks() if not task.decided else task.one_by_one(set(item.rows))
+            if not task.decided:
+                item.engine, item.lanes = done.engine, done.lanes
+            ready.extendleft((item, left) for left in [*more][::-1])
+    for future in running:
+        future.cancel()
+
+
+class _Here:
+    """Runs tasks in this process, one after another."""
+
+    width = 1
+
+    def __init__(self, stated: Stated):
+        self.stated = stated
+
+    def submit(self, task: Task) -> Future:
+        future: Future = Future()
+        future.set_result(self.stated.work(task))
+        return future
+
+    def result(self, future: Future) -> Done:
+        return future.result()
+
+
+class _Elsewhere:
+    """Hands tasks to other processes, as many as there are."""
+
+    width = 1 << 20
+
+    def __init__(self, executor: Executor, origin: Origin):
+        self.executor, self.origin = executor, dataclasses.asdict(origin)
+
+    def submit(self, task: Task) -> Future:
         try:
-            row = parse_json(line, str(file))
-            key = json.dumps({"given": row["given"], "seed": row["seed"]}, sort_keys=True)
-            rows.setdefault(key, row)
-        except (StoreError, TypeError, KeyError):
-            torn += 1
-    if torn:
+            return self.executor.submit(work_elsewhere, self.origin, dataclasses.asdict(task))
+        except BrokenExecutor as error:
+            raise StoreError(
+                f"the executor takes no more tasks: {error}. The rows before it are kept."
+            ) from error
+
+    def result(self, future: Future) -> Done | None:
+        """What came of a task; None where its process ended without an answer."""
+        try:
+            done = future.result()
+        except (BrokenExecutor, CancelledError):
+            return None
+        except Exception as error:
+            if type(error).__module__.startswith("distributed"):
+                return None
+            raise
+        rows = {int(seed): row for seed, row in done["rows"].items()}
+        return Done(**{**done, "rows": rows})
+
+
+def _lost(task: Task) -> Done:
+    """What comes of a task that no worker answered: of several runs, each is tried alone."""
+    if len(task.places) > 1:
+        return Done({}, "loop", 0)
+    reason = (
+        f"{_TRIES} worker processes ended while they ran this (killed, or out of memory?): run it "
+        "alone to see why"
+    )
+    rows = {seed: {"status": LOST, "reason": reason} for seed in task.places.values()}
+    return Done(rows, "loop", 0)
+
+
+def _warn_of_ready_model(stated: Stated, combination: _Combination, seeds: int) -> None:
+    names = set(stated.defaults) & set(combination.settings)
+    problem = stated.built({name: combination.settings[name] for name in names})
+    if seeds < 2 or not isinstance(problem, Problem) or problem.scheme is not None:
+        return
+    if not is_recipe(problem.model):
         warnings.warn(
-            f"{file}: {torn} lines are cut short or damaged and left out; their runs are done "
-            "again.",
-            RunWarning,
-            stacklevel=4,
+            "the model is ready-made: every seed starts from the same parameters, and only the "
+            "points differ. Give a recipe, such as cx.MLP(...), for others.",
+            ProblemWarning,
+            stacklevel=3,
         )
-    return rows
 
 
-def _label(value: Any) -> Any:
+def label_of(value: Any) -> Any:
     """A setting as it stands in a row."""
     if value is None or isinstance(value, (bool, int, str)):
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     if isinstance(value, np.generic):
-        return _label(value.item())
+        return label_of(value.item())
     return shown(value)
 
 
 def _axes(
-    vary: Mapping[str, Any], arguments: dict[str, Any], stated: _Stated
+    vary: Mapping[str, Any], arguments: dict[str, Any], stated: Stated, elsewhere: bool
 ) -> dict[str, dict[Any, Any]]:
     """Labels and values of each axis; what is the same for all runs is an axis of one."""
     axes = {}
     for name, values in [*vary.items(), *((name, [value]) for name, value in arguments.items())]:
-        known = [*stated.defaults, *_ARGUMENTS]
+        known = [*stated.defaults, *ARGUMENTS]
         if name not in known:
             raise ValueError(f"study cannot vary {shown(name)}. {known_names(str(name), known)}")
         if name in axes:
@@ -384,20 +344,22 @@ def _axes(
                 f"{shown(values)}."
             )
         else:
-            pairs = [(_label(value), value) for value in values]
+            pairs = [(label_of(value), value) for value in values]
         if not pairs:
             raise ValueError(f"axis {name!r} is empty: give at least one value.")
-        if name == "method":
-            pairs = [(label, _method(value, stated)) for label, value in pairs]
+        for _, value in pairs:
+            if name == "method" and isinstance(value, str):
+                find_method(value, stated.methods)
+            if elsewhere and not (value is None or type(value) in (bool, int, float, str)):
+                raise TypeError(
+                    f"axis {name!r}: {shown(value)} cannot be told to another process. Give "
+                    "numbers or text; a method by its name in the file's `methods`."
+                )
         found = dict(pairs)
         if len(found) < len(pairs):
             raise ValueError(f"axis {name!r} has a value twice: {shown([p[0] for p in pairs])}.")
         axes[name] = found
     return axes
-
-
-def _method(value: Any, stated: _Stated) -> Any:
-    return find_method(value, stated.methods) if isinstance(value, str) else value
 
 
 def _seeds(seeds: Any) -> list[int]:
@@ -411,60 +373,3 @@ def _seeds(seeds: Any) -> list[int]:
     if len(set(found)) < len(found):
         raise ValueError(f"seeds repeat: {shown(found)}. Each is one run, and paired with itself.")
     return found
-
-
-def _flat(row: dict[str, Any]) -> dict[str, Any]:
-    gap = row.get("gap") or {}
-    heldout, difference = gap.get("heldout") or {}, gap.get("difference") or {}
-    failed = row["status"] in FAILED
-    number = lambda value: math.inf if failed else math.nan if value is None else value  # noqa: E731
-    timings = row.get("timings") or {}
-    return {
-        **row["given"],
-        "seed": row["seed"],
-        "status": row["status"],
-        "taken": row.get("steps"),
-        "parameters": row.get("parameters"),
-        "loss": number(gap.get("loss")),
-        "train_loss": number(gap.get("train")),
-        "heldout_loss": number(heldout.get("value")),
-        "heldout_low": number(heldout.get("low")),
-        "heldout_high": number(heldout.get("high")),
-        "gap": number(difference.get("value")),
-        "seconds": timings.get("run"),
-        "engine": row["engine"],
-    }
-
-
-def _cell(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@") else value
-
-
-def _groups(study: Study) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
-    """Flat rows of each combination of settings, seeds together."""
-    grouped: dict[str, list[dict[str, Any]]] = {}
-    for row in study.table():
-        labels = {name: row[name] for name in study.axes}
-        grouped.setdefault(json.dumps(labels), []).append(row)
-    for labels, rows in grouped.items():
-        yield json.loads(labels), rows
-
-
-def _summary(study: Study) -> list[str]:
-    lines = []
-    for labels, rows in _groups(study):
-        failed = sum(row["status"] in FAILED for row in rows)
-        parts = [f"{name} {value}" for name, value in labels.items()]
-        parts.append(f"{len(rows)} runs" + (f", {failed} failed" if failed else ""))
-        for name in ("train_loss", "heldout_loss", "gap"):
-            values = np.array([row[name] for row in rows], float)
-            with np.errstate(invalid="ignore"):
-                low, middle, high = np.quantile(values, [0.1, 0.5, 0.9], method="nearest")
-            parts.append(f"{name.partition('_')[0]} {middle:.3g} [{low:.3g}, {high:.3g}]")
-        lines.append("; ".join(parts))
-    lines.append(
-        "losses: medians over seeds, with the quantiles 10 % and 90 %; a failed run is infinite"
-    )
-    if not study.complete:
-        lines.append("interrupted: not all of the runs are done")
-    return lines

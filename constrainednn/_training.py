@@ -10,8 +10,8 @@ import hashlib
 import math
 import time
 import warnings
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -37,7 +37,7 @@ from constrainednn._gap import (
     loss_at,
     monitor_loss,
 )
-from constrainednn._memory import available_memory, refuse_too_large
+from constrainednn._memory import available_memory, bytes_computed, refuse_too_large
 from constrainednn._methods._abstract import (
     CONVERGED,
     NONFINITE,
@@ -68,6 +68,12 @@ _FACTS = {
     **dict.fromkeys(("compile_seconds", "run_seconds"), float),
     **dict.fromkeys(("points", "statement"), str),
 }
+
+
+@eqx.filter_jit
+def _begin(method: AbstractMethod, residual: ResidualVector, params: PyTree) -> PyTree:
+    """The state before the first step, all of it arrays."""
+    return jax.tree.map(jnp.asarray, method.init(residual, params))
 
 
 @eqx.filter_jit
@@ -111,11 +117,69 @@ def _advance(
     return lax.while_loop(running, body, carry)
 
 
-class Training:
-    """The state of one run; `go` takes it from the first trial, or a checkpoint, to the report."""
+class Chunk(NamedTuple):
+    """Steps that a run asks for: the arguments of `_advance`."""
 
-    def __init__(self, run: Run, stages: list[Stage]):
-        self.run, self.problem, self.stages = run, run.problem, stages
+    method: AbstractMethod
+    residual: ResidualVector
+    params: PyTree
+    state: PyTree
+    best: tuple[PyTree, Array]
+    least_loss: Float[Array, ""]
+    steps: int
+
+
+class Look(NamedTuple):
+    """A monitor loss that a run asks for: the arguments of `monitor_loss`."""
+
+    problem: Problem
+    model: PyTree
+    train: list[Draw]
+    monitor: list[Draw | None]
+
+
+# What a run asks for on its way to a solution, so that one engine can serve many runs at once.
+# Answers are what `_advance` and `monitor_loss` return, the former with the seconds it took, and
+# this run's share of them.
+Going = Generator[Chunk | Look, Any, Solution]
+Part = Generator[Chunk | Look, Any, Any]
+
+
+def alone(going: Going) -> Solution:
+    """Serve one run."""
+    answer, failure = None, None
+    while True:
+        try:
+            asked = going.send(answer) if failure is None else going.throw(failure)
+        except StopIteration as end:
+            return end.value
+        failure = None
+        try:
+            answer = _answer(asked)
+        except (MemoryError, jax.errors.JaxRuntimeError) as error:
+            failure = error
+
+
+def _answer(asked: Chunk | Look) -> Any:
+    if isinstance(asked, Look):
+        return monitor_loss(*asked)
+    started = time.perf_counter()
+    found = jax.block_until_ready(_advance(*asked[:-1], jnp.asarray(asked.steps)))
+    elapsed = time.perf_counter() - started
+    return found, elapsed, elapsed
+
+
+class Training:
+    """The state of one run; `go` takes it from the first trial, or a checkpoint, to the report.
+
+    Args:
+        run: What is asked for.
+        stages: What trains.
+        checked: True if the problem was checked with another seed, so that only numbers differ.
+    """
+
+    def __init__(self, run: Run, stages: list[Stage], *, checked: bool = False):
+        self.run, self.problem, self.stages, self.checked = run, run.problem, stages, checked
         self.limit = sum(stage.steps for stage in stages)
         self.key = jax.random.key(run.seed)
         # Completed steps, those at the last redraw, and those that led to the returned parameters.
@@ -127,7 +191,8 @@ class Training:
         self.compile_seconds = self.run_seconds = 0.0
         self.train_loss = np.nan
 
-    def go(self) -> Solution:
+    def go(self) -> Going:
+        """Ask for all it takes, and return the solution."""
         started = time.perf_counter()
         self.show("compiling")
         constraints = self.problem.constraints
@@ -140,12 +205,17 @@ class Training:
         self.monitor_points = [points.monitor for points in streams]
         self.heldout_points = [points.heldout for points in streams]
         self.points_digest = _digest(streams)
-        _warn_of_float32(self.stages, self.run.tolerance)
+        if not self.checked:
+            _warn_of_float32(self.stages, self.run.tolerance)
         checkpoint = self.run.checkpoint
         holds = _lazy(lambda: holds_already(self.problem, self.model, *self.seen()))
         if checkpoint is None:
-            check_before_solve(self.problem, self.model, self.train_points, at_rounding=holds)
-            self.watch()
+            if self.checked:
+                for item, points in zip(constraints, self.train_points, strict=True):
+                    check_finite(item, self.model, points)
+            else:
+                check_before_solve(self.problem, self.model, self.train_points, at_rounding=holds)
+            yield from self.watch()
         dtype = str(jnp.result_type(float))
         self.dense = [self.dense_bytes(stage) for stage in self.stages]
         self.settings = self.run.begin(described(self.stages, self.model), self.limit, dtype)
@@ -154,7 +224,7 @@ class Training:
         if fresh and self.limit and holds():
             status, reason = Status.CONVERGED, "the constraints hold before training"
         else:
-            status, reason = self.train(checkpoint)
+            status, reason = yield from self.train(checkpoint)
         with self.run.measuring(self.step):
             self.show("measuring the gap")
             return self.finish(status, reason, time.perf_counter())
@@ -172,18 +242,24 @@ class Training:
         _refuse_step(needed, f"with {m} residual entries and {P} parameters")
         return needed
 
+    def step_bytes(self, chunk: Chunk) -> int:
+        """What a step computes, in bytes: more than it holds at once."""
+        step = lambda params, state: chunk.method.step(chunk.residual, params, state)  # noqa: E731
+        return bytes_computed(jax.make_jaxpr(step)(chunk.params, chunk.state).jaxpr)
+
     def seen(self) -> tuple[list[Draw], list[Draw | None]]:
         """All points that may steer, one of each kind a constraint."""
         return self.train_points, self.monitor_points
 
-    def train(self, checkpoint: Checkpoint | None) -> tuple[Status, str]:
+    def train(self, checkpoint: Checkpoint | None) -> Part:
+        """Take all stages; return a status and its reason."""
         status, reason = Status.MAX_STEPS, f"the limit of {self.limit} steps is reached"
         reached = 0 if checkpoint is None else self.stage_of(checkpoint)
         for index, stage in enumerate(self.stages):
             if index < reached:
                 continue
             try:
-                verdict = self.run_stage(index, checkpoint if index == reached else None)
+                verdict = yield from self.run_stage(index, checkpoint if index == reached else None)
             except (MemoryError, jax.errors.JaxRuntimeError) as error:
                 if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
                     return Status.OUT_OF_MEMORY, _out_of_memory(error, self.step)
@@ -216,7 +292,7 @@ class Training:
             )
         return stage
 
-    def run_stage(self, index: int, checkpoint: Checkpoint | None) -> int:
+    def run_stage(self, index: int, checkpoint: Checkpoint | None) -> Part:
         """Take the steps of one stage, or the rest of them, and return its last verdict."""
         stage = self.stages[index]
         mask = trainable_mask(self.model, stage.trainable or self.problem.trainable)
@@ -225,8 +301,7 @@ class Training:
             self.restore(checkpoint)
             params, static = eqx.partition(self.model, mask)
         residual = self.residual(static)
-        init = eqx.filter_jit(stage.method.init)
-        state = jax.tree.map(jnp.asarray, init(residual, params))
+        state = _begin(stage.method, residual, params)
         dtype = jax.tree.leaves(params)[0].dtype
         least, unseen = jnp.asarray(self.run.tolerance**2, dtype), jnp.asarray(jnp.inf, dtype)
         best, begun, first, verdict = (params, unseen), self.step, self.step, RUNNING
@@ -235,13 +310,14 @@ class Training:
             begun, first, verdict = facts["begun"], facts["first"], facts["verdict"]
             state, best = self.run.restored((state, best), checkpoint, "method")
         started = time.perf_counter()
-        arguments = (stage.method, residual, params, state, best, least, jnp.asarray(0))
+        nothing = Chunk(stage.method, residual, params, state, best, least, 0)
         # Large is what takes more than a twentieth: to ask the compiler is to compile twice.
         if 20 * self.dense[index] > (available_memory() or math.inf):
             compile_only: Any = _advance  # equinox's type for it has no `lower`
+            arguments = (*nothing[:-1], jnp.asarray(0))
             analysis = compile_only.lower(*arguments).compile().compiled.memory_analysis()
             _refuse_step(analysis.temp_size_in_bytes, "by the compiler's account")
-        _advance(*arguments)
+        yield nothing
         self.compile_seconds += time.perf_counter() - started
 
         def keep() -> None:
@@ -262,23 +338,14 @@ class Training:
                     # Losses on different draws do not compare.
                     best, first = (params, unseen), self.step
                 if verdict != RUNNING:
-                    state, verdict = jax.tree.map(jnp.asarray, init(residual, params)), RUNNING
+                    state, verdict = _begin(stage.method, residual, params), RUNNING
                 stop = min(end, self.step + pace, self.next_event())
-                started = time.perf_counter()
-                params, state, best, losses, taken, verdict = jax.block_until_ready(
-                    _advance(
-                        stage.method,
-                        residual,
-                        params,
-                        state,
-                        best,
-                        least,
-                        jnp.asarray(stop - self.step),
-                    )
+                found, elapsed, share = yield Chunk(
+                    stage.method, residual, params, state, best, least, stop - self.step
                 )
-                elapsed = time.perf_counter() - started
+                params, state, best, losses, taken, verdict = found
                 taken, verdict = int(taken), int(verdict)
-                self.run_seconds += elapsed
+                self.run_seconds += share
                 self.losses.append(np.asarray(losses)[:taken])
                 self.step += taken
                 self.model = eqx.combine(params, static)
@@ -289,7 +356,7 @@ class Training:
                         _CHUNK, 2 * pace, max(1, int(_LOOK_EVERY * taken / (elapsed + 1e-9)))
                     )
                     if _log_place(self.step) is not None:
-                        self.watch()
+                        yield from self.watch()
                 self.show("training")
                 if self.run.folder is not None and self.run.folder.due:
                     keep()
@@ -298,6 +365,7 @@ class Training:
             self.model = eqx.combine(self.better(best, params, static, first), static)
             raise
         keep()
+        params, best = jax.tree.map(_on_device, (params, best))
         self.last_model = eqx.combine(params, static)
         self.model = eqx.combine(self.better(best, params, static, first), static)
         return RUNNING if self.only_on_this_draw(verdict) else verdict
@@ -400,12 +468,13 @@ class Training:
             events.append(self.drawn_at + self.run.redraw)
         return min(events)
 
-    def watch(self) -> None:
+    def watch(self) -> Part:
         """Take the monitor loss, and a snapshot at some of the steps that are log-spaced."""
-        self.watched.append((self.step, monitor_loss(self.problem, self.model, *self.seen())))
+        loss = yield Look(self.problem, self.model, *self.seen())
+        self.watched.append((self.step, loss))
         place = _log_place(self.step)
         if self.step == 0 or (place is not None and place % 5 == 0):
-            self.snapshots.append((self.step, self.model))
+            self.snapshots.append((self.step, jax.tree.map(_on_device, self.model)))
 
     def losses_at(self, model: PyTree) -> dict[str, float]:
         pairs = zip(self.problem.constraints, self.train_points, strict=True)
@@ -482,6 +551,11 @@ class Training:
     def show(self, phase: str) -> None:
         monitor = self.watched[-1][1] if self.watched else np.nan
         self.run.tell(phase, self.step, self.limit, float(self.train_loss), monitor)
+
+
+def _on_device(leaf: Any) -> Any:
+    """An engine for many runs answers with arrays of NumPy."""
+    return jnp.asarray(leaf) if isinstance(leaf, (np.ndarray, np.generic)) else leaf
 
 
 def is_drawn_again(constraint: Constraint) -> bool:

@@ -188,7 +188,10 @@ def resume(
 
 @app.command()
 def study(
-    source: Source,
+    source: Annotated[
+        str | None,
+        typer.Argument(metavar="FILE|NAME", help="A problem file, FILE.py:NAME, or gallery name."),
+    ] = None,
     vary: Annotated[
         list[str] | None,
         typer.Option(
@@ -204,13 +207,43 @@ def study(
         Path | None,
         typer.Option(help="Folder of the table; what is finished there is not run again."),
     ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Run in so many processes of one thread each.")
+    ] = None,
+    dask: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Run on the Dask cluster with this scheduler."),
+    ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(help="loop or vmap; by default the faster one in a short trial."),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Run nothing: draw the table in this folder, into it."),
+    ] = None,
 ) -> None:
     """Solve for all combinations of settings and all seeds; show the gap over seeds."""
-    with _errors(source, out):
+    if plot is not None:
+        if source or vary or out:
+            _fail("--plot DIR draws a table that is there: leave out FILE, --vary and --out.")
+        with _errors(str(plot), plot):
+            _prepare_jax()
+            from constrainednn._study_plots import write_figures
+            from constrainednn._study_table import load_study
+
+            found = load_study(plot)
+            _say(repr(found))
+            for line in write_figures(found, plot):
+                _say(line)
+        return
+    if source is None:
+        _fail("study needs a problem: constrainednn study FILE --vary NAME=VALUE,VALUE.")
+    with _errors(source, out), contextlib.ExitStack() as stack:
         _prepare_jax()
         from constrainednn._load import find, load_module, problem_keywords, resolve
-        from constrainednn._study import FAILED
         from constrainednn._study import study as run
+        from constrainednn._study_table import FAILED
 
         path, name = resolve(source)
         keywords = problem_keywords(find(load_module(path), path, name))
@@ -225,8 +258,17 @@ def study(
                     _fail(f"--{option} takes NAME=VALUE, got {item!r}.")
                 texts = text.split(",") if option == "vary" else [text]
                 axes[key] = [_typed(key, text, defaults.get(key)) for text in texts]
-        with _study_bar() as progress:
-            found = run(source, vary=axes, seeds=seeds, out=out, progress=progress)
+        found = run(
+            source,
+            vary=axes,
+            seeds=seeds,
+            out=out,
+            workers=workers,
+            executor=None if dask is None else stack.enter_context(_dask(dask)),
+            engine=engine,
+            progress=stack.enter_context(_study_bar()),
+        )
+        stack.close()
         _say(repr(found))
         if out is not None:
             _say(f"saved in {out}")
@@ -234,6 +276,21 @@ def study(
             raise typer.Exit(130)
         if any(row["status"] in FAILED for row in found.rows):
             raise typer.Exit(PARTLY)
+
+
+@contextlib.contextmanager
+def _dask(address: str) -> Iterator[Any]:
+    """An executor on a Dask cluster."""
+    try:
+        from distributed import Client  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        _fail("--dask needs Dask: pip install 'constrainednn[dask]'.", ENVIRONMENT)
+    try:
+        client = Client(address, timeout="10s")
+    except (OSError, ValueError) as error:
+        _fail(f"no Dask scheduler answers at {address}: {error}", ENVIRONMENT)
+    with client:
+        yield client.get_executor()
 
 
 @app.command()

@@ -36,6 +36,8 @@ LAYERS = [
         "_trees",
         "_unknowns",
         "_watching",
+        "_law",
+        "_workers",
     ],
     ["_folders", "_methods._levenberg_marquardt", "_methods._optax", "_samplers"],
     ["_models", "_run_folder", "_scheme"],
@@ -52,9 +54,13 @@ LAYERS = [
     ["_compare", "_error_estimate", "_plots", "_run"],
     ["_store"],
     ["_solve_pieces", "_training"],
+    ["_together"],
     ["_solve"],
     ["_load", "testing"],
-    ["_resume", "_study"],
+    ["_resume", "_study_runs"],
+    ["_study_folder"],
+    ["_study_table"],
+    ["_study", "_study_plots"],
     ["cli"],
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
@@ -69,6 +75,7 @@ DELEGATES = {
     ("_solution", "_plots"),
     ("_solution", "_report"),
     ("_solution", "_store"),
+    ("_study_table", "_study_plots"),
 }
 
 

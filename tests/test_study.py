@@ -2,6 +2,7 @@
 
 import json
 import math
+import signal
 
 import equinox as eqx
 import jax
@@ -12,8 +13,9 @@ import pytest
 from faults import run
 
 import constrainednn as cx
+from constrainednn._law import fit_law
 from constrainednn._lock import locked
-from constrainednn._study import read_rows
+from constrainednn._study_folder import read_rows
 
 SMALL = {"heldout": 32, "monitor": 8, "steps": 5}
 
@@ -137,26 +139,92 @@ def test_setting_that_cannot_be_is_a_row_with_its_reason():
         cx.study(circle, vary={"width": [0]}, seeds=5, **SMALL)
 
 
-def test_interrupted_solve_ends_the_study_with_what_is_finished(tmp_path):
-    import signal
-
-    count = [0]
-
-    def interrupting(u, x):
-        return jnp.linalg.norm(u(x)) - 1.0
-
-    def problem(points=6):
-        count[0] += 1
-        if count[0] == 2:
+def test_signal_ends_the_study_with_what_is_finished(tmp_path):
+    def stop(now):
+        if now.done == 2:
             signal.raise_signal(signal.SIGINT)
-        return cx.Problem(cx.Constraint(interrupting, over=cx.Normal(2), points=points), MODEL)
 
-    with pytest.raises(KeyboardInterrupt):
-        cx.study(problem, seeds=3, out=tmp_path / "a", **SMALL)
-    assert len(read_rows(tmp_path / "a")) == 1
+    found = cx.study(circle, seeds=4, out=tmp_path / "a", progress=stop, **SMALL)
+    assert not found.complete and len(found.rows) == 2 == len(read_rows(tmp_path / "a"))
+    assert "interrupted: not all of the runs are done" in repr(found)
+    with pytest.raises(KeyboardInterrupt):  # the handler that was there before is back
+        signal.raise_signal(signal.SIGINT)
+
+
+LINEAR = {"adam": cx.Optax(optax.adam(0.05)), "gd": cx.Optax(optax.sgd(0.2))}
+
+
+def line(points=6):
+    def misfit(u, x):
+        return u(x) - 2 * x[0] - 1
+
+    return cx.Problem(
+        cx.Constraint(misfit, over=cx.Normal(2), points=points), cx.Linear(2, "scalar")
+    )
+
+
+def test_seeds_together_give_what_each_gives_alone():
+    """A linear problem to 1e-10 at its end; a network after few steps, then the same status."""
+    axes = {"method": LINEAR}
+    settings = {"seeds": [3, 9, 4, 7, 1], "heldout": 64, "monitor": 16}
+    alone, beside = (
+        cx.study(line, vary=axes, engine=engine, steps=400, **settings).table()
+        for engine in ("loop", "vmap")
+    )
+    assert {row["engine"] for row in beside} == {"vmap"} and {r["engine"] for r in alone} == {
+        "loop"
+    }
+    for one, other in zip(alone, beside, strict=True):
+        assert one["status"] == other["status"]
+        for name in ("train_loss", "monitor_loss", "heldout_loss"):
+            assert math.sqrt(one[name]) == pytest.approx(math.sqrt(other[name]), abs=1e-10)
+    assert alone[5]["heldout_loss"] < 1e-3 * alone[0]["heldout_loss"] + 1e-3  # and it trained
+    for steps, close in ((5, 1e-10), (200, 0.1)):
+        alone, beside = (
+            cx.study(circle, method="adam", engine=engine, steps=steps, **settings).table()
+            for engine in ("loop", "vmap")
+        )
+        for one, other in zip(alone, beside, strict=True):
+            assert one["status"] == other["status"] and one["taken"] == other["taken"]
+            assert one["heldout_loss"] == pytest.approx(other["heldout_loss"], rel=close)
+
+
+def test_member_that_diverges_or_ends_leaves_the_others_alone():
+    """Places in a batch do not touch each other: with fewer seeds each row is the same bits."""
+    rates = {"wild": cx.Optax(optax.sgd(1.2))}
+    settings = {"vary": {"method": rates}, "engine": "vmap", "tolerance": 1e-3, "steps": 300}
+    settings |= {"heldout": 32, "monitor": 8}
+    whole = cx.study(line, seeds=8, **settings)
+    statuses = {row["status"] for row in whole.table()}
+    assert len(statuses) > 1, statuses
+    some = cx.study(line, seeds=5, **settings)
+    assert numbers(some) == numbers(whole)[:5]
+
+
+def test_batch_that_was_left_half_done_is_finished_alike(tmp_path):
+    settings = {"vary": {"method": ["adam"]}, "engine": "vmap", "seeds": 6, **SMALL}
+    whole = cx.study(circle, out=tmp_path / "a", **settings)
+    lines = (tmp_path / "a" / "runs.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "a" / "runs.jsonl").write_text("".join(lines[:2] + lines[4:5]))
+    again = cx.study(circle, out=tmp_path / "a", **{**settings, "engine": None})
+    assert numbers(again) == numbers(whole)
+    assert {row["engine"] for row in again.rows} == {"vmap"}
+
+
+def test_trial_decides_and_the_row_says_so():
+    found = cx.study(circle, vary={"method": ["lm", "adam"]}, seeds=4, **SMALL)
+    engines = {row["method"]: row["engine"] for row in found.table()}
+    assert engines["lm"] == "loop" and engines["adam"] in ("loop", "vmap")
+    with pytest.raises(ValueError, match=r"is for cx\.Optax methods"):
+        cx.study(circle, seeds=4, engine="vmap", **SMALL)
 
 
 MODEL = cx.MLP(2, 2, width=3)
+
+
+class Submits:
+    def submit(self, fn, /, *args):
+        raise AssertionError
 
 
 @pytest.mark.parametrize(
@@ -173,6 +241,9 @@ MODEL = cx.MLP(2, 2, width=3)
         ({"seeds": "abc"}, "seeds must be a number of seeds or a sequence"),
         ({"vary": {"points": [4]}, "points": 5}, "points is varied and given for all runs"),
         ({"nonsense": 1}, "study cannot vary 'nonsense'"),
+        ({"engine": "pmap"}, "engine must be one of loop, vmap"),
+        ({"workers": 2}, "needs the problem as a file"),
+        ({"workers": 2, "executor": Submits()}, "leave out one"),
     ],
 )
 @pytest.mark.usefixtures("as_released")
@@ -192,6 +263,9 @@ def test_problem_that_cannot_be_studied():
     bad = cx.study(lambda: 3, seeds=1)
     assert "must return a cx.Problem, got 3" in bad.rows[0]["reason"]
     ready = cx.study(circle(), vary={"steps": [1, 2]}, seeds=1, heldout=8, monitor=8)
+    fixed = cx.Problem(circle().constraints, circle().build_model(key=jax.random.key(0)))
+    with pytest.warns(cx.ProblemWarning, match="every seed starts from the same parameters"):
+        cx.study(fixed, seeds=2, **SMALL)
     assert [r["taken"] for r in ready.table()] == [1, 2]
 
 
@@ -225,6 +299,89 @@ def test_csv_has_every_row_and_nothing_that_a_spreadsheet_runs(tmp_path):
     header, first, second = (tmp_path / "a.csv").read_text().splitlines()
     assert header.startswith("name,method,steps,") and "heldout_loss" in header
     assert first.startswith("'=1+1,") and second.startswith("b,")
+
+
+def made_up(values, axis="points", seeds=4):
+    """A study whose held-out losses are given, by the values of one axis."""
+    rows = []
+    for at, losses in values.items():
+        for seed, loss in enumerate(losses[:seeds]):
+            failed = math.isinf(loss)
+            gap = {"loss": 0.5, "train": 0.5, "heldout": {"value": loss}, "difference": {}}
+            rows.append(
+                {
+                    "given": {axis: at},
+                    "seed": seed,
+                    "engine": "loop",
+                    "status": "nonfinite" if failed else "max_steps",
+                    "gap": gap,
+                    "history": {"steps": [0], "train": [1.0], "monitor": [loss / 2]},
+                }
+            )
+    return cx.Study(tuple(rows), (axis,), True)
+
+
+def test_pairs_are_of_one_seed_and_count_those_that_failed():
+    study = made_up({"a": [1.0, 2.0, 3.0, 4.0], "b": [2.0, 4.0, 6.0, math.inf]}, "method")
+    (pair,) = study.compare("method")
+    assert (pair.first, pair.second, pair.pairs, pair.others) == ("a", "b", 3, 1)
+    assert pair.difference.value == pytest.approx(2.0)
+    # t quantile of 2 degrees of freedom: 4.3027; differences 1, 2, 3
+    assert pair.difference.high - 2.0 == pytest.approx(4.302653 / math.sqrt(3), rel=1e-5)
+    assert pair.ratio is not None and pair.ratio.value == pytest.approx(2.0)
+    assert pair.ratio.high == pytest.approx(2.0)
+    with pytest.raises(ValueError, match="did not vary 'points'"):
+        study.compare("points")
+    with pytest.raises(ValueError, match=r"'gaps' is no number of the table\. Did you mean gap"):
+        study.compare("method", of="gaps")
+
+
+def test_choice_is_by_monitor_and_never_by_what_judges():
+    study = made_up({4: [3.0, 4.0, 5.0], 8: [1.0, 2.0, math.inf], 16: [2.5, 2.5, 2.5]})
+    assert {row["points"] for row in study.best().table()} == {8}
+    for name in ("heldout_loss", "gap"):
+        with pytest.raises(ValueError, match="held-out points judge the choice"):
+            study.best(by=name)
+
+
+def test_law_is_found_where_there_is_one_and_doubted_where_not():
+    rng = np.random.default_rng(5)
+    n = np.repeat([50.0, 100.0, 200.0, 400.0, 800.0], 8)
+    inside = 0
+    for _ in range(60):
+        law = fit_law(n, 3 * n**-0.8 * np.exp(0.2 * rng.normal(size=n.size)))
+        inside += law.exponent.low <= 0.8 <= law.exponent.high
+    # 95 % of 60, less four standard errors
+    assert inside >= 51
+    bent = fit_law(n, (0.1 + 40 / n) * np.exp(0.05 * rng.normal(size=n.size)))
+    assert bent.c == pytest.approx(0.1, rel=0.2) and bent.exponent.low < 1 < bent.exponent.high
+    wrong = fit_law(n, np.exp(np.sin(np.log(n) * 3) + 0.05 * rng.normal(size=n.size)))
+    assert wrong.lack_of_fit < 1e-3 and "the law does not hold" in repr(wrong)
+    failed = fit_law(np.append(n, 1600), np.append(3.0 / n, math.inf))
+    assert failed.left_out == (1600,) and failed.exponent.value == pytest.approx(1)
+    with pytest.raises(ValueError, match="three numbers of points or more"):
+        fit_law(n[:16], 1.0 / n[:16])
+
+
+def test_figures_come_from_the_table_alone(tmp_path):
+    axes = {"points": [4, 6], "method": ["gd", "adam"], "heldout": [16, 32]}
+    found = cx.study(circle, vary=axes, seeds=2, out=tmp_path / "s", monitor=8, steps=5)
+    read = cx.load_study(tmp_path / "s")
+    assert numbers(read) == numbers(found) and set(read.axes) == set(found.axes)
+    result = run("study", "--plot", tmp_path / "s")
+    assert result.exit_code == 0, result.output
+    names = {path.stem for path in (tmp_path / "s").glob("*.png")}
+    assert names == {
+        *("against-points", "against-heldout", "paired-method", "map-points-heldout"),
+        *("seeds", "time", "distance"),
+    }
+    written = json.loads((tmp_path / "s" / "figures.json").read_text())
+    rows = [r for r in found.table() if (r["points"], r["method"], r["heldout"]) == (6, "gd", 16)]
+    entry = written["against-points"]["groups"]["method gd, heldout 16"]
+    assert entry["points"] == [4, 6]
+    assert entry["heldout"][1][1] in [row["heldout_loss"] for row in rows]
+    assert run("study", "--plot", tmp_path / "none").exit_code == 2
+    assert run("study", "--plot", tmp_path / "s", "--vary", "points=3").exit_code == 2
 
 
 def test_study_at_the_command_line(tmp_path):

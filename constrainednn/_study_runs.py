@@ -1,0 +1,322 @@
+"""What a study runs, here or in another process: some seeds of one combination of settings."""
+
+import contextlib
+import dataclasses
+import functools
+import inspect
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import constrainednn
+from constrainednn._check import ProblemError
+from constrainednn._files import StoreError
+from constrainednn._load import (
+    LoadError,
+    build,
+    find,
+    find_method,
+    load_module,
+    methods_of,
+    problem_keywords,
+    resolve,
+)
+from constrainednn._methods._optax import Optax
+from constrainednn._problem import Problem
+from constrainednn._run import Arguments, Run
+from constrainednn._solution import Solution, SolveFailed, Status
+from constrainednn._solve import solve, training_of
+from constrainednn._store import plain, report_dict
+from constrainednn._together import Unlike, faster_together, together
+from constrainednn._training import Chunk, Training
+from constrainednn._validate import shown
+from constrainednn._watching import Stop, collected_signals
+
+# Arguments of `solve` that may be axes, or the same for all runs.
+ARGUMENTS = ("method", "steps", "tolerance", "heldout", "monitor", "redraw")
+ENGINES = ("loop", "vmap")
+# Runs in one computation at most, and what they may hold in memory together: numbers of the study
+# alone, since it decides which run has which place.
+LANES, _BYTES = 32, 1 << 30
+_FEW = 4
+# What a setting that cannot be right ends in: a row that says so.
+_REFUSALS = (ProblemError, LoadError, TypeError, ValueError)
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """Runs of one combination of settings.
+
+    Attributes:
+        settings: Values of keywords and arguments; methods of a file by their names.
+        places: Seeds by their places in the list of all seeds.
+        engine: "loop", "vmap", or None: to be decided.
+        lanes: Width of one computation for "vmap", else 0.
+        runs: How many runs of this combination there are.
+    """
+
+    settings: dict[str, Any]
+    places: dict[int, int]
+    engine: str | None
+    lanes: int
+    runs: int
+
+    @property
+    def decided(self) -> bool:
+        """True if it is known how to run it."""
+        return self.engine == "loop" or self.lanes > 0
+
+    def one_by_one(self, done: set[int]) -> "Iterator[Task]":
+        """A task for each seed that is not done."""
+        for place, seed in self.places.items():
+            if seed not in done:
+                yield dataclasses.replace(self, places={place: seed}, engine="loop", lanes=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Done:
+    """What came of a task.
+
+    Attributes:
+        rows: Reports by seed; some of the seeds only, where the engine was not known before.
+        engine: What was used.
+        lanes: Width of one computation for "vmap", else 0.
+        interrupted: True if a signal ended it.
+    """
+
+    rows: dict[int, dict[str, Any]]
+    engine: str
+    lanes: int
+    interrupted: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """All that another process needs to know of what is studied: no code, where it is."""
+
+    path: str
+    name: str
+    digest: str
+    dtype: str
+    version: str
+
+
+class Stated:
+    """What is studied: where problems come from, and what they are called with."""
+
+    def __init__(self, problem: Any):
+        self.module, self.path, self.name, self.methods = None, None, "problem", {}
+        if isinstance(problem, (str, Path)):
+            self.path, self.name = resolve(str(problem))
+            self.module = load_module(self.path)
+            self.methods = methods_of(self.module, self.path)
+            problem = find(self.module, self.path, self.name)
+        if not (isinstance(problem, Problem) or callable(problem)):
+            raise TypeError(
+                "problem of study must be a function that returns a cx.Problem, a file, or a "
+                f"cx.Problem, got {shown(problem)}."
+            )
+        self.problem = problem
+        keywords = problem_keywords(problem)
+        for name, item in keywords.items():
+            if item.default is inspect.Parameter.empty:
+                raise TypeError(f"problem of study: give keyword {name!r} of it a default.")
+            if name in (*ARGUMENTS, "seed", "seeds", "vary", "out", "progress", "engine"):
+                raise TypeError(
+                    f"problem of study: its keyword {name!r} is an argument of solve or study. "
+                    f"Give it another name, such as my_{name}."
+                )
+        self.defaults = {name: item.default for name, item in keywords.items()}
+        self._last: tuple[Any, Problem | Exception] | None = None
+
+    @property
+    def origin(self) -> Origin:
+        """Where it is; the path and hash are empty for what is stated in Python."""
+        path, digest, name = "", "", getattr(self.problem, "__name__", "problem")
+        if self.module is not None and self.path is not None:
+            path, name = str(self.path.resolve()), self.name
+            source = build(self.module, self.path, self.name, {}).source
+            digest = "" if source is None else source.digest
+        dtype = str(jnp.result_type(float))
+        return Origin(path, name, digest, dtype, constrainednn.__version__)
+
+    def work(self, task: Task) -> Done:
+        """Do the runs of a task, all of them or those that are done at once."""
+        keywords = {name: value for name, value in task.settings.items() if name in self.defaults}
+        arguments = {name: value for name, value in task.settings.items() if name in ARGUMENTS}
+        method = arguments.pop("method", None)
+        if isinstance(method, str):
+            method = find_method(method, self.methods)
+        problem, stop = self.built(keywords), Stop()
+        if isinstance(problem, Exception):
+            rows = dict.fromkeys(task.places.values(), _refused(problem))
+            return Done(rows, "loop", 0)
+        start = functools.partial(_training, problem, method, arguments, stop)
+        with np.errstate(over="ignore", invalid="ignore"), collected_signals(stop):
+            engine, lanes = task.engine, task.lanes
+            if engine != "loop" and not lanes:
+                engine, lanes = _engine(start, problem, task)
+            if engine == "vmap":
+                block = min(task.places) // lanes
+                some = {p: seed for p, seed in task.places.items() if p // lanes == block}
+                found = _vmapped(start, some, lanes)
+                rows = {seed: _row(item) for seed, item in found.items()}
+                kept = {seed: row for seed, row in rows.items() if row is not None}
+                if kept or stop.signals:
+                    return Done(kept, "vmap", lanes, interrupted=len(kept) < len(some))
+        # One by one; the first only where it was not known that it would be so.
+        seeds = list(task.places.values())[: None if task.engine == "loop" else 1]
+        rows = {}
+        for seed in seeds:
+            row = None if stop.signals else _row(_solved(problem, method, seed, arguments))
+            if row is None:
+                return Done(rows, "loop", 0, interrupted=True)
+            rows[seed] = row
+        return Done(rows, "loop", 0)
+
+    def built(self, keywords: Mapping[str, Any]) -> Problem | Exception:
+        """The problem of some settings, or why there is none; built once for all seeds."""
+        key = {name: (type(value), _telling(value)) for name, value in keywords.items()}
+        if self._last is None or self._last[0] != key:
+            try:
+                self._last = key, self._build(dict(keywords))
+            except _REFUSALS as error:
+                self._last = key, error
+        return self._last[1]
+
+    def _build(self, keywords: dict[str, Any]) -> Problem:
+        if isinstance(self.problem, Problem):
+            return self.problem
+        if self.module is not None and self.path is not None:
+            return build(self.module, self.path, self.name, keywords)
+        made = self.problem(**keywords)
+        if not isinstance(made, Problem):
+            raise TypeError(f"problem of study must return a cx.Problem, got {shown(made)}.")
+        return made
+
+
+def _telling(value: Any) -> Any:
+    """What tells a value from others that are given in its place."""
+    return value if isinstance(value, (bool, int, float, str)) else id(value)
+
+
+_opened: dict[str, Stated] = {}
+_opening = threading.Lock()
+
+
+def work_elsewhere(origin: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
+    """Do a task in a process that knows the problem by its path only. All as plain data.
+
+    Raises:
+        StoreError: If the package or the problem file is another one there.
+    """
+    known = Origin(**origin)
+    if known.version != constrainednn.__version__:
+        raise StoreError(
+            f"a worker has constrainednn {constrainednn.__version__}, the study is of "
+            f"{known.version}. Install the same everywhere."
+        )
+    places = {int(place): seed for place, seed in task["places"].items()}
+    with jax.enable_x64(known.dtype == "float64"):
+        with _opening:
+            source = f"{known.path}:{known.name}"
+            stated = _opened.get(source)
+            if stated is None or stated.origin.digest != known.digest:
+                stated = _opened[source] = Stated(source)
+            if (digest := stated.origin.digest) != known.digest:
+                raise StoreError(
+                    f"{known.path} is another file for a worker: its SHA-256 is {digest:.12}, that "
+                    f"of the study {known.digest:.12}. Let both see the same file."
+                )
+        return dataclasses.asdict(stated.work(Task(**{**task, "places": places})))
+
+
+def _training(
+    problem: Problem, method: Any, arguments: dict[str, Any], stop: Stop, seed: int, checked: bool
+) -> Training:
+    run = Run(problem, Arguments(**arguments, seed=seed))
+    run.stop = stop
+    return training_of(run, method, checked=checked)
+
+
+def _engine(start: Callable[..., Training], problem: Problem, task: Task) -> tuple[str, int]:
+    """How to run a combination of settings: decided by a trial where both are possible.
+
+    First-order methods only: batches of factorisations are no faster than one after the other on a
+    CPU (measured: 0.9 times the time), and XLA's may wait for each other for ever.
+    """
+    chunk = None
+    if problem.scheme is None and (task.engine or task.runs >= _FEW):
+        with contextlib.suppress(*_REFUSALS, StopIteration):  # each run says for itself why
+            training = start(next(iter(task.places.values())), checked=False)
+            if all(isinstance(stage.method, Optax) for stage in training.stages):
+                going, answer = training.go(), None
+                while not isinstance(chunk := going.send(answer), Chunk):
+                    answer = np.nan
+                lanes = min(LANES, _BYTES // (training.step_bytes(chunk) + 1))
+                if task.engine:
+                    return "vmap", max(lanes, 1)
+                if lanes >= _FEW and faster_together(chunk, training.limit, lanes):
+                    return "vmap", lanes
+    if task.engine and chunk is None:
+        raise ValueError(
+            'engine="vmap" is for cx.Optax methods on problems that are trained step by step: '
+            "leave it out."
+        )
+    return "loop", 0
+
+
+def _vmapped(
+    start: Callable[..., Training], places: dict[int, int], lanes: int
+) -> dict[int, Solution | Exception]:
+    """Solutions by seed; none where the runs do not fit together, or not in memory."""
+    try:
+        # The first one is checked as a whole: the others differ in their numbers only.
+        trainings = {
+            place % lanes: start(seed, checked=number > 0)
+            for number, (place, seed) in enumerate(places.items())
+        }
+        ended = together(trainings, lanes, _REFUSALS)
+    except (Unlike, MemoryError):
+        return {}
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return {}
+    return {seed: ended[place % lanes] for place, seed in places.items()}
+
+
+def _solved(
+    problem: Problem, method: Any, seed: int, arguments: dict[str, Any]
+) -> Solution | Exception:
+    try:
+        return solve(problem, method, seed=seed, **arguments)
+    except SolveFailed as failure:
+        return failure.solution
+    except _REFUSALS as error:
+        return error
+
+
+def _row(found: Solution | Exception) -> dict[str, Any] | None:
+    """The report of a run as plain data; None if it was interrupted."""
+    if isinstance(found, Exception):
+        return _refused(found)
+    if found.status is Status.INTERRUPTED:
+        return None
+    history = found.history
+    steps = history.monitor_steps
+    losses = history.loss[np.minimum(steps, len(history.loss) - 1)]
+    curves = {"steps": steps.tolist()}
+    for name, values in (("train", losses), ("monitor", history.monitor)):
+        # Six digits, since curves are for the eye.
+        curves[name] = [plain(float(f"{value:.5e}")) for value in values]
+    return report_dict(found) | {"history": curves}
+
+
+def _refused(error: Exception) -> dict[str, Any]:
+    return {"status": "error", "reason": str(error)[:1000]}

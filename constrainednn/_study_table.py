@@ -1,0 +1,296 @@
+"""The table of a study, and what can be read off it: summaries, pairs, laws, a choice."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from constrainednn._archive import unseal
+from constrainednn._files import StoreError, write_atomically
+from constrainednn._law import Law, fit_law
+from constrainednn._statistics import Estimate, mean_interval
+from constrainednn._study_folder import RECORD, Row, read_rows
+from constrainednn._validate import as_path, known_names, shown
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# A run that no worker finished.
+LOST = "lost"
+# Statuses of runs whose numbers mean nothing: they count as infinite.
+FAILED = ("nonfinite", "out_of_memory", "error", LOST)
+_LOSSES = ("loss", "train_loss", "monitor_loss", "heldout_loss", "gap")
+_MONITORED = ("monitor_loss", "train_loss", "loss")
+
+
+@dataclasses.dataclass(frozen=True)
+class Paired:
+    """Two settings compared run by run: the same seed, so the same points and first parameters.
+
+    Attributes:
+        first: Label of the setting that is compared with.
+        second: Label of the other one.
+        where: The other settings.
+        of: What is compared.
+        pairs: Seeds where both runs finished.
+        others: Seeds where one of them, or both, failed.
+        difference: Mean of second - first, with its interval.
+        ratio: Geometric mean of second / first, with its interval; None where a number is not
+            positive, as gaps may be.
+    """
+
+    first: Any
+    second: Any
+    where: dict[str, Any]
+    of: str
+    pairs: int
+    others: int
+    difference: Estimate
+    ratio: Estimate | None
+
+    def __repr__(self) -> str:
+        where = "".join(f"{name} {value}; " for name, value in self.where.items())
+        text = f"{where}{self.second} against {self.first}, {self.of}, {self.pairs} pairs"
+        if self.others:
+            text += f" ({self.others} more where a run failed)"
+        d = self.difference
+        text += f": difference {d.value:.3g} [{d.low:.3g}, {d.high:.3g}]"
+        if self.ratio is not None:
+            r = self.ratio
+            text += f", ratio {r.value:.3g} [{r.low:.3g}, {r.high:.3g}]"
+        return text
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Study:
+    """The table of a study.
+
+    Attributes:
+        rows: One dict a run, as in `runs.jsonl`: `given` (every keyword of the problem function
+            and argument of `solve`), `seed`, `engine` and all of the run's report. Runs that failed
+            have the status "error" and no gap.
+        axes: Names of what was varied.
+        complete: False if the study was interrupted.
+    """
+
+    rows: tuple[Row, ...]
+    axes: tuple[str, ...]
+    complete: bool
+
+    def table(self) -> list[dict[str, Any]]:
+        """Flat rows: settings, seed, status, and the numbers of the gap in total.
+
+        Runs that failed have infinite losses.
+        """
+        return [_flat(row) for row in self.rows]
+
+    def to_csv(self, path: str | Path) -> None:
+        """Write the flat rows; text that a spreadsheet would run is quoted."""
+        import csv
+        import io
+
+        rows = self.table()
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        buffer = io.StringIO()
+        writer = csv.DictWriter(buffer, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
+        write_atomically(Path(path), buffer.getvalue().encode())
+
+    def to_pandas(self) -> Any:
+        """The flat rows as a `pandas.DataFrame`; needs pandas."""
+        import pandas  # pyright: ignore[reportMissingImports]
+
+        return pandas.DataFrame(self.table())
+
+    def to_polars(self) -> Any:
+        """The flat rows as a `polars.DataFrame`; needs polars."""
+        import polars  # pyright: ignore[reportMissingImports]
+
+        return polars.DataFrame(self.table(), infer_schema_length=None)
+
+    def compare(self, axis: str, of: str = "heldout_loss") -> list[Paired]:
+        """Compare the settings along an axis with the first one, seed by seed.
+
+        Args:
+            axis: Name of what was varied.
+            of: A number of the table.
+        """
+        self._known(axis)
+        found = []
+        for where, rows in self.groups(*(name for name in self.axes if name != axis)):
+            by_label: dict[Any, dict[int, float]] = {}
+            for row in rows:
+                by_label.setdefault(row[axis], {})[row["seed"]] = _number(row, of)
+            first, *others = by_label
+            for label in others:
+                found.append(_paired(first, label, where, of, by_label))
+        return found
+
+    def laws(self, axis: str = "points", of: str = "heldout_loss") -> list[tuple[dict, Law]]:
+        """Fit c + a n^-b along an axis of numbers, for each combination of the others.
+
+        Raises:
+            ValueError: If there are fewer than three values with all runs finished.
+        """
+        self._known(axis)
+        found = []
+        for where, rows in self.groups(*(name for name in self.axes if name != axis)):
+            n = np.array([row[axis] for row in rows], float)
+            found.append((where, fit_law(n, np.array([_number(row, of) for row in rows], float))))
+        return found
+
+    def best(self, by: str = "monitor_loss") -> "Study":
+        """The runs of the settings with the lowest median of a number that may choose.
+
+        Raises:
+            ValueError: For held-out numbers: what judges must not choose, or it judges no longer.
+        """
+        if by not in _MONITORED:
+            raise ValueError(
+                f"settings cannot be chosen by {by!r}: held-out points judge the choice. "
+                f"Choose by one of {', '.join(_MONITORED)}, and read the winner's held-out loss."
+            )
+        medians = []
+        for _, rows in self.groups(*self.axes):
+            values = np.array([_number(row, by) for row in rows])
+            # Rows of data have no monitor points.
+            medians.append(np.inf if np.isnan(values).any() else quantiles_of(values)[1])
+        if not np.isfinite(medians).any():
+            raise ValueError(f"no settings have a {by}: choose by another of {_MONITORED}.")
+        winner = list(self.groups(*self.axes))[int(np.argmin(medians))][0]
+        rows = tuple(
+            row for row in self.rows if all(row["given"][k] == v for k, v in winner.items())
+        )
+        return Study(rows, self.axes, self.complete)
+
+    def plot(self) -> "dict[str, Figure]":
+        """All figures that the axes of this study allow, by their names."""
+        from constrainednn._study_plots import figures
+
+        return figures(self)
+
+    def groups(self, *names: str) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
+        """Flat rows that agree in the named settings, with those."""
+        grouped: dict[str, list[dict[str, Any]]] = {}
+        for row in self.table():
+            labels = {name: row[name] for name in names}
+            grouped.setdefault(json.dumps(labels), []).append(row)
+        for labels, rows in grouped.items():
+            yield json.loads(labels), rows
+
+    def _known(self, axis: str) -> None:
+        if axis not in self.axes:
+            raise ValueError(f"study did not vary {shown(axis)}. {known_names(axis, self.axes)}")
+
+    def __repr__(self) -> str:
+        return "\n".join(_summary(self))
+
+
+def load_study(path: str | Path) -> Study:
+    """Read the table of a study from its folder; the axes are what differs between rows.
+
+    Raises:
+        StoreError: If the folder holds no study.
+    """
+    folder = as_path(path, "path of load_study")
+    if not (folder / RECORD).exists():
+        raise StoreError(f"{folder} holds no study: it has no {RECORD}.")
+    unseal(folder / RECORD)
+    rows = tuple(read_rows(folder).values())
+    seen: dict[str, set[str]] = {}
+    for row in rows:
+        for name, value in row["given"].items():
+            seen.setdefault(name, set()).add(json.dumps(value))
+    axes = tuple(name for name, values in seen.items() if len(values) > 1)
+    return Study(rows, axes, True)
+
+
+def _flat(row: Row) -> dict[str, Any]:
+    gap = row.get("gap") or {}
+    heldout, difference = gap.get("heldout") or {}, gap.get("difference") or {}
+    parts = gap.get("constraints") or []
+    failed = row["status"] in FAILED
+    number = lambda value: math.inf if failed else math.nan if value is None else value  # noqa: E731
+    timings = row.get("timings") or {}
+    monitor = (row.get("history") or {}).get("monitor") or [None]
+    verdicts = [(part.get("image") or {}).get("collapsed") for part in parts]
+    verdicts = [verdict for verdict in verdicts if verdict is not None]
+    errors = [part["error"] for part in parts if part.get("error") is not None]
+    return {
+        **row["given"],
+        "seed": row["seed"],
+        "status": row["status"],
+        "taken": row.get("steps"),
+        "parameters": row.get("parameters"),
+        "loss": number(gap.get("loss")),
+        "train_loss": number(gap.get("train")),
+        "monitor_loss": number(monitor[-1]),
+        "heldout_loss": number(heldout.get("value")),
+        "heldout_low": number(heldout.get("low")),
+        "heldout_high": number(heldout.get("high")),
+        "gap": number(difference.get("value")),
+        "worst": number(max((part["worst"]["residual"] or 0.0 for part in parts), default=None)),
+        "error": number(max(errors, default=None)),
+        "collapsed": any(verdicts) if verdicts else None,
+        "seconds": timings.get("run"),
+        "engine": row["engine"],
+    }
+
+
+def _cell(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@") else value
+
+
+def _number(row: dict[str, Any], name: str) -> float:
+    if not isinstance(row.get(name), (int, float)):
+        numbers = [key for key, value in row.items() if isinstance(value, (int, float))]
+        raise ValueError(f"{shown(name)} is no number of the table. {known_names(name, numbers)}")
+    return float(row[name])
+
+
+def _paired(
+    first: Any, second: Any, where: dict[str, Any], of: str, values: dict[Any, dict[int, float]]
+) -> Paired:
+    seeds = [seed for seed in values[first] if seed in values[second]]
+    both = np.array([(values[first][seed], values[second][seed]) for seed in seeds])
+    both = both.reshape(-1, 2)
+    finished = both[np.isfinite(both).all(axis=1)]
+    ratio = None
+    if len(finished) and (finished > 0).all():
+        logs = mean_interval(np.diff(np.log(finished), axis=1)[:, 0])
+        value, low, high = (math.exp(end) for end in (logs.value, logs.low, logs.high))
+        ratio = dataclasses.replace(logs, value=value, low=low, high=high, error=value * logs.error)
+    difference = mean_interval(np.diff(finished, axis=1)[:, 0])
+    others = len(both) - len(finished)
+    return Paired(first, second, where, of, len(finished), others, difference, ratio)
+
+
+def quantiles_of(values: np.ndarray) -> np.ndarray:
+    """Of 10, 50 and 90 %, as values that were seen: between a number and infinity there is none."""
+    return np.quantile(values, [0.1, 0.5, 0.9], method="nearest")
+
+
+def _summary(study: Study) -> list[str]:
+    lines = []
+    for labels, rows in study.groups(*study.axes):
+        failed = sum(row["status"] in FAILED for row in rows)
+        collapsed = sum(row["collapsed"] is True for row in rows)
+        parts = [f"{name} {value}" for name, value in labels.items()]
+        parts.append(f"{len(rows)} runs" + (f", {failed} failed" if failed else ""))
+        if collapsed:
+            parts[-1] += f", {collapsed} collapsed"
+        for name in ("train_loss", "heldout_loss", "gap"):
+            low, middle, high = quantiles_of(np.array([row[name] for row in rows], float))
+            parts.append(f"{name.partition('_')[0]} {middle:.3g} [{low:.3g}, {high:.3g}]")
+        lines.append("; ".join(parts))
+    lines.append(
+        "losses: medians over seeds, with the quantiles 10 % and 90 %; a failed run is infinite"
+    )
+    if not study.complete:
+        lines.append("interrupted: not all of the runs are done")
+    return lines
