@@ -6,6 +6,7 @@ from ._calculus import (
     at_most,
     derivative,
     divergence,
+    gradient_enhanced,
     integral,
     jacobian,
     laplacian,
@@ -27,6 +28,7 @@ from ._domains import (
     Product,
     Sphere,
 )
+from ._ensemble import Calibration, CrossValidation, Ensemble, cross_validate, ensemble
 from ._error_estimate import ErrorEstimate
 from ._estimates import Estimates
 from ._files import RunWarning, StoreError
@@ -93,13 +95,16 @@ __all__ = [
     "Ball",
     "Box",
     "BoxBoundary",
+    "Calibration",
     "Circle",
     "Comparison",
     "Constraint",
     "ConstraintGap",
+    "CrossValidation",
     "Data",
     "Distance",
     "Draw",
+    "Ensemble",
     "ErrorEstimate",
     "Estimate",
     "Estimates",
@@ -157,8 +162,11 @@ __all__ = [
     "at_most",
     "bvp",
     "check",
+    "cross_validate",
     "derivative",
     "divergence",
+    "ensemble",
+    "gradient_enhanced",
     "integral",
     "ivp",
     "jacobian",

@@ -380,15 +380,21 @@ class Data(eqx.Module):
             then the pair `(x_i, y_i)`.
         holdout: Share of the rows that is kept from training, in [0, 1). With 0 all rows are
             trained on, and there is no gap.
+        fold: A pair (i, k): hold out the i-th of k parts instead, i from 0 to k - 1. The parts are
+            the same for all i under one seed, and each row is in one of them.
     """
 
     rows: PyTree[np.ndarray]
     holdout: float
+    fold: tuple[int, int] | None
 
-    def __init__(self, rows: PyTree, *, holdout: float = 0.2):
+    def __init__(self, rows: PyTree, *, holdout: float = 0.2, fold: tuple[int, int] | None = None):
         self.rows = _rows("Data", "rows", rows)
         self.holdout = as_real(holdout, "holdout of Data")
         n = len(self)
+        self.fold = None if fold is None else _fold(fold, n)
+        if self.fold is not None:
+            return
         if not 0 <= self.holdout < 1:
             raise ValueError(
                 f"holdout of Data must be in [0, 1), got {self.holdout:g}. Write e.g. 0.2."
@@ -406,10 +412,27 @@ class Data(eqx.Module):
     @property
     def heldout_rows(self) -> int:
         """Number of rows kept from training."""
+        if self.fold is not None:
+            i, k = self.fold
+            return (len(self) - i + k - 1) // k
         return round(len(self) * self.holdout)
 
     def __repr__(self) -> str:
+        if self.fold is not None:
+            return f"Data({len(self)} rows, fold={self.fold})"
         return f"Data({len(self)} rows, holdout={self.holdout:g})"
+
+
+def _fold(fold: Any, n: int) -> tuple[int, int]:
+    if not (isinstance(fold, (tuple, list)) and len(fold) == 2):
+        raise TypeError(f"fold of Data must be a pair (i, k), got {shown(fold)}.")
+    i, k = as_count(fold[0], "fold of Data", least=0), as_count(fold[1], "folds of Data", least=2)
+    if not i < k <= n:
+        raise ValueError(
+            f"fold of Data must be (i, k) with i < k and at most as many parts as the {n} rows, "
+            f"got ({i}, {k})."
+        )
+    return i, k
 
 
 def _name_of(fn: Callable) -> str:

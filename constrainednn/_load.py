@@ -26,6 +26,7 @@ from constrainednn._validate import known_names, shown
 # Arguments of `solve` and `study`: a setting of the same name could not be told from them.
 _RESERVED = (
     *("method", "steps", "seed", "tolerance", "heldout", "monitor", "redraw", "progress", "out"),
+    *("early_stopping", "engine"),
     *("time_limit", "sinks", "vary", "seeds", "workers", "executor"),
 )
 

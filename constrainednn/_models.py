@@ -144,7 +144,8 @@ class MLP(AbstractRecipe):
 
     def __call__(self, *, key: Key[Array, ""]) -> eqx.nn.MLP:
         """Build an `equinox.nn.MLP` and spread its first layer."""
-        shape = _mlp(self.in_size, self.out_size, self.width, self.depth, self.activation)
+        sizes = self.in_size, self.out_size, self.width, self.depth, self.activation
+        shape = _mlp(jnp.result_type(float), *sizes)
         model = _initialised(shape, key=key)
         if self.depth == 0:
             return model
@@ -159,8 +160,9 @@ class MLP(AbstractRecipe):
 
 
 @functools.lru_cache(maxsize=16)
-def _mlp(*sizes: Any) -> eqx.nn.MLP:
+def _mlp(dtype: Any, *sizes: Any) -> eqx.nn.MLP:
     """The shapes of a network: to trace it takes longer than to draw its weights."""
+    del dtype  # that of all of them, and of what is kept here
     return eqx.filter_eval_shape(eqx.nn.MLP, *sizes, key=jax.random.key(0))
 
 

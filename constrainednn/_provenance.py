@@ -37,6 +37,7 @@ def record_settings(
     heldout: int,
     monitor: int,
     redraw: int | None,
+    early_stopping: bool,
     dtype: str,
 ) -> Settings:
     """Settings of a run together with the machine and the versions it runs on."""
@@ -53,6 +54,7 @@ def record_settings(
         heldout=heldout,
         monitor=monitor,
         redraw=redraw,
+        early_stopping=early_stopping,
         dtype=dtype,
         device=f"{device.platform}: {device.device_kind}",
         threads=_usable_cores(),

@@ -121,7 +121,7 @@ def _stated(record: dict[str, Any], path: Path) -> tuple[dict[str, Any], Any, st
     """What the record says, or the first thing that is wrong with it."""
     arguments, name, settings = (record.get(key) for key in ("arguments", "method", "settings"))
     known = set(Arguments.__dataclass_fields__)
-    if not isinstance(arguments, dict) or set(arguments) != known:
+    if not isinstance(arguments, dict) or not set(arguments) <= known:
         raise StoreError(f"{path / RECORD} is damaged: it has no arguments.")
     if not isinstance(name, str) or not isinstance(settings, dict):
         raise StoreError(f"{path / RECORD} is damaged: it has no method or settings.")

@@ -30,6 +30,7 @@ class Arguments:
     heldout: int | None = None
     monitor: int | None = None
     redraw: int | None = None
+    early_stopping: bool = False
 
 
 class Run:
@@ -70,6 +71,7 @@ class Run:
             for name, default in (("heldout", 4096), ("monitor", 1024))
         }
         self.redraw = None if arguments.redraw is None else as_count(arguments.redraw, "redraw")
+        self.early_stopping = _as_early(arguments.early_stopping, problem)
         # As plain numbers, which a file can hold.
         given = {name for name in self.counts if getattr(arguments, name) is not None}
         self.arguments = Arguments(
@@ -79,6 +81,7 @@ class Run:
             self.counts["heldout"] if "heldout" in given else None,
             self.counts["monitor"] if "monitor" in given else None,
             self.redraw,
+            self.early_stopping,
         )
         self.folder, self.record, self.allow_changed = folder, record, allow_changed
         limit = None if time_limit is None else as_positive(time_limit, "time_limit")
@@ -109,6 +112,7 @@ class Run:
             tolerance=self.tolerance,
             **self.counts,
             redraw=self.redraw,
+            early_stopping=self.early_stopping,
             dtype=dtype,
         )
         if self.record is not None and self.folder is not None:
@@ -200,6 +204,18 @@ def _as_drawn(value: Any, name: str, problem: Problem, *, default: int) -> int:
             "cx.Data(rows, holdout=0.2)."
         )
     return count
+
+
+def _as_early(value: Any, problem: Problem) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"early_stopping must be True or False, got {shown(value)}.")
+    watched = any(isinstance(item.over, AbstractDomain) for item in problem.constraints)
+    if value and (problem.scheme is not None or not watched):
+        raise ValueError(
+            "early_stopping is by the monitor loss of a problem that is trained step by step, and "
+            "this one has no monitor points, or is solved in pieces. Leave it out."
+        )
+    return value
 
 
 def _as_tolerance(value: Any) -> float:

@@ -207,6 +207,9 @@ def split(data: Data, *, key: Key[Array, ""]) -> tuple[Draw, Draw | None]:
     if data.heldout_rows == 0:
         return whole(data.rows), None
     order = numpy_generator(key).permutation(len(data))
+    if data.fold is not None:
+        i, k = data.fold
+        order = np.concatenate([order[i::k], *(order[j::k] for j in range(k) if j != i)])
     held, kept = np.sort(order[: data.heldout_rows]), np.sort(order[data.heldout_rows :])
     pick = lambda index: whole(jax.tree.map(lambda leaf: leaf[index], data.rows))  # noqa: E731
     return pick(kept), pick(held)

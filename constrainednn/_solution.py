@@ -37,6 +37,7 @@ class Status(enum.StrEnum):
     MAX_STEPS = "max_steps"
     TIME_LIMIT = "time_limit"
     STALLED = "stalled"
+    EARLY_STOPPED = "early_stopped"
     BLOW_UP = "blow_up"
     NONFINITE = "nonfinite"
     OUT_OF_MEMORY = "out_of_memory"
@@ -62,6 +63,7 @@ class Settings:
         environment: Those environment variables, if set, that JAX and the linear algebra heed.
         problem: SHA-256 of the file the problem was loaded from and of those it imports beside
             it; empty for a problem stated in Python.
+        early_stopping: True if the parameters are those of the lowest monitor loss.
     """
 
     method: str
@@ -77,6 +79,7 @@ class Settings:
     versions: dict[str, str]
     environment: dict[str, str] = dataclasses.field(default_factory=dict)
     problem: str = ""
+    early_stopping: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,8 +93,7 @@ class History:
         monitor: Loss on monitor points at those steps; finite sets have none and count with their
             training points, so that it compares with `loss`. NaN if no constraint has any.
         snapshots: Models at a few of those steps, as pairs (step, model).
-        best_step: Steps that led to the parameters that were returned, those of the lowest
-            training loss.
+        best_step: Steps that led to the parameters that were returned.
         redraws: Steps before which new training points were drawn.
         pieces: How the pieces came about, for a problem that is solved in pieces; `loss` and
             `monitor` then hold the final numbers only.
@@ -121,7 +123,7 @@ class Solution:
 
     Attributes:
         problem: What was solved.
-        model: The best parameters found, by training loss.
+        model: The best parameters found, by training loss, or by monitor loss with early stopping.
         gap: Train, held-out and their difference, with intervals.
         status: Why the run ended.
         reason: The same in a sentence.

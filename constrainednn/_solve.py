@@ -34,6 +34,7 @@ def solve(
     heldout: int | None = None,
     monitor: int | None = None,
     redraw: int | None = None,
+    early_stopping: bool = False,
     time_limit: float | None = None,
     out: str | Path | None = None,
     sinks: Sequence[Sink] = (),
@@ -58,6 +59,9 @@ def solve(
         redraw: Draw new training points every so many steps, and at once where the method
             converged on the present ones. The best parameters are then those of the last draw,
             and "train" is the last draw.
+        early_stopping: Return the parameters with the lowest monitor loss of those at the
+            log-spaced steps where it is taken (ten a decade), and end the run once four times the
+            steps that led there, and a hundred, brought no lower one.
         time_limit: Seconds after which the run ends with status "time_limit".
         out: New folder to save to: checkpoints while it runs, from which `resume` goes on, and
             model, history, report and figures in the end.
@@ -65,8 +69,8 @@ def solve(
         progress: Called a few times a second with a `Progress`.
 
     Returns:
-        The solution with the best parameters by training loss. Ctrl-C or SIGTERM (in the main
-        thread) ends the run after the current chunk with status "interrupted"; a second one while
+        The solution with the best parameters, by training loss unless `early_stopping`. Ctrl-C or
+        SIGTERM (in the main thread) ends the run after the current chunk with status "interrupted"; a second one while
         it trains raises KeyboardInterrupt. While the gap is measured a signal waits for its end,
         the second one only where nothing is saved.
 
@@ -91,7 +95,7 @@ def solve(
         check_folder(folder)
     run = Run(
         problem,
-        Arguments(steps, seed, tolerance, heldout, monitor, redraw),
+        Arguments(steps, seed, tolerance, heldout, monitor, redraw, early_stopping),
         folder=None if folder is None else RunFolder(folder),
         time_limit=time_limit,
         sinks=sinks,

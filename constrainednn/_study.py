@@ -81,8 +81,9 @@ def study(
         problem: A function with keyword defaults that returns a problem, a file or gallery name
             with one, or a problem.
         vary: Axes by name: a sequence of values for a keyword of the function, or for `method`,
-            `steps`, `tolerance`, `heldout`, `monitor` or `redraw` of `solve`. Values that are no
-            plain numbers or text, such as methods, are given as a dict from labels to values.
+            `steps`, `tolerance`, `heldout`, `monitor`, `redraw` or `early_stopping` of `solve`.
+            Values that are no plain numbers or text, such as methods, are given as a dict from
+            labels to values.
         seeds: So many seeds from 0 on, or the seeds.
         out: Folder of the table, new or of the same study: what is finished there is not run again,
             and axes and seeds may be added, removed or in another order.
@@ -166,7 +167,7 @@ class _Combination:
         engine: str | None,
     ) -> "_Combination":
         plain = {name: label_of(value) for name, value in stated.defaults.items()}
-        given = plain | dict.fromkeys(ARGUMENTS) | labels
+        given = plain | dict.fromkeys(ARGUMENTS) | {"early_stopping": False} | labels
         settings = {name: axes[name][label] for name, label in labels.items()}
         return _Combination(given, settings, dict(enumerate(seeds)), engine)
 

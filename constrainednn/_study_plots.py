@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from constrainednn._ensemble import Calibration
+
 Drawn = tuple["Figure", dict[str, Any]]
 _MOST = len(COMPONENTS)
 
@@ -340,3 +342,22 @@ def _distance(study: Study) -> Drawn:
         text.set_parse_math(False)
     widen(axes)
     return figure, numbers
+
+
+def calibration_figure(found: "Calibration") -> "Figure":
+    """Error of an ensemble's mean against its spread."""
+    figure = new_figure(4.2, 3.8)
+    axes = figure.subplots()
+    spread, error = (on_log_axis(np.array(values)) for values in (found.spread, found.error))
+    axes.plot(spread, error, "o-", color=HELDOUT, label="classes of held-out points")
+    ends = np.nanmin(np.stack([spread, error])), np.nanmax(np.stack([spread, error]))
+    axes.plot(ends, ends, "k--", linewidth=1, label="error = spread")
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel("RMS spread over the members")
+    axes.set_ylabel("RMS error of the mean")
+    share, rank = found.within_two, found.correlation
+    axes.set_title(f"{share:.0%} within two spreads, rank correlation {rank:.2f}", fontsize=9)
+    axes.legend(fontsize=7, frameon=False)
+    widen(axes)
+    return figure

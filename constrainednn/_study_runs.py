@@ -38,7 +38,7 @@ from constrainednn._validate import shown
 from constrainednn._watching import Stop, collected_signals
 
 # Arguments of `solve` that may be axes, or the same for all runs.
-ARGUMENTS = ("method", "steps", "tolerance", "heldout", "monitor", "redraw")
+ARGUMENTS = ("method", "steps", "tolerance", "heldout", "monitor", "redraw", "early_stopping")
 ENGINES = ("loop", "vmap")
 # Runs in one computation at most, and what they may hold in memory together: numbers of the study
 # alone, since it decides which run has which place.

@@ -61,6 +61,9 @@ from constrainednn._validate import ProblemError
 _CHUNK = 1024
 _LOOK_EVERY = 0.3
 
+# Early stopping ends a run after so many times the steps of the lowest monitor loss.
+_PATIENCE = 4
+
 # What a checkpoint says besides its arrays.
 _FACTS = {
     **dict.fromkeys(("stage", "begun", "first", "verdict", "drawn_at"), int),
@@ -225,6 +228,8 @@ class Training:
             status, reason = Status.CONVERGED, "the constraints hold before training"
         else:
             status, reason = yield from self.train(checkpoint)
+            if self.run.early_stopping:
+                self.choose()
         with self.run.measuring(self.step):
             self.show("measuring the gap")
             return self.finish(status, reason, time.perf_counter())
@@ -267,6 +272,10 @@ class Training:
             if verdict == NONFINITE:
                 return Status.NONFINITE, self.diagnose(stage)
             last = index == len(self.stages) - 1
+            if self.past_the_best():
+                step = self.chosen[0]
+                reason = f"no monitor loss is lower than that of step {step}"
+                return Status.EARLY_STOPPED, reason
             if self.run.stop and not (last and (verdict != RUNNING or self.step == self.limit)):
                 return Status(self.run.stop.status), f"{self.run.stop.name} at step {self.step}"
             if last and verdict == CONVERGED:
@@ -331,6 +340,8 @@ class Training:
         try:
             while self.step < end and not self.run.stop:
                 if verdict != RUNNING and not self.only_on_this_draw(verdict):
+                    break
+                if self.past_the_best():
                     break
                 redraw = self.run.redraw
                 if redraw and (verdict != RUNNING or self.step >= self.drawn_at + redraw):
@@ -472,9 +483,27 @@ class Training:
         """Take the monitor loss, and a snapshot at some of the steps that are log-spaced."""
         loss = yield Look(self.problem, self.model, *self.seen())
         self.watched.append((self.step, loss))
-        place = _log_place(self.step)
-        if self.step == 0 or (place is not None and place % 5 == 0):
+        lowest = self.run.early_stopping and self.chosen[0] == self.step
+        if lowest:  # of those that are there to be chosen only this one is kept
+            self.snapshots = [item for item in self.snapshots if _is_shown(item[0])]
+        if lowest or _is_shown(self.step):
             self.snapshots.append((self.step, jax.tree.map(_on_device, self.model)))
+
+    @property
+    def chosen(self) -> tuple[int, float]:
+        """The step with the lowest monitor loss so far, and that."""
+        return min(self.watched, key=lambda item: np.nan_to_num(item[1], nan=np.inf))
+
+    def past_the_best(self) -> bool:
+        """True if training longer is only fitting the training points better."""
+        return self.run.early_stopping and self.step >= max(_PATIENCE * self.chosen[0], 100)
+
+    def choose(self) -> None:
+        """Return to the parameters with the lowest monitor loss, if the last are not better."""
+        step, loss = self.chosen
+        if step != self.step and loss < monitor_loss(self.problem, self.model, *self.seen()):
+            self.model, self.best_step = dict(self.snapshots)[step], step
+        self.snapshots = [item for item in self.snapshots if _is_shown(item[0])]
 
     def losses_at(self, model: PyTree) -> dict[str, float]:
         pairs = zip(self.problem.constraints, self.train_points, strict=True)
@@ -561,6 +590,12 @@ def _on_device(leaf: Any) -> Any:
 def is_drawn_again(constraint: Constraint) -> bool:
     """True if redraws change the training points of a constraint."""
     return isinstance(constraint.over, AbstractDomain) and constraint.sampler.random
+
+
+def _is_shown(step: int) -> bool:
+    """True for steps whose model is kept for figures."""
+    place = _log_place(step)
+    return step == 0 or (place is not None and place % 5 == 0)
 
 
 def _log_place(step: int) -> int | None:

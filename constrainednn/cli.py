@@ -111,6 +111,9 @@ def solve(
     redraw: Annotated[
         int | None, typer.Option(help="Draw new training points every so many steps.")
     ] = None,
+    early_stopping: Annotated[
+        bool, typer.Option("--early-stopping", help="Keep the lowest monitor loss, and stop by it.")
+    ] = False,
     settings: Setting = None,
     time_limit: TimeLimit = None,
     out: Annotated[
@@ -139,7 +142,7 @@ def solve(
         with _bar() as progress:
             run = Run(
                 problem,
-                Arguments(steps, seed, tolerance, heldout, monitor, redraw),
+                Arguments(steps, seed, tolerance, heldout, monitor, redraw, early_stopping),
                 method_name=method or "",
                 folder=None if out is None else RunFolder(out),
                 time_limit=seconds,
@@ -198,7 +201,7 @@ def study(
             "--vary",
             metavar="NAME=VALUE,VALUE",
             help="Values of a keyword of the problem function, or of method, steps, tolerance, "
-            "heldout, monitor or redraw; repeatable.",
+            "heldout, monitor, redraw or early_stopping; repeatable.",
         ),
     ] = None,
     seeds: Annotated[int, typer.Option(help="Number of seeds for each combination.")] = 20,
@@ -248,7 +251,7 @@ def study(
         path, name = resolve(source)
         keywords = problem_keywords(find(load_module(path), path, name))
         defaults = {key: item.default for key, item in keywords.items()}
-        defaults |= {"method": "lm", "tolerance": 0.0}
+        defaults |= {"method": "lm", "tolerance": 0.0, "early_stopping": False}
         defaults |= dict.fromkeys(("steps", "heldout", "monitor", "redraw"), 0)
         axes = {}
         for option, items in (("vary", vary), ("set", settings)):

@@ -56,7 +56,7 @@ LAYERS = [
     ["_solve_pieces", "_training"],
     ["_together"],
     ["_solve"],
-    ["_load", "testing"],
+    ["_ensemble", "_load", "testing"],
     ["_resume", "_study_runs"],
     ["_study_folder"],
     ["_study_table"],
@@ -75,6 +75,7 @@ DELEGATES = {
     ("_solution", "_plots"),
     ("_solution", "_report"),
     ("_solution", "_store"),
+    ("_ensemble", "_study_plots"),
     ("_study_table", "_study_plots"),
 }
 

@@ -1,0 +1,242 @@
+"""Several solutions of one problem: their mean, their spread, and folds of data."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PyTree
+
+from constrainednn._blocks import flat_value, in_blocks
+from constrainednn._domains import Data
+from constrainednn._gap import GapReport, Streams, gap_report
+from constrainednn._image import model_inputs
+from constrainednn._methods._abstract import AbstractMethod
+from constrainednn._problem import Problem
+from constrainednn._samplers import Draw
+from constrainednn._solution import Solution
+from constrainednn._solve import solve
+from constrainednn._stages import Stage
+from constrainednn._statistics import Estimate, mean_interval
+from constrainednn._validate import as_count, as_seed
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_CLASSES = 8
+
+
+class MeanModel(eqx.Module):
+    """The mean of the values of several models."""
+
+    models: tuple[PyTree, ...]
+
+    def __call__(self, x: PyTree) -> PyTree:
+        """Evaluate at one point."""
+        values = [model(x) for model in self.models]
+        return jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *values)
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    """Does the spread of an ensemble predict the error of its mean?
+
+    Attributes:
+        spread: RMS spread in eight classes of held-out points, by their spread, smallest first.
+        error: RMS error of the mean in each class.
+        within_two: Share of the values whose error is at most twice their spread; about 0.95 where
+            the spread is a standard error.
+        correlation: Spearman's rank correlation of spread and error over the points.
+    """
+
+    spread: tuple[float, ...]
+    error: tuple[float, ...]
+    within_two: float
+    correlation: float
+
+    def plot(self) -> "Figure":
+        """Draw error against spread; on the line the spread is the error."""
+        from constrainednn._study_plots import calibration_figure
+
+        return calibration_figure(self)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Ensemble:
+    """Solutions under several seeds as one function.
+
+    Attributes:
+        members: The solutions.
+        gap: Gap of the mean: train is all training points of the members, held-out those of the
+            first member, which no member has seen.
+    """
+
+    members: tuple[Solution, ...]
+    gap: GapReport
+
+    def __call__(self, x: Any) -> PyTree[Array]:
+        """The mean of the members, at one point or at many."""
+        values = [member(x) for member in self.members]
+        return jax.tree.map(lambda *leaves: jnp.mean(jnp.stack(leaves), axis=0), *values)
+
+    def spread(self, x: Any) -> PyTree[Array]:
+        """The standard deviation over the members, at one point or at many."""
+        values = [member(x) for member in self.members]
+        return jax.tree.map(lambda *leaves: jnp.std(jnp.stack(leaves), axis=0, ddof=1), *values)
+
+    def calibration(self) -> Calibration:
+        """Compare spread and error on held-out points; needs a problem with a reference.
+
+        Raises:
+            ValueError: If the problem has none.
+        """
+        problem = self.members[0].problem
+        held = self.members[0].streams[0].heldout
+        if problem.reference is None or held is None:
+            raise ValueError(
+                "calibration needs a known solution: give the problem reference=, and a constraint "
+                "with held-out points first."
+            )
+        x = model_inputs(held.points)
+        flat = lambda u: in_blocks(eqx.Partial(flat_value, u), x)  # noqa: E731
+        values = np.stack([flat(member.model) for member in self.members])
+        error = np.abs(values.mean(axis=0) - flat(problem.reference)).ravel()
+        spread = values.std(axis=0, ddof=1).ravel()
+        classes = np.array_split(np.argsort(spread), _CLASSES)
+        rms = lambda values: math.sqrt(float(np.mean(values**2)))  # noqa: E731
+        ranks = [np.argsort(np.argsort(item)) for item in (spread, error)]
+        return Calibration(
+            tuple(rms(spread[part]) for part in classes),
+            tuple(rms(error[part]) for part in classes),
+            float((error <= 2 * spread).mean()),
+            float(np.corrcoef(*ranks)[0, 1]),
+        )
+
+
+def ensemble(
+    problem: Problem,
+    method: AbstractMethod | Stage | Sequence[Stage] | None = None,
+    *,
+    seeds: int | Sequence[int] = 8,
+    **arguments: Any,
+) -> Ensemble:
+    """Solve a problem under several seeds and take the mean.
+
+    The spread of the members shows what initialisation and training points leave open, no more:
+    `Ensemble.calibration` says whether it predicts the error.
+
+    Args:
+        problem: What to solve; not by `ivp` or `bvp`, whose solutions do not depend on a seed.
+        method: As in `solve`.
+        seeds: So many seeds from 0 on, or the seeds; at least two.
+        **arguments: As in `solve`.
+
+    Raises:
+        ValueError: If there are fewer than two seeds, or nothing depends on them.
+        SolveFailed: If a member fails.
+    """
+    if isinstance(seeds, (int, np.integer)):
+        chosen = list(range(as_count(seeds, "seeds of ensemble", least=2)))
+    else:
+        chosen = [as_seed(seed) for seed in seeds]
+    if len(set(chosen)) < max(2, len(chosen)):
+        raise ValueError(f"ensemble needs two seeds or more, none twice, got {chosen}.")
+    if isinstance(problem, Problem) and problem.scheme is not None:
+        raise ValueError(
+            "ensemble: solutions of ivp and bvp do not depend on a seed; their error is known from "
+            "solution.error_estimate()."
+        )
+    members = tuple(solve(problem, method, seed=seed, **arguments) for seed in chosen)
+    streams = []
+    for parts in zip(*(member.streams for member in members), strict=True):
+        train = parts[0].train
+        if parts[0].heldout is not None and train.cube is not None:
+            train = _joined([part.train for part in parts])
+        streams.append(Streams(train, parts[0].monitor, parts[0].heldout))
+    mean = MeanModel(tuple(member.model for member in members))
+    return Ensemble(members, gap_report(problem, mean, streams))
+
+
+def _joined(draws: list[Draw]) -> Draw:
+    joined = jax.tree.map(lambda *leaves: np.concatenate(leaves), *draws)
+    return eqx.tree_at(lambda draw: draw.share, joined, joined.share / len(draws))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CrossValidation:
+    """What k folds of data say.
+
+    Attributes:
+        solutions: One for each fold.
+        train: Mean loss on the rows that were trained on.
+        heldout: Mean loss on the rows that were held out, with an interval that accounts for
+            training sets that overlap.
+        difference: The same less `train` of each fold.
+    """
+
+    solutions: tuple[Solution, ...]
+    train: float
+    heldout: Estimate
+    difference: Estimate
+
+    def __repr__(self) -> str:
+        h, d = self.heldout, self.difference
+        return (
+            f"{len(self.solutions)} folds: train {self.train:.4g}, held-out {h.value:.4g} "
+            f"[{h.low:.4g}, {h.high:.4g}], gap {d.value:.4g} [{d.low:.4g}, {d.high:.4g}]"
+        )
+
+
+def cross_validate(
+    problem: Problem,
+    method: AbstractMethod | Stage | Sequence[Stage] | None = None,
+    *,
+    folds: int = 5,
+    seed: int = 0,
+    **arguments: Any,
+) -> CrossValidation:
+    """Solve once for each of k parts of the data, which is held out then.
+
+    The interval of the mean over folds is a t interval whose variance counts 1/k + 1/(k - 1)
+    instead of 1/k: the training sets of two folds share most of their rows.
+
+    Args:
+        problem: A problem with one or more constraints over `Data`.
+        method: As in `solve`.
+        folds: Number of parts, at least two.
+        seed: Seed of the parts, and of each solve.
+        **arguments: As in `solve`.
+
+    Raises:
+        ValueError: If no constraint is over `Data`, or it has fewer rows than parts.
+
+    Source:
+        Nadeau and Bengio, Machine Learning 52 (2003) 239.
+    """
+    k = as_count(folds, "folds", least=2)
+    over = [item.name for item in problem.constraints if isinstance(item.over, Data)]
+    if not over:
+        raise ValueError("cross_validate needs a constraint over cx.Data: only rows are split.")
+    solutions = []
+    for i in range(k):
+        parts = [
+            eqx.tree_at(lambda c: c.over, item, Data(item.over.rows, fold=(i, k)))
+            if isinstance(item.over, Data)
+            else item
+            for item in problem.constraints
+        ]
+        held = eqx.tree_at(lambda p: p.constraints, problem, tuple(parts))
+        solutions.append(solve(held, method, seed=seed, **arguments))
+    train = np.array([sum(s.gap[name].train for name in over) for s in solutions])
+    heldout = np.array([sum(s.gap[name].heldout.value for name in over) for s in solutions])
+    overlap = 1 / (k - 1)
+    return CrossValidation(
+        tuple(solutions),
+        float(train.mean()),
+        mean_interval(heldout, overlap=overlap),
+        mean_interval(heldout - train, overlap=overlap),
+    )

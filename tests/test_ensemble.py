@@ -1,0 +1,138 @@
+"""Ensembles, folds, early stopping and other ways to close the gap."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import constrainednn as cx
+
+
+def noisy(points=40, width=32):
+    """Regression with noise 0.3 on a sine, from 40 rows: enough freedom to fit the noise."""
+
+    def misfit(u, point):
+        x, noise = point
+        return u(x) - jnp.sin(3 * x) - 0.3 * noise
+
+    over = (cx.Interval(-1, 1) * cx.Normal(1)).map(lambda p: (p[0], p[1]))
+    return cx.Problem(
+        cx.Constraint(misfit, over=over, points=points),
+        cx.MLP("scalar", "scalar", width=width, over=cx.Interval(-1, 1)),
+        reference=lambda x: jnp.sin(3 * x),
+    )
+
+
+SETTINGS = {"heldout": 1024, "monitor": 512}
+
+
+def test_early_stopping_returns_the_lowest_monitor_loss_and_ends_the_run():
+    method = cx.Optax(optax.adam(2e-2))
+    whole = cx.solve(noisy(), method, steps=6000, **SETTINGS)
+    early = cx.solve(noisy(), method, steps=6000, early_stopping=True, **SETTINGS)
+    assert early.status == "early_stopped" and early.steps < whole.steps
+    lowest = np.argmin(early.history.monitor[:-1])
+    assert early.history.best_step == early.history.monitor_steps[lowest]
+    assert early.history.monitor[-1] == early.history.monitor[lowest]
+    assert early.steps >= 4 * early.history.best_step
+    assert early.gap.heldout.value < whole.gap.heldout.value
+    with pytest.raises(ValueError, match="early_stopping is by the monitor loss"):
+        cx.solve(cx.ivp(lambda t, y: -y, (0, 1), 1.0), early_stopping=True)
+    with pytest.raises(TypeError, match="early_stopping must be True or False"):
+        cx.solve(noisy(), early_stopping=1, **SETTINGS)
+
+
+def test_early_stopping_goes_on_from_a_checkpoint_to_the_last_bit(tmp_path):
+    method = cx.Optax(optax.adam(2e-2))
+    whole = cx.solve(noisy(), method, steps=900, early_stopping=True, **SETTINGS)
+    cx.solve(noisy(), method, steps=150, early_stopping=True, out=tmp_path / "a", **SETTINGS)
+    again = cx.resume(tmp_path / "a", noisy(), method, steps=900)
+    assert again.history.best_step == whole.history.best_step
+    assert again.gap.heldout.value == whole.gap.heldout.value
+    assert again.status == whole.status
+    loaded = cx.load_solution(tmp_path / "a", noisy())
+    assert loaded.gap.heldout.value == whole.gap.heldout.value
+
+
+def test_ensemble_is_better_than_its_members_and_its_spread_tells_the_error():
+    method = cx.Optax(optax.adam(2e-2))
+    found = cx.ensemble(noisy(points=60), method, seeds=6, steps=600, **SETTINGS)
+    x = jnp.linspace(-1, 1, 7)
+    values = jnp.stack([member(x) for member in found.members])
+    np.testing.assert_allclose(found(x), values.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(found.spread(x), values.std(axis=0, ddof=1), rtol=1e-12)
+    alone = [member.gap.heldout.value for member in found.members]
+    assert found.gap.heldout.value < np.mean(alone)  # Jensen, for a residual linear in u
+    train = found.gap.constraints[0]
+    assert train.points == 6 * 60
+    calibration = found.calibration()
+    assert calibration.spread == tuple(sorted(calibration.spread))
+    assert calibration.correlation > 0.2 and 0.3 < calibration.within_two <= 1
+    assert calibration.plot().axes
+    with pytest.raises(ValueError, match="two seeds or more"):
+        cx.ensemble(noisy(), seeds=[1])
+    with pytest.raises(ValueError, match="do not depend on a seed"):
+        cx.ensemble(cx.ivp(lambda t, y: -y, (0, 1), 1.0))
+
+
+def rows_problem(x, y):
+    def misfit(u, point):
+        return u(point[0]) - point[1]
+
+    return cx.Problem(cx.Constraint(misfit, over=cx.Data((x, y))), cx.Linear(3, "scalar"))
+
+
+def test_folds_are_the_parts_and_agree_with_dense_algebra():
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(31, 3))
+    y = x @ [1.0, -2.0, 0.5] + 0.3 + 0.4 * rng.normal(size=31)
+    found = cx.cross_validate(rows_problem(x, y), folds=4, seed=5)
+    held = [s.streams[0].heldout.points[1] for s in found.solutions]
+    assert sorted(map(len, held)) == [7, 8, 8, 8]
+    assert sorted(np.concatenate(held)) == sorted(y)  # each row once
+    design = np.column_stack([x, np.ones(31)])
+    losses = []
+    for part in held:
+        out = np.isin(y, part)
+        beta = np.linalg.lstsq(design[~out], y[~out], rcond=None)[0]
+        losses.append(np.mean((design[out] @ beta - y[out]) ** 2))
+    np.testing.assert_allclose([s.gap.heldout.value for s in found.solutions], losses, rtol=1e-9)
+    assert found.heldout.value == pytest.approx(np.mean(losses))
+    assert found.heldout.error == pytest.approx(np.std(losses, ddof=1) * np.sqrt(1 / 4 + 1 / 3))
+    with pytest.raises(ValueError, match=r"needs a constraint over cx\.Data"):
+        cx.cross_validate(noisy())
+    with pytest.raises(ValueError, match="at most as many parts as the 3 rows"):
+        cx.cross_validate(rows_problem(x[:3], y[:3]), folds=4)
+
+
+@pytest.mark.slow
+def test_interval_over_folds_covers_what_it_says():
+    """120 data sets: covered are at least 95 % of them, less four standard errors."""
+    rng = np.random.default_rng(0)
+    inside = 0
+    for _ in range(120):
+        x = rng.normal(size=(60, 3))
+        y = x @ [1.0, -2.0, 0.5] + rng.normal(size=60)
+        found = cx.cross_validate(rows_problem(x, y), folds=5)
+        # p slopes and an intercept from 48 rows: gap.md, section 3
+        expected = (1 + 1 / 48) * (1 + 3 / (48 - 3 - 2))
+        inside += found.heldout.low <= expected <= found.heldout.high
+    assert inside >= 120 * 0.95 - 4 * (120 * 0.95 * 0.05) ** 0.5
+
+
+def test_gradient_enhanced_rows_are_the_derivatives():
+    def on_circle(u, x):
+        return jnp.linalg.norm(u(x)) - 1.0
+
+    u = eqx.nn.MLP(2, 2, 4, 1, jnp.tanh, key=jax.random.key(0))
+    x = jnp.array([0.3, -0.7])
+    enhanced = cx.gradient_enhanced(on_circle, weight=0.25)
+    h = 1e-6
+    slopes = [(on_circle(u, x + h * e) - on_circle(u, x - h * e)) / (2 * h) for e in jnp.eye(2)]
+    expected = [on_circle(u, x), *(0.5 * slope for slope in slopes)]
+    np.testing.assert_allclose(enhanced(u, x), expected, rtol=1e-8, atol=1e-9)
+    assert enhanced.__name__ == "on_circle"  # so its points are those of the plain residual
+    with pytest.raises(ValueError, match="weight of gradient_enhanced"):
+        cx.gradient_enhanced(on_circle, weight=0)
