@@ -61,6 +61,7 @@ from ._problem import Constraint, Problem
 from ._resume import resume
 from ._samplers import (
     AbstractSampler,
+    Adaptive,
     Draw,
     GaussQuadrature,
     Grid,
@@ -92,6 +93,7 @@ __all__ = [
     "AbstractSampler",
     "AbstractScheme",
     "AbstractTarget",
+    "Adaptive",
     "Ball",
     "Box",
     "BoxBoundary",

@@ -20,7 +20,15 @@ from constrainednn._domains import AbstractDomain, Data, Points
 from constrainednn._image import Image, image_of, model_inputs
 from constrainednn._keys import numpy_generator, stream
 from constrainednn._problem import Constraint, Problem
-from constrainednn._samplers import Draw, Independent, draw, finite_points, split
+from constrainednn._samplers import (
+    CANDIDATES,
+    Adaptive,
+    Draw,
+    Independent,
+    draw,
+    finite_points,
+    split,
+)
 from constrainednn._statistics import Estimate, estimate_mean, quantiles, total
 from constrainednn._validate import ProblemError, as_count, raised_here
 
@@ -211,6 +219,51 @@ def draw_training(constraint: Constraint, *, key: Key[Array, ""], redraw: int) -
     key = jax.random.fold_in(stream(key, f"train/{constraint.name}"), redraw)
     with _named(constraint):
         return draw(constraint.over, constraint.points, constraint.sampler, key=key)
+
+
+def draw_where_large(
+    constraint: Constraint, model: PyTree, *, key: Key[Array, ""], redraw: int
+) -> Draw:
+    """Draw new training points by the residual of a model; the sampler is `Adaptive`."""
+    assert isinstance(constraint.over, AbstractDomain) and constraint.points is not None
+    assert isinstance(constraint.sampler, Adaptive)
+    key = jax.random.fold_in(stream(key, f"train/{constraint.name}"), redraw)
+    with _named(constraint):
+        count = CANDIDATES * constraint.points
+        candidates = draw(constraint.over, count, Independent(), key=key)
+        r = residuals_at(constraint.residual, model, candidates.points)
+        squares = (r**2).sum(axis=1)
+        return constraint.sampler.choose(candidates, squares, key=stream(key, "choice"))
+
+
+def drawn_arrays(constraints: Sequence[Constraint], draws: Sequence[Draw]) -> dict[str, np.ndarray]:
+    """What must be kept of training points that the seed alone does not give."""
+    kept = {}
+    for i, (item, points) in enumerate(zip(constraints, draws, strict=True)):
+        if isinstance(item.sampler, Adaptive) and points.cube is not None:
+            kept |= {f"draw{i}.cube": points.cube, f"draw{i}.share": points.share}
+    return kept
+
+
+def drawn_again(
+    constraints: Sequence[Constraint], draws: Sequence[Draw], arrays: dict[str, np.ndarray]
+) -> list[Draw]:
+    """Put back what `drawn_arrays` kept.
+
+    Raises:
+        ValueError: If an array is missing or of another shape.
+    """
+    found = list(draws)
+    for i, (item, points) in enumerate(zip(constraints, draws, strict=True)):
+        if isinstance(item.sampler, Adaptive) and points.cube is not None:
+            cube, share = (arrays.get(f"draw{i}.{name}") for name in ("cube", "share"))
+            if cube is None or share is None:
+                raise ValueError(f"the points of constraint {item.name!r} are not there")
+            if cube.shape != points.cube.shape or share.shape != points.share.shape:
+                raise ValueError(f"the points of constraint {item.name!r} are others")
+            assert isinstance(item.over, AbstractDomain)
+            found[i] = Draw(in_blocks(item.over.place, cube), share, cube)
+    return found
 
 
 @contextlib.contextmanager

@@ -13,10 +13,13 @@ from constrainednn._blocks import in_blocks
 from constrainednn._domains import AbstractDomain, Data, Points
 from constrainednn._keys import numpy_generator
 from constrainednn._memory import refuse_too_large
-from constrainednn._validate import as_reals, shown
+from constrainednn._validate import as_real, as_reals, shown
 
 Cube = Float[np.ndarray, "n unit_dim"]
 Shares = Float[np.ndarray, " n"]
+
+# Points that `Adaptive` chooses one of.
+CANDIDATES = 16
 
 # For so many there are direction numbers: `MAXDIM` of `scipy.stats.qmc.Sobol`.
 SOBOL_DIMENSIONS = 21201
@@ -41,6 +44,50 @@ class Independent(AbstractSampler):
     def fill(self, domain: AbstractDomain, n: int, *, key: Key[Array, ""]) -> tuple[Cube, Shares]:
         """Draw `n` independent cube points of equal weight."""
         return numpy_generator(key).random((n, domain.unit_dim)), _equal(n)
+
+
+class Adaptive(AbstractSampler):
+    """Independent draws; after a redraw more of them where the residual is large.
+
+    With `redraw=k` in `solve` the new points are chosen among 16 times as many candidates, with a
+    density, relative to the measure, of (1 - share) + share |r|^2 / mean |r|^2 at the parameters of
+    that moment. Their weights are the inverse of it, so that the training loss still estimates the
+    mean under the measure.
+
+    Args:
+        share: Share of the density that follows the residual, in (0, 1).
+
+    Source:
+        Wu, Zhu, Tan, Kartha and Lu, Comput. Methods Appl. Mech. Engrg. 403 (2023) 115671 (RAD, with
+        k = 2); the weights are ours.
+    """
+
+    share: float
+
+    def __init__(self, share: float = 0.5):
+        self.share = as_real(share, "share of Adaptive")
+        if not 0 < self.share < 1:
+            raise ValueError(f"share of Adaptive must be in (0, 1), got {self.share:g}.")
+
+    def fill(self, domain: AbstractDomain, n: int, *, key: Key[Array, ""]) -> tuple[Cube, Shares]:
+        """Draw `n` independent cube points of equal weight: there is no residual yet."""
+        return Independent().fill(domain, n, key=key)
+
+    def choose(self, candidates: "Draw", squares: Shares, *, key: Key[Array, ""]) -> "Draw":
+        """Choose one of 16 candidates by their |r|^2, systematically."""
+        assert candidates.cube is not None
+        n = len(candidates) // CANDIDATES
+        mean = squares.mean()
+        even = not (np.isfinite(mean) and mean > 0)
+        relative = np.ones(len(squares)) if even else squares / mean
+        density = (1 - self.share) + self.share * relative
+        ends = np.cumsum(density)
+        at = (numpy_generator(key).random() + np.arange(n)) * ends[-1] / n
+        index = np.minimum(np.searchsorted(ends, at), len(ends) - 1)
+        weights = 1 / density[index]
+        share = (weights / weights.sum()).astype(candidates.share.dtype)
+        points = jax.tree.map(lambda leaf: leaf[index], candidates.points)
+        return Draw(points, share, candidates.cube[index])
 
 
 class LatinHypercube(AbstractSampler):
@@ -130,7 +177,7 @@ class GaussQuadrature(AbstractSampler):
         return False
 
 
-SAMPLERS = (Independent, LatinHypercube, Sobol, Grid, GaussQuadrature)
+SAMPLERS = (Independent, Adaptive, LatinHypercube, Sobol, Grid, GaussQuadrature)
 
 
 class Draw(eqx.Module):

@@ -70,9 +70,9 @@ def solve(
 
     Returns:
         The solution with the best parameters, by training loss unless `early_stopping`. Ctrl-C or
-        SIGTERM (in the main thread) ends the run after the current chunk with status "interrupted"; a second one while
-        it trains raises KeyboardInterrupt. While the gap is measured a signal waits for its end,
-        the second one only where nothing is saved.
+        SIGTERM (in the main thread) ends the run after the current chunk with status "interrupted";
+        a second one while it trains raises KeyboardInterrupt. While the gap is measured a signal
+        waits for its end, the second one only where nothing is saved.
 
     Raises:
         ProblemError: If a constraint cannot be solved as stated; see `check`.

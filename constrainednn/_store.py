@@ -22,7 +22,7 @@ from constrainednn._archive import MAX_BYTES, pack_arrays, read_arrays, seal, un
 from constrainednn._estimates import has_unknowns
 from constrainednn._files import StoreError, read_limited
 from constrainednn._folders import write_folder
-from constrainednn._gap import gap_report, problem_streams
+from constrainednn._gap import drawn_again, drawn_arrays, gap_report, problem_streams
 from constrainednn._problem import Problem
 from constrainednn._run_folder import REPORT
 from constrainednn._scheme import PieceHistory
@@ -60,6 +60,7 @@ def result_files(solution: Solution) -> Iterator[tuple[str, bytes]]:
         "monitor": history.monitor,
         "best_step": np.asarray(history.best_step),
         "redraws": np.asarray(history.redraws, int),
+        **drawn_arrays(solution.problem.constraints, [item.train for item in solution.streams]),
         **({} if history.pieces is None else _pieces_to_arrays(history.pieces)),
     }
     arrays = {
@@ -133,6 +134,13 @@ def load_solution(path: str | Path, problem: Problem) -> Solution:
         blank = _with_pieces(blank, saved)
     model = arrays_to_tree(blank, saved, str(folder))
     streams = problem_streams(problem, model, key=key, **counts, redraw=redraw)
+    if redraw:
+        try:
+            drawn = drawn_again(problem.constraints, [item.train for item in streams], arrays)
+        except ValueError as error:
+            raise StoreError(f"{folder / _LOSSES} is damaged: {error}.") from None
+        pairs = zip(streams, drawn, strict=True)
+        streams = tuple(dataclasses.replace(item, train=train) for item, train in pairs)
     gap = gap_report(problem, model, streams)
     _refuse_another(plain(dataclasses.asdict(gap)), stored, folder)
     return Solution(

@@ -32,6 +32,9 @@ from constrainednn._gap import (
     Streams,
     draw_streams,
     draw_training,
+    draw_where_large,
+    drawn_again,
+    drawn_arrays,
     gap_report,
     holds_already,
     loss_at,
@@ -51,7 +54,7 @@ from constrainednn._problem import Constraint, Problem
 from constrainednn._residuals import ResidualVector, residual_vector, rows
 from constrainednn._run import Run
 from constrainednn._run_folder import Checkpoint
-from constrainednn._samplers import Draw
+from constrainednn._samplers import Adaptive, Draw
 from constrainednn._solution import History, Solution, Status, Timings
 from constrainednn._stages import Stage, described
 from constrainednn._trees import tree_to_arrays
@@ -392,6 +395,7 @@ class Training:
         for name, part in tree.items():
             arrays |= tree_to_arrays(part, name)
         steps, monitor = zip(*self.watched, strict=True)
+        arrays |= drawn_arrays(self.problem.constraints, self.train_points)
         arrays["loss"] = np.concatenate([np.zeros(0), *self.losses])
         arrays["monitor"] = np.asarray(monitor, float)
         facts = facts | {
@@ -432,6 +436,11 @@ class Training:
         self.redraws = list(facts["redraws"])
         if self.redraws:
             self.draw_again(len(self.redraws))
+            try:
+                constraints = self.problem.constraints
+                self.train_points = drawn_again(constraints, self.train_points, arrays)
+            except ValueError as error:
+                raise StoreError(f"{self.run.where} is damaged: {error}.") from None
 
     def only_on_this_draw(self, verdict: int) -> bool:
         """True for a method that converged on training points which are to be drawn again.
@@ -469,7 +478,11 @@ class Training:
 
     def draw_again(self, number: int) -> None:
         for i, item in enumerate(self.problem.constraints):
-            if is_drawn_again(item):
+            if isinstance(item.sampler, Adaptive) and is_drawn_again(item):
+                self.train_points[i] = draw_where_large(
+                    item, self.model, key=self.key, redraw=number
+                )
+            elif is_drawn_again(item):
                 self.train_points[i] = draw_training(item, key=self.key, redraw=number)
 
     def next_event(self) -> int:

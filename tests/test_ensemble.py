@@ -39,11 +39,16 @@ def test_early_stopping_returns_the_lowest_monitor_loss_and_ends_the_run():
     assert early.steps >= 4 * early.history.best_step
     assert early.gap.heldout.value < whole.gap.heldout.value
     with pytest.raises(ValueError, match="early_stopping is by the monitor loss"):
-        cx.solve(cx.ivp(lambda t, y: -y, (0, 1), 1.0), early_stopping=True)
+        cx.solve(cx.ivp(lambda t, y, args: -y, 1.0, (0.0, 1.0)), early_stopping=True)
+
+
+@pytest.mark.usefixtures("as_released")
+def test_early_stopping_is_yes_or_no():
     with pytest.raises(TypeError, match="early_stopping must be True or False"):
         cx.solve(noisy(), early_stopping=1, **SETTINGS)
 
 
+@pytest.mark.slow
 def test_early_stopping_goes_on_from_a_checkpoint_to_the_last_bit(tmp_path):
     method = cx.Optax(optax.adam(2e-2))
     whole = cx.solve(noisy(), method, steps=900, early_stopping=True, **SETTINGS)
@@ -74,7 +79,7 @@ def test_ensemble_is_better_than_its_members_and_its_spread_tells_the_error():
     with pytest.raises(ValueError, match="two seeds or more"):
         cx.ensemble(noisy(), seeds=[1])
     with pytest.raises(ValueError, match="do not depend on a seed"):
-        cx.ensemble(cx.ivp(lambda t, y: -y, (0, 1), 1.0))
+        cx.ensemble(cx.ivp(lambda t, y, args: -y, 1.0, (0.0, 1.0)))
 
 
 def rows_problem(x, y):
@@ -136,3 +141,42 @@ def test_gradient_enhanced_rows_are_the_derivatives():
     assert enhanced.__name__ == "on_circle"  # so its points are those of the plain residual
     with pytest.raises(ValueError, match="weight of gradient_enhanced"):
         cx.gradient_enhanced(on_circle, weight=0)
+
+
+def peak(u, x):
+    return u(x) - jnp.exp(-((x / 0.1) ** 2))
+
+
+def peaked(points=64):
+    model = cx.MLP("scalar", "scalar", width=8, over=cx.Interval(-1, 1))
+    over = cx.Constraint(peak, over=cx.Interval(-1, 1), points=points, sampler=cx.Adaptive())
+    return cx.Problem(over, model)
+
+
+@pytest.mark.slow
+def test_adaptive_points_go_where_the_residual_is_and_weigh_as_the_measure(tmp_path):
+    settings = {"redraw": 40, "heldout": 256, "monitor": 64}
+    method = cx.Optax(optax.adam(1e-2))
+    found = cx.solve(peaked(points=4096), method, steps=45, **settings)
+    train = found.streams[0].train
+    x = train.points
+    near = np.abs(x) < 0.1
+    assert near.mean() > 0.2  # a tenth of the measure
+    assert train.share.sum() == pytest.approx(1)
+    # |x| < 0.1 has measure 0.1, x^2 the mean 1/3: four Monte Carlo errors of 4,096 points
+    assert float((train.share * near).sum()) == pytest.approx(0.1, abs=0.02)
+    assert float((train.share * x**2).sum()) == pytest.approx(1 / 3, abs=0.03)
+    # A run that goes on, and one that is loaded, have the points that were chosen.
+    whole = cx.solve(peaked(), method, steps=90, **settings)
+    cx.solve(peaked(), method, steps=60, out=tmp_path / "a", **settings)
+    again = cx.resume(tmp_path / "a", peaked(), method, steps=90)
+    assert again.history.redraws == whole.history.redraws == (40, 80)
+    assert again.gap.train == whole.gap.train
+    loaded = cx.load_solution(tmp_path / "a", peaked())
+    assert loaded.gap.train == whole.gap.train
+    beside = cx.study(
+        peaked(), method=method, steps=90, seeds=2, engine="vmap", **settings
+    ).table()[0]
+    assert beside["train_loss"] == pytest.approx(whole.gap.train, rel=1e-3)
+    with pytest.raises(ValueError, match=r"share of Adaptive must be in \(0, 1\)"):
+        cx.Adaptive(1.0)

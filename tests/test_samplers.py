@@ -12,7 +12,14 @@ from constrainednn._samplers import SOBOL_DIMENSIONS, draw
 from constrainednn.testing import check_sampler
 
 KEY = jax.random.key(0)
-SAMPLERS = [cx.Independent(), cx.LatinHypercube(), cx.Sobol(), cx.Grid(), cx.GaussQuadrature()]
+SAMPLERS = [
+    cx.Independent(),
+    cx.Adaptive(),
+    cx.LatinHypercube(),
+    cx.Sobol(),
+    cx.Grid(),
+    cx.GaussQuadrature(),
+]
 FITTING = [cx.Interval(-1, 3), cx.Normal(2), cx.Box([0, 0], [1, 2]) * cx.Normal(1)]
 
 

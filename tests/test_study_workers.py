@@ -144,7 +144,7 @@ def children(pid):
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="children are found in /proc")
 @pytest.mark.parametrize("whom", ["worker", "coordinator", "both"])
 def test_kill_at_a_random_moment_changes_no_row(file, tmp_path, whom):
-    """20 moments each."""
+    """3 moments each, or as many as CONSTRAINEDNN_KILLS says."""
     calm = cx.study(file, vary=AXES, workers=2, engine="loop", **SMALL)
     environment = {
         **os.environ,
@@ -154,7 +154,8 @@ def test_kill_at_a_random_moment_changes_no_row(file, tmp_path, whom):
     }
     moments = random.Random(whom)
     landed = 0
-    for number in range(20):
+    kills = int(os.environ.get("CONSTRAINEDNN_KILLS", "3"))
+    for number in range(kills):
         out = tmp_path / f"{whom}{number}"
         command = [sys.executable, "-c", SCRIPT, str(file), str(out)]
         process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
@@ -180,7 +181,7 @@ def test_kill_at_a_random_moment_changes_no_row(file, tmp_path, whom):
         lines = (out / "runs.jsonl").read_text().splitlines()
         whole = [line for line in lines if line.endswith("}")]
         assert len(whole) == 12 == len(read_rows(out)), number  # nothing twice
-    assert landed >= 10, landed
+    assert landed >= kills / 2, landed
 
 
 @pytest.mark.slow
