@@ -113,7 +113,7 @@ class Ensemble:
             tuple(rms(spread[part]) for part in classes),
             tuple(rms(error[part]) for part in classes),
             float((error <= 2 * spread).mean()),
-            float(np.corrcoef(*ranks)[0, 1]),
+            float(np.corrcoef(ranks[0], ranks[1])[0, 1]),
         )
 
 
