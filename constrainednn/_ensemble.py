@@ -94,6 +94,8 @@ class Ensemble:
         Raises:
             ValueError: If the problem has none.
         """
+        from scipy.stats import spearmanr  # slow to import
+
         problem = self.members[0].problem
         held = self.members[0].streams[0].heldout
         if problem.reference is None or held is None:
@@ -106,14 +108,14 @@ class Ensemble:
         values = np.stack([flat(member.model) for member in self.members])
         error = np.abs(values.mean(axis=0) - flat(problem.reference)).ravel()
         spread = values.std(axis=0, ddof=1).ravel()
+        ranked: Any = spearmanr(spread, error)
         classes = np.array_split(np.argsort(spread), _CLASSES)
         rms = lambda values: math.sqrt(float(np.mean(values**2)))  # noqa: E731
-        ranks = [np.argsort(np.argsort(item)) for item in (spread, error)]
         return Calibration(
             tuple(rms(spread[part]) for part in classes),
             tuple(rms(error[part]) for part in classes),
             float((error <= 2 * spread).mean()),
-            float(np.corrcoef(ranks[0], ranks[1])[0, 1]),
+            float(ranked.statistic),
         )
 
 

@@ -24,7 +24,7 @@ from constrainednn._stages import Stage
 from constrainednn._validate import known_names, shown
 
 # Arguments of `solve` and `study`: a setting of the same name could not be told from them.
-_RESERVED = (
+RESERVED = (
     *("method", "steps", "seed", "tolerance", "heldout", "monitor", "redraw", "progress", "out"),
     *("early_stopping", "engine"),
     *("time_limit", "sinks", "vary", "seeds", "workers", "executor"),
@@ -210,7 +210,7 @@ def build(module: ModuleType, path: Path, name: str, settings: dict[str, Any]) -
     value = find(module, path, name)
     known = problem_keywords(value)
     for key in known:
-        if key in _RESERVED:
+        if key in RESERVED:
             raise LoadError(
                 f"{path.name}: {name}() has a keyword {key!r}, which is an argument of solve or "
                 f"study. Give it another name, such as my_{key}."

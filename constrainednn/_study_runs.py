@@ -17,6 +17,7 @@ import constrainednn
 from constrainednn._check import ProblemError
 from constrainednn._files import StoreError
 from constrainednn._load import (
+    RESERVED,
     LoadError,
     build,
     find,
@@ -126,7 +127,7 @@ class Stated:
         for name, item in keywords.items():
             if item.default is inspect.Parameter.empty:
                 raise TypeError(f"problem of study: give keyword {name!r} of it a default.")
-            if name in (*ARGUMENTS, "seed", "seeds", "vary", "out", "progress", "engine"):
+            if name in RESERVED:
                 raise TypeError(
                     f"problem of study: its keyword {name!r} is an argument of solve or study. "
                     f"Give it another name, such as my_{name}."
@@ -182,12 +183,14 @@ class Stated:
     def built(self, keywords: Mapping[str, Any]) -> Problem | Exception:
         """The problem of some settings, or why there is none; built once for all seeds."""
         key = {name: (type(value), _telling(value)) for name, value in keywords.items()}
-        if self._last is None or self._last[0] != key:
+        last = self._last  # another thread of a worker may put its own there
+        if last is None or last[0] != key:
             try:
-                self._last = key, self._build(dict(keywords))
+                last = key, self._build(dict(keywords))
             except _REFUSALS as error:
-                self._last = key, error
-        return self._last[1]
+                last = key, error
+            self._last = last
+        return last[1]
 
     def _build(self, keywords: dict[str, Any]) -> Problem:
         if isinstance(self.problem, Problem):
@@ -205,7 +208,7 @@ def _telling(value: Any) -> Any:
     return value if isinstance(value, (bool, int, float, str)) else id(value)
 
 
-_opened: dict[str, Stated] = {}
+_opened: dict[tuple[str, str], Stated] = {}
 _opening = threading.Lock()
 
 
@@ -225,14 +228,15 @@ def work_elsewhere(origin: dict[str, Any], task: dict[str, Any]) -> dict[str, An
     with jax.enable_x64(known.dtype == "float64"):
         with _opening:
             source = f"{known.path}:{known.name}"
-            stated = _opened.get(source)
-            if stated is None or stated.origin.digest != known.digest:
-                stated = _opened[source] = Stated(source)
-            if (digest := stated.origin.digest) != known.digest:
-                raise StoreError(
-                    f"{known.path} is another file for a worker: its SHA-256 is {digest:.12}, that "
-                    f"of the study {known.digest:.12}. Let both see the same file."
-                )
+            stated = _opened.get((source, known.digest))
+            if stated is None:  # once for all tasks: to compare builds the problem
+                stated = Stated(source)
+                if (digest := stated.origin.digest) != known.digest:
+                    raise StoreError(
+                        f"{known.path} is another file for a worker: its SHA-256 is {digest:.12}, "
+                        f"that of the study {known.digest:.12}. Let both see the same file."
+                    )
+                _opened[source, known.digest] = stated
         return dataclasses.asdict(stated.work(Task(**{**task, "places": places})))
 
 
@@ -250,11 +254,12 @@ def _engine(start: Callable[..., Training], problem: Problem, task: Task) -> tup
     First-order methods only: batches of factorisations are no faster than one after the other on a
     CPU (measured: 0.9 times the time), and XLA's may wait for each other for ever.
     """
-    chunk = None
-    if problem.scheme is None and (task.engine or task.runs >= _FEW):
+    fits = problem.scheme is None
+    if fits and (task.engine or task.runs >= _FEW):
         with contextlib.suppress(*_REFUSALS, StopIteration):  # each run says for itself why
             training = start(next(iter(task.places.values())), checked=False)
-            if all(isinstance(stage.method, Optax) for stage in training.stages):
+            fits = all(isinstance(stage.method, Optax) for stage in training.stages)
+            if fits:
                 going, answer = training.go(), None
                 while not isinstance(chunk := going.send(answer), Chunk):
                     answer = np.nan
@@ -263,7 +268,7 @@ def _engine(start: Callable[..., Training], problem: Problem, task: Task) -> tup
                     return "vmap", max(lanes, 1)
                 if lanes >= _FEW and faster_together(chunk, training.limit, lanes):
                     return "vmap", lanes
-    if task.engine and chunk is None:
+    if task.engine and not fits:
         raise ValueError(
             'engine="vmap" is for cx.Optax methods on problems that are trained step by step: '
             "leave it out."

@@ -214,7 +214,7 @@ def test_batch_that_was_left_half_done_is_finished_alike(tmp_path):
 def test_trial_decides_and_the_row_says_so():
     found = cx.study(circle, vary={"method": ["lm", "adam"]}, seeds=4, **SMALL)
     engines = {row["method"]: row["engine"] for row in found.table()}
-    assert engines["lm"] == "loop" and engines["adam"] in ("loop", "vmap")
+    assert engines["lm"] == "loop"
     with pytest.raises(ValueError, match=r"is for cx\.Optax methods"):
         cx.study(circle, seeds=4, engine="vmap", **SMALL)
 
