@@ -1,7 +1,10 @@
 """Set JAX up before anything uses it, check shapes at run time, and solve gallery problems once."""
 
+import atexit
 import importlib.util
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 # One thread a process: workers of pytest-xdist share the cores, and no number may depend on how
@@ -12,6 +15,12 @@ os.environ["NPROC"] = "1"  # the thread pool of XLA on the CPU
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_variable] = "1"
 os.environ.setdefault("MPLBACKEND", "agg")
+# More than half of the time of these tests is compilation. What one process compiled, others of the
+# session load: workers of pytest-xdist and the command line. New each time, so never out of date.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    _programs = os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="programs-")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
+    atexit.register(shutil.rmtree, _programs, ignore_errors=True)
 
 import jax
 import jaxtyping
