@@ -61,17 +61,19 @@ def in_blocks(fn: Callable[[Any], Any], points: PyTree) -> PyTree[np.ndarray]:
         The stacked results as NumPy arrays.
     """
     arrays, statement = take_apart(fn)
-    n = len(jax.tree.leaves(points)[0])
-    results = []
+    leaves, structure = jax.tree.flatten(points)
+    leaves = [np.asarray(leaf) for leaf in leaves]
+    n = len(leaves[0])
+    found = []
     for start in range(0, n, BLOCK):
-        piece = jax.tree.map(lambda leaf: np.asarray(leaf)[start : start + BLOCK], points)  # noqa: B023
-        count = len(jax.tree.leaves(piece)[0])
-        if count < BLOCK:
-            piece = jax.tree.map(_padded, piece)
-        result = jax.tree.map(np.asarray, _block(statement, arrays, piece))
-        results.append(jax.tree.map(lambda leaf: leaf[:count], result))  # noqa: B023
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *results)
+        piece = [_padded(leaf[start : start + BLOCK]) for leaf in leaves]
+        # Not waited for: the next block is cut while this one is computed.
+        found.append(_block(statement, arrays, jax.tree.unflatten(structure, piece)))
+    columns = zip(*map(jax.tree.leaves, found), strict=True)
+    results = [np.concatenate([np.asarray(part) for part in column])[:n] for column in columns]
+    return jax.tree.unflatten(jax.tree.structure(found[0]), results)
 
 
 def _padded(leaf: np.ndarray) -> np.ndarray:
-    return np.concatenate([leaf, np.repeat(leaf[:1], BLOCK - len(leaf), axis=0)])
+    missing = BLOCK - len(leaf)
+    return np.concatenate([leaf, np.repeat(leaf[:1], missing, axis=0)]) if missing else leaf

@@ -44,6 +44,7 @@ def together(
         Unlike: If the runs do not fit together.
     """
     goings = {place: training.go() for place, training in trainings.items()}
+    company = _Company(lanes)
     ended: dict[int, Solution | Exception] = {}
     asked: dict[int, Chunk | Look] = {}
 
@@ -62,7 +63,7 @@ def together(
         # Looks first, until all that still run ask for steps: so they stay side by side.
         looks = {place: item for place, item in asked.items() if isinstance(item, Look)}
         chunks = {place: item for place, item in asked.items() if isinstance(item, Chunk)}
-        answers = _look(looks, lanes) if looks else _step(chunks, lanes)
+        answers = _look(looks, lanes) if looks else company.step(chunks)
         for place, answer in answers.items():
             go_on(place, answer)
     return ended
@@ -79,10 +80,8 @@ def faster_together(chunk: Chunk, steps: int, lanes: int) -> bool:
         steps: Steps that each run may take.
         lanes: Number of runs.
     """
-    arrays, statement = _stacked({0: chunk[:-1]}, lanes)
-    beside = lambda n: jax.block_until_ready(  # noqa: E731
-        _advance_lanes(statement, arrays, np.full(lanes, n))
-    )
+    parts = [_stacked({0: part}, lanes) for part in _parts(chunk)]
+    beside = lambda n: jax.block_until_ready(_advance_lanes(*_both(parts), np.full(lanes, n)))  # noqa: E731
     compiling, each = _trial(beside, steps)
     if each * steps < _WORTH * compiling:
         return True
@@ -100,20 +99,61 @@ def _trial(run: Callable[[int], Any], steps: int) -> tuple[float, float]:
     return compiling, (time.perf_counter() - started) / few
 
 
-def _step(chunks: dict[int, Chunk], lanes: int) -> dict[int, Any]:
-    started = time.perf_counter()
-    arrays, statement = _stacked({index: item[:-1] for index, item in chunks.items()}, lanes)
-    steps = np.zeros(lanes, int)
-    for index, item in chunks.items():
-        steps[index] = item.steps
-    found = jax.tree.map(np.asarray, _advance_lanes(statement, arrays, steps))
-    elapsed = time.perf_counter() - started
-    leaves, structure = jax.tree.flatten(found)
-    answers = {}
-    for index in chunks:
-        lane = jax.tree.unflatten(structure, [leaf[index] for leaf in leaves])
-        answers[index] = lane, elapsed, elapsed / len(chunks)
-    return answers
+Stacked = tuple[list, Statement]
+
+
+class _Company:
+    """Takes steps of all lanes, and keeps their arrays together while runs go on with them."""
+
+    def __init__(self, lanes: int):
+        self.lanes = lanes
+        # What each lane gave or was given last, by part, and all of that along a first axis.
+        self.known: list[dict[int, tuple]] = [{}, {}]
+        self.parts: list[Stacked | None] = [None, None]
+
+    def step(self, chunks: dict[int, Chunk]) -> dict[int, Any]:
+        started = time.perf_counter()
+        parts = [
+            self.stacked(part, {index: _parts(item)[part] for index, item in chunks.items()})
+            for part in range(2)
+        ]
+        steps = np.zeros(self.lanes, int)
+        for index, item in chunks.items():
+            steps[index] = item.steps
+        params, state, best, *rest = _advance_lanes(*_both(parts), steps)
+        moved = params, state, best
+        leaves, structure = jax.tree.flatten((*moved, *rest))
+        leaves = [np.asarray(leaf) for leaf in leaves]
+        elapsed = time.perf_counter() - started
+        self.parts[1] = jax.tree.leaves(moved), parts[1][1]
+        answers = {}
+        for index in chunks:
+            lane = jax.tree.unflatten(structure, [leaf[index] for leaf in leaves])
+            self.known[1][index] = lane[:3]
+            answers[index] = lane, elapsed, elapsed / len(chunks)
+        return answers
+
+    def stacked(self, part: int, trees: dict[int, tuple]) -> Stacked:
+        """A part of all lanes; as it is where each hands back the very objects it was given."""
+        known, stacked = self.known[part], self.parts[part]
+        same = lambda one, other: all(a is b for a, b in zip(one, other, strict=True))  # noqa: E731
+        if stacked is None or not all(
+            same(known.get(i, ()) or (None,) * 3, trees[i]) for i in trees
+        ):
+            stacked = self.parts[part] = _stacked(trees, self.lanes)
+            self.known[part] = trees
+        return stacked
+
+
+def _parts(chunk: Chunk) -> tuple[tuple, tuple]:
+    """What stays the same from chunk to chunk, and what moves."""
+    constant = chunk.method, chunk.residual, chunk.least_loss
+    return constant, (chunk.params, chunk.state, chunk.best)
+
+
+def _both(parts: list[Stacked]) -> tuple[tuple[Statement, Statement], list[list]]:
+    (constant, of_constant), (moving, of_moving) = parts
+    return (of_constant, of_moving), [constant, moving]
 
 
 def _look(looks: dict[int, Look], lanes: int) -> dict[int, float]:
@@ -135,13 +175,15 @@ def _look(looks: dict[int, Look], lanes: int) -> dict[int, float]:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _advance_lanes(statement: Statement, arrays: list, steps: Array) -> PyTree:
-    def advance(arrays: list, n: Array) -> Any:
-        arguments = put_together(arrays, statement)
-        method, residual, params, state, best, least = arguments
-        return _advance(method, residual, params, state, best, least, n)
+def _advance_lanes(
+    statements: tuple[Statement, Statement], parts: list[list], steps: Array
+) -> PyTree:
+    def advance(parts: list[list], n: Array) -> Any:
+        constant, moving = map(put_together, parts, statements)
+        method, residual, least = constant
+        return _advance(method, residual, *moving, least, n)
 
-    return jax.vmap(advance)(arrays, steps)
+    return jax.vmap(advance)(parts, steps)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -158,14 +200,19 @@ def _stacked(trees: dict[int, PyTree], lanes: int) -> tuple[list, Statement]:
     """Arrays of all lanes along a new first axis, and what is the same for all.
 
     Raises:
-        Unlike: If the trees have another structure, numbers, or arrays of another shape.
+        Unlike: If the trees differ in structure, in shapes of arrays, or in what is no array.
     """
     parts = {index: take_apart(tree) for index, tree in trees.items()}
     filling, statement = next(iter(parts.values()))
     for arrays, (structure, rest) in parts.values():
         shapes = [[(np.shape(x), getattr(x, "dtype", None)) for x in y] for y in (arrays, filling)]
-        numbers = [[x for x in y if isinstance(x, (int, float, str))] for y in (rest, statement[1])]
-        if structure != statement[0] or shapes[0] != shapes[1] or numbers[0] != numbers[1]:
+        # A function that a recipe makes anew for each seed may hold what depends on the seed.
+        others = zip(rest, statement[1], strict=False)
+        if (
+            structure != statement[0]
+            or shapes[0] != shapes[1]
+            or not all(one is other or one == other for one, other in others)
+        ):
             raise Unlike
     rows = [parts[index][0] if index in parts else filling for index in range(lanes)]
     columns = zip(*rows, strict=True)
