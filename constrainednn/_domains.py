@@ -22,6 +22,7 @@ from constrainednn._validate import (
     as_positive,
     as_real,
     as_reals,
+    as_seed,
     leaves_of,
     shown,
 )
@@ -373,37 +374,56 @@ class Points(eqx.Module):
 
 
 class Data(eqx.Module):
-    """Observed rows, split at random into training and held-out rows.
+    """Observed rows, split at random into training, monitor and held-out rows.
+
+    Constraints over data of equally many rows share one split, so that no row is both.
 
     Args:
         rows: A pytree of arrays with the rows along the first axis, usually `(x, y)`; a point is
             then the pair `(x_i, y_i)`.
         holdout: Share of the rows that is kept from training, in [0, 1). With 0 all rows are
             trained on, and there is no gap.
+        monitor: Share of the rows that are not trained on either, and may steer: early stopping
+            goes by them. The held-out rows are the same for every share.
         fold: A pair (i, k): hold out the i-th of k parts instead, i from 0 to k - 1. The parts are
             the same for all i under one seed, and each row is in one of them.
+        seed: Seed of the split. Default: that of the run, so that runs under several seeds differ
+            in their rows, too.
     """
 
     rows: PyTree[np.ndarray]
     holdout: float
+    monitor: float
     fold: tuple[int, int] | None
+    seed: int | None
 
-    def __init__(self, rows: PyTree, *, holdout: float = 0.2, fold: tuple[int, int] | None = None):
+    def __init__(
+        self,
+        rows: PyTree,
+        *,
+        holdout: float = 0.2,
+        monitor: float = 0.0,
+        fold: tuple[int, int] | None = None,
+        seed: int | None = None,
+    ):
         self.rows = _rows("Data", "rows", rows)
+        self.seed = None if seed is None else as_seed(seed)
         self.holdout = as_real(holdout, "holdout of Data")
+        self.monitor = as_real(monitor, "monitor of Data")
         n = len(self)
         self.fold = None if fold is None else _fold(fold, n)
-        if self.fold is not None:
-            return
-        if not 0 <= self.holdout < 1:
+        for name, share in (("holdout", self.holdout), ("monitor", self.monitor)):
+            if not 0 <= share < 1:
+                raise ValueError(
+                    f"{name} of Data must be in [0, 1), got {share:g}. Write e.g. 0.2."
+                )
+        held, watched = self.heldout_rows, self.monitor_rows
+        asked = (held, self.fold is not None or self.holdout), (watched, self.monitor)
+        if n - held - watched < 1 or any(share and not count for count, share in asked):
             raise ValueError(
-                f"holdout of Data must be in [0, 1), got {self.holdout:g}. Write e.g. 0.2."
-            )
-        if self.holdout and not 1 <= self.heldout_rows < n:
-            raise ValueError(
-                f"Data with {n} rows and holdout={self.holdout:g} leaves {n - self.heldout_rows} "
-                f"rows for training and {self.heldout_rows} held out. Both need at least one: give "
-                "more rows, change holdout, or write holdout=0 to train on all without a gap."
+                f"{self} leaves {max(n - held - watched, 0)} rows for training, {watched} to "
+                f"monitor and {held} held out. Each that is asked for needs at least one: give "
+                "more rows, change the shares, or write holdout=0 to train without a gap."
             )
 
     def __len__(self) -> int:
@@ -417,10 +437,15 @@ class Data(eqx.Module):
             return (len(self) - i + k - 1) // k
         return round(len(self) * self.holdout)
 
+    @property
+    def monitor_rows(self) -> int:
+        """Number of rows that may steer, and are not trained on."""
+        return round(len(self) * self.monitor)
+
     def __repr__(self) -> str:
-        if self.fold is not None:
-            return f"Data({len(self)} rows, fold={self.fold})"
-        return f"Data({len(self)} rows, holdout={self.holdout:g})"
+        judging = f"holdout={self.holdout:g}" if self.fold is None else f"fold={self.fold}"
+        steering = f", monitor={self.monitor:g}" if self.monitor else ""
+        return f"Data({len(self)} rows, {judging}{steering})"
 
 
 def _fold(fold: Any, n: int) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from constrainednn._domains import Data
 from constrainednn._gap import GapReport, Streams, gap_report
 from constrainednn._image import model_inputs
 from constrainednn._methods._abstract import AbstractMethod
-from constrainednn._problem import Problem
+from constrainednn._problem import Constraint, Problem
 from constrainednn._samplers import Draw
 from constrainednn._solution import Solution
 from constrainednn._solve import solve
@@ -48,14 +48,16 @@ class Calibration:
     Attributes:
         spread: RMS spread in eight classes of held-out points, by their spread, smallest first.
         error: RMS error of the mean in each class.
-        within_two: Share of the values whose error is at most twice their spread; about 0.95 where
-            the spread is a standard error.
+        within_two: Share of the values whose error is at most twice their spread.
+        expected: What that share would be if the truth were one more, normal, member: 0.83 for four
+            members, 0.95 for very many.
         correlation: Spearman's rank correlation of spread and error over the points.
     """
 
     spread: tuple[float, ...]
     error: tuple[float, ...]
     within_two: float
+    expected: float
     correlation: float
 
     def plot(self) -> "Figure":
@@ -72,7 +74,7 @@ class Ensemble:
     Attributes:
         members: The solutions.
         gap: Gap of the mean: train is all training points of the members, held-out those of the
-            first member, which no member has seen.
+            first member, which no member has seen. Rows of data are split alike for all members.
     """
 
     members: tuple[Solution, ...]
@@ -94,6 +96,7 @@ class Ensemble:
         Raises:
             ValueError: If the problem has none.
         """
+        from scipy.special import stdtr
         from scipy.stats import spearmanr  # slow to import
 
         problem = self.members[0].problem
@@ -108,6 +111,7 @@ class Ensemble:
         values = np.stack([flat(member.model) for member in self.members])
         error = np.abs(values.mean(axis=0) - flat(problem.reference)).ravel()
         spread = values.std(axis=0, ddof=1).ravel()
+        count = len(self.members)
         ranked: Any = spearmanr(spread, error)
         classes = np.array_split(np.argsort(spread), _CLASSES)
         rms = lambda values: math.sqrt(float(np.mean(values**2)))  # noqa: E731
@@ -115,6 +119,7 @@ class Ensemble:
             tuple(rms(spread[part]) for part in classes),
             tuple(rms(error[part]) for part in classes),
             float((error <= 2 * spread).mean()),
+            float(1 - 2 * stdtr(count - 1, -2 / math.sqrt(1 + 1 / count))),
             float(ranked.statistic),
         )
 
@@ -152,7 +157,9 @@ def ensemble(
             "ensemble: solutions of ivp and bvp do not depend on a seed; their error is known from "
             "solution.error_estimate()."
         )
-    members = tuple(solve(problem, method, seed=seed, **arguments) for seed in chosen)
+    # One split of rows for all: what judges the mean, no member may have trained on.
+    stated = _splitting(problem, seed=chosen[0])
+    members = tuple(solve(stated, method, seed=seed, **arguments) for seed in chosen)
     streams = []
     for parts in zip(*(member.streams for member in members), strict=True):
         train = parts[0].train
@@ -161,6 +168,18 @@ def ensemble(
         streams.append(Streams(train, parts[0].monitor, parts[0].heldout))
     mean = MeanModel(tuple(member.model for member in members))
     return Ensemble(members, gap_report(problem, mean, streams))
+
+
+def _splitting(problem: Problem, **how: Any) -> Problem:
+    """A problem whose data are split otherwise; a seed that was given to them stays."""
+
+    def changed(item: Constraint) -> Constraint:
+        if not isinstance(item.over, Data) or ("seed" in how and item.over.seed is not None):
+            return item
+        return eqx.tree_at(lambda c: c.over, item, dataclasses.replace(item.over, **how))
+
+    parts = tuple(changed(item) for item in problem.constraints)
+    return eqx.tree_at(lambda p: p.constraints, problem, parts)
 
 
 def _joined(draws: list[Draw]) -> Draw:
@@ -203,8 +222,9 @@ def cross_validate(
 ) -> CrossValidation:
     """Solve once for each of k parts of the data, which is held out then.
 
-    The interval of the mean over folds is a t interval whose variance counts 1/k + 1/(k - 1)
-    instead of 1/k: the training sets of two folds share most of their rows.
+    The interval of the mean over folds is a t interval whose variance counts 1/k plus held-out over
+    training rows, 1/(k - 1) if all others are trained on, instead of 1/k: the training sets of two
+    folds share most of their rows.
 
     Args:
         problem: A problem with one or more constraints over `Data`.
@@ -220,22 +240,17 @@ def cross_validate(
         Nadeau and Bengio, Machine Learning 52 (2003) 239.
     """
     k = as_count(folds, "folds", least=2)
-    over = [item.name for item in problem.constraints if isinstance(item.over, Data)]
+    places = [i for i, item in enumerate(problem.constraints) if isinstance(item.over, Data)]
+    over = [problem.constraints[i].name for i in places]
     if not over:
         raise ValueError("cross_validate needs a constraint over cx.Data: only rows are split.")
     solutions = []
     for i in range(k):
-        parts = [
-            eqx.tree_at(lambda c: c.over, item, Data(item.over.rows, fold=(i, k)))
-            if isinstance(item.over, Data)
-            else item
-            for item in problem.constraints
-        ]
-        held = eqx.tree_at(lambda p: p.constraints, problem, tuple(parts))
-        solutions.append(solve(held, method, seed=seed, **arguments))
+        solutions.append(solve(_splitting(problem, fold=(i, k)), method, seed=seed, **arguments))
     train = np.array([sum(s.gap[name].train for name in over) for s in solutions])
     heldout = np.array([sum(s.gap[name].heldout.value for name in over) for s in solutions])
-    overlap = 1 / (k - 1)
+    sizes = [s.streams[i] for s in solutions for i in places]
+    overlap = sum(len(p.heldout or ()) for p in sizes) / sum(len(p.train) for p in sizes)
     return CrossValidation(
         tuple(solutions),
         float(train.mean()),

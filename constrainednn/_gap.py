@@ -208,8 +208,9 @@ def draw_streams(
         refuse_overlap(constraint, train, held)
         return Streams(train, watched, held)
     if isinstance(over, Data):
-        train, held = split(over, key=stream(key, f"split/{name}"))
-        return Streams(train, None, held)
+        # Not by the constraint's name: what one constraint holds out, no other may train on.
+        own = key if over.seed is None else jax.random.key(over.seed)
+        return Streams(*split(over, key=stream(own, "split")))
     return Streams(finite_points(over), None, None)
 
 
@@ -236,17 +237,22 @@ def draw_where_large(
         return constraint.sampler.choose(candidates, squares, key=stream(key, "choice"))
 
 
-def drawn_arrays(constraints: Sequence[Constraint], draws: Sequence[Draw]) -> dict[str, np.ndarray]:
-    """What must be kept of training points that the seed alone does not give."""
+def drawn_arrays(
+    constraints: Sequence[Constraint], draws: Sequence[Draw], name: str
+) -> dict[str, np.ndarray]:
+    """What must be kept, under a name, of training points that the seed alone does not give."""
     kept = {}
-    for i, (item, points) in enumerate(zip(constraints, draws, strict=True)):
+    for i, (item, points) in enumerate(zip(constraints, draws, strict=False)):
         if isinstance(item.sampler, Adaptive) and points.cube is not None:
-            kept |= {f"draw{i}.cube": points.cube, f"draw{i}.share": points.share}
+            kept |= {f"{name}{i}.cube": points.cube, f"{name}{i}.share": points.share}
     return kept
 
 
 def drawn_again(
-    constraints: Sequence[Constraint], draws: Sequence[Draw], arrays: dict[str, np.ndarray]
+    constraints: Sequence[Constraint],
+    draws: Sequence[Draw],
+    arrays: dict[str, np.ndarray],
+    name: str,
 ) -> list[Draw]:
     """Put back what `drawn_arrays` kept.
 
@@ -256,7 +262,7 @@ def drawn_again(
     found = list(draws)
     for i, (item, points) in enumerate(zip(constraints, draws, strict=True)):
         if isinstance(item.sampler, Adaptive) and points.cube is not None:
-            cube, share = (arrays.get(f"draw{i}.{name}") for name in ("cube", "share"))
+            cube, share = (arrays.get(f"{name}{i}.{part}") for part in ("cube", "share"))
             if cube is None or share is None:
                 raise ValueError(f"the points of constraint {item.name!r} are not there")
             if cube.shape != points.cube.shape or share.shape != points.share.shape:
@@ -518,7 +524,7 @@ def _nudged(model: PyTree) -> PyTree:
         step = 4 * float(jnp.finfo(leaf.dtype).eps)
         # On the host: a dozen small operations a leaf shape would each be compiled.
         signs = np.where(np.arange(leaf.size).reshape(leaf.shape) % 2 == 0, step, -step)
-        return jnp.asarray((np.asarray(leaf) * (1 + signs)).astype(leaf.dtype))
+        return (np.asarray(leaf) * (1 + signs)).astype(leaf.dtype)
 
     return jax.tree.map(nudge, model)
 

@@ -4,7 +4,7 @@ import dataclasses
 import math
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from constrainednn._statistics import LEVEL, Estimate, t_quantile
 
@@ -25,7 +25,8 @@ class Law:
             than parameters, or no seeds to compare.
         levels: The values of n that the fit is over.
         runs: Number of runs behind it.
-        left_out: Values of n that are not in the fit since a run there failed.
+        left_out: Values of n that are not in the fit, since a run there failed or its loss is not
+            positive.
     """
 
     a: float
@@ -45,25 +46,35 @@ class Law:
         offset = f"{self.c:.3g} + " if self.c else ""
         text = f"{offset}{self.a:.3g} n^-{b.value:.3g}, exponent [{b.low:.3g}, {b.high:.3g}]"
         if math.isnan(self.lack_of_fit):
-            return f"{text}; lack of fit: not testable"
-        verdict = "the law does not hold" if self.lack_of_fit < _BY_CHANCE else "no sign of misfit"
-        text += f"; lack of fit p = {self.lack_of_fit:.2g} ({verdict})"
+            text += "; lack of fit: not testable"
+        else:
+            wrong = self.lack_of_fit < _BY_CHANCE
+            verdict = "the law does not hold" if wrong else "no sign of misfit"
+            text += f"; lack of fit p = {self.lack_of_fit:.2g} ({verdict})"
         if self.left_out:
             text += (
-                f"; left out, since runs failed: n = {', '.join(f'{n:g}' for n in self.left_out)}"
+                f"; left out, since a run failed or its loss is not positive: n = "
+                f"{', '.join(f'{n:g}' for n in self.left_out)}"
             )
         return text
 
 
-def fit_law(n: Float[np.ndarray, " runs"], loss: Float[np.ndarray, " runs"]) -> Law:
+def fit_law(
+    n: Float[np.ndarray, " runs"],
+    loss: Float[np.ndarray, " runs"],
+    seeds: Int[np.ndarray, " runs"] | None = None,
+) -> Law:
     """Fit c + a n^-b to the logarithms of losses by least squares.
 
     In logarithms, since losses spread over seeds by a factor. Levels where a run failed are left
-    out whole: without it they would look better than they are.
+    out whole: without it they would look better than they are. Runs of one seed share parameters
+    and held-out points, so where each seed is there at all levels, what is common to its runs is
+    taken out as an effect of blocks.
 
     Args:
         n: Number of points of each run; at least three levels of it.
         loss: Loss of each run; infinite for one that failed.
+        seeds: Seed of each run.
 
     Raises:
         ValueError: If fewer than three levels remain.
@@ -85,6 +96,16 @@ def fit_law(n: Float[np.ndarray, " runs"], loss: Float[np.ndarray, " runs"]) -> 
             f"{[f'{level:g}' for level in levels]}."
         )
     x = np.log(n)
+    blocks = 0
+    if seeds is not None:
+        names, block = np.unique(seeds[kept], return_inverse=True)
+        if (
+            len({*zip(block.tolist(), index.tolist(), strict=True)})
+            == len(y)
+            == len(names) * len(levels)
+        ):
+            y = y - (np.bincount(block, y) / len(levels))[block] + y.mean()
+            blocks = len(names) - 1
 
     def misfit(parameters: np.ndarray) -> np.ndarray:
         log_a, b, *log_c = parameters
@@ -99,12 +120,12 @@ def fit_law(n: Float[np.ndarray, " runs"], loss: Float[np.ndarray, " runs"]) -> 
     bent = min(
         (least_squares(misfit, guess, x_scale="jac") for guess in starts), key=lambda f: f.cost
     )
-    free = len(y) - 3
+    free = len(y) - 3 - blocks
     ratio = (fit.cost - bent.cost) / max(bent.cost / max(free, 1), np.finfo(float).tiny)
     if free > 0 and len(levels) > 3 and fdtrc(1, free, max(ratio, 0.0)) < _BY_CHANCE:
         fit = bent
     log_a, b, *log_c = fit.x
-    degrees = len(y) - len(fit.x)
+    degrees = len(y) - len(fit.x) - blocks
     squares = 2 * float(fit.cost)
     # The pseudo-inverse, since an offset far below all losses has no slope.
     covariance = np.linalg.pinv(fit.jac.T @ fit.jac) * squares / max(degrees, 1)
@@ -113,11 +134,9 @@ def fit_law(n: Float[np.ndarray, " runs"], loss: Float[np.ndarray, " runs"]) -> 
     means = np.bincount(index, y) / np.bincount(index)
     within, between = float(((y - means[index]) ** 2).sum()), len(levels) - len(fit.x)
     lack = math.nan
-    if between > 0 and len(y) > len(levels) and within > 0:
-        pure = within / (len(y) - len(levels))
-        lack = float(
-            fdtrc(between, len(y) - len(levels), max(squares - within, 0) / between / pure)
-        )
+    inside = len(y) - len(levels) - blocks
+    if between > 0 and inside > 0 and within > 0:
+        lack = float(fdtrc(between, inside, max(squares - within, 0) / between / (within / inside)))
     return Law(
         a=math.exp(log_a),
         exponent=Estimate(float(b), float(b - half), float(b + half), len(y), error),

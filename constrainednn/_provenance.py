@@ -57,7 +57,7 @@ def record_settings(
         early_stopping=early_stopping,
         dtype=dtype,
         device=f"{device.platform}: {device.device_kind}",
-        threads=_usable_cores(),
+        threads=usable_cores(),
         versions=versions,
         environment={name: os.environ[name] for name in _VARIABLES if name in os.environ},
         problem="" if source is None else source.digest,
@@ -69,7 +69,8 @@ def _versions_below() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in _BELOW}
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
+    """Cores that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

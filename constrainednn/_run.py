@@ -9,11 +9,12 @@ from typing import Any
 
 from jaxtyping import PyTree
 
-from constrainednn._domains import AbstractDomain
+from constrainednn._domains import AbstractDomain, Data
 from constrainednn._files import RunWarning, StoreError
 from constrainednn._problem import Problem
 from constrainednn._provenance import record_settings
 from constrainednn._run_folder import Checkpoint, RunFolder
+from constrainednn._samplers import Adaptive
 from constrainednn._solution import Settings
 from constrainednn._trees import arrays_to_tree
 from constrainednn._validate import as_count, as_positive, as_real, as_seed, shown
@@ -71,6 +72,7 @@ class Run:
             for name, default in (("heldout", 4096), ("monitor", 1024))
         }
         self.redraw = None if arguments.redraw is None else as_count(arguments.redraw, "redraw")
+        _refuse_idle(problem, self.redraw)
         self.early_stopping = _as_early(arguments.early_stopping, problem)
         # As plain numbers, which a file can hold.
         given = {name for name in self.counts if getattr(arguments, name) is not None}
@@ -206,14 +208,32 @@ def _as_drawn(value: Any, name: str, problem: Problem, *, default: int) -> int:
     return count
 
 
+def _refuse_idle(problem: Problem, redraw: int | None) -> None:
+    for item in problem.constraints:
+        if isinstance(item.sampler, Adaptive) and redraw is None:
+            raise ValueError(
+                f"constraint {item.name!r}: cx.Adaptive() chooses points at redraws, and there are "
+                "none. Give redraw=, such as redraw=100."
+            )
+
+
 def _as_early(value: Any, problem: Problem) -> bool:
     if not isinstance(value, bool):
         raise TypeError(f"early_stopping must be True or False, got {shown(value)}.")
-    watched = any(isinstance(item.over, AbstractDomain) for item in problem.constraints)
-    if value and (problem.scheme is not None or not watched):
+    watched = any(
+        isinstance(item.over, AbstractDomain)
+        or (isinstance(item.over, Data) and item.over.monitor_rows)
+        for item in problem.constraints
+    )
+    if value and problem.scheme is not None:
         raise ValueError(
-            "early_stopping is by the monitor loss of a problem that is trained step by step, and "
-            "this one has no monitor points, or is solved in pieces. Leave it out."
+            "early_stopping is for problems that are trained step by step, and this one is solved "
+            "in pieces. Leave it out."
+        )
+    if value and not watched:
+        raise ValueError(
+            "early_stopping is by the monitor loss, and this problem has no monitor points. Set "
+            "some rows apart: cx.Data(rows, monitor=0.2)."
         )
     return value
 

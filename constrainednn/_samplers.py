@@ -249,17 +249,16 @@ def whole(points: PyTree[np.ndarray]) -> Draw:
     return Draw(cast, _equal(len(jax.tree.leaves(cast)[0])), None)
 
 
-def split(data: Data, *, key: Key[Array, ""]) -> tuple[Draw, Draw | None]:
-    """Split data rows at random into training and held-out rows, None if none are held out."""
-    if data.heldout_rows == 0:
-        return whole(data.rows), None
+def split(data: Data, *, key: Key[Array, ""]) -> tuple[Draw, Draw | None, Draw | None]:
+    """Split data rows at random into training, monitor and held-out rows; None for no rows."""
     order = numpy_generator(key).permutation(len(data))
     if data.fold is not None:
         i, k = data.fold
         order = np.concatenate([order[i::k], *(order[j::k] for j in range(k) if j != i)])
-    held, kept = np.sort(order[: data.heldout_rows]), np.sort(order[data.heldout_rows :])
+    ends = [data.heldout_rows, data.heldout_rows + data.monitor_rows]
+    held, watched, kept = (np.sort(part) for part in np.split(order, ends))
     pick = lambda index: whole(jax.tree.map(lambda leaf: leaf[index], data.rows))  # noqa: E731
-    return pick(kept), pick(held)
+    return pick(kept), pick(watched) if len(watched) else None, pick(held) if len(held) else None
 
 
 def finite_points(points: Points) -> Draw:

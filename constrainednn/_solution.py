@@ -95,6 +95,7 @@ class History:
         snapshots: Models at a few of those steps, as pairs (step, model).
         best_step: Steps that led to the parameters that were returned.
         redraws: Steps before which new training points were drawn.
+        last_draw: How many of the redraws there were before those parameters: 0 for the first draw.
         pieces: How the pieces came about, for a problem that is solved in pieces; `loss` and
             `monitor` then hold the final numbers only.
     """
@@ -105,6 +106,7 @@ class History:
     snapshots: tuple[tuple[int, PyTree], ...]
     best_step: int
     redraws: tuple[int, ...] = ()
+    last_draw: int = 0
     pieces: PieceHistory | None = None
 
 

@@ -60,7 +60,9 @@ def result_files(solution: Solution) -> Iterator[tuple[str, bytes]]:
         "monitor": history.monitor,
         "best_step": np.asarray(history.best_step),
         "redraws": np.asarray(history.redraws, int),
-        **drawn_arrays(solution.problem.constraints, [item.train for item in solution.streams]),
+        **drawn_arrays(
+            solution.problem.constraints, [item.train for item in solution.streams], "draw"
+        ),
         **({} if history.pieces is None else _pieces_to_arrays(history.pieces)),
     }
     arrays = {
@@ -118,6 +120,7 @@ def load_solution(path: str | Path, problem: Problem) -> Solution:
             (),
             int(arrays["best_step"]),
             tuple(arrays["redraws"].tolist()),
+            redraw,
             None if problem.scheme is None else _pieces_from_arrays(arrays),
         )
     except KeyError as error:
@@ -136,7 +139,9 @@ def load_solution(path: str | Path, problem: Problem) -> Solution:
     streams = problem_streams(problem, model, key=key, **counts, redraw=redraw)
     if redraw:
         try:
-            drawn = drawn_again(problem.constraints, [item.train for item in streams], arrays)
+            drawn = drawn_again(
+                problem.constraints, [item.train for item in streams], arrays, "draw"
+            )
         except ValueError as error:
             raise StoreError(f"{folder / _LOSSES} is damaged: {error}.") from None
         pairs = zip(streams, drawn, strict=True)
@@ -191,7 +196,7 @@ def report_dict(solution: Solution) -> dict[str, Any]:
         "reason": solution.reason,
         "steps": solution.steps,
         "parameters": solution.parameters,
-        "last_draw": len(solution.history.redraws),
+        "last_draw": solution.history.last_draw,
         "timings": dataclasses.asdict(solution.timings),
         "settings": dataclasses.asdict(solution.settings),
         "gap": plain(dataclasses.asdict(solution.gap)),

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import itertools
 import math
+import re
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,10 +20,11 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from constrainednn._check import ProblemWarning
-from constrainednn._files import StoreError
+from constrainednn._files import RunWarning, StoreError
 from constrainednn._load import find_method
 from constrainednn._models import is_recipe
 from constrainednn._problem import Problem
+from constrainednn._provenance import usable_cores
 from constrainednn._study_folder import StudyFolder, key_of
 from constrainednn._study_runs import (
     ARGUMENTS,
@@ -35,14 +37,19 @@ from constrainednn._study_runs import (
     work_elsewhere,
 )
 from constrainednn._study_table import LOST, Study
-from constrainednn._validate import as_count, as_path, as_seed, known_names, shown
+from constrainednn._validate import as_count, as_path, as_positive, as_seed, known_names, shown
 from constrainednn._watching import Stop, collected_signals
-from constrainednn._workers import Workers
+from constrainednn._workers import TooLong, Workers
 
 # So many runs that fail alike, and nothing else before them, end a study.
 _ALIKE = 3
 # So often a task is given to a worker that ends without an answer.
 _TRIES = 3
+_ENDED = (
+    f"{_TRIES} worker processes ended while they ran this (killed, or out of memory?): run it "
+    "alone to see why"
+)
+_MOST = 10**6
 
 
 @runtime_checkable
@@ -81,14 +88,16 @@ def study(
         problem: A function with keyword defaults that returns a problem, a file or gallery name
             with one, or a problem.
         vary: Axes by name: a sequence of values for a keyword of the function, or for `method`,
-            `steps`, `tolerance`, `heldout`, `monitor`, `redraw` or `early_stopping` of `solve`.
+            `steps`, `tolerance`, `heldout`, `monitor`, `redraw`, `early_stopping` or `time_limit`
+            of `solve`.
             Values that are no plain numbers or text, such as methods, are given as a dict from
             labels to values.
         seeds: So many seeds from 0 on, or the seeds.
         out: Folder of the table, new or of the same study: what is finished there is not run again,
             and axes and seeds may be added, removed or in another order.
         workers: Number of other processes of this machine to run in, with one thread each. The
-            problem must then be a file, its settings numbers or text, and methods names.
+            problem must then be a file, its settings numbers or text, and methods names. With a
+            `time_limit` a process that does not answer long after it is killed.
         executor: What runs tasks in processes of its own, likewise: such as
             `dask.distributed.Client(...).get_executor()`. They must see the problem file at the
             same path.
@@ -101,7 +110,8 @@ def study(
         The rows of all combinations. Ctrl-C or SIGTERM ends the study with what is finished.
 
     Raises:
-        TypeError, ValueError: If an axis is not known or empty, or seeds repeat.
+        TypeError, ValueError: If an axis is not known or empty, seeds repeat, or the runs of the
+            first three combinations (or of all, where there are fewer) fail for one reason.
         StoreError: If `out` holds another study, or cannot be used.
     """
     stated = Stated(problem)
@@ -117,6 +127,10 @@ def study(
             "study with workers needs the problem as a file, study('my_problem.py'): other "
             "processes are told its path and never sent code."
         )
+    _refuse_too_many(math.prod(len(values) for values in axes.values()) * len(chosen))
+    limits = list(axes.get("time_limit", {"": None}).values())
+    if engine == "vmap" and any(limit is not None for limit in limits):
+        raise ValueError('time_limit is for runs one by one: leave out engine="vmap".')
     folder = None if out is None else StudyFolder(as_path(out, "out"), stated.origin)
     combinations = [
         _Combination.of(stated, dict(zip(axes, labels, strict=True)), axes, chosen, engine)
@@ -128,14 +142,18 @@ def study(
         known = {} if folder is None else stack.enter_context(folder).rows
         for item in combinations:
             item.take(known)
+        if not stated.path:
+            _refuse_changed(stated, combinations)
         stack.enter_context(collected_signals(stop))
         if workers is not None:
-            executor = stack.enter_context(Workers(as_count(workers, "workers", most=1024)))
+            count = as_count(workers, "workers", most=1024)
+            _warn_of_waiting(count)
+            executor = stack.enter_context(Workers(count, _patience(limits)))
         serve = _Here(stated) if executor is None else _Elsewhere(executor, stated.origin)
         _run_all(combinations, serve, stop, folder, progress)
     rows = tuple(item.rows[seed] for item in combinations for seed in chosen if seed in item.rows)
-    complete = len(rows) == len(combinations) * len(chosen)
-    return Study(rows, tuple(name for name in axes if len(axes[name]) > 1), complete)
+    ended_by = "" if len(rows) == len(combinations) * len(chosen) else stop.name
+    return Study(rows, tuple(name for name in axes if len(axes[name]) > 1), ended_by)
 
 
 @dataclasses.dataclass
@@ -169,6 +187,8 @@ class _Combination:
         plain = {name: label_of(value) for name, value in stated.defaults.items()}
         given = plain | dict.fromkeys(ARGUMENTS) | {"early_stopping": False} | labels
         settings = {name: axes[name][label] for name, label in labels.items()}
+        if settings.get("time_limit") is not None:
+            engine = "loop"
         return _Combination(given, settings, dict(enumerate(seeds)), engine)
 
     def take(self, known: dict[str, dict[str, Any]]) -> None:
@@ -204,42 +224,49 @@ def _run_all(
     running: dict[Future, tuple[_Combination, Task, int]] = {}
     runs = sum(len(item.places) for item in combinations)
     before = found = sum(len(item.rows) for item in combinations)
-    began, failures = time.monotonic(), []
-    while (ready or running) and not stop:
-        while ready and len(running) < serve.width:
-            item, task = ready.popleft()
-            running[serve.submit(task)] = item, task, 1
-        finished, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
-        for future in finished:
-            item, task, tries = running.pop(future)
-            done = serve.result(future)
-            if done is None and tries < _TRIES:
-                running[serve.submit(task)] = item, task, tries + 1
-                continue
-            if done is None:
-                done = _lost(task)
-            for seed, report in done.rows.items():
-                row = {"given": item.given, "seed": seed, "engine": done.engine}
-                row |= {"lanes": done.lanes, **report}
-                item.rows[seed] = row
-                if folder is not None and row["status"] != LOST:  # that one may be tried again
-                    folder.append(row)
-                found += 1
-                if progress is not None:
-                    each = (time.monotonic() - began) / (found - before)
-                    progress(StudyProgress(found, runs, each * (runs - found)))
-                failures.append(row["reason"] if row["status"] in ("error", LOST) else None)
-            alike = len(set(failures)) == 1 and failures[0] is not None
-            if len(failures) >= _ALIKE and before == 0 and alike:
-                raise ValueError(f"the first {_ALIKE} runs all fail with: {failures[0]}")
-            if done.interrupted:
-                return
-            more = item.tasks() if not task.decided else task.one_by_one(set(item.rows))
-            if not task.decided:
-                item.engine, item.lanes = done.engine, done.lanes
-            ready.extendleft((item, left) for left in [*more][::-1])
-    for future in running:
-        future.cancel()
+    began, reasons, tried = time.monotonic(), [], set()
+    try:
+        while (ready or running) and not stop:
+            while ready and len(running) < serve.width:
+                item, task = ready.popleft()
+                running[serve.submit(task)] = item, task, 1
+            finished, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
+            for future in finished:
+                item, task, tries = running.pop(future)
+                try:
+                    done = serve.result(future)
+                except TooLong as error:
+                    done = _lost(task, str(error))
+                if done is None and tries < _TRIES:
+                    running[serve.submit(task)] = item, task, tries + 1
+                    continue
+                if done is None:
+                    done = _lost(task, _ENDED)
+                for seed, report in done.rows.items():
+                    row = {"given": item.given, "seed": seed, "engine": done.engine}
+                    row |= {"lanes": done.lanes, **report}
+                    item.rows[seed] = row
+                    if folder is not None and row["status"] != LOST:  # that one may be tried again
+                        folder.append(row)
+                    found += 1
+                    if progress is not None:
+                        each = (time.monotonic() - began) / (found - before)
+                        progress(StudyProgress(found, runs, each * (runs - found)))
+                    reasons.append(row["reason"] if row["status"] in ("error", LOST) else None)
+                    tried.add(id(item))
+                alike = len(set(reasons)) == 1 and reasons[0] is not None
+                enough = len(reasons) >= _ALIKE and len(tried) >= min(_ALIKE, len(combinations))
+                if enough and before == 0 and alike:
+                    raise ValueError(f"the first {len(reasons)} runs all fail with: {reasons[0]}")
+                if done.interrupted:
+                    return
+                more = item.tasks() if not task.decided else task.one_by_one(set(item.rows))
+                if not task.decided:
+                    item.engine, item.lanes = done.engine, done.lanes
+                ready.extendleft((item, left) for left in [*more][::-1])
+    finally:
+        for future in running:
+            future.cancel()
 
 
 class _Here:
@@ -276,29 +303,67 @@ class _Elsewhere:
             ) from error
 
     def result(self, future: Future) -> Done | None:
-        """What came of a task; None where its process ended without an answer."""
+        """What came of a task; None where its process ended without an answer.
+
+        Raises:
+            TooLong: If it was killed, since it did not answer.
+        """
         try:
             done = future.result()
+        except TooLong:
+            raise
         except (BrokenExecutor, CancelledError):
             return None
         except Exception as error:
             if type(error).__module__.startswith("distributed"):
                 return None
             raise
+        if done["interrupted"]:  # a signal was for that process, not for the study
+            return None
         rows = {int(seed): row for seed, row in done["rows"].items()}
         return Done(**{**done, "rows": rows})
 
 
-def _lost(task: Task) -> Done:
+def _lost(task: Task, reason: str) -> Done:
     """What comes of a task that no worker answered: of several runs, each is tried alone."""
     if len(task.places) > 1:
         return Done({}, "loop", 0)
-    reason = (
-        f"{_TRIES} worker processes ended while they ran this (killed, or out of memory?): run it "
-        "alone to see why"
-    )
     rows = {seed: {"status": LOST, "reason": reason} for seed in task.places.values()}
     return Done(rows, "loop", 0)
+
+
+def _patience(limits: list[float | None]) -> float | None:
+    """Seconds that a worker has for an answer: the longest run, and time to start and compile."""
+    longest = [as_positive(limit, "time_limit") for limit in limits if limit is not None]
+    return 2 * max(longest) + 60 if len(longest) == len(limits) else None
+
+
+def _refuse_changed(stated: Stated, combinations: list[_Combination]) -> None:
+    """Compare finished rows of a problem that has no file, one for each method, with it."""
+    methods = {item.given["method"]: item for item in combinations if item.rows}
+    for item in methods.values():
+        seed, row = next(iter(item.rows.items()))
+        if what := stated.changed(item.settings, seed, row):
+            raise StoreError(f"out= holds rows of another study: {what}. Give a new folder.")
+
+
+def _refuse_too_many(runs: int) -> None:
+    if runs > _MOST:
+        raise ValueError(
+            f"this study is {runs:,} runs, and one has at most {_MOST:,}: give fewer values or "
+            "seeds."
+        )
+
+
+def _warn_of_waiting(workers: int) -> None:
+    cores = usable_cores()
+    if workers > cores:
+        warnings.warn(
+            f"{workers} workers on {cores} cores wait for each other, and each holds its own "
+            f"memory: workers={cores} is as fast.",
+            RunWarning,
+            stacklevel=3,
+        )
 
 
 def _warn_of_ready_model(stated: Stated, combination: _Combination, seeds: int) -> None:
@@ -323,7 +388,8 @@ def label_of(value: Any) -> Any:
         return value if math.isfinite(value) else str(value)
     if isinstance(value, np.generic):
         return label_of(value.item())
-    return shown(value)
+    # Addresses differ from process to process, and would make each its own setting.
+    return re.sub(r" at 0x[0-9a-f]+", "", shown(value))
 
 
 def _axes(

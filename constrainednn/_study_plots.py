@@ -26,7 +26,7 @@ from constrainednn._files import write_atomically
 from constrainednn._law import Law
 from constrainednn._report import number
 from constrainednn._store import plain, rendered
-from constrainednn._study_table import FAILED, Study, quantiles_of
+from constrainednn._study_table import Study, has_failed, quantiles_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -86,7 +86,7 @@ def _against(study: Study, axis: str) -> Drawn:
     laws: list[Law | None] = [None] * len(groups)
     said: list[str] = []
     for place, (where, rows) in enumerate(groups):
-        some = Study(_rows_of(study, rows), study.axes, True)
+        some = Study(_rows_of(study, rows), study.axes)
         residuals = [count for _, count in _sizes(some, axis).values()]
         if sorted(set(residuals)) != residuals:
             continue  # a law is over the number of training points
@@ -114,7 +114,7 @@ def _against(study: Study, axis: str) -> Drawn:
             if law.lack_of_fit < 0.05:
                 text += f"\nlack of fit p = {law.lack_of_fit:.1g}"
             axes.plot(fine, law(fine), "k--", linewidth=1, label=text)
-        crossing = _interpolation(_sizes(Study(_rows_of(study, rows), study.axes, True), axis))
+        crossing = _interpolation(_sizes(Study(_rows_of(study, rows), study.axes), axis))
         if crossing is not None:
             entry["interpolation"] = crossing
             axes.axvline(crossing, color="grey", linestyle=":", label="parameters = residuals")
@@ -240,7 +240,7 @@ def _seeds(study: Study) -> Drawn:
     axes = figure.subplots()
     numbers, names = {}, []
     for place, (labels, rows) in enumerate(groups):
-        failed = sum(row["status"] in FAILED for row in rows)
+        failed = sum(row["failed"] for row in rows)
         names.append(_title(labels) + (f"\n{failed} of {len(rows)} failed" if failed else ""))
         entry = {}
         for name, colour, shift in (("train_loss", TRAIN, -0.15), ("heldout_loss", HELDOUT, 0.15)):
@@ -272,7 +272,8 @@ def _time(study: Study) -> Drawn:
     panels = figure.subplots(rows_needed, columns, squeeze=False, sharey=True).ravel()
     numbers = {}
     for axes, (labels, rows) in zip(panels, groups, strict=False):
-        histories = [row.get("history") for row in _rows_of(study, rows)]
+        found = _rows_of(study, rows)
+        histories = [None if has_failed(row) else row.get("history") for row in found]
         steps = np.array(sorted({s for h in histories if h for s in h["steps"]}), float)
         entry: dict[str, Any] = {"steps": steps}
         for name, colour in (("train", TRAIN), ("monitor", MONITOR)):
@@ -314,7 +315,7 @@ def _distance(study: Study) -> Drawn:
         by_name: dict[str, list[tuple[list[float], list[float]]]] = {}
         for row in _rows_of(study, rows):
             for part in (row.get("gap") or {}).get("constraints", []):
-                if part["distance"] and row["status"] not in FAILED:
+                if part["distance"] and not has_failed(row):
                     seen = part["distance"]
                     by_name.setdefault(part["name"], []).append((seen["edges"], seen["rms"]))
         for (name, seen), style in zip(by_name.items(), ("-", "--", ":", "-."), strict=False):
@@ -356,8 +357,8 @@ def calibration_figure(found: "Calibration") -> "Figure":
     axes.set_yscale("log")
     axes.set_xlabel("RMS spread over the members")
     axes.set_ylabel("RMS error of the mean")
-    share, rank = found.within_two, found.correlation
-    axes.set_title(f"{share:.0%} within two spreads, rank correlation {rank:.2f}", fontsize=9)
+    shares = f"within two spreads {found.within_two:.0%}, a further member {found.expected:.0%}"
+    axes.set_title(f"{shares}\nrank correlation {found.correlation:.2f}", fontsize=9)
     axes.legend(fontsize=7, frameon=False)
     widen(axes)
     return figure

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import inspect
+import math
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 import constrainednn
 from constrainednn._check import ProblemError
 from constrainednn._files import StoreError
+from constrainednn._gap import monitor_loss
 from constrainednn._load import (
     RESERVED,
     LoadError,
@@ -32,6 +34,7 @@ from constrainednn._problem import Problem
 from constrainednn._run import Arguments, Run
 from constrainednn._solution import Solution, SolveFailed, Status
 from constrainednn._solve import solve, training_of
+from constrainednn._stages import described
 from constrainednn._store import plain, report_dict
 from constrainednn._together import Unlike, faster_together, together
 from constrainednn._training import Chunk, Training
@@ -39,7 +42,10 @@ from constrainednn._validate import shown
 from constrainednn._watching import Stop, collected_signals
 
 # Arguments of `solve` that may be axes, or the same for all runs.
-ARGUMENTS = ("method", "steps", "tolerance", "heldout", "monitor", "redraw", "early_stopping")
+ARGUMENTS = (
+    *("method", "steps", "tolerance", "heldout", "monitor", "redraw", "early_stopping"),
+    "time_limit",
+)
 ENGINES = ("loop", "vmap")
 # Runs in one computation at most, and what they may hold in memory together: numbers of the study
 # alone, since it decides which run has which place.
@@ -148,11 +154,7 @@ class Stated:
 
     def work(self, task: Task) -> Done:
         """Do the runs of a task, all of them or those that are done at once."""
-        keywords = {name: value for name, value in task.settings.items() if name in self.defaults}
-        arguments = {name: value for name, value in task.settings.items() if name in ARGUMENTS}
-        method = arguments.pop("method", None)
-        if isinstance(method, str):
-            method = find_method(method, self.methods)
+        keywords, method, arguments = self.parted(task.settings)
         problem, stop = self.built(keywords), Stop()
         if isinstance(problem, Exception):
             rows = dict.fromkeys(task.places.values(), _refused(problem))
@@ -179,6 +181,33 @@ class Stated:
                 return Done(rows, "loop", 0, interrupted=True)
             rows[seed] = row
         return Done(rows, "loop", 0)
+
+    def changed(self, settings: dict[str, Any], seed: int, row: dict[str, Any]) -> str:
+        """What differs between a run that a row is of, and the same one now; empty if nothing."""
+        keywords, method, arguments = self.parted(settings)
+        problem = self.built(keywords)
+        if "history" not in row or isinstance(problem, Exception) or problem.scheme is not None:
+            return ""
+        arguments.pop("time_limit", None)
+        training = _training(problem, method, arguments, Stop(), seed, checked=True)
+        going = training.go()
+        loss, before = monitor_loss(*next(going)), row["history"]["monitor"][0]
+        going.close()
+        if before is not None and not math.isclose(loss, before, rel_tol=1e-4):
+            return f"under seed {seed} the first monitor loss was {before:g} and is {loss:g} now"
+        stages, were = described(training.stages, training.model), row["settings"]["method"]
+        return "" if stages == were else f"its method was {were} and is {stages} now"
+
+    def parted(self, settings: dict[str, Any]) -> tuple[dict, Any, dict]:
+        """Keywords of the problem, the method, and arguments of `solve`."""
+        keywords = {name: value for name, value in settings.items() if name in self.defaults}
+        arguments = {name: value for name, value in settings.items() if name in ARGUMENTS}
+        method = arguments.pop("method", None)
+        if isinstance(method, str):
+            method = find_method(method, self.methods)
+        if arguments.get("time_limit") is None:  # with one, runs go one by one
+            arguments.pop("time_limit", None)
+        return keywords, method, arguments
 
     def built(self, keywords: Mapping[str, Any]) -> Problem | Exception:
         """The problem of some settings, or why there is none; built once for all seeds."""
@@ -320,7 +349,10 @@ def _row(found: Solution | Exception) -> dict[str, Any] | None:
     for name, values in (("train", losses), ("monitor", history.monitor)):
         # Six digits, since curves are for the eye.
         curves[name] = [plain(float(f"{value:.5e}")) for value in values]
-    return report_dict(found) | {"history": curves}
+    row = report_dict(found) | {"history": curves}
+    if found.problem.scheme is not None and found.status is not Status.CONVERGED:
+        row["covered"] = False  # the gap is that of the part that was reached
+    return row
 
 
 def _refused(error: Exception) -> dict[str, Any]:

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 # A run that no worker finished.
 LOST = "lost"
 # Statuses of runs whose numbers mean nothing: they count as infinite.
-FAILED = ("nonfinite", "out_of_memory", "error", LOST)
-_LOSSES = ("loss", "train_loss", "monitor_loss", "heldout_loss", "gap")
+FAILED = ("nonfinite", "out_of_memory", "blow_up", "error", LOST)
 _MONITORED = ("monitor_loss", "train_loss", "loss")
 
 
@@ -74,12 +73,17 @@ class Study:
             and argument of `solve`), `seed`, `engine` and all of the run's report. Runs that failed
             have the status "error" and no gap.
         axes: Names of what was varied.
-        complete: False if the study was interrupted.
+        ended_by: The signal that ended the study before all runs were done, else empty.
     """
 
     rows: tuple[Row, ...]
     axes: tuple[str, ...]
-    complete: bool
+    ended_by: str = ""
+
+    @property
+    def complete(self) -> bool:
+        """True if all runs are done."""
+        return not self.ended_by
 
     def table(self) -> list[dict[str, Any]]:
         """Flat rows: settings, seed, status, and the numbers of the gap in total.
@@ -135,13 +139,19 @@ class Study:
         """Fit c + a n^-b along an axis of numbers, for each combination of the others.
 
         Raises:
-            ValueError: If there are fewer than three values with all runs finished.
+            ValueError: If there are fewer than three values with all runs finished, or for the gap,
+                which may be negative.
         """
         self._known(axis)
+        if of == "gap":
+            raise ValueError(
+                "a law is fitted to losses, and the gap may be negative: leave out of=."
+            )
         found = []
         for where, rows in self.groups(*(name for name in self.axes if name != axis)):
             n = np.array([row[axis] for row in rows], float)
-            found.append((where, fit_law(n, np.array([_number(row, of) for row in rows], float))))
+            losses = np.array([_number(row, of) for row in rows], float)
+            found.append((where, fit_law(n, losses, np.array([row["seed"] for row in rows]))))
         return found
 
     def best(self, by: str = "monitor_loss") -> "Study":
@@ -166,7 +176,7 @@ class Study:
         rows = tuple(
             row for row in self.rows if all(row["given"][k] == v for k, v in winner.items())
         )
-        return Study(rows, self.axes, self.complete)
+        return Study(rows, self.axes, self.ended_by)
 
     def plot(self) -> "dict[str, Figure]":
         """All figures that the axes of this study allow, by their names."""
@@ -194,6 +204,8 @@ class Study:
 def load_study(path: str | Path) -> Study:
     """Read the table of a study from its folder; the axes are what differs between rows.
 
+    Whether more runs were asked for than are there, the folder does not say.
+
     Raises:
         StoreError: If the folder holds no study.
     """
@@ -207,15 +219,22 @@ def load_study(path: str | Path) -> Study:
         for name, value in row["given"].items():
             seen.setdefault(name, set()).add(json.dumps(value))
     axes = tuple(name for name, values in seen.items() if len(values) > 1)
-    return Study(rows, axes, True)
+    return Study(rows, axes)
+
+
+def has_failed(row: Row) -> bool:
+    """True for a run whose numbers mean nothing, or hold for a part of its domain only."""
+    return row["status"] in FAILED or row.get("covered") is False
 
 
 def _flat(row: Row) -> dict[str, Any]:
     gap = row.get("gap") or {}
     heldout, difference = gap.get("heldout") or {}, gap.get("difference") or {}
     parts = gap.get("constraints") or []
-    failed = row["status"] in FAILED
+    failed = has_failed(row)
     number = lambda value: math.inf if failed else math.nan if value is None else value  # noqa: E731
+    # A loss that is there and not finite.
+    infinite = lambda value: math.inf if failed or value is None else value  # noqa: E731
     timings = row.get("timings") or {}
     monitor = (row.get("history") or {}).get("monitor") or [None]
     verdicts = [(part.get("image") or {}).get("collapsed") for part in parts]
@@ -225,16 +244,17 @@ def _flat(row: Row) -> dict[str, Any]:
         **row["given"],
         "seed": row["seed"],
         "status": row["status"],
+        "failed": failed,
         "taken": row.get("steps"),
         "parameters": row.get("parameters"),
         "loss": number(gap.get("loss")),
         "train_loss": number(gap.get("train")),
         "monitor_loss": number(monitor[-1]),
-        "heldout_loss": number(heldout.get("value")),
+        "heldout_loss": infinite(heldout.get("value")) if heldout else number(None),
         "heldout_low": number(heldout.get("low")),
         "heldout_high": number(heldout.get("high")),
-        "gap": number(difference.get("value")),
-        "worst": number(max((part["worst"]["residual"] or 0.0 for part in parts), default=None)),
+        "gap": infinite(difference.get("value")) if difference else number(None),
+        "worst": number(max((infinite(part["worst"]["residual"]) for part in parts), default=None)),
         "error": number(max(errors, default=None)),
         "collapsed": any(verdicts) if verdicts else None,
         "seconds": timings.get("run"),
@@ -247,6 +267,8 @@ def _cell(value: Any) -> Any:
 
 
 def _number(row: dict[str, Any], name: str) -> float:
+    if row.get(name, "") is None:  # such as the steps of a run that failed
+        return math.nan
     if not isinstance(row.get(name), (int, float)):
         numbers = [key for key, value in row.items() if isinstance(value, (int, float))]
         raise ValueError(f"{shown(name)} is no number of the table. {known_names(name, numbers)}")
@@ -271,14 +293,18 @@ def _paired(
 
 
 def quantiles_of(values: np.ndarray) -> np.ndarray:
-    """Of 10, 50 and 90 %, as values that were seen: between a number and infinity there is none."""
-    return np.quantile(values, [0.1, 0.5, 0.9], method="nearest")
+    """Of 10, 50 and 90 %; outside of the median values that were seen.
+
+    With infinite values for failed runs: a median between a number and infinity is infinite.
+    """
+    low, high = np.quantile(values, [0.1, 0.9], method="inverted_cdf")
+    return np.array([low, np.median(values), high])
 
 
 def _summary(study: Study) -> list[str]:
     lines = []
     for labels, rows in study.groups(*study.axes):
-        failed = sum(row["status"] in FAILED for row in rows)
+        failed = sum(row["failed"] for row in rows)
         collapsed = sum(row["collapsed"] is True for row in rows)
         parts = [f"{name} {value}" for name, value in labels.items()]
         parts.append(f"{len(rows)} runs" + (f", {failed} failed" if failed else ""))
@@ -292,5 +318,5 @@ def _summary(study: Study) -> list[str]:
         "losses: medians over seeds, with the quantiles 10 % and 90 %; a failed run is infinite"
     )
     if not study.complete:
-        lines.append("interrupted: not all of the runs are done")
+        lines.append(f"interrupted by {study.ended_by}: not all of the runs are done")
     return lines

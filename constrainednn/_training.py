@@ -194,6 +194,9 @@ class Training:
         self.watched: list[tuple[int, float]] = []
         self.snapshots: list[tuple[int, PyTree]] = []
         self.redraws: list[int] = []
+        # The redraw whose points are reported, and the points of the lowest monitor loss.
+        self.last_draw, self.chosen_draw = 0, 0
+        self.chosen_points: list[Draw] = []
         self.compile_seconds = self.run_seconds = 0.0
         self.train_loss = np.nan
 
@@ -324,7 +327,8 @@ class Training:
         started = time.perf_counter()
         nothing = Chunk(stage.method, residual, params, state, best, least, 0)
         # Large is what takes more than a twentieth: to ask the compiler is to compile twice.
-        if 20 * self.dense[index] > (available_memory() or math.inf):
+        dense = self.dense[index]
+        if dense and 20 * dense > (available_memory() or math.inf):
             compile_only: Any = _advance  # equinox's type for it has no `lower`
             arguments = (*nothing[:-1], jnp.asarray(0))
             analysis = compile_only.lower(*arguments).compile().compiled.memory_analysis()
@@ -395,7 +399,9 @@ class Training:
         for name, part in tree.items():
             arrays |= tree_to_arrays(part, name)
         steps, monitor = zip(*self.watched, strict=True)
-        arrays |= drawn_arrays(self.problem.constraints, self.train_points)
+        constraints = self.problem.constraints
+        arrays |= drawn_arrays(constraints, self.train_points, "draw")
+        arrays |= drawn_arrays(constraints, self.chosen_points, "chosen")
         arrays["loss"] = np.concatenate([np.zeros(0), *self.losses])
         arrays["monitor"] = np.asarray(monitor, float)
         facts = facts | {
@@ -403,6 +409,7 @@ class Training:
             "snapshot_steps": [step for step, _ in self.snapshots],
             "drawn_at": self.drawn_at,
             "redraws": self.redraws,
+            "chosen_draw": self.chosen_draw,
             "compile_seconds": self.compile_seconds,
             "run_seconds": self.run_seconds,
             "points": self.points_digest,
@@ -434,13 +441,26 @@ class Training:
         self.compile_seconds += facts["compile_seconds"]
         self.run_seconds = facts["run_seconds"]
         self.redraws = list(facts["redraws"])
-        if self.redraws:
-            self.draw_again(len(self.redraws))
-            try:
-                constraints = self.problem.constraints
-                self.train_points = drawn_again(constraints, self.train_points, arrays)
-            except ValueError as error:
-                raise StoreError(f"{self.run.where} is damaged: {error}.") from None
+        self.last_draw = len(self.redraws)
+        first = self.train_points
+        if self.run.early_stopping:
+            checkpoint.check({"chosen_draw": int}, {})
+            self.chosen_draw = facts["chosen_draw"]
+            self.chosen_points = self.drawn(first, self.chosen_draw, arrays, "chosen")
+        self.train_points = self.drawn(first, self.last_draw, arrays, "draw")
+
+    def drawn(
+        self, first: list[Draw], number: int, arrays: dict[str, np.ndarray], name: str
+    ) -> list[Draw]:
+        """The training points of a redraw, as they were."""
+        self.train_points = list(first)
+        if not number:
+            return self.train_points
+        self.draw_again(number)
+        try:
+            return drawn_again(self.problem.constraints, self.train_points, arrays, name)
+        except ValueError as error:
+            raise StoreError(f"{self.run.where} is damaged: {error}.") from None
 
     def only_on_this_draw(self, verdict: int) -> bool:
         """True for a method that converged on training points which are to be drawn again.
@@ -472,8 +492,9 @@ class Training:
 
     def redraw_points(self, static: PyTree) -> ResidualVector:
         self.redraws.append(self.step)
-        self.drawn_at = self.step
-        self.draw_again(len(self.redraws))
+        self.drawn_at, self.last_draw = self.step, len(self.redraws)
+        self.train_points = list(self.train_points)  # those of the lowest monitor loss are kept
+        self.draw_again(self.last_draw)
         return self.residual(static)
 
     def draw_again(self, number: int) -> None:
@@ -499,8 +520,9 @@ class Training:
         lowest = self.run.early_stopping and self.chosen[0] == self.step
         if lowest:  # of those that are there to be chosen only this one is kept
             self.snapshots = [item for item in self.snapshots if _is_shown(item[0])]
+            self.chosen_points, self.chosen_draw = self.train_points, self.last_draw
         if lowest or _is_shown(self.step):
-            self.snapshots.append((self.step, jax.tree.map(_on_device, self.model)))
+            self.snapshots.append((self.step, self.model))
 
     @property
     def chosen(self) -> tuple[int, float]:
@@ -509,13 +531,19 @@ class Training:
 
     def past_the_best(self) -> bool:
         """True if training longer is only fitting the training points better."""
-        return self.run.early_stopping and self.step >= max(_PATIENCE * self.chosen[0], 100)
+        # By the step that was watched last: chunks end where the clock says, too.
+        seen = self.watched[-1][0]
+        return self.run.early_stopping and seen >= max(_PATIENCE * self.chosen[0], 100)
 
     def choose(self) -> None:
         """Return to the parameters with the lowest monitor loss, if the last are not better."""
         step, loss = self.chosen
-        if step != self.step and loss < monitor_loss(self.problem, self.model, *self.seen()):
-            self.model, self.best_step = dict(self.snapshots)[step], step
+        last = loss if step == self.step else monitor_loss(self.problem, self.model, *self.seen())
+        # The last one may be NaN.
+        if math.isfinite(loss) and not last <= loss:
+            self.model = jax.tree.map(_on_device, dict(self.snapshots)[step])
+            self.best_step = step
+            self.train_points, self.last_draw = self.chosen_points, self.chosen_draw
         self.snapshots = [item for item in self.snapshots if _is_shown(item[0])]
 
     def losses_at(self, model: PyTree) -> dict[str, float]:
@@ -574,6 +602,7 @@ class Training:
             tuple(self.snapshots),
             self.best_step,
             tuple(self.redraws),
+            self.last_draw,
         )
         timings = Timings(self.compile_seconds, self.run_seconds, time.perf_counter() - started)
         return Solution(

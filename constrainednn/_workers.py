@@ -15,7 +15,7 @@ import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
@@ -25,14 +25,23 @@ from constrainednn._files import StoreError
 _ONE_THREAD = ("NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
+class TooLong(BrokenExecutor):
+    """A worker did not answer in time, and was killed."""
+
+
 class Workers:
     """A number of processes with one thread each, with the `submit` of `concurrent.futures`.
 
     Arguments and results must be plain data. A future whose process was killed raises
     `BrokenExecutor`; the next task gets a new process.
+
+    Args:
+        count: How many.
+        patience: Seconds that one has for an answer, or None.
     """
 
-    def __init__(self, count: int):
+    def __init__(self, count: int, patience: float | None = None):
+        self._patience = patience
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="worker")
         self._own = threading.local()
         self._started: list[subprocess.Popen] = []
@@ -66,13 +75,19 @@ class Workers:
             if self._closed:
                 process.kill()
         assert process.stdin is not None and process.stdout is not None
+        late = threading.Event()
         try:
-            process.stdin.write(line + "\n")
-            process.stdin.flush()
-            answer = json.loads(process.stdout.readline())
+            with _killing(process, self._patience, late):
+                process.stdin.write(line + "\n")
+                process.stdin.flush()
+                answer = json.loads(process.stdout.readline())
         except (OSError, ValueError) as error:  # the pipe is closed, or the line cut short
             process.kill()
             code = process.wait()
+            if late.is_set():
+                raise TooLong(
+                    f"its worker did not answer for {self._patience:g} s and was killed"
+                ) from None
             raise BrokenExecutor(f"a worker ended with code {code}") from error
         if "error" in answer:
             kind, text = answer["error"]
@@ -80,10 +95,32 @@ class Workers:
         return answer["result"]
 
 
+@contextlib.contextmanager
+def _killing(
+    process: subprocess.Popen, patience: float | None, late: threading.Event
+) -> Iterator[None]:
+    """Kill a process that takes longer, and say so."""
+    if patience is None:
+        yield
+        return
+
+    def kill() -> None:
+        late.set()
+        process.kill()
+
+    timer = threading.Timer(patience, kill)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 def _start() -> subprocess.Popen:
     environment = dict(os.environ)
     for name in _ONE_THREAD:
-        environment.setdefault(name, "1")
+        environment[name] = "1"
     paths = [str(Path(__file__).parent.parent), environment.get("PYTHONPATH", "")]
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     return subprocess.Popen(

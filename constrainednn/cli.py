@@ -201,7 +201,7 @@ def study(
             "--vary",
             metavar="NAME=VALUE,VALUE",
             help="Values of a keyword of the problem function, or of method, steps, tolerance, "
-            "heldout, monitor, redraw or early_stopping; repeatable.",
+            "heldout, monitor, redraw, early_stopping or time_limit; repeatable.",
         ),
     ] = None,
     seeds: Annotated[int, typer.Option(help="Number of seeds for each combination.")] = 20,
@@ -246,13 +246,14 @@ def study(
         _prepare_jax()
         from constrainednn._load import find, load_module, problem_keywords, resolve
         from constrainednn._study import study as run
-        from constrainednn._study_table import FAILED
+        from constrainednn._study_table import has_failed
 
         path, name = resolve(source)
         keywords = problem_keywords(find(load_module(path), path, name))
         defaults = {key: item.default for key, item in keywords.items()}
         defaults |= {"method": "lm", "tolerance": 0.0, "early_stopping": False}
         defaults |= dict.fromkeys(("steps", "heldout", "monitor", "redraw"), 0)
+        defaults |= {"time_limit": 0.0}
         axes = {}
         for option, items in (("vary", vary), ("set", settings)):
             for item in items or []:
@@ -276,8 +277,8 @@ def study(
         if out is not None:
             _say(f"saved in {out}")
         if not found.complete:
-            raise typer.Exit(130)
-        if any(row["status"] in FAILED for row in found.rows):
+            raise typer.Exit(_interrupted(found.ended_by))
+        if any(map(has_failed, found.rows)):
             raise typer.Exit(PARTLY)
 
 
@@ -681,8 +682,12 @@ def _print_solution(solution: "Solution", imported: float) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=not console.is_terminal)
 
 
+def _interrupted(reason: str) -> int:
+    return 143 if "SIGTERM" in reason else 130
+
+
 def _exit_code(solution: Any) -> int:
     if solution.status == "interrupted":
-        return 143 if "SIGTERM" in solution.reason else 130
+        return _interrupted(solution.reason)
     failed = ("stalled", "blow_up", "nonfinite", "out_of_memory")
     return 1 if solution.status in failed else 0

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from catalogue import ABSENT, ROWS, SECTIONS
 
-ROW_NAME = re.compile(r"test_((?:[a-fjkl]\d+_)+)")
+ROW_NAME = re.compile(r"test_((?:[a-gjkl]\d+_)+)")
 INTRODUCTION = """# Faults and bad input
 
 What happens when something is wrong: with a problem file, a setting, a residual, the disk or the

@@ -8,6 +8,7 @@ import optax
 import pytest
 
 import constrainednn as cx
+from constrainednn import _training
 
 
 def noisy(points=40, width=32):
@@ -38,8 +39,104 @@ def test_early_stopping_returns_the_lowest_monitor_loss_and_ends_the_run():
     assert early.history.monitor[-1] == early.history.monitor[lowest]
     assert early.steps >= 4 * early.history.best_step
     assert early.gap.heldout.value < whole.gap.heldout.value
-    with pytest.raises(ValueError, match="early_stopping is by the monitor loss"):
+    with pytest.raises(ValueError, match="this one is solved in pieces"):
         cx.solve(cx.ivp(lambda t, y, args: -y, 1.0, (0.0, 1.0)), early_stopping=True)
+
+
+def row_misfit(u, row):
+    return u(row[0]) - row[1]
+
+
+def from_rows(**shares):
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-1, 1, 50)
+    over = cx.Data((x, np.sin(3 * x) + 0.3 * rng.normal(size=50)), **shares)
+    model = cx.MLP("scalar", "scalar", width=16, over=cx.Interval(-1, 1))
+    return cx.Problem(cx.Constraint(row_misfit, over=over), model)
+
+
+def test_rows_that_steer_are_neither_trained_on_nor_judged_by():
+    method = cx.Optax(optax.adam(2e-2))
+    with pytest.raises(ValueError, match=r"Set some rows apart: cx.Data\(rows, monitor=0\.2\)"):
+        cx.solve(from_rows(), method, steps=3, early_stopping=True)
+    early = cx.solve(from_rows(monitor=0.2), method, steps=3000, early_stopping=True)
+    assert early.status == "early_stopped" and early.history.best_step < early.steps
+    (points,) = early.streams
+    parts = [
+        set(draw.points[0].tolist()) for draw in (points.train, points.monitor, points.heldout)
+    ]
+    assert [len(part) for part in parts] == [30, 10, 10] and len(set.union(*parts)) == 50
+    # The same rows judge, whatever share steers.
+    (plain,) = cx.solve(from_rows(), method, steps=1).streams
+    assert set(plain.heldout.points[0].tolist()) == parts[2] and plain.monitor is None
+    x, y = points.monitor.points
+    loss = np.mean((np.asarray(jax.vmap(early.model)(x)) - y) ** 2)
+    assert early.history.monitor[-1] == pytest.approx(loss, rel=1e-12)
+    with pytest.raises(ValueError, match="leaves 0 rows for training, 45 to monitor and 10 held"):
+        from_rows(monitor=0.9)
+    assert repr(from_rows(monitor=0.1, fold=(1, 5)).constraints[0].over) == (
+        "Data(50 rows, fold=(1, 5), monitor=0.1)"
+    )
+
+
+def test_no_member_trains_on_the_rows_that_judge_the_mean():
+    problem = from_rows()
+    found = cx.ensemble(problem, cx.Optax(optax.adam(1e-2)), seeds=[3, 1, 2], steps=2)
+    held = [set(member.streams[0].heldout.points[0].tolist()) for member in found.members]
+    fitted = [set(member.streams[0].train.points[0].tolist()) for member in found.members]
+    assert held[0] == held[1] == held[2] and not set.union(*fitted) & held[0]
+    assert set(cx.solve(problem, steps=1, seed=3).streams[0].heldout.points[0].tolist()) == held[0]
+    firsts = [float(member.model.layers[0].weight[0, 0]) for member in found.members]
+    assert len(set(firsts)) == 3
+
+
+def test_early_stopping_ends_at_the_same_step_on_a_slow_machine(monkeypatch):
+    """Chunks end where the clock says; where a run ends must not."""
+    method = cx.Optax(optax.adam(2e-2))
+    settings = {"steps": 2000, "early_stopping": True, **SETTINGS}
+    quick = cx.solve(noisy(), method, **settings)
+    monkeypatch.setattr(_training, "_LOOK_EVERY", 0.0)  # a step at a time
+    slow = cx.solve(noisy(), method, **settings)
+    assert (slow.steps, slow.status) == (quick.steps, "early_stopped") == (slow.steps, quick.status)
+    assert slow.gap.heldout.value == quick.gap.heldout.value
+
+
+def test_train_points_of_an_early_stopped_run_are_those_it_trained_on(tmp_path):
+    """Of the redraw before the chosen step, not the last one; loaded and resumed alike."""
+    method, sampler = cx.Optax(optax.adam(2e-2)), cx.Adaptive()
+    problem = eqx.tree_at(lambda p: p.constraints[0].sampler, noisy(points=30), sampler)
+    settings = {"early_stopping": True, "redraw": 50, **SETTINGS}
+    found = cx.solve(problem, method, steps=900, **settings)
+    best, redraws = found.history.best_step, found.history.redraws
+    number = sum(step < best for step in redraws)
+    assert found.history.last_draw == number and 0 < number < len(redraws)
+    (points,) = found.streams
+    exact = cx.solve(problem, method, steps=best, redraw=50, **SETTINGS)
+    assert np.array_equal(points.train.cube, exact.streams[0].train.cube)
+    cx.solve(problem, method, steps=200, out=tmp_path / "a", **settings)
+    again = cx.resume(tmp_path / "a", problem, method, steps=900)
+    assert again.gap.train == found.gap.train and again.history.last_draw == number
+    assert cx.load_solution(tmp_path / "a", problem).gap.train == found.gap.train
+
+
+def test_constraints_over_the_same_rows_hold_out_the_same():
+    data = from_rows().constraints[0].over
+
+    def twice(u, row):
+        return 2 * row_misfit(u, row)
+
+    parts = [cx.Constraint(row_misfit, over=data), cx.Constraint(twice, over=data)]
+    found = cx.solve(cx.Problem(parts, cx.Linear("scalar", "scalar")), steps=1)
+    one, other = (item.heldout.points[0] for item in found.streams)
+    assert np.array_equal(one, other)
+
+
+def test_adaptive_points_without_redraws_are_refused():
+    over = cx.Constraint(
+        lambda u, x: u(x), over=cx.Normal(1), points=8, sampler=cx.Adaptive(), name="r"
+    )
+    with pytest.raises(ValueError, match=r"chooses points at redraws, and there are none"):
+        cx.solve(cx.Problem(over, cx.Linear(1, "scalar")), steps=1)
 
 
 @pytest.mark.usefixtures("as_released")

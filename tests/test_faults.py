@@ -696,7 +696,7 @@ def test_empty_domains():
         cx.Box([0, 1], [1, 1])
     with pytest.raises(ValueError, match="Points is empty"):
         cx.Points(np.zeros((0, 2)))
-    with pytest.raises(ValueError, match="Both need at least one"):
+    with pytest.raises(ValueError, match="Each that is asked for needs at least one"):
         cx.Data((np.zeros(1), np.zeros(1)))
 
 

@@ -1,5 +1,6 @@
 """Studies: pairs, rows that outlive a kill, and rows of runs that failed."""
 
+import errno
 import json
 import math
 import signal
@@ -13,9 +14,11 @@ import pytest
 from faults import run
 
 import constrainednn as cx
+from constrainednn import _study_folder
 from constrainednn._law import fit_law
 from constrainednn._lock import locked
 from constrainednn._study_folder import read_rows
+from constrainednn._study_table import quantiles_of
 
 SMALL = {"heldout": 32, "monitor": 8, "steps": 5}
 
@@ -57,7 +60,7 @@ def test_runs_of_one_seed_start_alike_under_every_method():
         assert len({r[name] for r in first}) == 3  # and another seed has others
 
 
-def test_finished_rows_are_not_run_again_and_axes_may_change(tmp_path):
+def test_g8_finished_rows_are_not_run_again_and_axes_may_change(tmp_path):
     out, done = tmp_path / "study", []
 
     def stop(now):
@@ -86,7 +89,7 @@ def test_finished_rows_are_not_run_again_and_axes_may_change(tmp_path):
     assert len(ran) == 2 and len(more.rows) == 4
 
 
-def test_line_that_was_cut_short_is_done_again(tmp_path):
+def test_g14_line_that_was_cut_short_is_done_again(tmp_path):
     out = tmp_path / "study"
     whole = cx.study(circle, vary={"points": [4, 6]}, seeds=2, out=out, **SMALL)
     file = out / "runs.jsonl"
@@ -118,7 +121,7 @@ class contextless:  # noqa: N801
         return False
 
 
-def test_diverged_run_is_a_row_that_counts_as_infinite():
+def test_g16_diverged_run_is_a_row_that_counts_as_infinite():
     wild = {"tame": cx.Optax(optax.sgd(1e-3)), "wild": cx.Optax(optax.sgd(1e200))}
     study = cx.study(circle, vary={"method": wild}, seeds=2, **{**SMALL, "steps": 50})
     rows = study.table()
@@ -130,25 +133,77 @@ def test_diverged_run_is_a_row_that_counts_as_infinite():
     assert "mean" not in repr(study)
 
 
-def test_setting_that_cannot_be_is_a_row_with_its_reason():
+def test_g4_g5_setting_that_cannot_be_is_a_row_with_its_reason():
     study = cx.study(circle, vary={"width": [3, 0]}, seeds=1, **SMALL)
     good, bad = study.rows
     assert good["status"] == "max_steps" and bad["status"] == "error"
     assert "width of MLP must be at least 1" in bad["reason"]
-    with pytest.raises(ValueError, match=r"the first 3 runs all fail with: .*width of MLP"):
+    assert study.compare("width", of="taken")[0].others == 1  # it has no number of steps
+    with pytest.raises(ValueError, match=r"the first 5 runs all fail with: .*width of MLP"):
         cx.study(circle, vary={"width": [0]}, seeds=5, **SMALL)
+    late = cx.study(circle, vary={"width": [0, 3]}, seeds=4, **SMALL)  # the others are tried
+    assert [row["status"] for row in late.rows] == ["error"] * 4 + ["max_steps"] * 4
 
 
-def test_signal_ends_the_study_with_what_is_finished(tmp_path):
+def test_g9_rows_of_another_problem_or_method_in_python_are_refused(tmp_path):
+    """What is stated in Python has no file to compare: its first loss and its method are."""
+    out = tmp_path / "a"
+
+    def named(scale, rate):
+        def problem(points=6):
+            def residual(u, x):
+                return scale * on_circle(u, x)
+
+            over = cx.Constraint(residual, over=cx.Normal(2), points=points)
+            return cx.Problem(over, cx.MLP(2, 2, width=3))
+
+        slow = {"slow": cx.Optax(optax.sgd(rate))}
+        return cx.study(problem, vary={"method": slow}, seeds=1, out=out, **SMALL)
+
+    first = named(1.0, 0.1)
+    assert numbers(named(1.0, 0.1)) == numbers(first)
+    with pytest.raises(cx.StoreError, match=r"another study: under seed 0 the first monitor loss"):
+        named(2.0, 0.1)
+    with pytest.raises(cx.StoreError, match=r"another study: its method was Optax"):
+        named(1.0, 0.2)
+
+
+def test_settings_that_are_objects_have_the_same_label_in_every_process():
+    found = cx.study(
+        lambda activation=jnp.tanh: circle(), seeds=1, method=cx.Optax(optax.sgd(0.1)), **SMALL
+    )
+    assert (
+        "0x" not in repr(found.rows[0]["given"]) and "tanh" in found.rows[0]["given"]["activation"]
+    )
+
+
+def test_g7_signal_ends_the_study_with_what_is_finished(tmp_path):
     def stop(now):
         if now.done == 2:
             signal.raise_signal(signal.SIGINT)
 
     found = cx.study(circle, seeds=4, out=tmp_path / "a", progress=stop, **SMALL)
     assert not found.complete and len(found.rows) == 2 == len(read_rows(tmp_path / "a"))
-    assert "interrupted: not all of the runs are done" in repr(found)
+    assert "interrupted by SIGINT: not all of the runs are done" in repr(found)
     with pytest.raises(KeyboardInterrupt):  # the handler that was there before is back
         signal.raise_signal(signal.SIGINT)
+
+
+def test_f6_disk_that_fills_keeps_the_rows_before(tmp_path, monkeypatch):
+    def fill(now):
+        if now.done == 2:
+            monkeypatch.setattr(_study_folder, "append_line", refused)
+
+    def refused(path, line):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    out = tmp_path / "a"
+    with pytest.raises(cx.StoreError, match=r"runs\.jsonl: No space left on device"):
+        cx.study(circle, seeds=4, out=out, progress=fill, **SMALL)
+    monkeypatch.undo()
+    assert len(read_rows(out)) == 2
+    again = cx.study(circle, seeds=4, out=out, **SMALL)
+    assert numbers(again) == numbers(cx.study(circle, seeds=4, **SMALL))
 
 
 LINEAR = {"adam": cx.Optax(optax.adam(0.05)), "gd": cx.Optax(optax.sgd(0.2))}
@@ -163,7 +218,7 @@ def line(points=6):
     )
 
 
-def test_seeds_together_give_what_each_gives_alone():
+def test_g18_seeds_together_give_what_each_gives_alone():
     """A linear problem to 1e-10 at its end; a network after few steps, then the same status."""
     axes = {"method": LINEAR}
     settings = {"seeds": [3, 9, 4, 7, 1], "heldout": 64, "monitor": 16}
@@ -189,7 +244,7 @@ def test_seeds_together_give_what_each_gives_alone():
             assert one["heldout_loss"] == pytest.approx(other["heldout_loss"], rel=close)
 
 
-def test_member_that_diverges_or_ends_leaves_the_others_alone():
+def test_d13_member_that_diverges_or_ends_leaves_the_others_alone():
     """Places in a batch do not touch each other: with fewer seeds each row is the same bits."""
     rates = {"wild": cx.Optax(optax.sgd(1.2))}
     settings = {"vary": {"method": rates}, "engine": "vmap", "tolerance": 1e-3, "steps": 300}
@@ -242,12 +297,14 @@ class Submits:
         ({"vary": {"points": [4]}, "points": 5}, "points is varied and given for all runs"),
         ({"nonsense": 1}, "study cannot vary 'nonsense'"),
         ({"engine": "pmap"}, "engine must be one of loop, vmap"),
+        ({"engine": "vmap", "time_limit": 1.0}, "time_limit is for runs one by one"),
+        ({"seeds": 10**6, "vary": {"points": [4, 5]}}, "is 2,000,000 runs, and one has at most"),
         ({"workers": 2}, "needs the problem as a file"),
         ({"workers": 2, "executor": Submits()}, "leave out one"),
     ],
 )
 @pytest.mark.usefixtures("as_released")
-def test_what_no_study_is(arguments, words):
+def test_c18_what_no_study_is(arguments, words):
     with pytest.raises((ValueError, TypeError, cx.LoadError), match=words):
         cx.study(circle, **{**SMALL, **arguments})
 
@@ -269,7 +326,30 @@ def test_problem_that_cannot_be_studied():
     assert [r["taken"] for r in ready.table()] == [1, 2]
 
 
-def test_folder_of_another_study_and_two_at_once(tmp_path):
+def test_functions_that_a_recipe_makes_for_each_seed_are_not_shared():
+    """Seeds are not run together where what is no array differs: it may hold what does."""
+
+    def recipe(*, key):
+        shift = float(jax.random.normal(key))
+        inner = cx.MLP(2, 2, width=3)(key=key)
+        return eqx.nn.Sequential([eqx.nn.Lambda(lambda x: x + shift), inner])
+
+    def shifted():
+        return cx.Problem(cx.Constraint(on_circle, over=cx.Normal(2), points=6), recipe)
+
+    alone, beside = (
+        cx.study(shifted, method="gd", engine=engine, seeds=4, **SMALL)
+        for engine in ("loop", "vmap")
+    )
+    assert [r["heldout_loss"] for r in alone.table()] == [r["heldout_loss"] for r in beside.table()]
+
+
+def test_time_limit_of_none_changes_nothing():
+    found = cx.study(circle, method="gd", engine="vmap", time_limit=None, seeds=4, **SMALL)
+    assert {row["engine"] for row in found.rows} == {"vmap"}
+
+
+def test_g9_g10_folder_of_another_study_and_two_at_once(tmp_path):
     out = tmp_path / "a"
     cx.study(circle, seeds=1, out=out, **SMALL)
 
@@ -318,7 +398,7 @@ def made_up(values, axis="points", seeds=4):
                     "history": {"steps": [0], "train": [1.0], "monitor": [loss / 2]},
                 }
             )
-    return cx.Study(tuple(rows), (axis,), True)
+    return cx.Study(tuple(rows), (axis,))
 
 
 def test_pairs_are_of_one_seed_and_count_those_that_failed():
@@ -358,6 +438,15 @@ def test_law_is_found_where_there_is_one_and_doubted_where_not():
     wrong = fit_law(n, np.exp(np.sin(np.log(n) * 3) + 0.05 * rng.normal(size=n.size)))
     assert wrong.lack_of_fit < 1e-3 and "the law does not hold" in repr(wrong)
     failed = fit_law(np.append(n, 1600), np.append(3.0 / n, math.inf))
+    assert "left out, since a run failed" in repr(
+        fit_law(np.arange(1.0, 5), np.array([3, 2, 1, math.inf]))
+    )
+    # What runs of one seed have in common is no spread of the law.
+    seeds = np.tile(np.arange(8), 5)
+    common = 3 * n**-0.8 * np.exp(rng.normal(size=8)[seeds] + 0.05 * rng.normal(size=n.size))
+    blocked, plain = fit_law(n, common, seeds), fit_law(n, common)
+    assert blocked.exponent.error < 0.2 * plain.exponent.error
+    assert blocked.exponent.low < 0.8 < blocked.exponent.high
     assert failed.left_out == (1600,) and failed.exponent.value == pytest.approx(1)
     with pytest.raises(ValueError, match="three numbers of points or more"):
         fit_law(n[:16], 1.0 / n[:16])
@@ -379,7 +468,7 @@ def test_figures_come_from_the_table_alone(tmp_path):
     rows = [r for r in found.table() if (r["points"], r["method"], r["heldout"]) == (6, "gd", 16)]
     entry = written["against-points"]["groups"]["method gd, heldout 16"]
     assert entry["points"] == [4, 6]
-    assert entry["heldout"][1][1] in [row["heldout_loss"] for row in rows]
+    assert entry["heldout"][1][1] == np.median([row["heldout_loss"] for row in rows])
     assert run("study", "--plot", tmp_path / "none").exit_code == 2
     assert run("study", "--plot", tmp_path / "s", "--vary", "points=3").exit_code == 2
 
@@ -444,3 +533,19 @@ def test_study_reproduces_the_gap_of_linear_least_squares():
         found = np.array([row[name] for row in study.table()])
         error = found.std(ddof=1) / math.sqrt(len(found))
         assert abs(found.mean() - value) < 4 * error
+
+
+def test_runs_that_end_early_are_no_better_for_it():
+    """A march that stopped has its gap on what it covered; half of the runs failed is no median."""
+
+    def grows(stop=2.0):
+        return cx.ivp(lambda t, y, args: y**2, 1.0, (0.0, stop))
+
+    study = cx.study(grows, vary={"stop": [0.5, 2.0]}, seeds=1, heldout=32)
+    assert [row["failed"] for row in study.table()] == [False, True]
+    assert study.table()[1]["heldout_loss"] == math.inf
+    low, middle, high = quantiles_of(np.array([1.0, 2.0, math.inf, math.inf]))
+    assert (low, middle, high) == (1.0, math.inf, math.inf)
+    assert quantiles_of(np.array([1.0, 2.0, 4.0, 5.0])).tolist() == [1.0, 3.0, 5.0]
+    with pytest.raises(ValueError, match="the gap may be negative"):
+        made_up({4: [1.0], 8: [1.0]}).laws(of="gap")

@@ -14,7 +14,7 @@ import pytest
 
 import constrainednn as cx
 from constrainednn._study_folder import read_rows
-from constrainednn._workers import Workers
+from constrainednn._workers import TooLong, Workers
 
 FILE = """
 import jax.numpy as jnp
@@ -42,7 +42,7 @@ def numbers(study):
     return [{**row, "seconds": None} for row in study.table()]
 
 
-def test_any_number_of_workers_gives_the_same_rows(file, tmp_path):
+def test_g17_any_number_of_workers_gives_the_same_rows(file, tmp_path):
     one = cx.study(file, vary=AXES, workers=1, engine="loop", **SMALL)
     two = cx.study(file, vary=AXES, workers=2, engine="loop", out=tmp_path / "s", **SMALL)
     assert numbers(one) == numbers(two) and two.complete
@@ -67,7 +67,7 @@ class Here:
         return future
 
 
-def test_task_whose_worker_ends_is_done_again(file):
+def test_g1_task_whose_worker_ends_is_done_again(file):
     calm = cx.study(file, vary=AXES, engine="loop", **SMALL)
     rough = Here(lose=(1, 2, 7))
     found = cx.study(file, vary=AXES, engine="loop", executor=rough, **SMALL)
@@ -75,7 +75,7 @@ def test_task_whose_worker_ends_is_done_again(file):
     assert rough.calls == 12 + 3
 
 
-def test_run_that_ends_every_worker_is_named_and_not_kept(file, tmp_path):
+def test_g2_run_that_ends_every_worker_is_named_and_tried_again_later(file, tmp_path):
     out = tmp_path / "s"
     settings = {"engine": "loop", "out": out, **SMALL}
     # The first task is given out three times; the others come after all have been given out.
@@ -103,12 +103,40 @@ def test_worker_with_another_package_or_file_is_refused(file, monkeypatch):
         cx.study(file, executor=Elsewhere(), **SMALL)
 
 
-def test_what_cannot_be_told_to_another_process(file):
+def test_g12_what_cannot_be_told_to_another_process(file):
     with pytest.raises(TypeError, match="cannot be told to another process"):
         cx.study(file, executor=Here(), method=cx.LevenbergMarquardt(), **SMALL)
 
 
-def test_workers_answer_with_errors_and_end_with_us():
+def test_g3_worker_that_hangs_is_killed_and_the_others_go_on(file, tmp_path):
+    words = r"did not answer for 0\.5 s and was killed"
+    with Workers(1, patience=0.5) as workers, pytest.raises(TooLong, match=words):
+        workers.submit(time.sleep, 600).result(timeout=60)
+
+    class Hangs(Here):
+        def submit(self, fn, /, origin, task):
+            future = super().submit(fn, origin, task)
+            if task["places"] == {0: 0}:
+                future = Future()
+                future.set_exception(TooLong("its worker did not answer for 61 s and was killed"))
+            return future
+
+    found = cx.study(file, executor=Hangs(), time_limit=60.0, out=tmp_path / "s", **SMALL)
+    assert [row["status"] for row in found.rows] == ["lost", "max_steps", "max_steps"]
+    assert "did not answer" in found.rows[0]["reason"]
+    limited = cx.study(file, time_limit=1e-9, **SMALL)
+    assert {row["status"] for row in limited.rows} == {"time_limit"}
+
+
+def test_g13_more_workers_than_cores_is_warned_of(file):
+    done = cx.study(file, out=(out := file.parent / "s"), **SMALL)
+    with pytest.warns(cx.RunWarning, match="1000 workers on .* cores wait for each other"):
+        again = cx.study(file, workers=1000, out=out, **SMALL)
+    assert numbers(again) == numbers(done)  # nothing was left to start a worker for
+
+
+def test_g6_g11_workers_answer_with_errors_and_end_with_us():
+    """No process is forked: each is a new interpreter, with one thread, that ends when we do."""
     with Workers(1) as workers:
         future = workers.submit(cx.load_study, "/nowhere/at/all")
         with pytest.raises(cx.StoreError, match="holds no study"):
@@ -143,7 +171,7 @@ def children(pid):
 @pytest.mark.timeout(1500)
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="children are found in /proc")
 @pytest.mark.parametrize("whom", ["worker", "coordinator", "both"])
-def test_kill_at_a_random_moment_changes_no_row(file, tmp_path, whom):
+def test_g1_g6_kill_at_a_random_moment_changes_no_row(file, tmp_path, whom):
     """3 moments each, or as many as CONSTRAINEDNN_KILLS says."""
     calm = cx.study(file, vary=AXES, workers=2, engine="loop", **SMALL)
     environment = {
@@ -159,7 +187,10 @@ def test_kill_at_a_random_moment_changes_no_row(file, tmp_path, whom):
         out = tmp_path / f"{whom}{number}"
         command = [sys.executable, "-c", SCRIPT, str(file), str(out)]
         process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
-        time.sleep(moments.uniform(0.5, 6.0))
+        # From the first worker on: how long it takes to come is a matter of the machine.
+        while process.poll() is None and not children(process.pid):
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0.0, 6.0))
         pids = []
         if whom != "coordinator" and process.poll() is None:
             pids += children(process.pid)[:1]
