@@ -25,7 +25,7 @@ from constrainednn._load import find_method
 from constrainednn._models import is_recipe
 from constrainednn._problem import Problem
 from constrainednn._provenance import usable_cores
-from constrainednn._study_folder import StudyFolder, key_of
+from constrainednn._study_folder import Key, StudyFolder, text_of
 from constrainednn._study_runs import (
     ARGUMENTS,
     ENGINES,
@@ -191,10 +191,11 @@ class _Combination:
             engine = "loop"
         return _Combination(given, settings, dict(enumerate(seeds)), engine)
 
-    def take(self, known: dict[str, dict[str, Any]]) -> None:
+    def take(self, known: Mapping[Key, dict[str, Any]]) -> None:
         """Take rows that are finished; the rest goes on with their engine."""
+        text = text_of(self.given)
         for seed in self.places.values():
-            row = known.get(key_of(self.given, seed))
+            row = known.get((text, seed))
             if row is not None:
                 self.rows[seed] = row
         for row in self.rows.values():

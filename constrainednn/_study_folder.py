@@ -26,9 +26,13 @@ _MOST_BYTES = 1 << 31
 Row = dict[str, Any]
 
 
-def key_of(given: dict[str, Any], seed: int) -> str:
-    """What tells a run from all others: every setting, whether it is varied or not."""
-    return json.dumps({"given": given, "seed": seed}, sort_keys=True)
+# What tells a run from all others: every setting, whether it is varied or not, and its seed.
+Key = tuple[str, int]
+
+
+def text_of(given: dict[str, Any]) -> str:
+    """Settings as text: 1, 1.0 and True are different ones."""
+    return json.dumps(given, sort_keys=True)
 
 
 class StudyFolder:
@@ -36,11 +40,12 @@ class StudyFolder:
 
     Attributes:
         path: The folder.
-        rows: What was there before, by `key_of`.
+        rows: What was there before.
     """
 
     def __init__(self, path: Path, origin: Origin):
-        self.path, self.rows = path, {}
+        self.path = path
+        self.rows: dict[Key, Row] = {}
         self.record = {
             "problem": origin.digest or None,
             "name": origin.name,
@@ -93,7 +98,7 @@ class StudyFolder:
             raise refusal(self.path / ROWS, error) from None
 
 
-def read_rows(folder: Path) -> dict[str, Row]:
+def read_rows(folder: Path) -> dict[Key, Row]:
     """The rows of a study by what tells them apart; of two of the same the first counts.
 
     A line that a fault cut short is left out, with a warning: its run is done again.
@@ -109,8 +114,8 @@ def read_rows(folder: Path) -> dict[str, Row]:
         if not line:
             continue
         try:
-            row = parse_json(line, str(file))
-            rows.setdefault(key_of(row["given"], row["seed"]), row)
+            row = parse_json(line, str(file), once=False)
+            rows.setdefault((text_of(row["given"]), row["seed"]), row)
         except (StoreError, TypeError, KeyError):
             torn += 1
     if torn:

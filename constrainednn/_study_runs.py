@@ -191,7 +191,8 @@ class Stated:
         arguments.pop("time_limit", None)
         training = _training(problem, method, arguments, Stop(), seed, checked=True)
         going = training.go()
-        loss, before = monitor_loss(*next(going)), row["history"]["monitor"][0]
+        look: Any = next(going)
+        loss, before = monitor_loss(*look), row["history"]["monitor"][0]
         going.close()
         if before is not None and not math.isclose(loss, before, rel_tol=1e-4):
             return f"under seed {seed} the first monitor loss was {before:g} and is {loss:g} now"

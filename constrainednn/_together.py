@@ -181,7 +181,8 @@ def _advance_lanes(
     def advance(parts: list[list], n: Array) -> Any:
         constant, moving = map(put_together, parts, statements)
         method, residual, least = constant
-        return _advance(method, residual, *moving, least, n)
+        params, state, best = moving
+        return _advance(method, residual, params, state, best, least, n)
 
     return jax.vmap(advance)(parts, steps)
 

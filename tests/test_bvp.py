@@ -121,7 +121,7 @@ def test_shock_layer_in_the_middle(eps):
     assert abs(found.model.ends[shortest]) < 10 * np.sqrt(eps)  # elements gather at the layer
 
 
-@pytest.mark.parametrize("eps", [1e-3, 1e-6])
+@pytest.mark.parametrize("eps", [1e-3, pytest.param(1e-6, marks=pytest.mark.slow)])
 def test_linear_layer_at_an_end_needs_few_steps(eps):
     """y'' = y' / eps: from a guess without the layer, and Newton's method solves lines at once."""
     found = solved(
@@ -184,6 +184,7 @@ def test_gallery_with_closed_forms(name, settings):
     assert found.gap.constraints[0].error < REACHED
 
 
+@pytest.mark.slow
 def test_eigenvalues_are_those_of_mathieus_equation():
     found = [cx.solve(cx.load_problem("sturm_liouville", index=i)) for i in range(3)]
     values = [float(item.model.parameters[0]) for item in found]

@@ -24,10 +24,9 @@ from constrainednn._load import build, load_module, problem_keywords, resolve
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = {page.name: page for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
-# Also run, and shown with their output, when the documents are built; the longest only there and
-# in the slow tests.
-NAMES = ("lesson", "ode", "inverse", "equations", "gap", "methods", "problems", "studies")
-LONG = {f"{name}.md" for name in NAMES}
+# Pages that are run when the documents are built, and shown with their output, are not run here.
+BUILT = {name for name, page in PAGES.items() if "file_format: mystnb" in page.read_text()}
+LONG = {"methods.md", "problems.md"}
 
 FENCE = re.compile(
     r"^(?P<fence>`{3,})(?P<info>[^\n`]*)\n(?P<body>.*?)^(?P=fence)[ ]*$", re.M | re.S
@@ -80,7 +79,7 @@ def _calls(page: Path) -> list[list[str]]:
     [
         pytest.param(name, marks=[pytest.mark.slow] if name in LONG else [])
         for name, page in PAGES.items()
-        if _python(page)
+        if _python(page) and name not in BUILT
     ],
 )
 def test_python_blocks_run_in_order(name, tmp_path, monkeypatch):

@@ -24,6 +24,7 @@ def relative(found, true):
 # Differential-algebraic equations
 
 
+@pytest.mark.slow
 def test_robertson_with_conservation_is_the_same_solution(solved):
     algebraic, rates = solved("robertson_dae", **SMALL), solved("robertson", **SMALL)
     t = np.geomspace(1e-6, 1e5, 400)
@@ -31,6 +32,7 @@ def test_robertson_with_conservation_is_the_same_solution(solved):
     assert np.abs(np.asarray(algebraic(t)).sum(axis=1) - 1).max() < 1e-12
 
 
+@pytest.mark.slow
 def test_pendulum_in_coordinates_is_the_one_in_its_angle(solved):
     solution = solved("pendulum_dae", **SMALL)
     swing = cx.ivp(lambda t, s, args: -9.81 * jnp.sin(s[0]), (np.pi / 2, 0.0), (0, 10), order=2)
@@ -213,6 +215,7 @@ def test_history_of_another_solution_that_is_too_short():
         cx.ivp(lambda t, y, args, past: -past, 1.0, (0.0, 2.0), delays=1.0, history=earlier)
 
 
+@pytest.mark.slow
 def test_blow_up_between_delays_keeps_what_was_before():
     problem = cx.ivp(
         lambda t, y, args, before: y**2 * before,

@@ -44,6 +44,7 @@ def decay_problem(args=None, y0=None, data=None, **keywords):
 # Estimates
 
 
+@pytest.mark.slow
 def test_lorenz_without_noise(solved):
     solution = solved("inverse_lorenz", **SMALL)
     assert solution.status == "converged"
@@ -138,6 +139,7 @@ def test_unknown_initial_value_and_scale_of_the_measurement():
     assert not solution.estimates().undetermined
 
 
+@pytest.mark.slow
 def test_second_order_and_arrays_of_unknowns():
     def spring(t, y, args):
         position, velocity = y
@@ -159,6 +161,7 @@ def test_second_order_and_arrays_of_unknowns():
     np.testing.assert_allclose([i.value for i in found.values.values()], [4.0, 0.5], rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_interval_is_mapped_back_and_stays_within_the_bounds():
     values = []
     for low, high in ((-np.inf, 4.0), (0.0, 4.0), (-np.inf, np.inf)):
@@ -195,6 +198,7 @@ def test_held_out_rows_do_not_count_in_the_estimate(solved):
     assert first.estimates()["rate"] == again.estimates()["rate"]
 
 
+@pytest.mark.slow
 def test_collocation_rows_are_no_data():
     """Wider windows have more rows of the equation; the standard errors stay."""
     errors = [
@@ -251,6 +255,7 @@ def test_equation_in_any_model_has_the_same_errors():
     np.testing.assert_allclose(once.value, exact.value, atol=5e-2 * exact.error)
 
 
+@pytest.mark.slow
 def test_fit_does_not_depend_on_units():
     """A rate in other units takes the same steps, and one that starts at zero arrives too."""
     taken, values = [], []
@@ -283,6 +288,7 @@ def test_what_has_no_effect_and_what_is_truly_zero():
     assert found["offset"].label == "" and abs(found["offset"].value) < 1e-13
 
 
+@pytest.mark.slow
 def test_number_at_its_bound_and_as_many_rows_as_unknowns():
     problem = decay_problem(args={"rate": cx.Unknown(1.0, low=0.0, high=1.2)})
     found = cx.solve(problem, **SMALL).estimates()
@@ -294,6 +300,7 @@ def test_number_at_its_bound_and_as_many_rows_as_unknowns():
     assert "noise not known: as many unknowns as observed numbers" in repr(found)
 
 
+@pytest.mark.slow
 def test_fit_in_single_precision():
     with jax.enable_x64(False):
         item = cx.solve(decay_problem(), **SMALL).estimates()["rate"]
@@ -333,7 +340,7 @@ def rod(x, k, h):
     return -(x**2) / k + (2 + h / k + h) / (k + h) * x
 
 
-@pytest.mark.parametrize("noise", [0.0, 0.01])
+@pytest.mark.parametrize("noise", [pytest.param(0.0, marks=pytest.mark.slow), 0.01])
 def test_unknowns_in_the_equation_and_in_boundary_conditions(noise):
     x = np.linspace(0.0, 1.0, 15)
     seen = rod(x, 1.7, 0.8) + noise * np.random.default_rng(0).normal(size=15)

@@ -105,7 +105,7 @@ def test_regression_losses_over_many_seeds_are_those_of_theory():
 @pytest.mark.parametrize(
     ("n", "p"),
     [
-        (50, 5),
+        pytest.param(50, 5, marks=pytest.mark.slow),
         pytest.param(50, 25, marks=pytest.mark.slow),
         pytest.param(50, 40, marks=pytest.mark.slow),
         (50, 100),
@@ -187,6 +187,7 @@ def test_exact_circle_converges_before_the_first_step(solved):
     assert gap.image.collapsed is False and gap.image.rank == 1
 
 
+@pytest.mark.slow
 def test_rotation_rows_depend_on_each_other_at_a_solution(solved):
     solution = solved("rotation")
     gap = only(solution)
