@@ -73,11 +73,15 @@ class Ensemble:
 
     Attributes:
         members: The solutions.
+        model: Their mean, as a model.
+        streams: The points that its gap is taken on.
         gap: Gap of the mean: train is all training points of the members, held-out those of the
             first member, which no member has seen. Rows of data are split alike for all members.
     """
 
     members: tuple[Solution, ...]
+    model: MeanModel
+    streams: tuple[Streams, ...]
     gap: GapReport
 
     def __call__(self, x: Any) -> PyTree[Array]:
@@ -167,7 +171,7 @@ def ensemble(
             train = _joined([part.train for part in parts])
         streams.append(Streams(train, parts[0].monitor, parts[0].heldout))
     mean = MeanModel(tuple(member.model for member in members))
-    return Ensemble(members, gap_report(problem, mean, streams))
+    return Ensemble(members, mean, tuple(streams), gap_report(problem, mean, streams))
 
 
 def _splitting(problem: Problem, **how: Any) -> Problem:

@@ -27,7 +27,7 @@ from constrainednn._validate import known_names, shown
 RESERVED = (
     *("method", "steps", "seed", "tolerance", "heldout", "monitor", "redraw", "progress", "out"),
     *("early_stopping", "engine"),
-    *("time_limit", "sinks", "vary", "seeds", "workers", "executor"),
+    *("time_limit", "sinks", "vary", "seeds", "workers", "executor", "members"),
 )
 
 

@@ -34,6 +34,7 @@ from constrainednn._study_runs import (
     Origin,
     Stated,
     Task,
+    goes_alone,
     work_elsewhere,
 )
 from constrainednn._study_table import LOST, Study
@@ -89,7 +90,8 @@ def study(
             with one, or a problem.
         vary: Axes by name: a sequence of values for a keyword of the function, or for `method`,
             `steps`, `tolerance`, `heldout`, `monitor`, `redraw`, `early_stopping` or `time_limit`
-            of `solve`.
+            of `solve`; or `members`, for ensembles of so many solutions (`cx.ensemble`), which
+            judge by the held-out points of the single run of that seed.
             Values that are no plain numbers or text, such as methods, are given as a dict from
             labels to values.
         seeds: So many seeds from 0 on, or the seeds.
@@ -129,13 +131,13 @@ def study(
         )
     _refuse_too_many(math.prod(len(values) for values in axes.values()) * len(chosen))
     limits = list(axes.get("time_limit", {"": None}).values())
-    if engine == "vmap" and any(limit is not None for limit in limits):
-        raise ValueError('time_limit is for runs one by one: leave out engine="vmap".')
     folder = None if out is None else StudyFolder(as_path(out, "out"), stated.origin)
     combinations = [
         _Combination.of(stated, dict(zip(axes, labels, strict=True)), axes, chosen, engine)
         for labels in itertools.product(*axes.values())
     ]
+    if engine == "vmap" and any(goes_alone(item.settings) for item in combinations):
+        raise ValueError('runs with time_limit or members go one by one: leave out engine="vmap".')
     _warn_of_ready_model(stated, combinations[0], len(chosen))
     stop = Stop()
     with contextlib.ExitStack() as stack:
@@ -187,7 +189,7 @@ class _Combination:
         plain = {name: label_of(value) for name, value in stated.defaults.items()}
         given = plain | dict.fromkeys(ARGUMENTS) | {"early_stopping": False} | labels
         settings = {name: axes[name][label] for name, label in labels.items()}
-        if settings.get("time_limit") is not None:
+        if goes_alone(settings):
             engine = "loop"
         return _Combination(given, settings, dict(enumerate(seeds)), engine)
 

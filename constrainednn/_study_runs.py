@@ -16,6 +16,7 @@ import numpy as np
 
 import constrainednn
 from constrainednn._check import ProblemError
+from constrainednn._ensemble import Ensemble, ensemble
 from constrainednn._files import StoreError
 from constrainednn._gap import monitor_loss
 from constrainednn._load import (
@@ -32,19 +33,21 @@ from constrainednn._load import (
 from constrainednn._methods._optax import Optax
 from constrainednn._problem import Problem
 from constrainednn._run import Arguments, Run
-from constrainednn._solution import Solution, SolveFailed, Status
+from constrainednn._solution import Solution, SolveFailed, Status, Timings
 from constrainednn._solve import solve, training_of
 from constrainednn._stages import described
 from constrainednn._store import plain, report_dict
 from constrainednn._together import Unlike, faster_together, together
 from constrainednn._training import Chunk, Training
-from constrainednn._validate import shown
+from constrainednn._validate import as_count, shown
 from constrainednn._watching import Stop, collected_signals
 
-# Arguments of `solve` that may be axes, or the same for all runs.
+# What may be an axis, or the same for all runs, besides keywords of the problem: arguments of
+# `solve`, and the number of members of an ensemble. With the last two runs go one by one.
+_ONE_BY_ONE = ("time_limit", "members")
 ARGUMENTS = (
     *("method", "steps", "tolerance", "heldout", "monitor", "redraw", "early_stopping"),
-    "time_limit",
+    *_ONE_BY_ONE,
 )
 ENGINES = ("loop", "vmap")
 # Runs in one computation at most, and what they may hold in memory together: numbers of the study
@@ -154,7 +157,7 @@ class Stated:
 
     def work(self, task: Task) -> Done:
         """Do the runs of a task, all of them or those that are done at once."""
-        keywords, method, arguments = self.parted(task.settings)
+        keywords, method, arguments, single = self.parted(task.settings)
         problem, stop = self.built(keywords), Stop()
         if isinstance(problem, Exception):
             rows = dict.fromkeys(task.places.values(), _refused(problem))
@@ -176,7 +179,7 @@ class Stated:
         seeds = list(task.places.values())[: None if task.engine == "loop" else 1]
         rows = {}
         for seed in seeds:
-            row = None if stop.signals else _row(_solved(problem, method, seed, arguments))
+            row = None if stop.signals else _solved(problem, method, seed, arguments, **single)
             if row is None:
                 return Done(rows, "loop", 0, interrupted=True)
             rows[seed] = row
@@ -184,11 +187,10 @@ class Stated:
 
     def changed(self, settings: dict[str, Any], seed: int, row: dict[str, Any]) -> str:
         """What differs between a run that a row is of, and the same one now; empty if nothing."""
-        keywords, method, arguments = self.parted(settings)
+        keywords, method, arguments, _ = self.parted(settings)
         problem = self.built(keywords)
         if "history" not in row or isinstance(problem, Exception) or problem.scheme is not None:
             return ""
-        arguments.pop("time_limit", None)
         training = _training(problem, method, arguments, Stop(), seed, checked=True)
         going = training.go()
         look: Any = next(going)
@@ -199,16 +201,15 @@ class Stated:
         stages, were = described(training.stages, training.model), row["settings"]["method"]
         return "" if stages == were else f"its method was {were} and is {stages} now"
 
-    def parted(self, settings: dict[str, Any]) -> tuple[dict, Any, dict]:
-        """Keywords of the problem, the method, and arguments of `solve`."""
+    def parted(self, settings: dict[str, Any]) -> tuple[dict, Any, dict, dict]:
+        """Keywords of the problem, the method, arguments of `solve`, and those for one by one."""
         keywords = {name: value for name, value in settings.items() if name in self.defaults}
         arguments = {name: value for name, value in settings.items() if name in ARGUMENTS}
         method = arguments.pop("method", None)
         if isinstance(method, str):
             method = find_method(method, self.methods)
-        if arguments.get("time_limit") is None:  # with one, runs go one by one
-            arguments.pop("time_limit", None)
-        return keywords, method, arguments
+        single = {name: arguments.pop(name, None) for name in _ONE_BY_ONE}
+        return keywords, method, arguments, single
 
     def built(self, keywords: Mapping[str, Any]) -> Problem | Exception:
         """The problem of some settings, or why there is none; built once for all seeds."""
@@ -326,15 +327,52 @@ def _vmapped(
     return {seed: ended[place % lanes] for place, seed in places.items()}
 
 
+def goes_alone(settings: Mapping[str, Any]) -> bool:
+    """True for settings whose runs are no part of a batch."""
+    return settings.get("time_limit") is not None or settings.get("members") not in (None, 1)
+
+
 def _solved(
-    problem: Problem, method: Any, seed: int, arguments: dict[str, Any]
-) -> Solution | Exception:
+    problem: Problem,
+    method: Any,
+    seed: int,
+    arguments: dict[str, Any],
+    *,
+    time_limit: float | None,
+    members: int | None,
+) -> dict[str, Any] | None:
+    """The row of a run, or of an ensemble; None if it was interrupted."""
+    arguments = arguments | {"time_limit": time_limit}
     try:
-        return solve(problem, method, seed=seed, **arguments)
+        if members is None or as_count(members, "members") == 1:
+            return _row(solve(problem, method, seed=seed, **arguments))
+        # The first one sees what a single run of this seed sees, and judges by its held-out points.
+        others = [((seed + 1) * 1_000_003 + i) % 2**32 for i in range(members - 1)]
+        return _row_of_mean(ensemble(problem, method, seeds=[seed, *others], **arguments))
     except SolveFailed as failure:
-        return failure.solution
+        return _row(failure.solution)
     except _REFUSALS as error:
-        return error
+        return _refused(error)
+
+
+def _row_of_mean(found: Ensemble) -> dict[str, Any] | None:
+    """The row of an ensemble: its own gap, and what its members took together."""
+    first = found.members[0]
+    if any(member.status is Status.INTERRUPTED for member in found.members):
+        return None
+    train, monitor = zip(*((points.train, points.monitor) for points in found.streams), strict=True)
+    times = zip(*(dataclasses.astuple(member.timings) for member in found.members), strict=True)
+    steps = max(member.steps for member in found.members)
+    watched = plain(monitor_loss(first.problem, found.model, train, monitor))
+    curves = {"steps": [steps], "train": [plain(found.gap.loss)], "monitor": [watched]}
+    return report_dict(first) | {
+        "reason": f"mean of {len(found.members)} solutions",
+        "steps": steps,
+        "parameters": sum(member.parameters for member in found.members),
+        "timings": dataclasses.asdict(Timings(*map(sum, times))),
+        "gap": plain(dataclasses.asdict(found.gap)),
+        "history": curves,
+    }
 
 
 def _row(found: Solution | Exception) -> dict[str, Any] | None:

@@ -201,7 +201,7 @@ def study(
             "--vary",
             metavar="NAME=VALUE,VALUE",
             help="Values of a keyword of the problem function, or of method, steps, tolerance, "
-            "heldout, monitor, redraw, early_stopping or time_limit; repeatable.",
+            "heldout, monitor, redraw, early_stopping, time_limit or members; repeatable.",
         ),
     ] = None,
     seeds: Annotated[int, typer.Option(help="Number of seeds for each combination.")] = 20,
@@ -253,7 +253,7 @@ def study(
         defaults = {key: item.default for key, item in keywords.items()}
         defaults |= {"method": "lm", "tolerance": 0.0, "early_stopping": False}
         defaults |= dict.fromkeys(("steps", "heldout", "monitor", "redraw"), 0)
-        defaults |= {"time_limit": 0.0}
+        defaults |= {"time_limit": 0.0, "members": 1}
         axes = {}
         for option, items in (("vary", vary), ("set", settings)):
             for item in items or []:

@@ -297,7 +297,7 @@ class Submits:
         ({"vary": {"points": [4]}, "points": 5}, "points is varied and given for all runs"),
         ({"nonsense": 1}, "study cannot vary 'nonsense'"),
         ({"engine": "pmap"}, "engine must be one of loop, vmap"),
-        ({"engine": "vmap", "time_limit": 1.0}, "time_limit is for runs one by one"),
+        ({"engine": "vmap", "time_limit": 1.0}, "runs with time_limit or members go one by one"),
         ({"seeds": 10**6, "vary": {"points": [4, 5]}}, "is 2,000,000 runs, and one has at most"),
         ({"workers": 2}, "needs the problem as a file"),
         ({"workers": 2, "executor": Submits()}, "leave out one"),
@@ -342,6 +342,21 @@ def test_functions_that_a_recipe_makes_for_each_seed_are_not_shared():
         for engine in ("loop", "vmap")
     )
     assert [r["heldout_loss"] for r in alone.table()] == [r["heldout_loss"] for r in beside.table()]
+
+
+def test_ensembles_stand_beside_single_runs():
+    """Judged on the same held-out points; the mean of several is no worse than they are in mean."""
+    settings = {"method": "gd", "seeds": 2, **SMALL}
+    found = cx.study(circle, vary={"members": [1, 3]}, **settings)
+    alone, means = found.table()[:2], found.table()[2:]
+    assert [row["parameters"] for row in means] == [3 * row["parameters"] for row in alone]
+    mean = cx.ensemble(circle(), cx.Optax(optax.sgd(1e-3)), seeds=[1, 2000006, 2000007], **SMALL)
+    again = cx.study(circle, members=3, seeds=[1], method=cx.Optax(optax.sgd(1e-3)), **SMALL)
+    assert again.table()[0]["heldout_loss"] == mean.gap.heldout.value
+    single = cx.solve(circle(), cx.Optax(optax.sgd(1e-3)), seed=1, **SMALL)
+    assert mean.gap["on_circle"].heldout.n == single.gap["on_circle"].heldout.n
+    assert np.array_equal(mean.streams[0].heldout.cube, single.streams[0].heldout.cube)
+    assert again.table()[0]["monitor_loss"] > 0
 
 
 def test_time_limit_of_none_changes_nothing():
