@@ -84,6 +84,13 @@ class Ensemble:
     streams: tuple[Streams, ...]
     gap: GapReport
 
+    def __repr__(self) -> str:
+        text = f"mean of {len(self.members)} solutions: train {self.gap.train:.4g}"
+        for name, item in (("held-out", self.gap.heldout), ("gap", self.gap.difference)):
+            if item is not None:
+                text += f", {name} {item.value:.4g} [{item.low:.4g}, {item.high:.4g}]"
+        return text
+
     def __call__(self, x: Any) -> PyTree[Array]:
         """The mean of the members, at one point or at many."""
         values = [member(x) for member in self.members]

@@ -44,7 +44,7 @@ class Law:
     def __repr__(self) -> str:
         b = self.exponent
         offset = f"{self.c:.3g} + " if self.c else ""
-        text = f"{offset}{self.a:.3g} n^-{b.value:.3g}, exponent [{b.low:.3g}, {b.high:.3g}]"
+        text = f"{offset}{self.a:.3g} n^-b, b = {b.value:.3g} [{b.low:.3g}, {b.high:.3g}]"
         if math.isnan(self.lack_of_fit):
             text += "; lack of fit: not testable"
         else:

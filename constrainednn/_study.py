@@ -154,8 +154,9 @@ def study(
         serve = _Here(stated) if executor is None else _Elsewhere(executor, stated.origin)
         _run_all(combinations, serve, stop, folder, progress)
     rows = tuple(item.rows[seed] for item in combinations for seed in chosen if seed in item.rows)
+    before = sum(item.before for item in combinations)
     ended_by = "" if len(rows) == len(combinations) * len(chosen) else stop.name
-    return Study(rows, tuple(name for name in axes if len(axes[name]) > 1), ended_by)
+    return Study(rows, tuple(name for name in axes if len(axes[name]) > 1), ended_by, before)
 
 
 @dataclasses.dataclass
@@ -169,6 +170,7 @@ class _Combination:
         engine: What runs them, None until it is decided.
         lanes: Width of one computation for "vmap", else 0.
         rows: Rows by seed.
+        before: How many of them were there before.
     """
 
     given: dict[str, Any]
@@ -177,6 +179,7 @@ class _Combination:
     engine: str | None
     lanes: int = 0
     rows: dict[int, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    before: int = 0
 
     @staticmethod
     def of(
@@ -200,6 +203,7 @@ class _Combination:
             row = known.get((text, seed))
             if row is not None:
                 self.rows[seed] = row
+        self.before = len(self.rows)
         for row in self.rows.values():
             if self.engine is None and row["engine"] in ENGINES and row["status"] != "error":
                 self.engine, self.lanes = row["engine"], row.get("lanes", 0)
@@ -403,7 +407,12 @@ def _axes(
     for name, values in [*vary.items(), *((name, [value]) for name, value in arguments.items())]:
         known = [*stated.defaults, *ARGUMENTS]
         if name not in known:
-            raise ValueError(f"study cannot vary {shown(name)}. {known_names(str(name), known)}")
+            ready = ""
+            if isinstance(stated.problem, Problem):
+                ready = " A problem has no keywords: give study the function that makes it."
+            raise ValueError(
+                f"study cannot vary {shown(name)}. {known_names(str(name), known)}{ready}"
+            )
         if name in axes:
             raise ValueError(f"{name} is varied and given for all runs: leave out one.")
         if isinstance(values, Mapping):

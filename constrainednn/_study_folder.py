@@ -80,9 +80,13 @@ class StudyFolder:
     def _compare(self, before: dict[str, Any]) -> None:
         for name, now in self.record.items():
             if before.get(name) != now:
+                was, more = before.get(name), ""
+                if name == "problem":
+                    was, now = (f"{text:.12}" if text else "none" for text in (was, now))
+                    more = " (SHA-256 of the file: an edit is another problem, be it in a comment)"
                 raise StoreError(
-                    f"{self.path} holds another study: its {name} was {before.get(name)!r} and is "
-                    f"{now!r} now. Give a new folder."
+                    f"{self.path} holds another study: its {name} was {was} and is {now} "
+                    f"now{more}. Give a new folder."
                 )
 
     def append(self, row: Row) -> None:

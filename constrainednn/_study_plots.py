@@ -6,6 +6,7 @@ drawn at the upper end of the axis.
 
 import itertools
 import json
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,6 +83,8 @@ def _title(labels: dict[str, Any]) -> str:
 
 def _against(study: Study, axis: str) -> Drawn:
     """Train, held-out and gap over an axis of numbers, a panel for each other combination."""
+    from matplotlib.ticker import NullLocator
+
     groups = list(study.groups(*(name for name in study.axes if name != axis)))[:_MOST]
     laws: list[Law | None] = [None] * len(groups)
     said: list[str] = []
@@ -124,9 +127,21 @@ def _against(study: Study, axis: str) -> Drawn:
         axes.set_title(_title(where), fontsize=9, parse_math=False)
         axes.legend(fontsize=7, frameon=False)
         widen(axes)
+        if len(x) <= _MOST:
+            axes.set_xticks(x, [f"{value:g}" for value in x])
+            axes.xaxis.set_minor_locator(NullLocator())
+            axes.set_xlim(*_around(x, axes.get_xscale() == "log"))
         numbers["groups"][_title(where)] = entry
     panels[0].set_ylabel("loss: median, 10 to 90 %")
     return figure, numbers
+
+
+def _around(x: Float[np.ndarray, " n"], logarithmic: bool) -> tuple[float, float]:
+    """The ends of an axis a little outside of its values."""
+    ends = np.log(x[[0, -1]]) if logarithmic else x[[0, -1]]
+    ends = ends + 0.06 * (ends[1] - ends[0]) * np.array([-1, 1])
+    low, high = np.exp(ends) if logarithmic else ends
+    return float(low), float(high)
 
 
 def _rows_of(study: Study, rows: list[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
@@ -165,14 +180,20 @@ def _sizes(study: Study, axis: str) -> dict[float, tuple[int, int]]:
 
 
 def _interpolation(sizes: dict[float, tuple[int, int]]) -> float | None:
-    """Where along an axis the trained parameters are as many as the residuals."""
-    x = list(sizes)
+    """Where along an axis the trained parameters are as many as the residuals.
+
+    Between two values as between powers, which is exact for a number of points.
+    """
+    x = np.array(list(sizes), float)
+    positive = bool((x > 0).all())
+    x = np.log(x) if positive else x
     excess = np.array([np.log(parameters / residuals) for parameters, residuals in sizes.values()])
     changes = np.flatnonzero(np.diff(np.sign(excess)))
     if not changes.size:
         return None
     i = int(changes[0])
-    return float(x[i] + (x[i + 1] - x[i]) * excess[i] / (excess[i] - excess[i + 1]))
+    found = float(x[i] + (x[i + 1] - x[i]) * excess[i] / (excess[i] - excess[i + 1]))
+    return math.exp(found) if positive else found
 
 
 def _paired(study: Study, axis: str) -> Drawn:
@@ -291,7 +312,10 @@ def _time(study: Study) -> Drawn:
         numbers[_title(labels)] = entry
     for axes in panels[len(groups) :]:
         axes.set_axis_off()
-    panels[0].legend(fontsize=7, frameon=False)
+    for axes in panels:
+        if axes.lines:  # the first one may be of runs that all failed
+            axes.legend(fontsize=7, frameon=False)
+            break
     panels[0].set_ylabel("loss: median, 10 to 90 %")
     return figure, numbers
 

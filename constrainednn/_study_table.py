@@ -1,5 +1,6 @@
 """The table of a study, and what can be read off it: summaries, pairs, laws, a choice."""
 
+import collections
 import dataclasses
 import json
 import math
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 LOST = "lost"
 # Statuses of runs whose numbers mean nothing: they count as infinite.
 FAILED = ("nonfinite", "out_of_memory", "blow_up", "error", LOST)
+# Of so many runs the quantiles of 10 and 90 % are the ends; so many reasons of failures are shown.
+_TENTH, _REASONS = 9, 5
 _MONITORED = ("monitor_loss", "train_loss", "loss")
 
 
@@ -56,11 +59,14 @@ class Paired:
         text = f"{where}{self.second} against {self.first}, {self.of}, {self.pairs} pairs"
         if self.others:
             text += f" ({self.others} more where a run failed)"
+        if not self.pairs:
+            return text
         d = self.difference
-        text += f": difference {d.value:.3g} [{d.low:.3g}, {d.high:.3g}]"
+        text += f": mean of {self.second} - {self.first} {d.value:.3g} [{d.low:.3g}, {d.high:.3g}]"
         if self.ratio is not None:
             r = self.ratio
-            text += f", ratio {r.value:.3g} [{r.low:.3g}, {r.high:.3g}]"
+            text += f", geometric mean of {self.second} / {self.first} {r.value:.3g}"
+            text += f" [{r.low:.3g}, {r.high:.3g}]"
         return text
 
 
@@ -74,11 +80,13 @@ class Study:
             have the status "error" and no gap.
         axes: Names of what was varied.
         ended_by: The signal that ended the study before all runs were done, else empty.
+        before: How many of the runs were there before, in the folder of the study.
     """
 
     rows: tuple[Row, ...]
     axes: tuple[str, ...]
     ended_by: str = ""
+    before: int = 0
 
     @property
     def complete(self) -> bool:
@@ -120,6 +128,8 @@ class Study:
     def compare(self, axis: str, of: str = "heldout_loss") -> list[Paired]:
         """Compare the settings along an axis with the first one, seed by seed.
 
+        Means over the pairs, which one wild run may decide, with t intervals of 95 %.
+
         Args:
             axis: Name of what was varied.
             of: A number of the table.
@@ -139,8 +149,8 @@ class Study:
         """Fit c + a n^-b along an axis of numbers, for each combination of the others.
 
         Raises:
-            ValueError: If there are fewer than three values with all runs finished, or for the gap,
-                which may be negative.
+            ValueError: If there are fewer than three values with all runs finished, no numbers
+                along the axis, or for the gap, which may be negative.
         """
         self._known(axis)
         if of == "gap":
@@ -149,6 +159,8 @@ class Study:
             )
         found = []
         for where, rows in self.groups(*(name for name in self.axes if name != axis)):
+            if not all(isinstance(row[axis], (int, float)) for row in rows):
+                raise ValueError(f"a law is over an axis of numbers, and {axis!r} is none.")
             n = np.array([row[axis] for row in rows], float)
             losses = np.array([_number(row, of) for row in rows], float)
             found.append((where, fit_law(n, losses, np.array([row["seed"] for row in rows]))))
@@ -245,6 +257,7 @@ def _flat(row: Row) -> dict[str, Any]:
         "seed": row["seed"],
         "status": row["status"],
         "failed": failed,
+        "reason": row.get("reason"),
         "taken": row.get("steps"),
         "parameters": row.get("parameters"),
         "loss": number(gap.get("loss")),
@@ -255,7 +268,7 @@ def _flat(row: Row) -> dict[str, Any]:
         "heldout_high": number(heldout.get("high")),
         "gap": infinite(difference.get("value")) if difference else number(None),
         "worst": number(max((infinite(part["worst"]["residual"]) for part in parts), default=None)),
-        "error": number(max(errors, default=None)),
+        "reference_error": number(max(errors, default=None)),
         "collapsed": any(verdicts) if verdicts else None,
         "seconds": timings.get("run"),
         "engine": row["engine"],
@@ -302,21 +315,32 @@ def quantiles_of(values: np.ndarray) -> np.ndarray:
 
 
 def _summary(study: Study) -> list[str]:
-    lines = []
+    table = [[*study.axes, "runs", "train", "held-out", "gap"]]
+    fewest = math.inf
     for labels, rows in study.groups(*study.axes):
         failed = sum(row["failed"] for row in rows)
         collapsed = sum(row["collapsed"] is True for row in rows)
-        parts = [f"{name} {value}" for name, value in labels.items()]
-        parts.append(f"{len(rows)} runs" + (f", {failed} failed" if failed else ""))
-        if collapsed:
-            parts[-1] += f", {collapsed} collapsed"
+        runs = f"{len(rows)}" + (f", {failed} failed" if failed else "")
+        cells = [*map(str, labels.values()), runs + f", {collapsed} collapsed" * (collapsed > 0)]
         for name in ("train_loss", "heldout_loss", "gap"):
             low, middle, high = quantiles_of(np.array([row[name] for row in rows], float))
-            parts.append(f"{name.partition('_')[0]} {middle:.3g} [{low:.3g}, {high:.3g}]")
-        lines.append("; ".join(parts))
-    lines.append(
-        "losses: medians over seeds, with the quantiles 10 % and 90 %; a failed run is infinite"
-    )
+            cells.append(f"{middle:.3g} [{low:.3g}, {high:.3g}]")
+        table.append(cells)
+        fewest = min(fewest, len(rows))
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+        for cells in table
+    ]
+    ends = "smallest and largest" if fewest <= _TENTH else "the quantiles 10 % and 90 %"
+    lines.append(f"losses: median over seeds, with {ends}; a failed run is infinite")
+    reasons = collections.Counter(str(row.get("reason")) for row in study.rows if has_failed(row))
+    for reason, count in reasons.most_common(_REASONS):
+        lines.append(f"{count} failed: {reason.splitlines()[0] if reason else 'no reason'}")
+    if len(reasons) > _REASONS:
+        lines.append(f"and for {len(reasons) - _REASONS} more reasons: see `reason` in the rows")
+    if study.before:
+        lines.append(f"{study.before} of {len(study.rows)} runs were there before")
     if not study.complete:
         lines.append(f"interrupted by {study.ended_by}: not all of the runs are done")
     return lines

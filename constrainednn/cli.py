@@ -205,7 +205,12 @@ def study(
         ),
     ] = None,
     seeds: Annotated[int, typer.Option(help="Number of seeds for each combination.")] = 20,
-    settings: Setting = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="The same for one value in all runs; repeatable."
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder of the table; what is finished there is not run again."),
@@ -249,7 +254,9 @@ def study(
         from constrainednn._study_table import has_failed
 
         path, name = resolve(source)
-        keywords = problem_keywords(find(load_module(path), path, name))
+        with warnings.catch_warnings():  # it is loaded again, and then heard
+            warnings.simplefilter("ignore")
+            keywords = problem_keywords(find(load_module(path), path, name))
         defaults = {key: item.default for key, item in keywords.items()}
         defaults |= {"method": "lm", "tolerance": 0.0, "early_stopping": False}
         defaults |= dict.fromkeys(("steps", "heldout", "monitor", "redraw"), 0)
@@ -261,7 +268,7 @@ def study(
                 if not equals or not key:
                     _fail(f"--{option} takes NAME=VALUE, got {item!r}.")
                 texts = text.split(",") if option == "vary" else [text]
-                axes[key] = [_typed(key, text, defaults.get(key)) for text in texts]
+                axes[key] = [_typed(key, text, defaults.get(key), option) for text in texts]
         found = run(
             source,
             vary=axes,
@@ -513,22 +520,22 @@ def _load(source: str, settings: list[str] | None) -> tuple[Any, dict[str, Any]]
     return build(module, path, name, values), methods_of(module, path)
 
 
-def _typed(key: str, text: str, default: object) -> object:
+def _typed(key: str, text: str, default: object, option: str = "set") -> object:
     """Read a setting as the type of the keyword's default."""
     if isinstance(default, bool):
         known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
         if text.lower() in known:
             return known[text.lower()]
-        _fail(f"--set {key}={text}: write true or false.")
+        _fail(f"--{option} {key}={text}: write true or false.")
     if isinstance(default, (int, float)):
         try:
             return type(default)(text)
         except ValueError:
             kind = "a whole number" if isinstance(default, int) else "a number"
-            _fail(f"--set {key}={text}: expected {kind}, like the default {default!r}.")
+            _fail(f"--{option} {key}={text}: expected {kind}, like the default {default!r}.")
     if default is None or isinstance(default, str):
         return text
-    _fail(f"--set {key}: its default {default!r} is no number and no text; change it in the file.")
+    _fail(f"--{option} {key}: its default {default!r} is no number or text; change it in the file.")
 
 
 def _seconds(text: str | None) -> float | None:

@@ -66,7 +66,7 @@ def test_settings_are_typed_by_their_default(file):
         "deep=maybe": "write true or false",
         "width=5.0": "expected a whole number, like the default 4",
         "weight=two": "expected a number, like the default 1.0",
-        "sizes=3": "is no number and no text; change it in the file",
+        "sizes=3": "is no number or text; change it in the file",
         "width": "--set takes KEY=VALUE, got 'width'",
         "wdth=3": "Did you mean width? Known: width, points,",
     }.items():

@@ -108,7 +108,7 @@ def test_regression_losses_over_many_seeds_are_those_of_theory():
         pytest.param(50, 5, marks=pytest.mark.slow),
         pytest.param(50, 25, marks=pytest.mark.slow),
         pytest.param(50, 40, marks=pytest.mark.slow),
-        (50, 100),
+        pytest.param(50, 100, marks=pytest.mark.slow),
     ],
 )
 def test_linear_least_squares_gap_is_that_of_theory(n, p):

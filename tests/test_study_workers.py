@@ -135,8 +135,17 @@ def test_g13_more_workers_than_cores_is_warned_of(file):
     assert numbers(again) == numbers(done)  # nothing was left to start a worker for
 
 
-def test_g6_g11_workers_answer_with_errors_and_end_with_us():
-    """No process is forked: each is a new interpreter, with one thread, that ends when we do."""
+def test_g6_g11_workers_end_with_who_started_them():
+    """A worker is a new interpreter, never a fork, and ends when its pipe is closed."""
+    with Workers(1) as workers:
+        here = workers.submit(os.getpid).result(timeout=60)
+        (process,) = workers._started
+        assert here == process.pid != os.getpid()
+        process.stdin.close()  # as the system does when the coordinator is killed
+        assert process.wait(timeout=10) == 0
+
+
+def test_workers_answer_with_errors_and_end_with_us():
     with Workers(1) as workers:
         future = workers.submit(cx.load_study, "/nowhere/at/all")
         with pytest.raises(cx.StoreError, match="holds no study"):
