@@ -6,10 +6,10 @@
 run together and one after the other in one warm process, and as 32 calls of `solve`; which engine
 a trial takes; beside it Levenberg-Marquardt, 100 steps, which is not run together. Seven rounds.
 `circle`: 40 runs of the unit circle (`points` 50 to 800, Levenberg-Marquardt, 8 seeds, at most 100
-steps) in a whole process, compilation included. `resume`: seconds to find that nothing of 10,000
-finished rows is left to run; the rows are those of the first study, under other seeds. `checks`,
-only if asked for, since it takes some minutes: 2,000 seeds of linear least squares with 50 points
-and 5, 25, 40 and 100 Gaussian features against the closed forms.
+steps) in a whole process, compilation included, and with two workers. `resume`: seconds to find
+that nothing of 10,000 finished rows is left to run; the rows are those of the first study, under
+other seeds. `checks`, only if asked for, since it takes some minutes: 2,000 seeds of linear least
+squares with 50 points and 5, 25, 40 and 100 Gaussian features against the closed forms.
 """
 
 import json
@@ -122,6 +122,9 @@ def main() -> None:
         found = cx.study("unit_circle", vary={"points": points}, seeds=8, steps=100, out=out)
         circle = time.perf_counter() - started
         print(found)
+        began = time.perf_counter()
+        cx.study("unit_circle", vary={"points": points}, seeds=8, steps=100, workers=2)
+        beside = time.perf_counter() - began
         with (out / "runs.jsonl").open("w") as stream:
             for row in found.rows[::8]:  # one for each number of points
                 for seed in range(2000):
@@ -131,7 +134,7 @@ def main() -> None:
         resume = time.perf_counter() - began
     result = {
         "engines": engines(),
-        "circle": {"runs": len(found.rows), "seconds": circle},
+        "circle": {"runs": len(found.rows), "seconds": circle, "seconds, two workers": beside},
         "resume": {"rows": len(again.rows), "seconds": resume},
     }
     print(json.dumps(result, indent=2))

@@ -81,6 +81,7 @@ def test_g8_finished_rows_are_not_run_again_and_axes_may_change(tmp_path):
     )
     assert done == [4, 5, 6, 7, 8]  # five of eight were left
     assert numbers(again) == numbers(whole)
+    assert again.before == 3 and "3 of 8 runs were there before" in repr(again)
     # In another order, with fewer values, with the default in place of an axis: nothing to do.
     ran = []
     fewer = cx.study(
@@ -507,7 +508,6 @@ def test_study_at_the_command_line(tmp_path):
     failing = run("study", file, "--vary", "width=3,0", *common)
     assert failing.exit_code == 4 and "0      2, 2 failed  inf [inf, inf]" in failing.output
     assert re.search("2 failed: .*width of MLP must be at least 1", failing.output)
-    assert "2 of 4 runs were there before" in failing.output
     file.write_text(file.read_text() + "\n# edited\n")
     changed = run("study", file, *common)
     assert changed.exit_code == 2 and "holds another study: its problem was" in changed.stderr
