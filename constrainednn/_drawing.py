@@ -1,5 +1,7 @@
 """What the figures are made of: colours, axes, curves and clouds of points."""
 
+import functools
+import io
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +25,22 @@ COMPONENTS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 def new_figure(width: float, height: float) -> "Figure":
     """An empty figure that belongs to nobody: no pyplot."""
+    return _figure_class()(figsize=(width, height), layout="constrained")
+
+
+@functools.cache
+def _figure_class() -> "type[Figure]":
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), layout="constrained")
+    class Shown(Figure):
+        """What a notebook shows, whether pyplot was imported or not."""
+
+        def _repr_png_(self) -> bytes:
+            buffer = io.BytesIO()
+            self.savefig(buffer, format="png")
+            return buffer.getvalue()
+
+    return Shown
 
 
 def say(axes: "Axes", text: str) -> None:

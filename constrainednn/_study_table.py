@@ -322,9 +322,10 @@ def _summary(study: Study) -> list[str]:
         collapsed = sum(row["collapsed"] is True for row in rows)
         runs = f"{len(rows)}" + (f", {failed} failed" if failed else "")
         cells = [*map(str, labels.values()), runs + f", {collapsed} collapsed" * (collapsed > 0)]
-        for name in ("train_loss", "heldout_loss", "gap"):
+        for name in ("train_loss", "heldout_loss"):
             low, middle, high = quantiles_of(np.array([row[name] for row in rows], float))
-            cells.append(f"{middle:.3g} [{low:.3g}, {high:.3g}]")
+            cells.append(f"{middle:.3g} [{low:.2g}, {high:.2g}]")
+        cells.append(f"{np.median([row['gap'] for row in rows]):.3g}")
         table.append(cells)
         fewest = min(fewest, len(rows))
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]

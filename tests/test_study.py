@@ -481,6 +481,7 @@ def test_figures_come_from_the_table_alone(tmp_path):
         *("against-points", "against-heldout", "paired-method", "map-points-heldout"),
         *("seeds", "time", "distance"),
     }
+    assert found.plot()["seeds"]._repr_png_()[:4] == b"\x89PNG"  # a notebook shows it
     written = json.loads((tmp_path / "s" / "figures.json").read_text())
     rows = [r for r in found.table() if (r["points"], r["method"], r["heldout"]) == (6, "gd", 16)]
     entry = written["against-points"]["groups"]["method gd, heldout 16"]
