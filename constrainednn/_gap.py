@@ -29,7 +29,13 @@ from constrainednn._samplers import (
     finite_points,
     split,
 )
-from constrainednn._statistics import Estimate, estimate_mean, quantiles, total
+from constrainednn._statistics import (
+    Estimate,
+    estimate_mean,
+    quantiles,
+    total,
+    total_over_same,
+)
 from constrainednn._validate import ProblemError, as_count, raised_here
 
 # The search for the worst point: without gradients in at most so many dimensions, and until so many
@@ -358,11 +364,14 @@ def gap_report(problem: Problem, model: PyTree, streams: Sequence[Streams]) -> G
             key.
     """
     gaps: list[ConstraintGap] = []
+    shared: dict[int, list[Estimate]] = {}  # constraints over as many rows hold out the same ones
     finite: list[FiniteLoss] = []
     for declared, points in zip(problem.constraints, streams, strict=True):
         constraint = over_covered(problem, declared, model)
         if points.heldout is not None:
             gaps.append(_constraint_gap(problem, constraint, model, points))
+            place = len(constraint.over) if isinstance(constraint.over, Data) else -len(gaps)
+            shared.setdefault(place, []).append(gaps[-1].heldout)
         else:
             r = residuals_at(constraint.residual, model, points.train.points)
             square, weight, entries = mean_square(r, points.train), constraint.weight, r.shape[1]
@@ -370,7 +379,7 @@ def gap_report(problem: Problem, model: PyTree, streams: Sequence[Streams]) -> G
             count = len(points.train)
             finite.append(FiniteLoss(constraint.name, count, entries, weight, weight * square, rms))
     train = sum(item.train for item in gaps)
-    heldout = total([item.heldout for item in gaps]) if gaps else None
+    heldout = total([total_over_same(parts) for parts in shared.values()]) if gaps else None
     return GapReport(
         tuple(gaps),
         tuple(finite),

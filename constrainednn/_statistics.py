@@ -132,6 +132,15 @@ def total(parts: list[Estimate], *, level: float = LEVEL) -> Estimate:
     return Estimate(value, max(value - half, 0.0), value + half, n, error, labels)
 
 
+def total_over_same(parts: list[Estimate]) -> Estimate:
+    """Add estimates over the same points: errors add, which is never too little."""
+    low, high, error = (
+        sum(getattr(part, name) for part in parts) for name in ("low", "high", "error")
+    )
+    labels = "; ".join(sorted({part.label for part in parts if part.label}))
+    return Estimate(sum(p.value for p in parts), low, high, parts[0].n, error, labels)
+
+
 def quantiles(values: Float[np.ndarray, " n"]) -> dict[str, float]:
     """Median, 90 %, 99 % and largest of the finite values."""
     finite = values[np.isfinite(values)]

@@ -129,6 +129,11 @@ def test_constraints_over_the_same_rows_hold_out_the_same():
     found = cx.solve(cx.Problem(parts, cx.Linear("scalar", "scalar")), steps=1)
     one, other = (item.heldout.points[0] for item in found.streams)
     assert np.array_equal(one, other)
+    # Five times the loss of the first, so five times its error: the two are not independent.
+    first, both = found.gap.constraints[0].heldout, found.gap.heldout
+    assert both.error == pytest.approx(5 * first.error) and both.high == pytest.approx(
+        5 * first.high
+    )
 
 
 def test_adaptive_points_without_redraws_are_refused():
