@@ -533,7 +533,7 @@ def test_study_reproduces_the_floor_of_linear_maps_onto_the_circle():
 
 @pytest.mark.slow
 def test_study_reproduces_the_gap_of_linear_least_squares():
-    """50 points, 25 Gaussian features, noise one: 120 seeds, within four standard errors."""
+    """50 points, 25 Gaussian features, noise one: 60 seeds, within four standard errors."""
     n, p = 50, 25
 
     def measure(z):
@@ -548,7 +548,7 @@ def test_study_reproduces_the_gap_of_linear_least_squares():
     over = cx.Normal(p + 1).map(measure)
     problem = cx.Problem(cx.Constraint(misfit, over=over, points=n), model)
     with pytest.warns(cx.ProblemWarning, match="the model is ready-made"):
-        study = cx.study(problem, seeds=120, heldout=256, monitor=8)
+        study = cx.study(problem, seeds=60, heldout=256, monitor=8)
     for name, value in (("train_loss", 1 - p / n), ("heldout_loss", 1 + p / (n - p - 1))):
         found = np.array([row[name] for row in study.table()])
         error = found.std(ddof=1) / math.sqrt(len(found))

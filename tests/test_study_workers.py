@@ -181,7 +181,7 @@ def children(pid):
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="children are found in /proc")
 @pytest.mark.parametrize("whom", ["worker", "coordinator", "both"])
 def test_g1_g6_kill_at_a_random_moment_changes_no_row(file, tmp_path, whom):
-    """3 moments each, or as many as CONSTRAINEDNN_KILLS says."""
+    """2 moments each, or as many as CONSTRAINEDNN_KILLS says."""
     calm = cx.study(file, vary=AXES, workers=2, engine="loop", **SMALL)
     environment = {
         **os.environ,
@@ -191,7 +191,7 @@ def test_g1_g6_kill_at_a_random_moment_changes_no_row(file, tmp_path, whom):
     }
     moments = random.Random(whom)
     landed = 0
-    kills = int(os.environ.get("CONSTRAINEDNN_KILLS", "3"))
+    kills = int(os.environ.get("CONSTRAINEDNN_KILLS", "2"))
     for number in range(kills):
         out = tmp_path / f"{whom}{number}"
         command = [sys.executable, "-c", SCRIPT, str(file), str(out)]
