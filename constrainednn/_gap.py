@@ -248,7 +248,7 @@ def drawn_arrays(
 ) -> dict[str, np.ndarray]:
     """What must be kept, under a name, of training points that the seed alone does not give."""
     kept = {}
-    for i, (item, points) in enumerate(zip(constraints, draws, strict=False)):
+    for i, (item, points) in enumerate(zip(constraints, draws, strict=True)):
         if isinstance(item.sampler, Adaptive) and points.cube is not None:
             kept |= {f"{name}{i}.cube": points.cube, f"{name}{i}.share": points.share}
     return kept

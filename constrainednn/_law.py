@@ -99,11 +99,9 @@ def fit_law(
     blocks = 0
     if seeds is not None:
         names, block = np.unique(seeds[kept], return_inverse=True)
-        if (
-            len({*zip(block.tolist(), index.tolist(), strict=True)})
-            == len(y)
-            == len(names) * len(levels)
-        ):
+        runs = np.zeros((len(names), len(levels)), int)
+        np.add.at(runs, (block, index), 1)
+        if (runs == 1).all():
             y = y - (np.bincount(block, y) / len(levels))[block] + y.mean()
             blocks = len(names) - 1
 

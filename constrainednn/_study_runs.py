@@ -187,8 +187,10 @@ class Stated:
 
     def changed(self, settings: dict[str, Any], seed: int, row: dict[str, Any]) -> str:
         """What differs between a run that a row is of, and the same one now; empty if nothing."""
-        keywords, method, arguments, _ = self.parted(settings)
+        keywords, method, arguments, single = self.parted(settings)
         problem = self.built(keywords)
+        if single["members"] not in (None, 1):  # its curves are no more than its end
+            return ""
         if "history" not in row or isinstance(problem, Exception) or problem.scheme is not None:
             return ""
         training = _training(problem, method, arguments, Stop(), seed, checked=True)

@@ -401,7 +401,8 @@ class Training:
         steps, monitor = zip(*self.watched, strict=True)
         constraints = self.problem.constraints
         arrays |= drawn_arrays(constraints, self.train_points, "draw")
-        arrays |= drawn_arrays(constraints, self.chosen_points, "chosen")
+        if self.chosen_points:
+            arrays |= drawn_arrays(constraints, self.chosen_points, "chosen")
         arrays["loss"] = np.concatenate([np.zeros(0), *self.losses])
         arrays["monitor"] = np.asarray(monitor, float)
         facts = facts | {

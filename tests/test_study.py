@@ -361,6 +361,13 @@ def test_ensembles_stand_beside_single_runs():
     assert again.table()[0]["monitor_loss"] > 0
 
 
+def test_ensembles_in_a_folder_are_not_run_again(tmp_path):
+    settings = {"method": "gd", "seeds": 2, "members": 2, "out": tmp_path / "s", **SMALL}
+    first = cx.study(circle, **settings)
+    again = cx.study(circle, **settings)
+    assert again.before == 2 and numbers(again) == numbers(first)
+
+
 def test_time_limit_of_none_changes_nothing():
     found = cx.study(circle, method="gd", engine="vmap", time_limit=None, seeds=4, **SMALL)
     assert {row["engine"] for row in found.rows} == {"vmap"}
