@@ -80,6 +80,7 @@ from ._study import StudyProgress, study
 from ._study_table import Paired, Study, load_study
 from ._targets import AbstractTarget, Circle, RotationGroup
 from ._unknowns import Unknown
+from ._verdict import Verdict
 from ._watching import Progress, Sink
 
 __version__: str
@@ -159,6 +160,7 @@ __all__ = [
     "TensorBoard",
     "Timings",
     "Unknown",
+    "Verdict",
     "Worst",
     "at_least",
     "at_most",

@@ -149,14 +149,24 @@ def _redrawn(redraws: Sequence[int], steps: int) -> str:
 
 def summary(solution: "Solution") -> str:
     """Plain text of a solution."""
-    lines = [header(solution)]
+    lines = [str(solution.verdict), header(solution)]
     for gap in solution.gap.constraints:
         cells = row(gap)
         lines.append(
             f"{cells[0]}: train RMS {cells[1]}, held-out RMS {cells[2]}, gap {cells[3]}, "
             f"worst {cells[5]} at {cells[6]}"
         )
-    return "\n".join(lines + notes(solution.gap) + unknown_lines(solution))
+    more = [*notes(solution.gap), *error_lines(solution), *unknown_lines(solution)]
+    return "\n".join(lines + more)
+
+
+def error_lines(solution: "Solution") -> list[str]:
+    """The error statement of an equation that is solved in pieces."""
+    if solution.problem.scheme is None:
+        return []
+    if solution.verdict.error is None:
+        return ["no estimate of the error: not with a mass matrix, nor with delays"]
+    return [repr(solution.verdict.error)]
 
 
 def unknown_lines(solution: "Solution") -> list[str]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,10 +29,11 @@ if TYPE_CHECKING:
     from constrainednn._compare import Comparison
     from constrainednn._error_estimate import ErrorEstimate
     from constrainednn._estimates import Estimates
+    from constrainednn._verdict import Verdict
 
 
 class Status(enum.StrEnum):
-    """Why a solve ended."""
+    """How a method ended; whether the statement holds is another matter, see `Verdict`."""
 
     CONVERGED = "converged"
     MAX_STEPS = "max_steps"
@@ -148,6 +150,13 @@ class Solution:
     timings: Timings
     settings: Settings
     streams: tuple[Streams, ...]
+
+    @functools.cached_property
+    def verdict(self) -> "Verdict":
+        """Whether the statement holds, by what was measured after the last step."""
+        from constrainednn._verdict import verdict
+
+        return verdict(self)
 
     def __call__(self, x: Any) -> PyTree[Array]:
         """Evaluate the model at one point, or at many stacked along the first axis.

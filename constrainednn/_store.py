@@ -192,6 +192,7 @@ def report_dict(solution: Solution) -> dict[str, Any]:
         with contextlib.suppress(ValueError):  # the data may not suffice
             unknown["estimates"] = plain(dataclasses.asdict(solution.estimates()))
     return unknown | {
+        "verdict": {"word": solution.verdict.word, "reason": solution.verdict.reason},
         "status": str(solution.status),
         "reason": solution.reason,
         "steps": solution.steps,

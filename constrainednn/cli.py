@@ -670,23 +670,23 @@ def _loss(value: float) -> str:
 def _print_solution(solution: "Solution", imported: float) -> None:
     from rich.console import Console
 
-    from constrainednn._report import gap_tables, header, notes, unknown_lines
+    from constrainednn._report import error_lines, gap_tables, header, notes, unknown_lines
 
     console = Console()
     if not console.is_terminal:
         console = Console(width=160)
+
+    def say(line: str) -> None:
+        # Lines wrap at words, and not at all in a file.
+        console.print(line, markup=False, highlight=False, soft_wrap=not console.is_terminal)
+
+    say(str(solution.verdict))
     for table in gap_tables(solution.gap, console):
         console.print(table)
     text = header(solution).replace("compile ", f"import {imported:.2f} s, compile ")
-    lines = [*unknown_lines(solution), *notes(solution.gap)]
-    if solution.problem.scheme is not None:
-        try:
-            lines.append(repr(solution.error_estimate()))
-        except ValueError:
-            lines.append("no estimate of the error: not with a mass matrix, nor with delays")
+    lines = [*unknown_lines(solution), *error_lines(solution), *notes(solution.gap)]
     for line in [*lines, "", text]:
-        # Lines wrap at words, and not at all in a file.
-        console.print(line, markup=False, highlight=False, soft_wrap=not console.is_terminal)
+        say(line)
 
 
 def _interrupted(reason: str) -> int:
@@ -696,5 +696,4 @@ def _interrupted(reason: str) -> int:
 def _exit_code(solution: Any) -> int:
     if solution.status == "interrupted":
         return _interrupted(solution.reason)
-    failed = ("stalled", "blow_up", "nonfinite", "out_of_memory")
-    return 1 if solution.status in failed else 0
+    return 0 if solution.verdict.success else 1

@@ -111,9 +111,13 @@ def test_stages_take_no_steps(file):
 
 def test_solve_prints_what_was_measured_and_writes_it(file, tmp_path):
     out = tmp_path / "new" / "out"
-    text = good(
+    result = run(
         "solve", file, "--steps", 3, "--seed", 5, "--tolerance", "1e-9", *QUICK, "--out", out
     )
+    text = result.stdout
+    assert result.exit_code == 1  # three steps are far from the tolerance
+    first = text.splitlines()[1]  # after what the file prints
+    assert first.startswith("not solved: root of the loss on fresh points")
     assert (out / "checkpoint-000000003.npz").exists()  # and on a slow machine one before
     names = {item.name for item in out.iterdir() if not item.name.startswith("checkpoint-")}
     assert sorted(names) == [
@@ -121,6 +125,7 @@ def test_solve_prints_what_was_measured_and_writes_it(file, tmp_path):
         "overview.png", "report.json", "run.json",
     ]  # fmt: skip
     report = json.loads((out / "report.json").read_text(), parse_constant=pytest.fail)
+    assert first == "{word}: {reason}".format(**report["verdict"])
     settings = report["settings"]
     assert (settings["seed"], settings["tolerance"], settings["steps"]) == (5, 1e-9, 3)
     (gap,) = report["gap"]["constraints"]

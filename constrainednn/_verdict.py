@@ -1,0 +1,150 @@
+"""Whether a statement holds, as far as fresh points, conditions and the error statement tell.
+
+The status says how a method ended. A method may end well on a statement that does not hold, and
+the reverse; only what is measured after its last step says which.
+"""
+
+import dataclasses
+import math
+from typing import Literal
+
+import numpy as np
+
+from constrainednn._boundary import BoundaryValueScheme
+from constrainednn._domains import Data
+from constrainednn._error_estimate import ErrorEstimate, error_estimate
+from constrainednn._fit import AbstractFittedScheme
+from constrainednn._gap import GapReport
+from constrainednn._inverse_bvp import FittedBoundaryScheme
+from constrainednn._relative_residual import relative_conditions, relative_residual
+from constrainednn._scheme import goal
+from constrainednn._solution import Solution, Status
+
+# With these a method has not come to an end of its own: nothing need be measured.
+_FAILED = (Status.BLOW_UP, Status.NONFINITE, Status.OUT_OF_MEMORY)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Verdict:
+    """Whether a statement holds.
+
+    Attributes:
+        word: "solved" where residual and conditions are below the tolerance on fresh points and the
+            error statement does not object; "not solved" where one of them is not; "cannot tell"
+            where what was measured does not decide; "no tolerance to meet" for regression, fits,
+            and other statements without one.
+        reason: The numbers behind it, in a sentence.
+        error: The error statement that was heard; None where there is none.
+    """
+
+    word: Literal["solved", "not solved", "cannot tell", "no tolerance to meet"]
+    reason: str
+    error: ErrorEstimate | None = None
+
+    def __str__(self) -> str:
+        return f"{self.word}: {self.reason}"
+
+    @property
+    def success(self) -> bool:
+        """False where the statement does not hold, or nobody can tell: the exit code is then 1."""
+        return self.word in ("solved", "no tolerance to meet")
+
+
+def verdict(solution: Solution) -> Verdict:
+    """Judge a solution by what was measured after the last step.
+
+    Args:
+        solution: Result of `solve`.
+    """
+    status, reason = solution.status, solution.reason
+    if status in _FAILED:
+        return Verdict("not solved", f"{status}, {reason}")
+    if solution.problem.scheme is not None:
+        return _of_pieces(solution)
+    if solution.settings.tolerance > 0:
+        return _by_tolerance(solution.gap, solution.settings.tolerance)
+    if status is Status.STALLED:
+        return Verdict("cannot tell", f"the method stalled, {reason}; {_measured(solution)}")
+    return Verdict("no tolerance to meet", _measured(solution))
+
+
+def _of_pieces(solution: Solution) -> Verdict:
+    """Of a differential equation; where unknowns were fitted, of the one with those found."""
+    scheme, status = solution.problem.scheme, solution.status
+    assert scheme is not None
+    fitted = isinstance(scheme, AbstractFittedScheme)
+    if not fitted and status is not Status.CONVERGED:
+        return Verdict("not solved", f"{status}, {solution.reason}")
+    equation, points = solution.problem.constraints[0], solution.streams[0].heldout
+    assert points is not None
+    elements = isinstance(scheme, (BoundaryValueScheme, FittedBoundaryScheme))
+    allowed = goal(solution.settings.tolerance, solution.model.head.dtype)
+    size = relative_residual(
+        equation.residual, solution.model, np.asarray(points.points), everywhere=elements
+    )
+    found = f"residual on fresh points {size:.1e} of the equation's terms"
+    if not size <= allowed and not solution.gap[equation.name].at_rounding:
+        return Verdict("not solved", f"{found}, tolerance {allowed:.1e}")
+    if elements:
+        known = scheme.at(solution.model) if fitted else scheme
+        assert isinstance(known, BoundaryValueScheme)
+        missed = relative_conditions(known.statement.conditions, solution.model)
+        if not missed <= max(allowed, 100 * float(np.finfo(solution.model.head.dtype).eps)):
+            text = f"the boundary conditions are missed by {missed:.1e}, tolerance {allowed:.1e}"
+            return Verdict("not solved", text)
+    error = _error_statement(solution)
+    found = f"{found}, tolerance {allowed:.1e}"
+    if error is not None and getattr(error, "objection", ""):
+        return Verdict("cannot tell", f"{getattr(error, 'objection', '')}; {found}", error)
+    if not fitted:
+        return Verdict("solved", found, error)
+    if status is not Status.CONVERGED:
+        return Verdict("cannot tell", f"{status}, {solution.reason}", error)
+    return Verdict("no tolerance to meet", f"{_measured(solution)}; {found}", error)
+
+
+def _error_statement(solution: Solution) -> ErrorEstimate | None:
+    """What the error is estimated to be; None for a mass matrix or delays."""
+    try:
+        return error_estimate(solution)
+    except ValueError:
+        return None
+
+
+def _by_tolerance(gap: GapReport, tolerance: float) -> Verdict:
+    """Of a statement that is trained: the root of the loss on fresh points, as in training."""
+    conditions = sum(item.loss for item in gap.finite)
+    against = f"tolerance {tolerance:.1e}"
+    root = lambda loss: math.sqrt(max(loss, 0.0) + conditions)  # noqa: E731
+    if gap.heldout is None:
+        found = f"root of the loss {root(0.0):.1e}, {against}; no fresh points"
+        return Verdict("solved" if root(0.0) <= tolerance else "not solved", found)
+    value, low, high = (root(end) for end in (gap.heldout.value, gap.heldout.low, gap.heldout.high))
+    found = f"root of the loss on fresh points {value:.1e} [{low:.1e}, {high:.1e}], {against}"
+    if math.isnan(value) or low > tolerance:
+        return Verdict("not solved", found)
+    if not high <= tolerance:
+        return Verdict("cannot tell", f"the interval reaches above the tolerance; {found}")
+    if gap.heldout.label not in ("", "at rounding"):
+        return Verdict("cannot tell", f"interval {gap.heldout.label}; {found}")
+    return Verdict("solved", found)
+
+
+def _measured(solution: Solution) -> str:
+    """What a constraint is missed by on fresh points, and how much that is of its terms."""
+    # An equation that is solved in pieces is judged by its tolerance; what is left are data.
+    judged = {
+        item.name
+        for item in solution.problem.constraints
+        if solution.problem.scheme is None or isinstance(item.over, Data)
+    }
+    parts = []
+    for item in solution.gap.constraints:
+        if item.name in judged:
+            text = f"{item.name}: held-out RMS {item.heldout_rms.value:.3g}"
+            share = getattr(item, "relative", math.nan)
+            parts.append(text if math.isnan(share) else f"{text}, {share:.2g} of its terms")
+    for item in solution.gap.finite:
+        if item.name in judged and not parts:
+            parts.append(f"{item.name}: RMS {item.rms:.3g}, and no fresh points")
+    return "; ".join(parts)

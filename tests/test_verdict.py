@@ -1,0 +1,218 @@
+"""The verdict: what it rests on, that it changes with each of these, and its table."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import constrainednn as cx
+from constrainednn import cli
+from constrainednn._gap import gap_report
+from constrainednn._relative_residual import relative_residual
+
+QUICK = {"heldout": 256, "monitor": 16}
+
+
+def with_model(solution, model):
+    """The same run, had it found another model; all that is measured is measured again."""
+    gap = gap_report(solution.problem, model, solution.streams)
+    return dataclasses.replace(solution, model=model, gap=gap)
+
+
+def decay(t, y, args):
+    return -y
+
+
+def slope(x, y):
+    return jnp.stack([y[1], 0.0 * y[0]])
+
+
+def ends(left, right):
+    return jnp.stack([left[0] - 1.0, right[0] - 3.0])
+
+
+@pytest.fixture(scope="module")
+def initial():
+    return cx.solve(cx.ivp(decay, jnp.ones(1), (0.0, 3.0)), **QUICK)
+
+
+@pytest.fixture(scope="module")
+def boundary():
+    return cx.solve(cx.bvp(slope, ends, (0.0, 2.0), jnp.ones(2)), **QUICK)
+
+
+def line(u, x):
+    return u(x) - 2.0 * x[0]
+
+
+def trained(over=None, **arguments):
+    over = cx.Box([0.0], [1.0]) if over is None else over
+    problem = cx.Problem(cx.Constraint(line, over=over, points=16), model=cx.Linear(1, "scalar"))
+    return cx.solve(problem, **{**QUICK, **arguments})
+
+
+def test_solved_needs_the_residual_on_fresh_points(initial):
+    assert initial.verdict.word == "solved" and initial.verdict.success
+    assert initial.status == "converged"
+    # The head of the first piece is off by 1e-6: the march does not know.
+    moved = eqx.tree_at(lambda u: u.head, initial.model, initial.model.head.at[0, 3].add(1e-6))
+    verdict = with_model(initial, moved).verdict
+    assert verdict.word == "not solved" and not verdict.success
+    found = float(re.search(r"fresh points (\S+) of", verdict.reason)[1])
+    assert 1e-7 < found < 1e-5
+    assert "tolerance 1.0e-12" in verdict.reason
+
+
+def test_solved_needs_the_conditions(boundary):
+    assert boundary.verdict.word == "solved"
+    # A shifted straight line satisfies the equation as well, and misses both ends by 0.03 of 3.
+    shift = jnp.asarray([[[0.03, 0.0]]])
+    moved = eqx.tree_at(lambda u: u.states, boundary.model, boundary.model.states + shift)
+    verdict = with_model(boundary, moved).verdict
+    assert verdict.word == "not solved"
+    # Relative to the terms y and 3 (or 1 and 1) of the conditions, whichever is missed by more.
+    found = float(re.search(r"conditions are missed by (\S+),", verdict.reason)[1])
+    assert 0.03 / 3.1 < found < 0.03
+
+
+def test_solved_needs_an_error_statement_that_does_not_object(initial, monkeypatch):
+    monkeypatch.setattr(
+        cx.ErrorEstimate,
+        "objection",
+        property(lambda self: "not resolved after t = 1"),
+        raising=False,
+    )
+    verdict = dataclasses.replace(initial).verdict
+    assert (verdict.word, verdict.success) == ("cannot tell", False)
+    assert verdict.reason.startswith("not resolved after t = 1; residual on fresh points")
+
+
+def test_a_march_that_ends_early_is_not_solved():
+    cut = cx.solve(cx.ivp(decay, jnp.ones(1), (0.0, 100.0)), steps=5, **QUICK)
+    assert (cut.status, cut.verdict.word) == ("max_steps", "not solved")
+    grown = cx.solve(cx.ivp(lambda t, y, args: y**2, jnp.ones(1), (0.0, 2.0)), **QUICK)
+    assert (grown.status, grown.verdict.word) == ("blow_up", "not solved")
+    assert "blow_up" in grown.verdict.reason
+
+
+def test_trained_with_a_tolerance():
+    exact = trained(tolerance=1e-6)
+    assert exact.verdict.word == "solved"
+    early = trained(tolerance=1e-6, steps=0)
+    assert (early.status, early.verdict.word) == ("max_steps", "not solved")
+    root = early.gap.heldout.value**0.5
+    assert f"fresh points {root:.1e} [" in early.verdict.reason
+    # A tolerance within the interval decides nothing.
+    between = dataclasses.replace(
+        early, settings=dataclasses.replace(early.settings, tolerance=root)
+    )
+    assert between.verdict.word == "cannot tell"
+    label = dataclasses.replace(early.gap.heldout, label="unreliable: ask for more held-out points")
+    unsure = dataclasses.replace(
+        early,
+        settings=dataclasses.replace(early.settings, tolerance=2 * root),
+        gap=dataclasses.replace(early.gap, heldout=label),
+    )
+    assert unsure.verdict.word == "cannot tell"
+    assert "unreliable" in unsure.verdict.reason
+
+
+def test_a_minimum_is_no_solution():
+    def impossible(u, x):
+        return jnp.stack([u(x) - 1.0, u(x) + 1.0])
+
+    problem = cx.Problem(
+        cx.Constraint(impossible, over=cx.Box([0.0], [1.0]), points=16),
+        model=cx.Linear(1, "scalar"),
+    )
+    found = cx.solve(problem, tolerance=1e-6, **QUICK)
+    assert (found.status, found.verdict.word) == ("converged", "not solved")
+    # The best is u = 0, whose loss is 2.
+    assert "fresh points 1.4e+00" in found.verdict.reason
+
+
+def test_without_a_tolerance_the_number_is_said():
+    rng = np.random.default_rng(0)
+    x = rng.uniform(size=(40, 1))
+    rows = (x, 2 * x[:, 0] + 0.1 * rng.normal(size=40))
+
+    def misfit(u, row):
+        return u(row[0]) - row[1]
+
+    problem = cx.Problem(cx.Constraint(misfit, over=cx.Data(rows)), model=cx.Linear(1, "scalar"))
+    found = cx.solve(problem)
+    assert found.verdict.word == "no tolerance to meet" and found.verdict.success
+    rms = found.gap["misfit"].heldout_rms.value
+    assert f"misfit: held-out RMS {rms:.3g}" in found.verdict.reason
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_relative_residual_does_not_depend_on_units(initial, scale):
+    """In units of time and of the value that are `scale` times as large, nothing changes."""
+    moved = eqx.tree_at(lambda u: u.head, initial.model, initial.model.head.at[0, 3].add(1e-6))
+    t = np.asarray(initial.streams[0].heldout.points)
+    plain = relative_residual(initial.problem.constraints[0].residual, moved, t, everywhere=False)
+    other = dataclasses.replace(  # u(t / scale) * scale^2
+        moved,
+        edges=moved.edges * scale,
+        states=moved.states * scale**2,
+        head=moved.head * scale**2,
+    )
+
+    def equation(u, t):
+        return 7.0 * (jax.jacfwd(u)(t) + u(t) / scale)
+
+    assert relative_residual(equation, other, t * scale, everywhere=False) == pytest.approx(
+        plain, rel=1e-6
+    )
+
+
+def rows_of(title):
+    """The first table below a heading of the page on methods, as lists of cells."""
+    text = (Path(__file__).parents[1] / "docs" / "methods.md").read_text()
+    table = re.search(r"(?:^\|.*\n)+", text[text.index(title) :], re.MULTILINE)[0]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in table.splitlines()]
+
+
+def test_tables_of_the_page_on_methods(initial, boundary):
+    """Each run of a driver ends in a cell that the tables have, with the exit code they say."""
+    statuses = rows_of("## When does a run stop?")
+    assert {row[0].strip("`") for row in statuses[2:]} == set(cx.Status)
+    verdicts = rows_of("## Does the statement hold?")
+    assert [row[0].strip("`") for row in verdicts[2:]] == [
+        "solved", "not solved", "cannot tell", "no tolerance to meet",
+    ]  # fmt: skip
+    rate = cx.Unknown(0.5)
+    times = np.linspace(0.0, 2.0, 9)
+    fit = cx.ivp(
+        lambda t, y, args: -args * y,
+        jnp.ones(1),
+        (0.0, 2.0),
+        args=rate,
+        data=cx.Data((times, np.exp(-times)[:, None]), holdout=0),
+    )
+    seen = [
+        ("trained", trained(tolerance=1e-6)),
+        ("trained", trained(tolerance=1e-6, steps=0)),
+        ("fits", trained()),
+        ("fits", trained(steps=0)),
+        ("ivp", initial),
+        ("ivp", cx.solve(initial.problem, steps=1, **QUICK)),
+        ("bvp", boundary),
+        ("bvp", cx.solve(boundary.problem, steps=1, tolerance=1e-3, **QUICK)),
+        ("fits", cx.solve(fit, **QUICK)),
+        ("fits", cx.solve(fit, steps=12, **QUICK)),
+    ]
+    for driver, solution in seen:
+        column = next(i for i, name in enumerate(verdicts[0]) if driver in name)
+        (row,) = (row for row in verdicts if row[0].strip("`") == solution.verdict.word)
+        assert row[column] != "-", (driver, str(solution.verdict))
+        assert int(row[-1]) == cli._exit_code(solution)
+        column = next(i for i, name in enumerate(statuses[0]) if driver in name)
+        (row,) = (row for row in statuses if row[0].strip("`") == solution.status)
+        assert driver == "fits" or row[column] == "yes"
