@@ -20,6 +20,7 @@ from constrainednn._domains import AbstractDomain, Data, Points
 from constrainednn._image import Image, image_of, model_inputs
 from constrainednn._keys import numpy_generator, stream
 from constrainednn._problem import Constraint, Problem
+from constrainednn._reference import reference_errors
 from constrainednn._samplers import (
     CANDIDATES,
     Adaptive,
@@ -90,8 +91,10 @@ class ConstraintGap:
         heldout_quantiles: Quantiles of |r| on held-out points.
         distance: Residual against distance to the nearest training point.
         image: Rank and spread of the model's values, where it can be called on a point.
-        error: Relative L2 error against the reference on held-out points, None without one, NaN
-            against a reference that is zero.
+        error: Relative L2 error against the reference on held-out points. None without one, where
+            the reference is zero, and where the points are none of the model's.
+        absolute_error: Root mean square of the same error; None without a reference, and where
+            the points are none of the model's.
         note: What to know when reading the numbers.
     """
 
@@ -114,6 +117,7 @@ class ConstraintGap:
     distance: Distance | None
     image: Image | None
     error: float | None
+    absolute_error: float | None
     note: str
 
     @property
@@ -366,10 +370,11 @@ def gap_report(problem: Problem, model: PyTree, streams: Sequence[Streams]) -> G
     gaps: list[ConstraintGap] = []
     shared: dict[int, list[Estimate]] = {}  # constraints over as many rows hold out the same ones
     finite: list[FiniteLoss] = []
+    everywhere = [item.heldout.points for item in streams if item.heldout is not None]
     for declared, points in zip(problem.constraints, streams, strict=True):
         constraint = over_covered(problem, declared, model)
         if points.heldout is not None:
-            gaps.append(_constraint_gap(problem, constraint, model, points))
+            gaps.append(_constraint_gap(problem, constraint, model, points, everywhere))
             place = len(constraint.over) if isinstance(constraint.over, Data) else -len(gaps)
             shared.setdefault(place, []).append(gaps[-1].heldout)
         else:
@@ -395,6 +400,7 @@ def _constraint_gap(
     constraint: Constraint,
     model: PyTree,
     points: Streams,
+    everywhere: Sequence[PyTree],
     over: AbstractDomain | Data | Points | None = None,
 ) -> ConstraintGap:
     over = constraint.over if over is None else over
@@ -414,6 +420,10 @@ def _constraint_gap(
     meaningless = train_rms == 0 or all(
         is_rounding(rms, floor) for rms in (train_rms, heldout_rms.value)
     )
+    errors = reference_errors(problem, model, held.points, everywhere)
+    notes = [_note(problem, constraint, model)]
+    if problem.reference is not None and errors is None:
+        notes.append("the reference is not compared: these points are none that the model takes")
     length_train, length_held = np.sqrt(squares_train), np.sqrt(squares_held)
     return ConstraintGap(
         name=constraint.name,
@@ -434,8 +444,9 @@ def _constraint_gap(
         heldout_quantiles=quantiles(length_held),
         distance=_by_distance(train, held, squares_held / entries),
         image=None if problem.scheme else image_of(model, constraint.target, held.points),
-        error=_reference_error(problem, model, held.points),
-        note=_note(problem, constraint, model),
+        error=None if errors is None else errors.relative,
+        absolute_error=None if errors is None else errors.absolute,
+        note="; ".join(filter(None, notes)),
     )
 
 
@@ -470,7 +481,8 @@ def evaluate_over(
     count = as_count(heldout, "heldout")
     held = draw(over, count, Independent(), key=stream(key, f"extrapolation/{constraint.name}"))
     other = Streams(streams[index].train, None, held)
-    gap = _constraint_gap(problem, constraint, model, other, over=over)
+    everywhere = [item.heldout.points for item in streams if item.heldout is not None]
+    gap = _constraint_gap(problem, constraint, model, other, everywhere, over=over)
     return dataclasses.replace(gap, note=f"extrapolation: trained over {constraint.over!r}")
 
 
@@ -714,17 +726,3 @@ def _by_distance(train: Draw, held: Draw, mean_square: Float[np.ndarray, " n"]) 
     edges = [distances[order[0]], *(distances[part[-1]] for part in classes)]
     rms = [math.sqrt(mean_square[part].mean()) for part in classes]
     return Distance(tuple(map(float, edges)), tuple(rms))
-
-
-def _reference_error(problem: Problem, model: PyTree, points: PyTree) -> float | None:
-    if problem.reference is None:
-        return None
-    x = model_inputs(points)
-    found = in_blocks(eqx.Partial(flat_value, model), x)
-    known = in_blocks(eqx.Partial(flat_value, problem.reference), x)
-    if found.shape != known.shape:
-        raise ProblemError(
-            f"reference: its value has {known.shape[1]} entries, the model's {found.shape[1]}."
-        )
-    size = float(np.linalg.norm(known))
-    return float(np.linalg.norm(found - known)) / size if size else math.nan

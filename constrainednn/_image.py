@@ -18,6 +18,9 @@ from constrainednn._targets import AbstractTarget, Circle
 
 # Relative to the target's spread: smaller singular values do not count for the rank.
 _RELEVANT = 1e-2
+# A map that reaches less than this share of the target is no proof that it fills it, and one that
+# reaches more none that it collapsed.
+_PART = 0.25
 # What calling a model raises that is used some other way than u(x).
 OTHER_USE = (TypeError, ValueError, AttributeError, IndexError, KeyError)
 
@@ -36,8 +39,9 @@ class Image:
         degree: For a map of the plane with a circle as target, the winding number of its values
             along a circle around all points. A continuous map that satisfies the constraint on the
             whole plane has degree zero, so a nonzero degree proves a hole inside.
-        collapsed: True if the values hardly vary or the rank is below what the target allows;
-            None without target.
+        collapsed: True if the values hardly vary, or their rank is below what the target allows
+            and they cover little of it; False if they have its rank and cover a part; None where
+            rank and coverage disagree, and without target.
     """
 
     spread: tuple[float, ...]
@@ -77,8 +81,10 @@ def image_of(model: PyTree, target: AbstractTarget | None, points: PyTree) -> Im
         least = _RELEVANT * target.spread
         rank = int((slope * math.sqrt(flat.var(axis=0).mean()) > least).sum())
         possible = min(target.dimension, flat.shape[1])
-        collapsed = rank < possible or math.sqrt(float((spread**2).sum())) <= least
+        flat_map = rank < possible or math.sqrt(float((spread**2).sum())) <= least
         coverage = target.coverage(values)
+        if coverage is None or flat_map == (coverage < _PART):
+            collapsed = flat_map
         if isinstance(target, Circle) and x.shape[1:] == (2,) and values.shape[1] == 2:
             degree = _degree(model, float(np.linalg.norm(x, axis=1).max()), x.dtype)
     return Image(tuple(spread.tolist()), tuple(slope.tolist()), rank, coverage, degree, collapsed)

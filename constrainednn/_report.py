@@ -75,11 +75,11 @@ def notes(report: GapReport) -> list[str]:
             lines.append(f"{gap.name}: {gap.note}")
         if gap.heldout.label and not gap.at_rounding:
             lines.append(f"{gap.name}: interval {gap.heldout.label}")
-        if gap.error is not None:
-            lines.append(
-                f"{gap.name}: relative L2 error against the reference {number(gap.error)} "
-                f"on the held-out points"
-            )
+        if gap.absolute_error is not None:
+            text = f"RMS error {number(gap.absolute_error)} against the reference, which is zero,"
+            if gap.error is not None:
+                text = f"relative L2 error against the reference {number(gap.error)}"
+            lines.append(f"{gap.name}: {text} on the held-out points")
         lines += [f"{gap.name}: {line}" for line in _image_lines(gap)]
     for item in report.finite:
         lines.append(
@@ -119,6 +119,8 @@ def _image_lines(gap: ConstraintGap) -> list[str]:
         )
     if image.collapsed:
         lines.append("collapsed: the values do not fill the target")
+    elif image.rank is not None and image.collapsed is None:
+        lines.append("cannot tell whether the map collapsed: rank and coverage disagree")
     return lines
 
 

@@ -83,6 +83,28 @@ def test_maps_that_fill_the_circle_are_not_collapsed(fn):
     assert image.coverage == 1.0
 
 
+def short_arc(x):
+    """Angles of about 6 degrees either side of zero."""
+    angle = 0.1 * jnp.tanh(x[0])
+    return jnp.stack([jnp.cos(angle), jnp.sin(angle)])
+
+
+def half_circle_half_constant(x):
+    """Flat for two thirds of the points, and all of a half circle for the others."""
+    angle = jnp.pi * jnp.clip(x[0] - 0.43, 0.0, 1.0)
+    return jnp.stack([jnp.cos(angle), jnp.sin(angle)])
+
+
+@pytest.mark.parametrize(
+    ("fn", "rank", "coverage"), [(short_arc, 1, 4 / 72), (half_circle_half_constant, 0, 0.5)]
+)
+def test_no_verdict_where_rank_and_coverage_disagree(fn, rank, coverage):
+    image = image_of(fn, CIRCLE, PLANE)
+    assert image.rank == rank
+    assert image.coverage == pytest.approx(coverage, abs=2 / 72)
+    assert image.collapsed is None
+
+
 @pytest.mark.parametrize(
     ("fn", "degree"),
     [(constant, 0), (turned, 0), (soft_direction, 1), (reflected, -1), (squared, 2)],

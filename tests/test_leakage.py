@@ -201,7 +201,8 @@ def test_reference_of_another_shape_is_refused_before_training():
     gap = cx.solve(right, steps=20, heldout=64, monitor=8).gap.constraints[0]
     assert gap.error == pytest.approx(1 / 3, rel=1e-12)
     zero = stated(lambda t: jnp.zeros(1))
-    assert np.isnan(cx.solve(zero, steps=0, heldout=64, monitor=8).gap.constraints[0].error)
+    gap = cx.solve(zero, steps=0, heldout=64, monitor=8).gap.constraints[0]
+    assert gap.error is None and gap.absolute_error > 0
 
 
 def test_pieces_refuse_a_reference_of_another_shape():
@@ -326,3 +327,47 @@ def test_extrapolation_is_named_and_judged_elsewhere(solved):
     assert "extrapolation" in far.note
     assert far.heldout.value > solution.gap["on_circle"].heldout.value
     assert dataclasses.asdict(far)["train"] == solution.gap["on_circle"].train
+
+
+def poisson_on_the_square(*conditions):
+    """u = sin(pi x) sin(pi y), zero on the edge of the unit square."""
+
+    def poisson(u, x):
+        known = jnp.sin(jnp.pi * x[0]) * jnp.sin(jnp.pi * x[1])
+        return cx.laplacian(u)(x) + 2 * jnp.pi**2 * known
+
+    square = cx.Box([0, 0], [1, 1])
+    problem = cx.Problem(
+        [cx.Constraint(poisson, over=square, points=200), *conditions],
+        model=cx.RandomFeatures(square, "scalar", width=60),
+        reference=lambda x: jnp.sin(jnp.pi * x[0]) * jnp.sin(jnp.pi * x[1]),
+    )
+    return cx.solve(problem, heldout=256, monitor=16)
+
+
+def test_a_reference_that_is_zero_on_an_edge_gives_the_absolute_error():
+    def edge(u, x):
+        return u(x)
+
+    over = cx.BoxBoundary([0, 0], [1, 1])
+    solution = poisson_on_the_square(cx.Constraint(edge, over=over, points=80))
+    gap = solution.gap["edge"]
+    # On the edge the residual is the error.
+    assert gap.error is None
+    assert gap.absolute_error == pytest.approx(gap.heldout_rms.value, rel=1e-6)
+    assert "against the reference, which is zero, on the held-out points" in repr(solution)
+    inside = solution.gap["poisson"]
+    # The mean square of the known solution is 1/4.
+    assert inside.absolute_error == pytest.approx(inside.error / 2, rel=0.2)
+
+
+def test_a_reference_is_not_compared_on_points_that_the_model_does_not_take():
+    def bottom(u, s):
+        return u(jnp.stack([s, 0.0 * s]))
+
+    edge = cx.Constraint(bottom, over=cx.Interval(0, 1), points=40)
+    solution = poisson_on_the_square(edge)
+    gap = solution.gap["bottom"]
+    assert gap.error is None and gap.absolute_error is None
+    assert "bottom: the reference is not compared" in repr(solution)
+    assert solution.gap["poisson"].error is not None

@@ -1,0 +1,77 @@
+"""How far a model is from a known solution."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
+from constrainednn._blocks import flat_value, in_blocks
+from constrainednn._image import OTHER_USE, model_inputs
+from constrainednn._problem import Problem
+from constrainednn._validate import ProblemError
+
+# A reference of at most so many rounding errors of its size elsewhere is zero.
+_ZERO = 1e3
+
+
+class ReferenceErrors(NamedTuple):
+    """Errors against the reference on held-out points.
+
+    Attributes:
+        relative: Relative L2 error; None where the reference is zero.
+        absolute: Root mean square of the difference.
+    """
+
+    relative: float | None
+    absolute: float
+
+
+def takes(model: PyTree, points: PyTree) -> bool:
+    """True if these are points of the model; those of an edge may have fewer coordinates."""
+    canonical = jax.dtypes.canonicalize_dtype
+    x = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], canonical(leaf.dtype)),
+        model_inputs(points),
+    )
+    try:
+        eqx.filter_eval_shape(lambda u, x: u(x), model, x)
+    except OTHER_USE:
+        return False
+    return True
+
+
+def reference_errors(
+    problem: Problem, model: PyTree, points: PyTree, everywhere: Sequence[PyTree]
+) -> ReferenceErrors | None:
+    """Compare with the reference; None without one, or where the points are none of the model's.
+
+    Args:
+        problem: What was solved.
+        model: The model.
+        points: Held-out points of one constraint.
+        everywhere: Those of all constraints: the size of the reference there tells whether it is
+            zero here, or only rounding.
+
+    Raises:
+        ProblemError: If the values have different numbers of entries.
+    """
+    if problem.reference is None or not takes(model, points):
+        return None
+    found, known = (
+        in_blocks(eqx.Partial(flat_value, u), model_inputs(points))
+        for u in (model, problem.reference)
+    )
+    if found.shape != known.shape:
+        raise ProblemError(
+            f"reference: its value has {known.shape[1]} entries, the model's {found.shape[1]}."
+        )
+    rms = lambda values: float(np.sqrt(np.mean(values**2)))  # noqa: E731
+    absolute, here = rms(found - known), rms(known)
+    others = (item for item in everywhere if item is not points and takes(model, item))
+    fn = eqx.Partial(flat_value, problem.reference)
+    largest = max([here, *(rms(in_blocks(fn, model_inputs(item))) for item in others)])
+    zero = here <= _ZERO * float(np.finfo(known.dtype).eps) * largest
+    return ReferenceErrors(None if zero else absolute / here, absolute)
