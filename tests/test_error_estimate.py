@@ -9,7 +9,7 @@ import pytest
 from scipy.integrate import solve_ivp
 
 import constrainednn as cx
-from constrainednn import _defect
+from constrainednn import _path
 from constrainednn._blocks import in_blocks
 from constrainednn._bvp import bvp
 from constrainednn._compare import compare
@@ -391,7 +391,7 @@ def test_error_too_large_for_a_linear_equation_is_not_given():
 def test_pieces_cut_for_large_systems_give_the_same_estimate(monkeypatch):
     solution = solved("lorenz short", 1e-6)
     whole = error_estimate(solution)
-    monkeypatch.setattr(_defect, "_LARGE", 1)
+    monkeypatch.setattr(_path, "_LARGE", 1)
     cut = error_estimate(solution)
     size = np.abs(whole.estimate).max()
     assert np.abs(whole.estimate - cut.estimate).max() < 0.01 * size
