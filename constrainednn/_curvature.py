@@ -9,12 +9,14 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool
 
-from constrainednn._defect import Equations, linearise, linearise_conditions
+from constrainednn._defect import Equations, Missed, linearise, linearise_conditions
 from constrainednn._error_equation import Conditions, ErrorEquation, between_ends, from_start
 from constrainednn._path import Path
 
 # Rounding amplified to this share of the solution leaves nothing to say.
 _AMPLIFIED = 0.03
+# An error below this share of the solution is linear where the field is smooth on that scale.
+_LINEAR = 1e-10
 # An estimate is reported where its last iteration changed it by less than this share, ...
 _CURVED = 0.3
 _ITERATIONS = 4  # ... of so many at most.
@@ -26,6 +28,7 @@ class Statement(NamedTuple):
     equations: Equations
     path: Path
     equation: ErrorEquation
+    missed: Missed
     conditions: Conditions | None
 
 
@@ -59,9 +62,11 @@ def with_curvature(
     """
     e, dp = first
     trusted = np.zeros(len(e), bool)
+    if max(largest(e).max(), hidden.max()) < _LINEAR:
+        return e, dp, np.ones(len(e), bool)
     with np.errstate(over="ignore", invalid="ignore"):
         for _ in range(_ITERATIONS):
-            more = _second_order(*statement, e, dp)
+            more = _second_order(statement, e, dp)
             change = first[0] + more[0] - e
             e, dp = first[0] + more[0], first[1] + more[1]
             trusted = largest(change) <= np.maximum(_CURVED * largest(e), hidden)
@@ -73,18 +78,14 @@ def with_curvature(
 
 
 def _second_order(
-    equations: Equations,
-    path: Path,
-    equation: ErrorEquation,
-    conditions: Conditions | None,
-    e: np.ndarray,
-    dp: np.ndarray,
+    statement: Statement, e: np.ndarray, dp: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """What the error gains where the derivatives of f change along it.
 
     f(u + e) - f(u) - f_y e is taken as half the change of f_y times e: a difference of f would be
     rounding where e is small.
     """
+    equations, path, equation, _, conditions = statement
     moved, p = path.Y + (e * path.size).reshape(path.Y.shape), path.p + dp
     _, _, A, B = linearise(equations.field, path.t, moved[:, 1:], p, path.size)
     g = ((A - equation.A) @ e[:, 1:, :, None])[..., 0] / 2 + (B - equation.B) @ dp / 2

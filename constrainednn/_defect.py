@@ -15,19 +15,21 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from constrainednn._blocks import in_blocks
-from constrainednn._error_equation import Conditions, ErrorEquation, through_nodes
+from constrainednn._error_equation import SEEN, Conditions, ErrorEquation, through_nodes
 from constrainednn._path import Path, groups, locate, states_at
 from constrainednn._pieces import Pieces
 
 # Realisations of rounding that are carried along with the residual.
-_REALISATIONS = 8
+REALISATIONS = 8
 # A difference between the residual and what its nodes tell is rounding below this many times the
-# rounding of its terms, or too small to matter below this share of it.
+# rounding of its terms.
 _ROUNDED = 100
-_SEEN = 1e-2
+_CHUNK = 16384  # places that a matrix is held for
+# A residual this many times what the nodes of its piece have was met by a look between them alone.
+_GLIMPSED = 10
 
 
 class Equations(NamedTuple):
@@ -66,8 +68,10 @@ class Linearised(NamedTuple):
 
 
 def _linearise_point(field: Callable[..., Array], point: tuple) -> tuple[Array, tuple]:
-    by_all = jax.jacfwd(lambda *point: field(*point), argnums=tuple(range(len(point))))
-    return field(*point), by_all(*point)
+    # Time apart: where a root has an infinite slope, zero times that would spoil the others.
+    by_time = jax.jacfwd(field)(*point)
+    by_others = jax.jacfwd(lambda *point: field(*point), argnums=tuple(range(1, len(point))))
+    return field(*point), (by_time, *by_others(*point))
 
 
 def linearise(
@@ -113,13 +117,25 @@ def linearise_conditions(
     return np.asarray(conditions(*given), float), [left * path.size, right * path.size, by_p]
 
 
+class Missed(NamedTuple):
+    """A kink, jump or pulse of the field that interpolation from the nodes misses.
+
+    Attributes:
+        size: How much larger |r| was found to be between the nodes than they tell, at the nodes
+            beside.
+        glimpsed: Pieces where the nodes have nothing of it: there is no telling how large it is.
+    """
+
+    size: Float[np.ndarray, "N n D"]
+    glimpsed: Bool[np.ndarray, " N"]
+
+
 def error_equation(
     field: Callable[..., Array], path: Path, model: Pieces, looks: Float[np.ndarray, " m"]
-) -> ErrorEquation:
+) -> tuple[ErrorEquation, Missed]:
     """The equation for e / S: the first column for the residual, the others for what hides it.
 
-    That is rounding and a kink, jump or pulse of the field that interpolation from the nodes
-    misses, where looks elsewhere tell of one.
+    Those are realisations of rounding and, where something was missed, as many of that.
 
     Args:
         field: `field(t, y, *p)`.
@@ -130,18 +146,21 @@ def error_equation(
     (N, n, d), S, eps = path.top.shape, path.size, path.eps
     at = linearise(field, path.t, path.Y[:, 1:], path.p, S)
     lost = _lost(path, path.t, path.top, at, np.arange(N)[:, None])
+    r = (path.top - at.F) / S[-d:]
+    missed = _missed(field, path, model, looks, r, lost)
+    columns = 1 + REALISATIONS * (2 if missed.size.any() else 1)
     normal = np.random.default_rng(0).normal
-    g = np.zeros((*at.A.shape[:3], 1 + _REALISATIONS))
-    g[:, :, -d:, 0] = (at.F - path.top) / S[-d:]
-    g[:, :, -d:, 1:] = eps * lost[..., None] * normal(size=(N, n, d, _REALISATIONS))
-    missed = np.zeros(at.A.shape[:3])
-    missed[:, :, -d:] = _missed(field, path, model, looks, g[:, :, -d:, 0], lost)
-    # Of one sign in a piece, as a pulse is.
-    g[..., 1:] += missed[..., None] * normal(size=(N, 1, len(S), _REALISATIONS))
-    jumps = np.zeros((N - 1, len(S), 1 + _REALISATIONS))
+    g, jumps = np.zeros((*at.A.shape[:3], columns)), np.zeros((N - 1, len(S), columns))
+    of_rounding = slice(1, 1 + REALISATIONS)
+    g[:, :, -d:, 0] = -r
+    g[:, :, -d:, of_rounding] = eps * lost[..., None] * normal(size=(N, n, d, REALISATIONS))
     jumps[..., 0] = -path.jumps / S
-    jumps[..., 1:] = eps * (path.gained / S)[..., None] * normal(size=jumps[..., 1:].shape)
-    return ErrorEquation(path.half, at.A, at.B, g, jumps, missed)
+    lost_in_jumps = eps * (path.gained / S)[..., None]
+    jumps[..., of_rounding] = lost_in_jumps * normal(size=(N - 1, len(S), REALISATIONS))
+    # Of one sign in a piece, as a pulse is.
+    signs = normal(size=(N, 1, len(S), columns - of_rounding.stop))
+    g[..., of_rounding.stop :] = missed.size[..., None] * signs
+    return ErrorEquation(path.half, at.A, at.B, g, jumps), missed
 
 
 def _lost(
@@ -153,7 +172,11 @@ def _lost(
     state = np.abs(path.Y).max(axis=1).reshape(len(path.half), -1, 1) / path.size[:, None]
     lost = (np.abs(at.A[:, :, -d:]) @ state[part])[..., 0]
     lost += np.abs(at.B[:, :, -d:]) @ np.abs(path.p)
-    terms = np.abs(top) + np.abs(at.F) + np.abs(t[..., None] * np.nan_to_num(at.F_t))
+    terms = (
+        np.abs(top)
+        + np.abs(at.F)
+        + np.abs(t[..., None] * np.nan_to_num(at.F_t, posinf=0, neginf=0))
+    )
     return lost + terms / path.size[-d:]
 
 
@@ -162,39 +185,48 @@ def _missed(
     path: Path,
     model: Pieces,
     looks: Float[np.ndarray, " m"],
-    g: Float[np.ndarray, "N n d"],
+    at_nodes: Float[np.ndarray, "N n d"],
     lost: Float[np.ndarray, "N n d"],
-) -> Float[np.ndarray, "N n d"]:
-    """How much the residual at `looks` differs from what the nodes tell, at the nodes beside."""
+) -> Missed:
+    """Where the residual at `looks` differs from what its values at the nodes tell."""
     part, s = locate(path.ends, looks)
     Y, top = states_at(model, looks)
-    S, (_, n, d) = path.size, g.shape
+    S, (N, n, d) = path.size, at_nodes.shape
     at = linearise(field, looks[None], Y[None], path.p, S)
     lost_here = _lost(path, looks[None], top[None], at, part[None])[0]
     r = (top - at.F[0]) / S[-d:]
-    told, hidden = np.empty((2, *r.shape))
-    for j, mine in groups(part):
-        from_nodes = through_nodes(s[mine], n)
-        told[mine] = -from_nodes @ g[j]
-        hidden[mine] = _ROUNDED * path.eps * (np.abs(from_nodes) @ lost[j] + lost_here[mine])
+    told, hidden = np.empty_like(r), np.empty_like(r)
+    for chunk in np.array_split(np.arange(len(looks)), 1 + len(looks) // _CHUNK):
+        from_nodes = through_nodes(s[chunk], n)
+        for j, mine in groups(part[chunk]):
+            here, matrix = chunk[mine], from_nodes[mine]
+            told[here] = matrix @ at_nodes[j]
+            hidden[here] = np.abs(matrix) @ lost[j] + lost_here[here]
+    hidden *= _ROUNDED * path.eps
     off = np.abs(r - told)
-    largest = np.abs(g).max(axis=1)
+    known = np.abs(at_nodes).max(axis=1)
+    largest = known.copy()
     np.maximum.at(largest, part, np.nan_to_num(np.abs(r)))
-    off[off < np.maximum(hidden, _SEEN * largest[part])] = 0
+    off[off < np.maximum(hidden, SEEN * largest[part])] = 0
     off[~np.isfinite(hidden)] = 0  # an end may be singular
-    found, after = np.zeros_like(g), np.clip(np.searchsorted(path.s, s), 0, n - 1)
+    size, glimpsed = np.zeros((N, n, len(S))), np.zeros(N, bool)
+    after = np.clip(np.searchsorted(path.s, s), 0, n - 1)
     for beside in (after, np.maximum(after - 1, 0)):
-        np.maximum.at(found, (part, beside), off)
-    return found
+        np.maximum.at(size[:, :, -d:], (part, beside), off)
+    glimpsed[part[(off > _GLIMPSED * known[part]).any(axis=1)]] = True
+    return Missed(size, glimpsed)
 
 
-def error_conditions(conditions: Callable[[Array, Array, Array], Array], path: Path) -> Conditions:
-    """The boundary conditions for e / S, with their rounding."""
+def error_conditions(
+    conditions: Callable[[Array, Array, Array], Array], path: Path, columns: int
+) -> Conditions:
+    """The boundary conditions for e / S, with their rounding; columns as in `error_equation`."""
     value, slopes = linearise_conditions(conditions, path, path.Y, path.p)
     ends = path.Y[0, 0, 0] / path.size, path.Y[-1, -1, 0] / path.size, path.p
     terms = zip(slopes, ends, strict=True)
     lost = np.sum([np.abs(slope) @ np.abs(size) for slope, size in terms], axis=0)
-    signs = np.random.default_rng(1).normal(size=(len(value), _REALISATIONS))
-    known = np.concatenate([-value[:, None], path.eps * lost[:, None] * signs], axis=1)
+    signs = np.random.default_rng(1).normal(size=(len(value), REALISATIONS))
+    known = np.zeros((len(value), columns))
+    known[:, 0], known[:, 1 : 1 + REALISATIONS] = -value, path.eps * lost[:, None] * signs
     left, right, by_p = slopes
     return Conditions(left, right, by_p, known)

@@ -14,7 +14,13 @@ from jaxtyping import Bool, Float
 
 from constrainednn._boundary import BoundaryValueScheme
 from constrainednn._curvature import Statement, largest, solve_equation, with_curvature
-from constrainednn._defect import Equations, OnRows, error_conditions, error_equation
+from constrainednn._defect import (
+    REALISATIONS,
+    Equations,
+    OnRows,
+    error_conditions,
+    error_equation,
+)
 from constrainednn._error_equation import ErrorEquation, logarithmic_bound, radau
 from constrainednn._fit import AbstractFittedScheme
 from constrainednn._path import Interpolation, Path, locate, sample, within
@@ -27,11 +33,14 @@ if TYPE_CHECKING:
 
 # An estimate below this many times the rounding level says "at rounding".
 _CLEAR = 10
+# What the nodes miss is not resolved where it might change the estimate by more than this share.
+_UNRESOLVED = 0.3
 # An estimate of so many times the tolerance is more than a residual below it promises.
 _PROMISED = 1000
 # Uniform places that relative sizes are taken over, together with all nodes.
 _UNIFORM = 2000
-# Uniform places that the residual is looked at besides the nodes and the middles between them.
+# Uniform places that the residual of up to four components is looked at besides the nodes and the
+# middles between them.
 _LOOKS = 8192
 
 
@@ -53,6 +62,8 @@ class ErrorEstimate:
         relative_rounding: The same of the rounding level.
         unresolved: Start of the first piece where the residual has a kink, jump or pulse that its
             nodes miss; NaN if there is none.
+        glimpsed: True if somewhere the nodes have nothing of such a feature, so that there is no
+            telling how large it is. Otherwise `rounding` covers what it may do.
         spacing: The longest stretch of time between two places that were looked at.
         parameters: Estimate of the error of unknown parameters.
         parameters_rounding: Level of rounding in them.
@@ -66,6 +77,7 @@ class ErrorEstimate:
     relative_size: Float[np.ndarray, " d"]
     relative_rounding: Float[np.ndarray, " d"]
     unresolved: float
+    glimpsed: bool
     spacing: float
     parameters: Float[np.ndarray, " q"]
     parameters_rounding: Float[np.ndarray, " q"]
@@ -98,7 +110,9 @@ class ErrorEstimate:
         Args:
             tolerance: What the residual of each piece was to be below, relative to the state.
         """
-        if self.label == "not resolved":
+        if self.label == "not resolved" and (
+            self.glimpsed or not self._size <= _PROMISED * tolerance
+        ):
             return (
                 f"the equation has a kink, jump or pulse after t = {self.unresolved:.6g} that is "
                 "not resolved"
@@ -205,11 +219,12 @@ def error_estimate(solution: Solution, points: int = 200) -> ErrorEstimate:
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         path = sample(model, least=least)
         looks = _looks(solution, model, path)
-        equation = error_equation(equations.field, path, model, looks)
+        equation, missed = error_equation(equations.field, path, model, looks)
         conditions = None
         if equations.conditions is not None:
-            conditions = error_conditions(equations.conditions, path)
-        statement = Statement(equations, path, equation, conditions)
+            columns = equation.g.shape[-1]
+            conditions = error_conditions(equations.conditions, path, columns)
+        statement = Statement(equations, path, equation, missed, conditions)
         spacing = _spacing(np.concatenate([path.t.ravel(), looks, path.ends]))
         return _estimate(statement, model.ends, points, min(spacing, _scanned(solution)))
 
@@ -224,8 +239,9 @@ def _looks(solution: Solution, model: Pieces, path: Path) -> Float[np.ndarray, "
     """Where to look besides the nodes, in the order of solution."""
     start, end = path.ends[0], path.ends[-1]
     found = [path.between]
-    if _scanned(solution) > abs(end - start) / _LOOKS:
-        found.append(start + (end - start) * (np.arange(_LOOKS) + 0.5) / _LOOKS)
+    count = min(_LOOKS, 4 * _LOOKS // len(path.size))  # the derivatives cost most
+    if _scanned(solution) > abs(end - start) / count:
+        found.append(start + (end - start) * (np.arange(count) + 0.5) / count)
     worst = solution.gap.constraints[0].worst
     if worst is not None:
         found.append(np.ravel(worst.point)[:1].astype(float))
@@ -242,16 +258,18 @@ def _estimate(
     statement: Statement, ends: Float[np.ndarray, " N_1"], points: int, spacing: float
 ) -> ErrorEstimate:
     """Solve the error's equation and report it."""
-    _, path, equation, conditions = statement
+    _, path, equation, missed, conditions = statement
     E, dp = solve_equation(equation, conditions)
-    noise, d, size = E[..., 1:], path.Y.shape[-1], path.size[: path.Y.shape[-1]]
-    hidden = largest(_root_mean(noise))
+    d, size = path.Y.shape[-1], path.size[: path.Y.shape[-1]]
+    noise, unseen = (_root_mean(part) for part in np.split(E[..., 1:], [REALISATIONS], axis=-1))
+    hidden = largest(np.hypot(noise, unseen))
     e, p, trusted = with_curvature(statement, (E[..., 0], dp[:, 0]), hidden)
     e = np.where(trusted[:, None, None], e, np.nan)[..., :d]
-    level, values = _root_mean(noise[:, :, :d]), path.Y[:, :, 0] / size
+    values, unseen = path.Y[:, :, 0] / size, unseen[..., :d]
     # Evaluating the model loses the last digits of its largest value in the piece.
     digit = path.eps * np.abs(values).max(axis=1, keepdims=True)
-    level = np.hypot(level, digit)
+    noise = np.hypot(noise[..., :d], digit)
+    level = np.hypot(noise, unseen)
     n = len(path.s)
     uniform = Interpolation(*locate(path.ends, np.linspace(ends[0], ends[-1], _UNIFORM)), n)
     everywhere = lambda v: np.concatenate([uniform(v), v[:, 1:].reshape(-1, d)])  # noqa: E731
@@ -259,14 +277,18 @@ def _estimate(
     # Less than one where all of a component is below what was resolved.
     of_solution = np.maximum(norm(values), 1.0)
 
+    matters = norm(unseen) > np.fmax(_UNRESOLVED * norm(e), norm(noise))
+    pieces = np.flatnonzero(missed.size.any(axis=(1, 2)))
+    first = pieces[:1] if matters.any() or missed.glimpsed.any() else pieces[:0]
+
     t = _places(ends, points)
     index, s = locate(path.ends, t)
     reported = Interpolation(index, s, n)
     bound = np.full(len(t), np.nan)
     if conditions is None:
         digit = np.linalg.norm(digit[:, 0] * size, axis=1)[index]
-        bound = np.where(trusted[index], _bound(equation, path, index, s) + digit, np.inf)
-    first = np.flatnonzero(equation.missed.any(axis=(1, 2)))
+        known = trusted[index] & (index < np.append(first, len(path.half))[0])
+        bound = np.where(known, _bound(equation, path, index, s) + digit, np.inf)
     return ErrorEstimate(
         t,
         reported(e) * size,
@@ -276,6 +298,7 @@ def _estimate(
         norm(e) / of_solution,
         norm(level) / of_solution,
         float(path.ends[first[0]]) if first.size else math.nan,
+        bool(missed.glimpsed.any()),
         spacing,
         p,
         _root_mean(dp[:, 1:]),
@@ -283,7 +306,8 @@ def _estimate(
 
 
 def _root_mean(v: np.ndarray) -> np.ndarray:
-    return np.sqrt(np.mean(v**2, axis=-1))
+    """Over the last axis; zero if that is empty."""
+    return np.sqrt(np.sum(v**2, axis=-1) / max(v.shape[-1], 1))
 
 
 def _bound(

@@ -138,7 +138,7 @@ class FittedBoundaryScheme(AbstractFittedScheme):
             Held(self.conditions, z), path, path.Y, path.p
         )
         d, q = F.shape[2], path.p.size
-        none = np.zeros((*A.shape[:3], q)), np.zeros((len(A) - 1, d, q)), np.zeros(A.shape[:3])
+        none = np.zeros((*A.shape[:3], q)), np.zeros((len(A) - 1, d, q))
         conditions = Conditions(left, right, by_p, np.eye(d + q)[:, d:])
         e, _ = between_ends(ErrorEquation(path.half, A, B, *none), conditions)
         e = (e * path.size[:, None]).reshape(*e.shape[:2], d * q)

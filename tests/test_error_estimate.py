@@ -14,6 +14,7 @@ from constrainednn._blocks import in_blocks
 from constrainednn._bvp import bvp
 from constrainednn._compare import compare
 from constrainednn._error_equation import (
+    SEEN,
     Conditions,
     ErrorEquation,
     between_ends,
@@ -40,7 +41,7 @@ def test_march_of_the_error_equation_is_exact_on_smooth_errors(rate):
     shape = (3, n, 1, 1)
     equation = ErrorEquation(
         half, np.full(shape, rate), np.zeros((3, n, 1, 0)), g[:, 1:].reshape(shape),
-        np.full((2, 1, 1), -0.1), np.zeros((3, n, 1)),
+        np.full((2, 1, 1), -0.1),
     )  # fmt: skip
     found = from_start(equation)[..., 0, 0]
     # Rounding of g, times the growth e^5, or relative to the rate.
@@ -53,11 +54,11 @@ def test_bound_is_sharp_where_nothing_cancels():
     edges, n = np.array([0.0, 1.0, 2.0]), 16
     half, t = nodes_of(edges, n)
     flat = np.ones((2, n, 1, 1))
-    equation = ErrorEquation(
-        half, 2 * flat, np.zeros((2, n, 1, 0)), flat, np.zeros((1, 1, 1)), np.zeros((2, n, 1))
-    )
+    equation = ErrorEquation(half, 2 * flat, np.zeros((2, n, 1, 0)), flat, np.zeros((1, 1, 1)))
     exact = np.expm1(2 * t) / 2  # e' = 2 e + 1
-    assert np.allclose(logarithmic_bound(equation, np.ones(1)), exact, rtol=1e-12, atol=0)
+    bound = logarithmic_bound(equation, np.ones(1))
+    # A hundredth is for what the nodes may not tell of the residual.
+    assert np.allclose(bound, (1 + SEEN) * exact, rtol=1e-12, atol=0)
 
 
 def test_boundary_value_problem_with_fast_growth_fast_decay_and_a_parameter():
@@ -80,9 +81,7 @@ def test_boundary_value_problem_with_fast_growth_fast_decay_and_a_parameter():
         np.array([[0.0], [0.0], [1.0]]),
         np.array([[0.0], [np.sin(2.0) + shift[2]], [1.0 + dp]]),
     )
-    e, parameter = between_ends(
-        ErrorEquation(half, A, B, g, jumps, np.zeros((3, n, 2))), conditions
-    )
+    e, parameter = between_ends(ErrorEquation(half, A, B, g, jumps), conditions)
     rounding = 100 * L**2 * np.finfo(float).eps  # g is L^2 in size
     assert np.abs(e[..., 0, 0] - value).max() < rounding
     assert np.abs(e[..., 1, 0] - slope).max() < L * rounding

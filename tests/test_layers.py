@@ -21,6 +21,7 @@ LAYERS = [
         "_keys",
         "_legendre",
         "_memory",
+        "_numpy_twin",
         "_sinks",
         "_statistics",
         "_validate",
