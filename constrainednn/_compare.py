@@ -248,14 +248,14 @@ def _boundary(solution: Solution, scheme: BoundaryValueScheme) -> Comparison:
     def fun(x: np.ndarray, y: np.ndarray, *p: np.ndarray) -> np.ndarray:
         return padded(many, x, y, p)
 
-    def fun_jac(x: np.ndarray, y: np.ndarray, *p: np.ndarray) -> tuple:
+    def fun_jac(x: np.ndarray, y: np.ndarray, *p: np.ndarray) -> Any:
         found = padded(slopes, x, y, p)
         return found if unknown else found[0]
 
     def bc(left: np.ndarray, right: np.ndarray, *p: np.ndarray) -> np.ndarray:
         return np.asarray(ends(left, right, p[0] if p else none))
 
-    def bc_jac(left: np.ndarray, right: np.ndarray, *p: np.ndarray) -> tuple:
+    def bc_jac(left: np.ndarray, right: np.ndarray, *p: np.ndarray) -> Any:
         found = tuple(np.array(a) for a in end_slopes(left, right, p[0] if p else none))
         return found if unknown else found[:2]
 

@@ -138,12 +138,13 @@ class ErrorEstimate:
     def __repr__(self) -> str:
         level = float(np.max(self.relative_rounding))
         if self.label == "not resolved":
+            size = "unknown"
+            if not self.glimpsed and self.trusted.all():
+                size = f"about {self._size:.1e}"
             text = (
-                f"unknown after {self.unresolved:.6g}, where the equation has a kink, jump or "
-                "pulse that the solve did not resolve"
+                f"{size} after {self.unresolved:.6g}, where the equation has a kink, jump or pulse "
+                "that the solve did not resolve"
             )
-            if self.trusted.all():
-                text += f"; of about {self._size:.1e}, if what was seen is all"
         elif self.label == "too large to tell":
             text = f"too large to tell near {self._untold:.6g}, and perhaps elsewhere"
         elif self.label == "at rounding":
