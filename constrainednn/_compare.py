@@ -1,9 +1,10 @@
 """The classical solver on the same problem: how far apart the two solutions are, and both times."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -13,11 +14,13 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from constrainednn._blocks import in_blocks
-from constrainednn._boundary import BoundaryField, BoundaryValueScheme
+from constrainednn._boundary import BoundaryConditions, BoundaryField, BoundaryValueScheme
 from constrainednn._fit import AbstractFittedScheme
+from constrainednn._numpy_twin import agrees, numpy_twin, on_numpy, raveled, unraveled
 from constrainednn._pieces import Pieces
 from constrainednn._solution import Solution
-from constrainednn._windows import InitialValueScheme
+from constrainednn._solve import solve
+from constrainednn._windows import Field, InitialValueScheme
 
 _UNIFORM = 2000
 _TOLERANCE = 1e-12  # or what the floating-point type allows
@@ -33,6 +36,9 @@ _STIFF = 100.0
 class Comparison:
     """Two solutions of one problem.
 
+    Both times are of a whole call with everything compiled: `solve` with its gap report, and the
+    classical solver with the field that it is faster with, in NumPy or compiled by jax.
+
     Attributes:
         difference: The largest over components of the relative L2 difference of the values, on
             2,000 uniform points joined with the steps of the classical solver; Radau, whose
@@ -40,9 +46,11 @@ class Comparison:
         solver: The classical solver and its tolerance.
         status: How it ended, in its own words.
         evaluations: Evaluations of the field by the classical solver, each at one point.
-        seconds: Time of the classical solver, with the field compiled and warm.
-        ours: Time of `solve` without compiling, the gap report and the error estimate.
-        compiling: Time that `solve` spent compiling.
+        field: How it called the field: "in NumPy" or "compiled by jax".
+        seconds: Time of its whole call.
+        ours: Time of a whole call of `solve`; of the fit that was made, where there were unknowns.
+        compiling: Time that the first `solve` spent compiling.
+        fitted: True where unknowns were estimated, which the classical solver is given.
         reached: How far along the classical solver got; the difference is taken up to there.
     """
 
@@ -50,16 +58,20 @@ class Comparison:
     solver: str
     status: str
     evaluations: int
+    field: str
     seconds: float
     ours: float
     compiling: float
+    fitted: bool
     reached: float
 
     def __repr__(self) -> str:
+        call = "the fit" if self.fitted else "a whole call when compiled, with its gap report"
         return (
-            f"cx.solve: {self.ours:.3g} s, after {self.compiling:.3g} s of compiling\n"
-            f"{self.solver}: {self.seconds:.3g} s, {self.evaluations} evaluations, relative "
-            f"difference {self.difference:.1e} up to {self.reached:g}; {self.status}"
+            f"cx.solve: {self.ours:.3g} s for {call}; {self.compiling:.3g} s of compiling before\n"
+            f"{self.solver}: {self.seconds:.3g} s for a whole call, {self.evaluations} evaluations "
+            f"of the field {self.field}; relative difference {self.difference:.1e} up to "
+            f"{self.reached:g}; {self.status}"
         )
 
 
@@ -67,9 +79,10 @@ def compare(solution: Solution) -> Comparison:
     """Run the classical solver on the problem of a solution; its time and ours, side by side.
 
     DOP853 for an initial value problem, Radau where it is stiff, SciPy's `solve_bvp` for a boundary
-    value problem, from the same guess. The field is compiled by jax before the clock starts. The
-    classical solver calls it from Python, about 10 microseconds a call on an idle machine; a
-    field written in NumPy may be faster or slower than that.
+    value problem, from the same guess. It is given the field in NumPy, if that runs and has the
+    same values once `jax.numpy` is replaced by `numpy` in the function that states it, or compiled
+    by jax: whichever it is faster with. Nothing is compiled while a clock runs. For our time the
+    problem is solved twice more.
 
     Args:
         solution: Result of `solve` for a problem made by `ivp` or `bvp`.
@@ -88,6 +101,48 @@ def compare(solution: Solution) -> Comparison:
         "compare needs the solution of a problem that SciPy can solve, made by cx.ivp without "
         f"mass= and delays=, or by cx.bvp; got one with scheme={scheme!r}."
     )
+
+
+def _ours(solution: Solution) -> dict[str, Any]:
+    """Fields of a comparison that tell of this package."""
+    fitted, settings = (
+        isinstance(solution.problem.scheme, AbstractFittedScheme),
+        solution.settings,
+    )
+    compiling = solution.timings.compile
+    if fitted:
+        return {"ours": solution.timings.run, "compiling": compiling, "fitted": True}
+    ours = math.nan
+    for _ in range(2):  # the first may compile
+        began = time.perf_counter()
+        solve(
+            solution.problem,
+            steps=settings.steps,
+            seed=settings.seed,
+            tolerance=settings.tolerance,
+            heldout=settings.heldout,
+            monitor=settings.monitor,
+        )
+        ours = time.perf_counter() - began
+    return {"ours": ours, "compiling": compiling, "fitted": False}
+
+
+class _Timed(NamedTuple):
+    """A way to call the classical solver, what it found and how long that took."""
+
+    field: str
+    arguments: dict[str, Any]
+    found: Any
+    seconds: float
+
+
+def _fastest(solver: Callable, ways: dict[str, dict[str, Any]]) -> _Timed:
+    runs = []
+    for field, arguments in ways.items():
+        began = time.perf_counter()
+        found = solver(**arguments)
+        runs.append(_Timed(field, arguments, found, time.perf_counter() - began))
+    return min(runs, key=lambda run: run.seconds)
 
 
 def _initial(solution: Solution, scheme: InitialValueScheme) -> Comparison:
@@ -109,7 +164,6 @@ def _initial(solution: Solution, scheme: InitialValueScheme) -> Comparison:
     scale = np.abs(states).max(axis=0)
     tolerance = max(_TOLERANCE, 100 * float(jnp.finfo(model.head.dtype).eps))
     arguments = {
-        "fun": lambda t, y: np.asarray(slope(t, y)),
         "t_span": (start, end),
         "y0": states[0],
         "method": "Radau" if stiff else "DOP853",
@@ -119,25 +173,47 @@ def _initial(solution: Solution, scheme: InitialValueScheme) -> Comparison:
     }
     if stiff:
         arguments["jac"] = lambda t, y: np.asarray(jacobian(t, y))
+    fields = {"compiled by jax": lambda t, y: np.asarray(slope(t, y))}
+    twin = _slope_in_numpy(field, d)
+    points = list(zip(model.ends[:-1].astype(float), states, strict=True))[
+        :: max(1, len(states) // 9)
+    ]
+    if twin is not None and agrees(twin, slope, points):
+        fields["in NumPy"] = twin
     slope(start, states[0]).block_until_ready()
-    began = time.perf_counter()
-    found = solve_ivp(**arguments)
-    seconds = time.perf_counter() - began
-    t, values = found.t, found.y.T
+    best = _fastest(solve_ivp, {name: arguments | {"fun": fun} for name, fun in fields.items()})
+    t, values = best.found.t, best.found.y.T
     if not stiff:
-        dense = solve_ivp(**arguments, dense_output=True)
+        dense = solve_ivp(**best.arguments, dense_output=True)
         t = np.union1d(t, np.linspace(start, t[-1], _UNIFORM))
         values = dense.sol(t).T
     return Comparison(
-        _difference(model, t, values[:, :d]),
-        f"{arguments['method']} at {tolerance:.2g}",
-        found.message,
-        found.nfev,
-        seconds,
-        solution.timings.run,
-        solution.timings.compile,
-        float(found.t[-1]),
+        difference=_difference(model, t, values[:, :d]),
+        solver=f"{arguments['method']} at {tolerance:.2g}",
+        status=best.found.message,
+        evaluations=best.found.nfev,
+        field=best.field,
+        seconds=best.seconds,
+        reached=float(best.found.t[-1]),
+        **_ours(solution),
     )
+
+
+def _slope_in_numpy(field: Field, d: int) -> Callable | None:
+    """The slope of a flat state in NumPy; None if the field is no plain function."""
+    twin, order = numpy_twin(field.fn), field.order
+    if twin is None:
+        return None
+    args = on_numpy(field.args)
+    unravel = unraveled(field.unravel(jnp.zeros(d)))
+    if order == 1:
+        return lambda t, y: raveled(twin(t, unravel(y), args))
+
+    def slope(t: float, y: np.ndarray) -> np.ndarray:
+        states = tuple(unravel(row) for row in y.reshape(order, d))
+        return np.concatenate([y[d:], raveled(twin(t, states, args))])
+
+    return slope
 
 
 def _stiffness(jacobian: Callable, ends: np.ndarray, states: np.ndarray) -> float:
@@ -154,7 +230,7 @@ def _boundary(solution: Solution, scheme: BoundaryValueScheme) -> Comparison:
     field, conditions = scheme.statement.field, scheme.statement.conditions
     assert isinstance(field, BoundaryField)
     guess, model = solution.problem.model, solution.model
-    unknown, evaluations = guess.parameters.size > 0, 0
+    unknown = guess.parameters.size > 0
     many = jax.jit(jax.vmap(field.regular, in_axes=(0, 0, None)))
     slopes = jax.jit(jax.vmap(jax.jacfwd(field.regular, argnums=(1, 2)), in_axes=(0, 0, None)))
     ends = jax.jit(conditions)
@@ -163,8 +239,6 @@ def _boundary(solution: Solution, scheme: BoundaryValueScheme) -> Comparison:
 
     def padded(fn: Callable, x: np.ndarray, y: np.ndarray, p: tuple) -> Any:
         # To powers of two: meshes grow, and each new shape would be compiled.
-        nonlocal evaluations
-        evaluations += len(x)
         spare = (1 << (len(x) - 1).bit_length()) - len(x)
         fill = lambda a: np.concatenate([a, np.repeat(a[-1:], spare, axis=0)])  # noqa: E731
         found = fn(fill(x), fill(y.T), p[0] if p else none)
@@ -174,14 +248,14 @@ def _boundary(solution: Solution, scheme: BoundaryValueScheme) -> Comparison:
     def fun(x: np.ndarray, y: np.ndarray, *p: np.ndarray) -> np.ndarray:
         return padded(many, x, y, p)
 
-    def fun_jac(x: np.ndarray, y: np.ndarray, *p: np.ndarray) -> tuple:
+    def fun_jac(x: np.ndarray, y: np.ndarray, *p: np.ndarray) -> Any:
         found = padded(slopes, x, y, p)
         return found if unknown else found[0]
 
     def bc(left: np.ndarray, right: np.ndarray, *p: np.ndarray) -> np.ndarray:
         return np.asarray(ends(left, right, p[0] if p else none))
 
-    def bc_jac(left: np.ndarray, right: np.ndarray, *p: np.ndarray) -> tuple:
+    def bc_jac(left: np.ndarray, right: np.ndarray, *p: np.ndarray) -> Any:
         found = tuple(np.array(a) for a in end_slopes(left, right, p[0] if p else none))
         return found if unknown else found[:2]
 
@@ -200,21 +274,53 @@ def _boundary(solution: Solution, scheme: BoundaryValueScheme) -> Comparison:
         "max_nodes": _BVP_NODES,
     }
     solve_bvp(**arguments)  # compiles for all meshes on the way
+    ways = {"compiled by jax": arguments}
+    twins = _twins_of(field, conditions, fun, bc, arguments)
+    if twins is not None:
+        ways["in NumPy"] = arguments | twins | {"fun_jac": None, "bc_jac": None}
+    best = _fastest(solve_bvp, ways)
     evaluations = 0
-    began = time.perf_counter()
-    found = solve_bvp(**arguments)
-    seconds = time.perf_counter() - began
-    x = np.union1d(found.x, np.linspace(*scheme.span, _UNIFORM))
+    counted = best.arguments["fun"]
+
+    def counting(x: np.ndarray, *rest: np.ndarray) -> np.ndarray:
+        nonlocal evaluations
+        evaluations += len(x)
+        return counted(x, *rest)
+
+    again: dict[str, Any] = best.arguments | {"fun": counting}
+    solve_bvp(**again)
+    x = np.union1d(best.found.x, np.linspace(*scheme.span, _UNIFORM))
     return Comparison(
-        _difference(model, x, found.sol(x).T),
-        f"solve_bvp at {tolerance:.2g}",
-        found.message,
-        evaluations,
-        seconds,
-        solution.timings.run,
-        solution.timings.compile,
-        float(scheme.span[1]),
+        difference=_difference(model, x, best.found.sol(x).T),
+        solver=f"solve_bvp at {tolerance:.2g}",
+        status=best.found.message,
+        evaluations=evaluations,
+        field=best.field,
+        seconds=best.seconds,
+        reached=float(scheme.span[1]),
+        **_ours(solution),
     )
+
+
+def _twins_of(
+    field: BoundaryField, conditions: Any, fun: Callable, bc: Callable, arguments: dict[str, Any]
+) -> dict[str, Callable] | None:
+    """Equation and conditions in NumPy, for many points at once as `solve_bvp` has them."""
+    equation = numpy_twin(field.fn)
+    if equation is None:
+        return None
+    x, y, p = arguments["x"], arguments["y"], arguments["p"]
+    more = () if p is None else (p,)
+    twins: dict[str, Callable] = {"fun": lambda x, y, *p: np.asarray(equation(x, y, *p))}
+    # Off the ends, where the equation may be singular.
+    if not agrees(twins["fun"], fun, [(x[1:8], y[:, 1:8] * factor, *more) for factor in (1, 1.1)]):
+        return None
+    of_ends = numpy_twin(conditions.fn) if isinstance(conditions, BoundaryConditions) else None
+    if of_ends is not None:
+        twin = lambda *ends: raveled(of_ends(*ends))  # noqa: E731
+        if agrees(twin, bc, [(y[:, 0], y[:, -1], *more), (y[:, 1], y[:, 2], *more)]):
+            twins["bc"] = twin
+    return twins
 
 
 def _flat(model: Pieces, t: Float[Array, ""]) -> Float[Array, " d"]:

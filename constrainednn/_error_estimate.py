@@ -13,41 +13,35 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from constrainednn._boundary import BoundaryValueScheme
+from constrainednn._curvature import Statement, largest, solve_equation, with_curvature
 from constrainednn._defect import (
+    REALISATIONS,
     Equations,
     OnRows,
-    Path,
     error_conditions,
     error_equation,
-    interpolate,
-    linearise,
-    linearise_conditions,
-    locate,
-    sample,
 )
-from constrainednn._error_equation import (
-    Conditions,
-    ErrorEquation,
-    between_ends,
-    from_start,
-    logarithmic_bound,
-    radau,
-)
+from constrainednn._error_equation import ErrorEquation, logarithmic_bound, radau
 from constrainednn._fit import AbstractFittedScheme
+from constrainednn._path import Interpolation, Path, locate, sample, within
+from constrainednn._pieces import Pieces
 from constrainednn._solution import Solution
 from constrainednn._windows import InitialValueScheme
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# An estimate below this many times the rounding level says "at rounding": the bar asks for a
-# factor 3 wherever the true error exceeds 100 times that level.
-_CLEAR = 100 / 3
-# An estimate is reported where its last iteration changed it by less than this share, ...
-_CURVED = 0.3
-_ITERATIONS = 4  # ... of so many at most.
+# An estimate below this many times the rounding level says "at rounding".
+_CLEAR = 10
+# What the nodes miss is not resolved where it might change the estimate by more than this share.
+_UNRESOLVED = 0.3
+# An estimate of so many times the tolerance is more than a residual below it promises.
+_PROMISED = 1000
 # Uniform places that relative sizes are taken over, together with all nodes.
 _UNIFORM = 2000
+# Uniform places that the residual of up to four components is looked at besides the nodes and the
+# middles between them.
+_LOOKS = 8192
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -68,6 +62,9 @@ class ErrorEstimate:
         relative_rounding: The same of the rounding level.
         unresolved: Start of the first piece where the residual has a kink, jump or pulse that its
             nodes miss; NaN if there is none.
+        glimpsed: True if somewhere the nodes have nothing of such a feature, so that there is no
+            telling how large it is. Otherwise `rounding` covers what it may do.
+        spacing: The longest stretch of time between two places that were looked at.
         parameters: Estimate of the error of unknown parameters.
         parameters_rounding: Level of rounding in them.
     """
@@ -80,6 +77,8 @@ class ErrorEstimate:
     relative_size: Float[np.ndarray, " d"]
     relative_rounding: Float[np.ndarray, " d"]
     unresolved: float
+    glimpsed: bool
+    spacing: float
     parameters: Float[np.ndarray, " q"]
     parameters_rounding: Float[np.ndarray, " q"]
 
@@ -105,27 +104,59 @@ class ErrorEstimate:
         clear = self.relative_size > _CLEAR * level
         return "estimate" if clear.any() else "at rounding"
 
+    def objection(self, tolerance: float) -> str:
+        """Why this statement speaks against a solution to a tolerance; empty if it does not.
+
+        Args:
+            tolerance: What the residual of each piece was to be below, relative to the state.
+        """
+        if self.label == "not resolved" and (
+            self.glimpsed or not self._size <= _PROMISED * tolerance
+        ):
+            return (
+                f"the equation has a kink, jump or pulse after t = {self.unresolved:.6g} that is "
+                "not resolved"
+            )
+        if self.label == "too large to tell":
+            return f"the error is too large to tell near t = {self._untold:.6g}"
+        if self._size > _PROMISED * tolerance:
+            return (
+                f"the error is estimated at {self._size:.1e} of the solution, "
+                f"{self._size / tolerance:.0e} times the tolerance"
+            )
+        return ""
+
+    @property
+    def _untold(self) -> float:
+        return float(self.t[np.argmin(self.trusted)])
+
+    @property
+    def _size(self) -> float:
+        """The larger of the estimate and what hides it, of the component where that is largest."""
+        return float(np.max(np.fmax(self.relative_size, self.relative_rounding)))
+
     def __repr__(self) -> str:
         level = float(np.max(self.relative_rounding))
         if self.label == "not resolved":
+            size = "unknown"
+            if not self.glimpsed and self.trusted.all():
+                size = f"about {self._size:.1e}"
             text = (
-                f"unknown after {self.unresolved:.6g}, where the equation has a kink, jump or "
-                "pulse that the solve did not resolve"
+                f"{size} after {self.unresolved:.6g}, where the equation has a kink, jump or pulse "
+                "that the solve did not resolve"
             )
-            if self.trusted.all():
-                text += f"; of about {max(level, self.relative):.1e}, if what was seen is all"
         elif self.label == "too large to tell":
-            first = self.t[np.argmin(self.trusted)]
-            text = f"too large to tell near {first:.6g}, and perhaps elsewhere"
+            text = f"too large to tell near {self._untold:.6g}, and perhaps elsewhere"
         elif self.label == "at rounding":
-            text = f"at rounding, a level of {level:.1e}"
+            text = f"at rounding, a level of {self._size:.1e}"
         else:
             text = f"{self.relative:.1e}, rounding at {level:.1e}"
-        largest = float(np.max(self.bound))
-        bound = f"; bound on its norm {largest:.1e}" if math.isfinite(largest) else ""
-        if math.isinf(largest) and self.trusted.all():
+        highest = float(np.max(self.bound))
+        bound = f"; bound on its norm {highest:.1e}" if math.isfinite(highest) else ""
+        if math.isinf(highest) and self.trusted.all():
             bound = "; no useful bound"
-        return f"estimated relative error {text}{bound}"
+        unseen = f"; features shorter than {self.spacing:.1e} are not seen"
+        return f"estimated relative error {text}{bound}{unseen}"
 
     def plot(self) -> "Figure":
         """Draw the size of each component's estimate, the bound and the level of rounding."""
@@ -185,145 +216,99 @@ def error_estimate(solution: Solution, points: int = 200) -> ErrorEstimate:
             f"delays=, or by cx.bvp; got one with scheme={scheme!r}. Solve again to another "
             "tolerance and compare."
         )
-    worst = solution.gap.constraints[0].worst
     # Solutions that overflow are told by what is not finite in the end.
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         path = sample(model, least=least)
-        equation = error_equation(
-            equations.field,
-            path,
-            sample(model, between=True),
-            None if worst is None else (float(np.ravel(worst.point)[0]), worst.residual),
-        )
+        looks = _looks(solution, model, path)
+        equation, missed = error_equation(equations.field, path, model, looks)
         conditions = None
         if equations.conditions is not None:
-            conditions = error_conditions(equations.conditions, path)
-        return _estimate((equations, path, equation, conditions), model.ends, points)
+            columns = equation.g.shape[-1]
+            conditions = error_conditions(equations.conditions, path, columns)
+        statement = Statement(equations, path, equation, missed, conditions)
+        spacing = _spacing(np.concatenate([path.t.ravel(), looks, path.ends]))
+        return _estimate(statement, model.ends, points, min(spacing, _scanned(solution)))
+
+
+def _scanned(solution: Solution) -> float:
+    """The spacing at which the solve itself scanned the field, in units of time."""
+    spacing = getattr(solution.history.pieces, "spacing", math.nan)
+    return spacing if math.isfinite(spacing) else math.inf
+
+
+def _looks(solution: Solution, model: Pieces, path: Path) -> Float[np.ndarray, " m"]:
+    """Where to look besides the nodes, in the order of solution."""
+    start, end = path.ends[0], path.ends[-1]
+    found = [path.between]
+    count = min(_LOOKS, 4 * _LOOKS // len(path.size))  # the derivatives cost most
+    if _scanned(solution) > abs(end - start) / count:
+        found.append(start + (end - start) * (np.arange(count) + 0.5) / count)
+    worst = solution.gap.constraints[0].worst
+    if worst is not None:
+        found.append(np.ravel(worst.point)[:1].astype(float))
+    looks = np.sort(np.concatenate(found))
+    looks = looks if end > start else looks[::-1]
+    return within(model.ends.astype(float), looks, locate(model.ends, looks)[0])
+
+
+def _spacing(t: Float[np.ndarray, " m"]) -> float:
+    return float(np.diff(np.sort(t)).max())
 
 
 def _estimate(
-    statement: tuple[Equations, Path, ErrorEquation, Conditions | None],
-    ends: Float[np.ndarray, " N_1"],
-    points: int,
+    statement: Statement, ends: Float[np.ndarray, " N_1"], points: int, spacing: float
 ) -> ErrorEstimate:
     """Solve the error's equation and report it."""
-    _, path, equation, conditions = statement
-    E, dp = _solve(equation, conditions)
-    noise, d, size = E[..., 1:], path.Y.shape[-1], path.size[: path.Y.shape[-1]]
-    e, p, trusted = _with_curvature(statement, (E[..., 0], dp[:, 0]), _largest(_root_mean(noise)))
+    _, path, equation, missed, conditions = statement
+    E, dp = solve_equation(equation, conditions)
+    d, size = path.Y.shape[-1], path.size[: path.Y.shape[-1]]
+    noise, unseen = (_root_mean(part) for part in np.split(E[..., 1:], [REALISATIONS], axis=-1))
+    hidden = largest(np.hypot(noise, unseen))
+    e, p, trusted = with_curvature(statement, (E[..., 0], dp[:, 0]), hidden)
     e = np.where(trusted[:, None, None], e, np.nan)[..., :d]
-    noise, values = noise[:, :, :d], path.Y[:, :, 0] / size
-    # Evaluating the model loses the last digit of its largest value in the piece.
-    digit = path.eps * np.abs(values).max(axis=1, keepdims=True) + np.zeros_like(values)
-    uniform = locate(path.ends, np.linspace(ends[0], ends[-1], _UNIFORM))
-    everywhere = [
-        np.concatenate([interpolate(part, *uniform), part[:, 1:].reshape(-1, *part.shape[2:])])
-        for part in (e, noise, digit, values)
-    ]
-    norm = lambda v: np.linalg.norm(v, axis=0)  # noqa: E731
+    values, unseen = path.Y[:, :, 0] / size, unseen[..., :d]
+    # Evaluating the model loses the last digits of its largest value in the piece.
+    digit = path.eps * np.abs(values).max(axis=1, keepdims=True)
+    noise = np.hypot(noise[..., :d], digit)
+    level = np.hypot(noise, unseen)
+    n = len(path.s)
+    uniform = Interpolation(*locate(path.ends, np.linspace(ends[0], ends[-1], _UNIFORM)), n)
+    everywhere = lambda v: np.concatenate([uniform(v), v[:, 1:].reshape(-1, d)])  # noqa: E731
+    norm = lambda v: np.linalg.norm(everywhere(v), axis=0)  # noqa: E731
     # Less than one where all of a component is below what was resolved.
-    of_solution = np.maximum(norm(everywhere[3]), 1.0)
+    of_solution = np.maximum(norm(values), 1.0)
+
+    matters = norm(unseen) > np.fmax(_UNRESOLVED * norm(e), norm(noise))
+    pieces = np.flatnonzero(missed.size.any(axis=(1, 2)))
+    first = pieces[:1] if matters.any() or missed.glimpsed.any() else pieces[:0]
 
     t = _places(ends, points)
     index, s = locate(path.ends, t)
+    reported = Interpolation(index, s, n)
+    bound = np.full(len(t), np.nan)
     if conditions is None:
-        bound = np.where(trusted[index], _bound(equation, path, index, s), np.inf)
-    else:
-        bound = np.full(len(t), np.nan)
-    level = np.hypot(_root_mean(interpolate(noise, index, s)), interpolate(digit, index, s))
-    first = np.flatnonzero(equation.missed.any(axis=(1, 2)))
+        digit = np.linalg.norm(digit[:, 0] * size, axis=1)[index]
+        known = trusted[index] & (index < np.append(first, len(path.half))[0])
+        bound = np.where(known, _bound(equation, path, index, s) + digit, np.inf)
     return ErrorEstimate(
         t,
-        interpolate(e, index, s) * size,
+        reported(e) * size,
         bound,
-        level * size,
+        np.abs(reported(level)) * size,
         trusted[index],
-        norm(everywhere[0]) / of_solution,
-        norm(np.hypot(_root_mean(everywhere[1]), everywhere[2])) / of_solution,
+        norm(e) / of_solution,
+        norm(level) / of_solution,
         float(path.ends[first[0]]) if first.size else math.nan,
+        bool(missed.glimpsed.any()),
+        spacing,
         p,
         _root_mean(dp[:, 1:]),
     )
 
 
 def _root_mean(v: np.ndarray) -> np.ndarray:
-    return np.sqrt(np.mean(v**2, axis=-1))
-
-
-def _solve(equation: ErrorEquation, conditions: Conditions | None) -> tuple[np.ndarray, np.ndarray]:
-    """The error at the nodes and that of the parameters."""
-    if conditions is None:
-        return from_start(equation), np.zeros((0, equation.g.shape[-1]))
-    return between_ends(equation, conditions)
-
-
-def _largest(e: np.ndarray) -> np.ndarray:
-    """The largest norm in each piece."""
-    return np.linalg.norm(e, axis=-1).max(axis=1)
-
-
-def _with_curvature(
-    statement: tuple[Equations, Path, ErrorEquation, Conditions | None],
-    first: tuple[np.ndarray, np.ndarray],
-    hidden: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray, Bool[np.ndarray, " N"]]:
-    """Add what f(u + e) - f(u) - f_y e does to the error.
-
-    By iteration. Usually the first is a tiny correction; more of them tell an error whose first
-    order happens to cancel from one that is too large for any of this.
-
-    Returns:
-        The errors of state and parameters, and in which pieces the last iteration was a correction
-        or hidden by rounding.
-    """
-    e, dp = first
-    trusted = np.zeros(len(e), bool)
-    with np.errstate(over="ignore", invalid="ignore"):
-        for _ in range(_ITERATIONS):
-            more = _second_order(*statement, e, dp)
-            change = first[0] + more[0] - e
-            e, dp = first[0] + more[0], first[1] + more[1]
-            trusted = _largest(change) <= np.maximum(_CURVED * _largest(e), hidden)
-            # Of the solution's size; rounding that is amplified as far says nothing either.
-            trusted &= (_largest(e) <= 1) & (hidden <= 1 / _CLEAR)
-            if trusted.all():
-                break
-    return e, dp, trusted
-
-
-def _second_order(
-    equations: Equations,
-    path: Path,
-    equation: ErrorEquation,
-    conditions: Conditions | None,
-    e: np.ndarray,
-    dp: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
-    """What the error gains where the derivatives of f change along it.
-
-    f(u + e) - f(u) - f_y e is taken as half the change of f_y times e: a difference of f would be
-    rounding where e is small.
-    """
-    moved, p = path.Y + (e * path.size).reshape(path.Y.shape), path.p + dp
-    _, _, A, B = linearise(equations.field, path, moved[:, 1:], p)
-    g = ((A - equation.A) @ e[:, 1:, :, None])[..., 0] / 2 + (B - equation.B) @ dp / 2
-    known = np.zeros(0)
-    if conditions is not None and equations.conditions is not None:
-        _, slopes = linearise_conditions(equations.conditions, path, moved, p)
-        changes = zip(slopes, conditions[:3], (e[0, 0], e[-1, -1], dp), strict=True)
-        known = -np.sum([(after - before) @ by / 2 for after, before, by in changes], axis=0)
-        conditions = conditions._replace(known=_finite(known)[:, None])
-    if not (g.any() or known.any()):  # a linear problem
-        return np.zeros_like(e), np.zeros_like(dp)
-    jumps = np.zeros((*equation.jumps.shape[:2], 1))
-    bent = dataclasses.replace(equation, g=_finite(g)[..., None], jumps=jumps)
-    E, more = _solve(bent, conditions)
-    return E[..., 0], more[:, 0]
-
-
-def _finite(v: np.ndarray) -> np.ndarray:
-    """Numbers whose squares do not overflow; where the field does, far too large is enough."""
-    return np.clip(np.nan_to_num(v, nan=1e150), -1e150, 1e150)
+    """Over the last axis; zero if that is empty."""
+    return np.sqrt(np.sum(v**2, axis=-1) / max(v.shape[-1], 1))
 
 
 def _bound(

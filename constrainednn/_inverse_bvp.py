@@ -18,11 +18,12 @@ import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
 from constrainednn._boundary import BoundaryConditions, BoundaryField, BoundaryValueScheme
-from constrainednn._defect import OnRows, linearise, linearise_conditions, sample
+from constrainednn._defect import OnRows, linearise, linearise_conditions
 from constrainednn._elements import Statement
 from constrainednn._error_equation import Conditions, ErrorEquation, between_ends
 from constrainednn._fit import AbstractFittedScheme, AbstractShooting, Shot, rows_of
 from constrainednn._legendre import integrals
+from constrainednn._path import sample
 from constrainednn._pieces import Pieces, stack_pieces
 from constrainednn._scheme import Observed, Watch
 from constrainednn._unknowns import Arguments
@@ -132,12 +133,12 @@ class FittedBoundaryScheme(AbstractFittedScheme):
     def _slopes(self, model: Pieces) -> Pieces:
         """Derivatives of the model by the unknowns, side by side."""
         path, z = sample(model), jnp.asarray(model.parameters)
-        F, _, A, B = linearise(OnRows(self.field), path, path.Y[:, 1:], path.p)
+        F, _, A, B = linearise(OnRows(self.field), path.t, path.Y[:, 1:], path.p, path.size)
         _, (left, right, by_p) = linearise_conditions(
             Held(self.conditions, z), path, path.Y, path.p
         )
         d, q = F.shape[2], path.p.size
-        none = np.zeros((*A.shape[:3], q)), np.zeros((len(A) - 1, d, q)), np.zeros(A.shape[:3])
+        none = np.zeros((*A.shape[:3], q)), np.zeros((len(A) - 1, d, q))
         conditions = Conditions(left, right, by_p, np.eye(d + q)[:, d:])
         e, _ = between_ends(ErrorEquation(path.half, A, B, *none), conditions)
         e = (e * path.size[:, None]).reshape(*e.shape[:2], d * q)

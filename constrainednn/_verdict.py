@@ -94,8 +94,9 @@ def _of_pieces(solution: Solution) -> Verdict:
             return Verdict("not solved", text)
     error = _error_statement(solution)
     found = f"{found}, tolerance {allowed:.1e}"
-    if error is not None and getattr(error, "objection", ""):
-        return Verdict("cannot tell", f"{getattr(error, 'objection', '')}; {found}", error)
+    objection = "" if error is None else error.objection(allowed)
+    if objection:
+        return Verdict("cannot tell", f"{objection}; {found}", error)
     if not fitted:
         return Verdict("solved", found, error)
     if status is not Status.CONVERGED:

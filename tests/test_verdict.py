@@ -81,12 +81,8 @@ def test_solved_needs_the_conditions(boundary):
 
 
 def test_solved_needs_an_error_statement_that_does_not_object(initial, monkeypatch):
-    monkeypatch.setattr(
-        cx.ErrorEstimate,
-        "objection",
-        property(lambda self: "not resolved after t = 1"),
-        raising=False,
-    )
+    objection = "not resolved after t = 1"
+    monkeypatch.setattr(cx.ErrorEstimate, "objection", lambda self, tolerance: objection)
     verdict = dataclasses.replace(initial).verdict
     assert (verdict.word, verdict.success) == ("cannot tell", False)
     assert verdict.reason.startswith("not resolved after t = 1; residual on fresh points")
