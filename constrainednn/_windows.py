@@ -112,11 +112,15 @@ class InitialValueScheme(AbstractScheme):
         field: The vector field.
         span: Start and end.
         width: Number of features in a window.
+        breaks: Times on the way, in order, at which windows end.
+        longest: Length that no window exceeds.
     """
 
     field: Field
     span: tuple[float, float]
     width: int
+    breaks: tuple[float, ...] = ()
+    longest: float = math.inf
 
     def __repr__(self) -> str:
         return f"march of windows with {self.width} features, Gauss-Newton"
@@ -147,13 +151,14 @@ class InitialValueScheme(AbstractScheme):
         found = march(
             evolution,
             state,
-            self.span,
+            (self.span[0], *self.breaks, self.span[1]),
+            longest=self.longest,
             tolerance=goal(tolerance, model.head.dtype),
             steps=steps,
             watch=watch,
             resumed=resumed,
         )
-        states, head = found.pieces
+        states, head = found.kept.pieces
         history = found.history
         if len(head):
             solved = stack_pieces(history.edges, states, head, unravel=self.field.unravel)
@@ -269,10 +274,8 @@ class _Evolution(AbstractEvolution):
 
         r, _, scale, stiff = monitor.linearised(c)
         rounding = monitor.rounding(c)
-        relative = lambda r: jnp.max(  # noqa: E731
-            # Scaled before it is squared: a square may underflow where the number does not.
-            2 * jnp.sqrt(jnp.mean((r / (scale * stiff)[None]) ** 2, axis=0))
-        )
+        # Scaled before it is squared: a square may underflow where the number does not.
+        relative = lambda r: 2 * jnp.sqrt(jnp.mean((r / (scale * stiff)[None]) ** 2, axis=0))  # noqa: E731
         error = relative(r)
         return Window(
             piece=(y, c),
@@ -282,8 +285,9 @@ class _Evolution(AbstractEvolution):
             ),
             error=error,
             noise=relative(rounding),
+            scale=scale * stiff,
             steps=steps,
-            solved=jnp.isfinite(error) & (size < limits.eps**0.4),
+            solved=jnp.all(jnp.isfinite(error)) & (size < limits.eps**0.4),
         )
 
 
