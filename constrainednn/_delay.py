@@ -22,6 +22,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key, PyTree
 
 from constrainednn._domains import AbstractDomain
+from constrainednn._field import EquationResidual, Field, with_args
 from constrainednn._files import StoreError
 from constrainednn._pieces import Pieces, stack_pieces
 from constrainednn._samplers import Draw
@@ -34,7 +35,7 @@ from constrainednn._scheme import (
     Watch,
     counters_of,
 )
-from constrainednn._windows import EquationResidual, Field, InitialValueScheme, with_args
+from constrainednn._windows import InitialValueScheme
 
 # Ends of steps that are nearer to each other than this share of the shortest delay are one.
 _NEAR = 1e-9

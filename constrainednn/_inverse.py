@@ -29,11 +29,12 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key, PyTree
 
+from constrainednn._field import Field, with_args
 from constrainednn._fit import AbstractFittedScheme, AbstractShooting, Shot, rows_of
 from constrainednn._pieces import Features, Pieces, least_squares, stack_pieces, training_nodes
 from constrainednn._scheme import Observed, SchemeResult, Watch
 from constrainednn._unknowns import Arguments
-from constrainednn._windows import Field, InitialValueScheme, WindowRows, with_args
+from constrainednn._windows import InitialValueScheme, WindowRows
 
 # Data are fitted up to these shares of the interval, one after the other: far from the solution a
 # long trajectory depends on the unknowns too wildly.

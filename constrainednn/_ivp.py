@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, PyTree
 from constrainednn._calculus import taylor
 from constrainednn._delay import DelayedField, DelayResidual, DelayScheme, step_ends
 from constrainednn._domains import Data, Interval
+from constrainednn._field import EquationResidual, Field
 from constrainednn._fit import data_constraints, refuse_without
 from constrainednn._inverse import FittedScheme, raveled_rows
 from constrainednn._pieces import as_width, stack_pieces, training_nodes
@@ -22,8 +23,16 @@ from constrainednn._problem import Constraint, Problem
 from constrainednn._samplers import GaussQuadrature
 from constrainednn._signatures import returned
 from constrainednn._unknowns import Arguments
-from constrainednn._validate import as_arrays, as_function, as_pair, as_real, as_reals, few_leaves_of, shown
-from constrainednn._windows import EquationResidual, Field, InitialValueScheme
+from constrainednn._validate import (
+    as_arrays,
+    as_function,
+    as_pair,
+    as_real,
+    as_reals,
+    few_leaves_of,
+    shown,
+)
+from constrainednn._windows import InitialValueScheme
 
 # Steps as long as the shortest delay at most.
 _MOST_STEPS = 100_000

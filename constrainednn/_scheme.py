@@ -29,6 +29,7 @@ class PieceHistory:
         spacing: Largest distance, in the user's time, between two places where the equation was
             looked at along the finished solution; NaN where it was not. What is narrower may have
             been missed.
+        found: Times at which the equation was found to change abruptly, and windows made to end.
     """
 
     edges: np.ndarray
@@ -36,6 +37,7 @@ class PieceHistory:
     steps: np.ndarray
     rejected: int
     spacing: float = math.nan
+    found: tuple[float, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

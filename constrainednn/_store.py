@@ -226,7 +226,9 @@ def _pieces_from_arrays(arrays: dict[str, np.ndarray]) -> PieceHistory:
     at = lambda name: arrays[f"pieces_{name}"]  # noqa: E731
     # Folders from before equations were looked at again have no spacing.
     spacing = float(arrays.get("pieces_spacing", np.nan))
-    return PieceHistory(at("edges"), at("monitor"), at("steps"), int(at("rejected")), spacing)
+    found = tuple(arrays.get("pieces_found", np.zeros(0)).tolist())
+    given = at("edges"), at("monitor"), at("steps"), int(at("rejected"))
+    return PieceHistory(*given, spacing, found)
 
 
 def _with_pieces(model: PyTree, arrays: dict[str, np.ndarray]) -> PyTree:

@@ -10,21 +10,20 @@ Symbols (others in `_pieces.py`)::
     r       (m, d)       residual in scaled time: half^p (M u^(p) - F), and -F where M has zeros
 """
 
+import dataclasses
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Bool, Float, Key, PyTree
+from jaxtyping import Array, Float, Key, PyTree
 
-from constrainednn._calculus import taylor
 from constrainednn._domains import AbstractDomain, Interval
-from constrainednn._march import AbstractEvolution, Window, march
+from constrainednn._field import Field
+from constrainednn._march import AbstractEvolution, March, Window, march
 from constrainednn._pieces import (
     Features,
     Pieces,
@@ -34,6 +33,7 @@ from constrainednn._pieces import (
     training_nodes,
     training_points,
 )
+from constrainednn._resolve import Resolved, not_finite_from, resolve
 from constrainednn._samplers import Draw, Independent, draw
 from constrainednn._scheme import (
     AbstractScheme,
@@ -50,61 +50,6 @@ _MONITOR = 32
 _NEWTON_STEPS = 12
 
 
-class Field(eqx.Module):
-    """The user's vector field on flat states of shape (p, d).
-
-    Attributes:
-        fn: `fn(t, y, args)`; y is the pair (value, velocity) where the order is two.
-        args: Passed on.
-        unravel: From a vector of shape (d,) to the structure of the user's value.
-        order: One or two.
-        mass: What the highest derivative is multiplied by; None for the identity.
-    """
-
-    fn: Callable[[Any, Any, Any], PyTree]
-    args: PyTree
-    unravel: Callable[[Array], PyTree]
-    order: int
-    mass: Float[Array, "d d"] | None = None
-
-    @property
-    def algebraic(self) -> Bool[Array, " d"] | None:
-        """Which equations have no derivative; None if there is no mass matrix."""
-        return None if self.mass is None else ~jnp.any(self.mass != 0, axis=1)
-
-    def slope(self, t: Float[Array, ""], y: Float[Array, "p d"]) -> Float[Array, " d"]:
-        """The highest derivative, as far as the equation itself tells it: a first guess."""
-        f = self(t, y)
-        return f if self.mass is None else jnp.linalg.pinv(self.mass) @ f
-
-    def __call__(self, t: Float[Array, ""], y: Float[Array, "p d"]) -> Float[Array, " d"]:
-        """Evaluate at one state."""
-        states = tuple(self.unravel(row) for row in y)
-        return ravel_pytree(self.fn(t, states[0] if self.order == 1 else states, self.args))[0]
-
-
-def with_args(field: Field, args: PyTree) -> Field:
-    """The same field with other arguments."""
-    return eqx.tree_at(lambda f: f.args, field, args, is_leaf=lambda x: x is None)
-
-
-class EquationResidual(eqx.Module):
-    """u^(p) - f(t, u, ..., args), as a residual of the model and one time."""
-
-    field: Field
-
-    def __call__(self, u: Callable[[Array], PyTree], t: Float[Array, ""]) -> Float[Array, " d"]:
-        """Evaluate at one time."""
-        flat = lambda t: ravel_pytree(u(t))[0]  # noqa: E731
-        *lower, top = taylor(flat, t, order=self.field.order)
-        field = self.field
-        if field.args is None:  # they may hold unknowns, which the model has
-            field = with_args(field, getattr(u, "args", None))
-        if field.mass is not None:
-            top = field.mass @ top
-        return top - field(t, jnp.stack(lower))
-
-
 class InitialValueScheme(AbstractScheme):
     """Windows in time from given initial values.
 
@@ -114,6 +59,7 @@ class InitialValueScheme(AbstractScheme):
         width: Number of features in a window.
         breaks: Times on the way, in order, at which windows end.
         longest: Length that no window exceeds.
+        share: Share of the usual number of places at which the equation is looked at in the end.
     """
 
     field: Field
@@ -121,6 +67,7 @@ class InitialValueScheme(AbstractScheme):
     width: int
     breaks: tuple[float, ...] = ()
     longest: float = math.inf
+    share: float = 1.0
 
     def __repr__(self) -> str:
         return f"march of windows with {self.width} features, Gauss-Newton"
@@ -148,25 +95,31 @@ class InitialValueScheme(AbstractScheme):
             features(np.ones(1)),
         )
         state = (model.states[0], self._sizes(model.states[0]))
-        found = march(
-            evolution,
-            state,
-            (self.span[0], *self.breaks, self.span[1]),
-            longest=self.longest,
-            tolerance=goal(tolerance, model.head.dtype),
-            steps=steps,
-            watch=watch,
-            resumed=resumed,
-        )
+
+        def through(stops: Sequence[float], resumed: Resumable | None) -> March:
+            return march(
+                evolution,
+                state,
+                stops,
+                longest=self.longest,
+                tolerance=goal(tolerance, model.head.dtype),
+                steps=steps,
+                watch=watch,
+                resumed=resumed,
+            )
+
+        stops = self.span[0], *self.breaks, self.span[1]
+        result = resolve(self.field, through, stops, share=self.share, resumed=resumed)
+        found = result.march
         states, head = found.kept.pieces
-        history = found.history
+        history = dataclasses.replace(found.history, spacing=result.spacing, found=result.found)
         if len(head):
             solved = stack_pieces(history.edges, states, head, unravel=self.field.unravel)
         else:
             solved = self._tangent(model.states[0])
             none = np.full(1, np.nan), np.zeros(1, int)
             history = PieceHistory(solved.ends, *none, history.rejected)
-        status, reason = self._verdict(found.ending, solved, steps)
+        status, reason = self._verdict(result, solved, steps)
         taken = int(history.steps.sum())
         return SchemeResult(solved, status, reason, taken, history, found.compile, found.run)
 
@@ -195,21 +148,38 @@ class InitialValueScheme(AbstractScheme):
             np.asarray([start, stop]), np.asarray(y)[None], head, unravel=self.field.unravel
         )
 
-    def _verdict(self, ending: str, model: Pieces, steps: int) -> tuple[str, str]:
-        reached = model.ends[-1]
-        if ending == "end":
-            return "converged", f"the end is reached in {model.count} windows"
+    def _verdict(self, result: Resolved, model: Pieces, steps: int) -> tuple[str, str]:
+        ending, reached = result.march.ending, model.ends[-1]
+        if ending == "stopped":
+            return "interrupted", f"at t = {reached:.17g}"
         if ending == "steps":
-            return (
+            status, reason = (
                 "max_steps",
                 f"the limit of {steps} Newton steps, at t = {reached:.17g}",
             )
-        if ending == "stopped":
-            return "interrupted", f"at t = {reached:.17g}"
-        return "blow_up", (
-            f"windows shrank to rounding at t = {reached:.17g}, where the largest component is "
-            f"{np.abs(model.states[model.count - 1]).max():.3g}: the solution ends there, or the "
-            "vector field is not smooth. All before is kept"
+        elif ending == "end":
+            status, reason = "converged", f"the end is reached in {model.count} windows"
+        else:
+            status, reason = "blow_up", self._why_shrunk(result.march, model)
+        if result.left is None:
+            return status, reason
+        found = (
+            f"between t = {result.left.low:.9g} and {result.left.high:.9g} the vector field has a "
+            "pulse, jump or kink, or is too rough, and was not resolved"
+        )
+        return "stalled" if status == "converged" else status, f"{found}; {reason}"
+
+    def _why_shrunk(self, marched: March, model: Pieces) -> str:
+        reached = model.ends[-1]
+        end = f"windows shrank to rounding at t = {reached:.17g}, where"
+        bad = not_finite_from(self.field, marched, self.span[1])
+        if bad is not None:
+            return (
+                f"{end} the vector field is NaN or infinite, at t = {bad:.17g}. All before is kept"
+            )
+        return (
+            f"{end} the largest component is {np.abs(model.states[model.count - 1]).max():.3g}: the "
+            "solution ends there, or the vector field is not smooth. All before is kept"
         )
 
     def known_at(self, model: PyTree) -> float:
