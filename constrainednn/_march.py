@@ -25,6 +25,8 @@ from constrainednn._trees import arrays_to_tree, tree_to_arrays
 _BLOCK = 64
 _FIRST_TRIES = 64
 _LOOK_EVERY = 0.3
+# A residual of this many times its noise is allowed.
+_NOISE = 4
 
 
 class Window(NamedTuple):
@@ -279,11 +281,15 @@ def _advance(
         stop = jnp.where(last, next_stop, carry.t + carry.h)
         length = stop - carry.t
         window = evolution.window(carry.state, carry.t, length)
-        limit = jnp.maximum(goal.tolerance, 2 * window.noise)
+        limit = jnp.maximum(goal.tolerance, _NOISE * window.noise)
         accepted = window.solved & jnp.all(window.error <= limit)
         power = 1 / evolution.convergence
         tiny = jnp.finfo(goal.tolerance.dtype).tiny
-        factor = 0.85 * jnp.min(limit / jnp.maximum(window.error, tiny)) ** power
+        # Where noise is above the tolerance, what is left without it says how long a window may be:
+        # shorter ones would be as noisy, for ever.
+        smooth = jnp.maximum(window.error - _NOISE / 2 * window.noise, 1e-4 * limit)
+        smooth = jnp.where(limit > goal.tolerance, smooth, window.error)
+        factor = 0.85 * jnp.min(limit / jnp.maximum(smooth, tiny)) ** power
         # Newton's method failing says only "shorter"; an accepted window never shrinks the next
         # by much, since its error may be rounding.
         factor = jnp.where(

@@ -48,6 +48,15 @@ from constrainednn._scheme import (
 # Monitor points in each window.
 _MONITOR = 32
 _NEWTON_STEPS = 12
+# Times at which a system at rest is asked what will push it.
+_LOOKS = 257
+# Windows shorter than this many last digits of the time cannot tell where a jump is.
+_TOLD_APART = 1024
+# A component below this power of eps of the terms that its slope is the sum of is not resolved.
+_CANCELLED = 0.2
+# Centres of clusters of places in which the noise of the vector field is measured; their spacing
+# and the order of the differences that are taken: what is smooth drops out.
+_CLUSTERS, _APART, _DIFFERENCES = (-0.83, -0.39, 0.07, 0.41, 0.79), 1e-3, 5
 
 
 class InitialValueScheme(AbstractScheme):
@@ -93,6 +102,7 @@ class InitialValueScheme(AbstractScheme):
             jnp.asarray(weights),
             features(places),
             features(np.ones(1)),
+            features(np.add.outer(_CLUSTERS, _APART * np.arange(_DIFFERENCES + 1)).ravel()),
         )
         state = (model.states[0], self._sizes(model.states[0]))
 
@@ -132,6 +142,10 @@ class InitialValueScheme(AbstractScheme):
         """
         start, end = self.span
         top = abs(end - start) * jnp.max(jnp.abs(self.field(jnp.asarray(start, y.dtype), y)))
+        if not y.any() and top == 0:  # at rest, until something pushes
+            times = jnp.linspace(start, end, _LOOKS, dtype=y.dtype)
+            f = jnp.nan_to_num(_along(self.field, times, y), posinf=0.0, neginf=0.0)
+            top = abs(end - start) * jnp.max(jnp.abs(f))
         largest = jnp.max(jnp.abs(y), axis=1, keepdims=True)
         largest = jnp.where(largest > 0, largest, jnp.where(top > 0, top, 1.0))
         return jnp.where(y != 0, jnp.abs(y), largest)
@@ -196,6 +210,12 @@ class InitialValueScheme(AbstractScheme):
         return Interval(min(start, end), max(start, end))
 
 
+@eqx.filter_jit
+def _along(field: Field, times: Float[Array, " n"], y: Float[Array, "p d"]) -> Float[Array, "n d"]:
+    """The vector field at one state and many times."""
+    return jax.vmap(lambda t: field(t, y))(times)
+
+
 class _Evolution(AbstractEvolution):
     """The windows of an initial value problem; a state is (y, largest |y| so far)."""
 
@@ -204,6 +224,7 @@ class _Evolution(AbstractEvolution):
     weights: Float[Array, " m"]
     monitor: Features
     end: Features
+    clusters: Features | None = None
 
     @property
     def convergence(self) -> int:
@@ -246,7 +267,9 @@ class _Evolution(AbstractEvolution):
         rounding = monitor.rounding(c)
         # Scaled before it is squared: a square may underflow where the number does not.
         relative = lambda r: 2 * jnp.sqrt(jnp.mean((r / (scale * stiff)[None]) ** 2, axis=0))  # noqa: E731
-        error = relative(r)
+        error, noise = relative(r), relative(rounding)
+        if self.clusters is not None:
+            noise = jnp.maximum(noise, rows_at(self.clusters).noise(c) / (scale * stiff))
         return Window(
             piece=(y, c),
             end=(
@@ -254,7 +277,7 @@ class _Evolution(AbstractEvolution):
                 jnp.maximum(largest, jnp.max(jnp.abs(training.states(c)), axis=0)),
             ),
             error=error,
-            noise=relative(rounding),
+            noise=noise,
             scale=scale * stiff,
             steps=steps,
             solved=jnp.all(jnp.isfinite(error)) & (size < limits.eps**0.4),
@@ -321,10 +344,17 @@ class WindowRows(eqx.Module):
         A = jnp.reshape(factor, (1, -1, 1, 1)) * jax.vmap(slope)(t, states)
         length, limits = jnp.abs(self.half), jnp.finfo(c.dtype)
         size = jnp.maximum(jnp.max(jnp.abs(states), axis=0), limits.eps * self.largest)
+        # As short as times can be told apart a jump at a component's own zero is as large as the
+        # component, however short the window is: there the component's largest size counts.
+        shortest = _TOLD_APART * limits.eps * jnp.abs(self.t + self.half)
+        size = jnp.where(length <= shortest, jnp.maximum(size, self.largest), size)
         scale = jnp.maximum(length ** (order - 1) * size[-1], limits.eps * size[0]) + limits.tiny
         own = jnp.abs(jnp.diagonal(A, axis1=1, axis2=3))  # (m, p, d)
         per_time = length ** -jnp.arange(order, dtype=c.dtype)
         stiff = jnp.maximum(1.0, 2 * jnp.max(own * per_time[None, :, None], axis=(0, 1)))
+        # What is left where large terms cancel is rounding, and so is a component made of that.
+        terms = jnp.max(jnp.einsum("mipj,pj->mi", jnp.abs(A), size), axis=0)
+        scale = jnp.maximum(scale, limits.eps**_CANCELLED * terms / stiff)
         r = self.residual(c)
         algebraic = self.field.algebraic
         if algebraic is not None:  # relative to the largest term, whatever the window is
@@ -349,3 +379,16 @@ class WindowRows(eqx.Module):
         eps = jnp.finfo(c.dtype).eps
         moved = states * (1 + 2 * eps * signs)
         return self.fields(moved, jnp.asarray(eps * signs[:, 0, 0], c.dtype)) - self.fields(states)
+
+    def noise(self, c: Float[Array, "K d"]) -> Float[Array, " d"]:
+        """Noise of the residual in clusters of places: that of a field in lower precision, say.
+
+        The median over the clusters, so that a jump in one of them is none.
+
+        Source:
+            Differences as in More and Wild, Estimating computational noise, SIAM J. Sci. Comput.
+            33 (2011) 1292.
+        """
+        r = self.residual(c).reshape(len(_CLUSTERS), _DIFFERENCES + 1, -1)
+        size = math.sqrt(math.comb(2 * _DIFFERENCES, _DIFFERENCES))
+        return jnp.median(jnp.abs(jnp.diff(r, _DIFFERENCES, axis=1))[:, 0], axis=0) * 2 / size
