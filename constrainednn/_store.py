@@ -224,9 +224,12 @@ def _pieces_to_arrays(pieces: PieceHistory) -> dict[str, np.ndarray]:
 
 
 def _pieces_from_arrays(arrays: dict[str, np.ndarray]) -> PieceHistory:
-    names = [field.name for field in dataclasses.fields(PieceHistory)]
-    found = {name: arrays[f"pieces_{name}"] for name in names}
-    return PieceHistory(**{**found, "rejected": int(found["rejected"])})
+    at = lambda name: arrays[f"pieces_{name}"]  # noqa: E731
+    # Folders from before equations were looked at again have no spacing.
+    spacing = float(arrays.get("pieces_spacing", np.nan))
+    found = tuple(arrays.get("pieces_found", np.zeros(0)).tolist())
+    given = at("edges"), at("monitor"), at("steps"), int(at("rejected"))
+    return PieceHistory(*given, spacing, found)
 
 
 def _with_pieces(model: PyTree, arrays: dict[str, np.ndarray]) -> PyTree:
