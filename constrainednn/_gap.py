@@ -375,8 +375,6 @@ def gap_report(problem: Problem, model: PyTree, streams: Sequence[Streams]) -> G
             key.
     """
     gaps: list[ConstraintGap] = []
-    # Constraints over as many rows of one experiment hold out the same ones.
-    shared: dict[tuple[int, int | None], list[Estimate]] = {}
     finite: list[FiniteLoss] = []
     for declared, points in zip(problem.constraints, streams, strict=True):
         constraint, part = apart(declared, model)
@@ -386,16 +384,28 @@ def gap_report(problem: Problem, model: PyTree, streams: Sequence[Streams]) -> G
             if own is not None and isinstance(constraint.over, Data):
                 found = _within(found, own)
             gaps.append(found)
-            place = len(constraint.over) if isinstance(constraint.over, Data) else -len(gaps)
-            if len(points.train):
-                shared.setdefault((place, own and own.index), []).append(found.heldout)
         else:
             r = residuals_at(constraint.residual, part, points.train.points)
             square, weight, entries = mean_square(r, points.train), constraint.weight, r.shape[1]
             rms = math.sqrt(square / entries)
             count = len(points.train)
             finite.append(FiniteLoss(constraint.name, count, entries, weight, weight * square, rms))
-    train = sum(item.train for item in gaps if item.points)
+    return in_total(problem.constraints, gaps, finite)
+
+
+def in_total(
+    constraints: Sequence[Constraint], gaps: Sequence[ConstraintGap], finite: Sequence[FiniteLoss]
+) -> GapReport:
+    """The report of some constraints, with their total; what was not trained on is not in it."""
+    by_name = {item.name: item for item in constraints}
+    # Constraints over as many rows of one experiment hold out the same ones.
+    shared: dict[Any, list[Estimate]] = {}
+    for gap in gaps:
+        item, own = by_name[gap.name], of_experiment(by_name[gap.name])
+        place = len(item.over) if isinstance(item.over, Data) else gap.name
+        if gap.points:
+            shared.setdefault((place, own and own.name), []).append(gap.heldout)
+    train = sum(gap.train for gap in gaps if gap.points)
     heldout = total([total_over_same(parts) for parts in shared.values()]) if shared else None
     return GapReport(
         tuple(gaps),

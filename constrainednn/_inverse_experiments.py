@@ -7,8 +7,9 @@ share what is compiled.
 """
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
@@ -16,8 +17,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
-from constrainednn._experiments import Experiment, Experiments, OfExperiment
+from constrainednn._experiments import (
+    Experiment,
+    Experiments,
+    Found,
+    OfExperiment,
+    apart,
+    of_experiment,
+)
 from constrainednn._fit import AbstractFittedScheme, AbstractShooting, Shot
+from constrainednn._gap import in_total
 from constrainednn._inverse import FittedScheme, Shooting, useful_shares
 from constrainednn._pieces import Pieces
 from constrainednn._problem import Constraint, Problem
@@ -25,6 +34,9 @@ from constrainednn._scheme import Observed, SchemeResult, Watch
 from constrainednn._unknowns import Arguments, unknowns_of
 from constrainednn._validate import raised_here, shown
 from constrainednn._windows import InitialValueScheme, with_args
+
+if TYPE_CHECKING:
+    from constrainednn._solution import Solution
 
 
 class FittedExperiments(AbstractFittedScheme):
@@ -209,6 +221,48 @@ def of_experiments(
         Experiments(parts, jnp.asarray(arguments.start), places, names),
         trainable=lambda u: ([part.head for part in u.parts], u.parameters),
         scheme=FittedExperiments(tuple(fits), arguments, places),
+    )
+
+
+def one_of(solution: "Solution", which: int | str) -> "Solution":
+    """The solution of one experiment; `Solution.__getitem__` has the documentation."""
+    model, problem, pieces = solution.model, solution.problem, solution.history.pieces
+    if not isinstance(model, Experiments) or not isinstance(pieces, tuple):
+        raise TypeError("this solution has no experiments: it is a function, solution(x).")
+    assert isinstance(problem.scheme, FittedExperiments)
+    index = model.index(which)
+    fit, u = problem.scheme.fits[index], model[index]
+    known = with_args(fit.field, u.args)
+    blank = eqx.tree_at(lambda u: u.arguments, problem.model.parts[index], Found(u.args))
+    u = eqx.tree_at(lambda u: (u.parameters, u.arguments), u, (jnp.zeros(0), Found(u.args)))
+    chosen = [
+        (apart(item, model)[0], points)
+        for item, points in zip(problem.constraints, solution.streams, strict=True)
+        if (own := of_experiment(item)) is not None and own.index == index
+    ]
+    constraints = [item for item, _ in chosen]
+    names = {item.name for item in constraints}
+    alone = Problem(
+        constraints,
+        blank,
+        trainable=lambda u: u.head,
+        scheme=InitialValueScheme(known, fit.span, fit.width),
+    )
+    gaps, finite = (
+        [item for item in items if item.name in names]
+        for items in (solution.gap.constraints, solution.gap.finite)
+    )
+    history = dataclasses.replace(
+        solution.history, pieces=pieces[index], snapshots=((solution.steps, u),)
+    )
+    return dataclasses.replace(
+        solution,
+        problem=alone,
+        model=u,
+        gap=in_total(constraints, gaps, finite),
+        parameters=u.count * u.head[0].size,
+        history=history,
+        streams=tuple(points for _, points in chosen),
     )
 
 

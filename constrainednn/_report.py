@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from constrainednn._estimates import Estimates, has_unknowns
+from constrainednn._experiments import Experiments
 from constrainednn._gap import ConstraintGap, GapReport, is_rounding
 from constrainednn._statistics import Estimate
 
@@ -66,7 +67,7 @@ def notes(report: GapReport) -> list[str]:
     for gap in report.constraints:
         train, judge = f"{gap.points} points, {_drawn(gap.sampler)}", "independent points"
         if gap.sampler == "rows":
-            train, judge = f"{gap.points} rows", "other rows"
+            train, judge = f"{gap.points} rows", "other rows" if gap.points else "rows"
         lines.append(
             f"{gap.name}: trained on {train}; judged on {gap.heldout.n} {judge} of {gap.measure}; "
             "95 % intervals over that draw"
@@ -207,6 +208,17 @@ def table_rows(report: GapReport) -> list[tuple[str, ...]]:
             )
         )
     return rows
+
+
+def error_lines(solution: "Solution") -> list[str]:
+    """What the residual says about the error of a solution in pieces, for each experiment."""
+    several = isinstance(solution.model, Experiments)
+    named = {f"{name}: ": solution[name] for name in solution.model.names} if several else {}
+    try:
+        parts = (named or {"": solution}).items()
+        return [f"{name}{part.error_estimate()!r}" for name, part in parts]
+    except ValueError:
+        return ["no estimate of the error: not with a mass matrix, nor with delays"]
 
 
 def gap_tables(report: GapReport, console: "Console") -> "list[Table]":

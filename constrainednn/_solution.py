@@ -192,7 +192,7 @@ class Solution:
             KeyError, IndexError: If there is none of that name or number.
             TypeError: If there are no experiments.
         """
-        from constrainednn._solve_pieces import one_of
+        from constrainednn._inverse_experiments import one_of
 
         return one_of(self, which)
 

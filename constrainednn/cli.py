@@ -670,7 +670,13 @@ def _loss(value: float) -> str:
 def _print_solution(solution: "Solution", imported: float) -> None:
     from rich.console import Console
 
-    from constrainednn._report import gap_tables, header, notes, unknown_lines
+    from constrainednn._report import (
+        error_lines,
+        gap_tables,
+        header,
+        notes,
+        unknown_lines,
+    )
 
     console = Console()
     if not console.is_terminal:
@@ -680,10 +686,7 @@ def _print_solution(solution: "Solution", imported: float) -> None:
     text = header(solution).replace("compile ", f"import {imported:.2f} s, compile ")
     lines = [*unknown_lines(solution), *notes(solution.gap)]
     if solution.problem.scheme is not None:
-        try:
-            lines.append(repr(solution.error_estimate()))
-        except ValueError:
-            lines.append("no estimate of the error: not with a mass matrix, nor with delays")
+        lines += error_lines(solution)
     for line in [*lines, "", text]:
         # Lines wrap at words, and not at all in a file.
         console.print(line, markup=False, highlight=False, soft_wrap=not console.is_terminal)
