@@ -29,6 +29,7 @@ from constrainednn._samplers import (
     draw,
     finite_points,
     split,
+    whole,
 )
 from constrainednn._statistics import (
     Estimate,

@@ -31,7 +31,7 @@ from constrainednn._inverse import FittedScheme, Shooting, useful_shares
 from constrainednn._pieces import Pieces
 from constrainednn._problem import Constraint, Problem
 from constrainednn._scheme import Observed, SchemeResult, Watch
-from constrainednn._unknowns import Arguments, unknowns_of
+from constrainednn._unknowns import Arguments, TracedArguments, unknowns_of
 from constrainednn._validate import raised_here, shown
 from constrainednn._windows import InitialValueScheme, with_args
 
@@ -49,7 +49,7 @@ class FittedExperiments(AbstractFittedScheme):
     """
 
     fits: tuple[FittedScheme, ...]
-    arguments: Arguments
+    arguments: Arguments | TracedArguments
     places: tuple[tuple[int, ...], ...]
 
     def __repr__(self) -> str:
@@ -93,9 +93,9 @@ class FittedExperiments(AbstractFittedScheme):
         return self.stacked(found)
 
     def stacked(
-        self, found: Sequence[tuple[Float[np.ndarray, " n"], Float[np.ndarray, "n k"]]]
+        self, found: Sequence[tuple[Float[np.ndarray, " _"], Float[np.ndarray, "_ _"]]]
     ) -> tuple[Float[np.ndarray, " N"], Float[np.ndarray, "N q"]]:
-        """Rows of all experiments, and their derivatives by all unknowns from those by their own."""
+        """Rows of all experiments, and their derivatives by the unknowns of all."""
         q = sum(item.raw.size for item in self.arguments.unknowns.values())
         columns = [np.zeros((len(r), q)) for r, _ in found]
         for S, (_, own), where in zip(columns, found, self.places, strict=True):
@@ -204,10 +204,11 @@ def of_experiments(
             )
     models: list[Pieces] = [problem.model for problem in problems]
     _refuse_other_shapes(names, models)
-    fits: list[FittedScheme] = [problem.scheme for problem in problems]  # type: ignore[assignment]
-    named = [_full_names(item, name, fit) for (name, item), fit in zip(items.items(), fits, strict=True)]
+    stated = [problem.scheme for problem in problems]
+    fits = [scheme for scheme in stated if isinstance(scheme, FittedScheme)]
+    named = [_full_names(*pair, fit) for pair, fit in zip(items.items(), fits, strict=True)]
     arguments, places = _all_unknowns(fits, named)
-    fits = [eqx.tree_at(lambda f: f.arguments, fit, fit.arguments.apart()) for fit in fits]
+    fits = [eqx.tree_at(lambda f: f.arguments, fit, TracedArguments(fit.arguments)) for fit in fits]
     parts = tuple(
         eqx.tree_at(lambda u: (u.parameters, u.arguments), u, (jnp.zeros(0), fit.arguments))
         for u, fit in zip(models, fits, strict=True)
@@ -220,7 +221,7 @@ def of_experiments(
         ],
         Experiments(parts, jnp.asarray(arguments.start), places, names),
         trainable=lambda u: ([part.head for part in u.parts], u.parameters),
-        scheme=FittedExperiments(tuple(fits), arguments, places),
+        scheme=FittedExperiments(fits=tuple(fits), arguments=arguments, places=places),
     )
 
 
@@ -248,10 +249,8 @@ def one_of(solution: "Solution", which: int | str) -> "Solution":
         trainable=lambda u: u.head,
         scheme=InitialValueScheme(known, fit.span, fit.width),
     )
-    gaps, finite = (
-        [item for item in items if item.name in names]
-        for items in (solution.gap.constraints, solution.gap.finite)
-    )
+    gaps = [item for item in solution.gap.constraints if item.name in names]
+    finite = [item for item in solution.gap.finite if item.name in names]
     history = dataclasses.replace(
         solution.history, pieces=pieces[index], snapshots=((solution.steps, u),)
     )
@@ -279,7 +278,7 @@ def _checked(experiments: Any, args: PyTree, y0: PyTree) -> dict[str, Experiment
     for name in names:
         if names.count(name) > 1:
             raise ValueError(
-                f"two experiments are named {name!r}: give one of them another, name={name + ' b'!r}."
+                f"two experiments are named {name!r}: give one another, name={name + ' b'!r}."
             )
     if all(item.heldout for item in given):
         raise ValueError("every experiment is held out: there is none to fit.")
@@ -314,7 +313,9 @@ def _merged(item: Experiment, name: str, args: PyTree) -> PyTree:
 
 def _refuse_other_entries(merged: dict[str, PyTree]) -> None:
     """Refuse an entry of args that only some have: a slip in its name, or one forgotten."""
-    entries = {name: set(args) if isinstance(args, dict) else set() for name, args in merged.items()}
+    entries = {
+        name: set(args) if isinstance(args, dict) else set() for name, args in merged.items()
+    }
     every = set().union(*entries.values())
     for name, own in entries.items():
         if own != every:
@@ -347,7 +348,7 @@ def _refuse_other_shapes(names: tuple[str, ...], models: Sequence[Pieces]) -> No
             )
 
 
-def _full_names(item: Experiment, name: str, fit: FittedScheme) -> dict[str, str]:
+def _full_names(name: str, item: Experiment, fit: FittedScheme) -> dict[str, str]:
     """The names of the unknowns of one experiment, in its own fit and among those of all."""
     own = set(unknowns_of(item.args))
     full = {}
@@ -377,7 +378,9 @@ def _all_unknowns(
     for name, item in arguments.unknowns.items():
         where[name] = range(place, place + item.raw.size)
         place += item.raw.size
-    return arguments, tuple(tuple(k for full in pairs.values() for k in where[full]) for pairs in named)
+    return arguments, tuple(
+        tuple(k for full in pairs.values() for k in where[full]) for pairs in named
+    )
 
 
 def _of(constraint: Constraint, index: int, name: str, heldout: bool) -> Constraint:

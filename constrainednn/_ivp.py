@@ -16,8 +16,8 @@ from jaxtyping import Array, Float, PyTree
 from constrainednn._calculus import taylor
 from constrainednn._delay import DelayedField, DelayResidual, DelayScheme, step_ends
 from constrainednn._domains import Data, Interval
-from constrainednn._fit import data_constraints, refuse_without
 from constrainednn._experiments import Experiment
+from constrainednn._fit import data_constraints, refuse_without
 from constrainednn._inverse import FittedScheme, raveled_rows
 from constrainednn._inverse_experiments import of_experiments
 from constrainednn._pieces import as_width, stack_pieces, training_nodes

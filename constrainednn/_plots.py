@@ -402,6 +402,8 @@ def _draw_map(
 
 def _draw_rows(axes: "Axes", stream: Draw, colour: str, label: str) -> None:
     points = stream.points
+    if not len(stream):
+        return
     if not (isinstance(points, tuple) and len(points) == 2 and isinstance(points[1], np.ndarray)):
         return
     x, y = (np.asarray(part)[:1000].reshape(len(part[:1000]), -1) for part in points)

@@ -67,7 +67,9 @@ def notes(report: GapReport) -> list[str]:
     for gap in report.constraints:
         train, judge = f"{gap.points} points, {_drawn(gap.sampler)}", "independent points"
         if gap.sampler == "rows":
-            train, judge = f"{gap.points} rows", "other rows" if gap.points else "rows"
+            train, judge = f"{gap.points} rows", "other rows"
+        if not gap.points:
+            train, judge = "none of its rows", "rows"
         lines.append(
             f"{gap.name}: trained on {train}; judged on {gap.heldout.n} {judge} of {gap.measure}; "
             "95 % intervals over that draw"

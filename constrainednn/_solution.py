@@ -241,7 +241,9 @@ class Solution:
             level: Coverage of the intervals, in (0, 1).
         """
         if isinstance(getattr(self.model, "arguments", None), Found):
-            raise ValueError("estimates come from all experiments together: ask the whole solution.")
+            raise ValueError(
+                "estimates come from all experiments together: ask the whole solution."
+            )
         from constrainednn._estimates import estimates
 
         return estimates(self, sigma=sigma, level=level)

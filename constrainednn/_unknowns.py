@@ -168,12 +168,12 @@ class Arguments:
                 filled.append(jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf)
         return jax.tree.unflatten(self._structure, filled)
 
-    def apart(self) -> "TracedArguments":
-        """The same with its constants as leaves of a tree, to be traced."""
-        numbers = [leaf if isinstance(leaf, np.ndarray) else None for leaf in self._leaves]
-        rest = copy.copy(self)
-        rest._hold([None if isinstance(leaf, np.ndarray) else leaf for leaf in self._leaves])
-        return TracedArguments([None if n is None else jnp.asarray(n) for n in numbers], rest)
+    def without_constants(self) -> tuple["Arguments", list[np.ndarray | None]]:
+        """The same with holes where there are arrays, and what belongs into them."""
+        rest, arrays = copy.copy(self), [isinstance(leaf, np.ndarray) for leaf in self._leaves]
+        pairs = list(zip(self._leaves, arrays, strict=True))
+        rest._hold([None if array else leaf for leaf, array in pairs])
+        return rest, [leaf if array else None for leaf, array in pairs]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Arguments) and self._key == other._key
@@ -192,6 +192,13 @@ class TracedArguments(eqx.Module):
 
     constants: list[Array | None]
     rest: Arguments
+
+    def __init__(self, arguments: "Arguments | TracedArguments"):
+        if isinstance(arguments, TracedArguments):
+            self.constants, self.rest = arguments.constants, arguments.rest
+        else:
+            self.rest, numbers = arguments.without_constants()
+            self.constants = [None if n is None else jnp.asarray(n) for n in numbers]
 
     @property
     def unknowns(self) -> dict[str, Unknown]:
