@@ -241,9 +241,7 @@ class Solution:
             level: Coverage of the intervals, in (0, 1).
         """
         if isinstance(getattr(self.model, "arguments", None), Found):
-            raise ValueError(
-                "estimates come from all experiments together: ask the whole solution."
-            )
+            raise ValueError("estimates are those of all experiments: ask the whole solution.")
         from constrainednn._estimates import estimates
 
         return estimates(self, sigma=sigma, level=level)
