@@ -31,6 +31,7 @@ from ._domains import (
 from ._ensemble import Calibration, CrossValidation, Ensemble, cross_validate, ensemble
 from ._error_estimate import ErrorEstimate
 from ._estimates import Estimates
+from ._experiments import Experiment, Experiments
 from ._files import RunWarning, StoreError
 from ._gap import ConstraintGap, Distance, FiniteLoss, GapReport, Streams, Worst
 from ._image import Image
@@ -111,6 +112,8 @@ __all__ = [
     "ErrorEstimate",
     "Estimate",
     "Estimates",
+    "Experiment",
+    "Experiments",
     "FeatureNetwork",
     "Finding",
     "FiniteLoss",

@@ -21,6 +21,7 @@ from jaxtyping import Key, PyTree
 
 from constrainednn._blocks import in_blocks
 from constrainednn._domains import AbstractDomain, Data, Points
+from constrainednn._experiments import apart
 from constrainednn._gap import draw_streams, mean_square, residuals_at
 from constrainednn._image import OTHER_USE, model_inputs
 from constrainednn._keys import numpy_generator
@@ -129,15 +130,16 @@ def check_pieces(problem: Problem, model: PyTree) -> list[float]:
     sizes = []
     for constraint in problem.constraints:
         train = draw_streams(constraint, key=jax.random.key(0), monitor=1, heldout=1).train
+        constraint, part = apart(constraint, model)
         if isinstance(constraint.over, Data):
-            check_data(constraint, model)
-        trial(constraint, model, train)
-        check_reference(problem, constraint, model, train)
+            check_data(constraint, part)
+        trial(constraint, part, train)
+        check_reference(problem, constraint, part, train)
         if isinstance(constraint.over, AbstractDomain):
             assert problem.scheme is not None
             start = jax.tree.map(lambda leaf: leaf[:1], train)
-            place = np.full(1, problem.scheme.known_at(model))
-            r = check_finite(constraint, model, eqx.tree_at(lambda d: d.points, start, place))
+            place = np.full(1, problem.scheme.known_at(part))
+            r = check_finite(constraint, part, eqx.tree_at(lambda d: d.points, start, place))
             sizes.append(float(np.linalg.norm(r)))
     return sizes
 

@@ -94,7 +94,7 @@ def estimates(
     data = [
         (item, points.train)
         for item, points in zip(problem.constraints, solution.streams, strict=True)
-        if isinstance(item.over, Data)
+        if isinstance(item.over, Data) and len(points.train)
     ]
     if not data:
         raise ValueError(

@@ -40,7 +40,7 @@ from constrainednn._scheme import (
     Watch,
     counters_of,
 )
-from constrainednn._unknowns import Arguments, entry_names, units
+from constrainednn._unknowns import Arguments, TracedArguments, entry_names, units
 from constrainednn._validate import ProblemError, shown
 
 # Until all data count, steps end once they lower the sum of squares by less than this share.
@@ -99,7 +99,7 @@ class AbstractFittedScheme(AbstractScheme):
         arguments: From the unknowns to the arguments of the equation.
     """
 
-    arguments: eqx.AbstractVar[Arguments]
+    arguments: eqx.AbstractVar[Arguments | TracedArguments]
 
     @abc.abstractmethod
     def shooting(
@@ -143,7 +143,7 @@ class AbstractFittedScheme(AbstractScheme):
                 f"data: {shooting.rows} observed numbers cannot determine {z.size} unknowns, "
                 f"{', '.join(entry_names(self.arguments.unknowns))}. Give more data, or fix some."
             )
-        shares, eps = shooting.shares, float(jnp.finfo(model.head.dtype).eps)
+        shares, eps = shooting.shares, float(jnp.finfo(model.parameters.dtype).eps)
         damping, nu, scale = _DAMPING, 2.0, np.zeros(z.size)
         taken = tries = before = stage = 0
         if resumed is not None:
@@ -306,7 +306,7 @@ def observations(data: Sequence[tuple[Constraint, Draw]]) -> tuple[Observed, ...
 @eqx.filter_jit
 def rows_of(model: PyTree, observed: tuple[Observed, ...]) -> Float[Array, " N"]:
     """The rows of all data, one below the other."""
-    rows = []
+    rows = [jnp.zeros(0)]
     for residual, points, root in observed:
         at = lambda x, residual=residual: flat_value(eqx.Partial(residual, model), x)  # noqa: E731
         rows.append(root * jnp.ravel(jax.vmap(at)(points)))

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from constrainednn._blocks import BLOCK, flat_value, in_blocks
 from constrainednn._domains import AbstractDomain, Data, Points
+from constrainednn._experiments import OfExperiment, apart, of_experiment
 from constrainednn._image import Image, image_of, model_inputs
 from constrainednn._keys import numpy_generator, stream
 from constrainednn._problem import Constraint, Problem
@@ -29,6 +30,7 @@ from constrainednn._samplers import (
     draw,
     finite_points,
     split,
+    whole,
 )
 from constrainednn._statistics import (
     Estimate,
@@ -220,7 +222,13 @@ def draw_streams(
     if isinstance(over, Data):
         # Not by the constraint's name: what one constraint holds out, no other may train on.
         own = key if over.seed is None else jax.random.key(over.seed)
-        return Streams(*split(over, key=stream(own, "split")))
+        experiment = of_experiment(constraint)
+        if experiment is None:
+            return Streams(*split(over, key=stream(own, "split")))
+        if experiment.heldout:
+            none = jax.tree.map(lambda leaf: leaf[:0], over.rows)
+            return Streams(whole(none), None, whole(over.rows))
+        return Streams(*split(over, key=stream(own, f"split/{experiment.name}")))
     return Streams(finite_points(over), None, None)
 
 
@@ -305,15 +313,16 @@ def problem_streams(
     """Draw the streams of all constraints; where pieces are solved, on what the model covers."""
     streams = []
     for item in problem.constraints:
+        _, part = apart(item, model)
         found = draw_streams(
-            over_covered(problem, item, model),
+            over_covered(problem, item, part),
             key=key,
             monitor=monitor,
             heldout=heldout,
             redraw=redraw,
         )
         if problem.scheme is not None and isinstance(item.over, AbstractDomain):
-            found = dataclasses.replace(found, train=problem.scheme.training_points(model))
+            found = dataclasses.replace(found, train=problem.scheme.training_points(part))
         streams.append(found)
     return tuple(streams)
 
@@ -340,6 +349,9 @@ def mean_square(r: Float[np.ndarray, "n entries"], points: Draw) -> float:
 
 def loss_at(constraint: Constraint, model: PyTree, points: Draw) -> float:
     """Loss of one constraint on weighted points: weight * sum_i share_i |r_i|^2."""
+    if not len(points):
+        return 0.0
+    constraint, model = apart(constraint, model)
     r = residuals_at(constraint.residual, model, points.points)
     return constraint.weight * mean_square(r, points)
 
@@ -368,23 +380,39 @@ def gap_report(problem: Problem, model: PyTree, streams: Sequence[Streams]) -> G
             key.
     """
     gaps: list[ConstraintGap] = []
-    shared: dict[int, list[Estimate]] = {}  # constraints over as many rows hold out the same ones
     finite: list[FiniteLoss] = []
     everywhere = [item.heldout.points for item in streams if item.heldout is not None]
     for declared, points in zip(problem.constraints, streams, strict=True):
-        constraint = over_covered(problem, declared, model)
+        constraint, part = apart(declared, model)
+        constraint, own = over_covered(problem, constraint, part), of_experiment(declared)
         if points.heldout is not None:
-            gaps.append(_constraint_gap(problem, constraint, model, points, everywhere))
-            place = len(constraint.over) if isinstance(constraint.over, Data) else -len(gaps)
-            shared.setdefault(place, []).append(gaps[-1].heldout)
+            found = _constraint_gap(problem, constraint, part, points, everywhere)
+            if own is not None and isinstance(constraint.over, Data):
+                found = _within(found, own)
+            gaps.append(found)
         else:
-            r = residuals_at(constraint.residual, model, points.train.points)
+            r = residuals_at(constraint.residual, part, points.train.points)
             square, weight, entries = mean_square(r, points.train), constraint.weight, r.shape[1]
             rms = math.sqrt(square / entries)
             count = len(points.train)
             finite.append(FiniteLoss(constraint.name, count, entries, weight, weight * square, rms))
-    train = sum(item.train for item in gaps)
-    heldout = total([total_over_same(parts) for parts in shared.values()]) if gaps else None
+    return in_total(problem.constraints, gaps, finite)
+
+
+def in_total(
+    constraints: Sequence[Constraint], gaps: Sequence[ConstraintGap], finite: Sequence[FiniteLoss]
+) -> GapReport:
+    """The report of some constraints, with their total; what was not trained on is not in it."""
+    by_name = {item.name: item for item in constraints}
+    # Constraints over as many rows of one experiment hold out the same ones.
+    shared: dict[Any, list[Estimate]] = {}
+    for gap in gaps:
+        item, own = by_name[gap.name], of_experiment(by_name[gap.name])
+        place = len(item.over) if isinstance(item.over, Data) else gap.name
+        if gap.points:
+            shared.setdefault((place, own and own.name), []).append(gap.heldout)
+    train = sum(gap.train for gap in gaps if gap.points)
+    heldout = total([total_over_same(parts) for parts in shared.values()]) if shared else None
     return GapReport(
         tuple(gaps),
         tuple(finite),
@@ -408,11 +436,11 @@ def _constraint_gap(
     assert held is not None
     refuse_overlap(constraint, train, held)
     weight = constraint.weight
-    r_train = residuals_at(constraint.residual, model, train.points)
     r_held = residuals_at(constraint.residual, model, held.points)
+    r_train = residuals_at(constraint.residual, model, train.points) if len(train) else r_held[:0]
     entries = r_train.shape[1]
     squares_train, squares_held = (r_train**2).sum(axis=1), (r_held**2).sum(axis=1)
-    train_loss = weight * mean_square(r_train, train)
+    train_loss = weight * mean_square(r_train, train) if len(train) else math.nan
     heldout = estimate_mean(weight * squares_held)
     train_rms = math.sqrt(train_loss / (weight * entries))
     heldout_rms = heldout.root(weight * entries)
@@ -450,6 +478,17 @@ def _constraint_gap(
     )
 
 
+def _within(found: ConstraintGap, own: OfExperiment) -> ConstraintGap:
+    """The gap of data of one experiment, with what was held out of it."""
+    if not own.heldout:
+        return dataclasses.replace(found, note="train and held-out are rows of this experiment")
+    return dataclasses.replace(
+        found,
+        measure=f"Data({found.heldout.n} rows)",
+        note="the whole experiment is held out: no row of it was fitted",
+    )
+
+
 def evaluate_over(
     problem: Problem,
     model: PyTree,
@@ -477,7 +516,7 @@ def evaluate_over(
     if name is not None and name not in names:
         raise ValueError(f"No constraint is named {name!r}; there is: {', '.join(names)}.")
     index = 0 if name is None else names.index(name)
-    constraint = problem.constraints[index]
+    constraint, model = apart(problem.constraints[index], model)
     count = as_count(heldout, "heldout")
     held = draw(over, count, Independent(), key=stream(key, f"extrapolation/{constraint.name}"))
     other = Streams(streams[index].train, None, held)
@@ -718,7 +757,7 @@ def _by_distance(train: Draw, held: Draw, mean_square: Float[np.ndarray, " n"]) 
             [np.asarray(leaf, float).reshape(len(leaf), -1) for leaf in jax.tree.leaves(x)], axis=1
         )
 
-    if len(held) < 25:
+    if len(held) < 25 or not len(train):
         return None
     distances, _ = KDTree(flat(train.points)).query(flat(held.points))
     order = np.argsort(distances)

@@ -33,7 +33,7 @@ from constrainednn._field import Field, with_args
 from constrainednn._fit import AbstractFittedScheme, AbstractShooting, Shot, rows_of
 from constrainednn._pieces import Features, Pieces, least_squares, stack_pieces, training_nodes
 from constrainednn._scheme import Observed, SchemeResult, Watch
-from constrainednn._unknowns import Arguments
+from constrainednn._unknowns import Arguments, TracedArguments
 from constrainednn._windows import InitialValueScheme, WindowRows
 
 # Data are fitted up to these shares of the interval, one after the other: far from the solution a
@@ -46,8 +46,8 @@ class FittedScheme(AbstractFittedScheme):
 
     Attributes:
         field: The vector field; its arguments are those of the model.
-        arguments: From the unknowns to the arguments.
-        start: From the arguments to the state at the start, of shape (p, d).
+        arguments: From the unknowns to the arguments and, where some are in it, the initial value.
+        start: From both to the state at the start, of shape (p, d).
         span: Start and end.
         width: Number of features in a window.
         breaks: Times on the way, in order, at which windows end.
@@ -55,8 +55,8 @@ class FittedScheme(AbstractFittedScheme):
     """
 
     field: Field
-    arguments: Arguments
-    start: Callable[[PyTree], Float[Array, "p d"]]
+    arguments: Arguments | TracedArguments
+    start: Callable[[PyTree, PyTree], Float[Array, "p d"]]
     span: tuple[float, float]
     width: int
     breaks: tuple[float, ...] = ()
@@ -74,6 +74,10 @@ class FittedScheme(AbstractFittedScheme):
     def _field(self, z: Float[Array, " q"]) -> Field:
         return with_args(self.field, self.arguments(z))
 
+    def begin(self, z: Float[Array, " q"]) -> Float[Array, "p d"]:
+        """The state at the start for given unknowns."""
+        return self.start(*self.arguments.both(z))
+
     def shooting(
         self,
         model: PyTree,
@@ -82,9 +86,9 @@ class FittedScheme(AbstractFittedScheme):
         tolerance: float,
         key: Key[Array, ""],
         watch: Watch,
-    ) -> "_Shooting":
+    ) -> "Shooting":
         """Marches, on more and more of the interval."""
-        return _Shooting(self, model, observed, tolerance, key, watch)
+        return Shooting(self, model, observed, tolerance, key, watch)
 
     def at(self, model: PyTree) -> InitialValueScheme:
         """The problem for the unknowns that were found."""
@@ -94,11 +98,11 @@ class FittedScheme(AbstractFittedScheme):
         self, model: PyTree, observed: tuple[Observed, ...]
     ) -> tuple[Float[np.ndarray, " N"], Float[np.ndarray, "N q"]]:
         """Rows of all data and their derivatives by the unknowns, for a solved model."""
-        r, S = _linearised(self, *features_of(self), model, observed)
+        r, S = _linearised(_timeless(self), *features_of(self), model, observed)
         return np.asarray(r, float), np.asarray(S, float)
 
 
-class _Shooting(AbstractShooting):
+class Shooting(AbstractShooting):
     """Marches for given unknowns, with what is the same for all of them."""
 
     def __init__(
@@ -114,7 +118,8 @@ class _Shooting(AbstractShooting):
         self.features = features_of(scheme)
         self.compile, self.run = 0.0, 0.0
         self.capacity, self.compiled_for = 16, 0
-        self.shares, self.rows = self._shares(model), rows_of(model, observed).size
+        self.model, self.rows = model, rows_of(model, observed).size
+        self.shares = useful_shares(self.reached, model.parameters.size)
         # Signals and progress, but nothing to save: a march is short.
         self.watch: Watch = lambda taken, done, residual, state: watch(taken, done, residual, None)
 
@@ -124,7 +129,7 @@ class _Shooting(AbstractShooting):
         span = begin, end if share == 1.0 else begin + share * (end - begin)
         at = jnp.asarray(z, jnp.result_type(float))
         known = self.scheme.known(at, span)
-        states = np.asarray(self.scheme.start(known.field.args))
+        states = np.asarray(self.scheme.begin(at))
         head = np.zeros((1, known.width, states.shape[1]))
         blank = stack_pieces(np.asarray(span), states[None], head, unravel=known.field.unravel)
         found = known.solve(
@@ -151,7 +156,9 @@ class _Shooting(AbstractShooting):
             capacity=self.capacity,
         )
         began = time.perf_counter()
-        r, S = jax.block_until_ready(_linearised(self.scheme, *self.features, model, self.observed))
+        r, S = jax.block_until_ready(
+            _linearised(_timeless(self.scheme), *self.features, model, self.observed)
+        )
         elapsed = time.perf_counter() - began
         if self.compiled_for == self.capacity:
             self.run += elapsed
@@ -161,17 +168,22 @@ class _Shooting(AbstractShooting):
             dataclasses.replace(found, model=model), np.asarray(r, float), np.asarray(S, float)
         )
 
-    def _shares(self, model: Pieces) -> list[float]:
-        """The shares of the interval on which there are twice as many rows as unknowns."""
-        edges = np.asarray(self.scheme.span)
-        useful = []
-        for share in _SHARES:
-            end = edges[0] + share * (edges[1] - edges[0])
-            cut = eqx.tree_at(lambda u: u.edges, model, model.edges.at[1].set(end))
-            r = np.asarray(rows_of(cut, self.observed))
-            if share == 1.0 or np.isfinite(r).sum() >= 2 * model.parameters.size:
-                useful.append(share)
-        return useful
+    def reached(self, share: float) -> int:
+        """The number of rows on a share of the interval."""
+        begin, end = self.scheme.span
+        stop = begin + share * (end - begin)
+        cut = eqx.tree_at(lambda u: u.edges, self.model, self.model.edges.at[1].set(stop))
+        return int(np.isfinite(rows_of(cut, self.observed)).sum())
+
+
+def useful_shares(reached: Callable[[float], int], unknowns: int) -> list[float]:
+    """The shares of the interval on which there are twice as many rows as unknowns, and all."""
+    return [share for share in _SHARES if share == 1.0 or reached(share) >= 2 * unknowns]
+
+
+def _timeless(scheme: FittedScheme) -> FittedScheme:
+    """The scheme without its span, which no derivative needs: a span would be compiled in."""
+    return dataclasses.replace(scheme, span=(0.0, 1.0))
 
 
 def features_of(scheme: FittedScheme) -> tuple[Features, Float[Array, " m"], Features]:
@@ -248,7 +260,7 @@ def _derivatives(
         return (*cut(dc), *cut(de))
 
     C_y, C_z, E_y, E_z = jax.vmap(local)(starts, halves, model.states, model.head)
-    first = jax.jacfwd(lambda z: scheme.start(scheme.arguments(z)))(z)
+    first = jax.jacfwd(scheme.begin)(z)
 
     def chain(Y: Array, window: tuple[Array, Array]) -> tuple[Array, Array]:
         by_y, by_z = window

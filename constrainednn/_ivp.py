@@ -1,5 +1,6 @@
 """Initial value problems, stated as SciPy and diffrax do."""
 
+import functools
 import inspect
 import math
 from collections.abc import Callable, Sequence
@@ -15,14 +16,16 @@ from jaxtyping import Array, Float, PyTree
 from constrainednn._calculus import taylor
 from constrainednn._delay import DelayedField, DelayResidual, DelayScheme, step_ends
 from constrainednn._domains import Data, Interval
+from constrainednn._experiments import Experiment
 from constrainednn._field import EquationResidual, Field
 from constrainednn._fit import data_constraints, refuse_without
 from constrainednn._inverse import FittedScheme, raveled_rows
+from constrainednn._inverse_experiments import of_experiments
 from constrainednn._pieces import as_width, stack_pieces, training_nodes
 from constrainednn._problem import Constraint, Problem
 from constrainednn._samplers import GaussQuadrature
 from constrainednn._signatures import returned
-from constrainednn._unknowns import Arguments
+from constrainednn._unknowns import Arguments, is_unknown, unknowns_of
 from constrainednn._validate import (
     as_arrays,
     as_function,
@@ -40,11 +43,12 @@ _MOST_STEPS = 100_000
 
 def ivp(
     vector_field: Callable[..., PyTree],
-    y0: PyTree,
-    span: tuple[float, float],
+    y0: PyTree = None,
+    span: tuple[float, float] | None = None,
     *,
     args: PyTree = None,
     data: Data | Constraint | Sequence[Data | Constraint] | None = None,
+    experiments: Sequence[Experiment] | None = None,
     order: int = 1,
     mass: Any = None,
     delays: Any = None,
@@ -66,8 +70,9 @@ def ivp(
     Args:
         vector_field: `f(t, y, args)`, the argument order of SciPy and diffrax. Returns the
             structure of y: y' or, for order two, y''.
-        y0: Initial value: a number, an array or a pytree of arrays, or a function of `args` that
-            returns one, where it depends on unknowns. For order two the pair (value, velocity).
+        y0: Initial value: a number, an array or a pytree of arrays; an `Unknown` in it is
+            estimated. Or a function of `args` that returns one, where it depends on unknowns. For
+            order two the pair (value, velocity).
         span: Start and end.
         args: Handed to `vector_field`. Floats in it become arrays, so that other values need no
             compilation; whole numbers, flags, strings and functions are constants. An `Unknown`
@@ -76,6 +81,10 @@ def ivp(
             over `Data` with a residual `residual(u, row)` of one's own, in which `u(t)` is the
             solution and `u.args` the arguments. Rows count alike in all of them, each times the
             weight of its constraint, an inverse variance.
+        experiments: Instead of `data`: several experiments that share the unknowns in `args`, each
+            with data, and its own initial value, span and arguments where it states them. Each is
+            marched alone. The solution has one for each, `solution["name"]` or `solution[0]`, and
+            its estimates are those of all.
         order: Order of the equation, 1 or 2.
         mass: A matrix M of shape (d, d), or its diagonal, where the equation is M y' = f(t, y,
             args). It may be singular: a row of zeros states an algebraic equation 0 = f, which
@@ -108,15 +117,36 @@ def ivp(
         raise ValueError(
             f"order must be 1 or 2, got {shown(order)}. Write higher ones as a system."
         )
+    if experiments is not None:
+        alone = ("data", data), ("reference", reference), ("delays", delays), ("history", history)
+        for name, value in alone:
+            if value is not None:
+                raise ValueError(f"experiments= goes without {name}=: leave one of them out.")
+        state = functools.partial(
+            *(ivp, vector_field),
+            order=order,
+            mass=mass,
+            max_window=max_window,
+            invariants=invariants,
+            width=width,
+        )
+        return of_experiments(state, experiments, y0, span, breaks, args)
+    if y0 is None or span is None:
+        raise TypeError(
+            "ivp needs y0 and span, as in cx.ivp(field, y0, (t0, t1)), or experiments=[...]."
+        )
     order, span, width = int(order), _span(span), as_width(width)
     breaks, longest = _breaks(breaks, span), _longest(max_window, span)
     few_leaves_of(args, "args")
+    few_leaves_of(y0, "y0")
     args = jax.tree.map(_argument, args)
-    arguments = Arguments(args)
+    unknown_start = None if callable(y0) or not unknowns_of(y0) else _start(y0)
+    arguments = Arguments(args, unknown_start)
     known, first = args, y0
     if arguments.unknowns:
-        known = arguments(jnp.asarray(arguments.start))
-        first = _called(y0, known) if callable(y0) else y0
+        known, first = arguments.both(jnp.asarray(arguments.start))
+        if unknown_start is None:
+            first = _called(y0, known) if callable(y0) else y0
     elif callable(y0):
         raise TypeError(
             f"y0 is a function, {shown(y0)}, but args holds no cx.Unknown that it could depend on: "
@@ -154,11 +184,12 @@ def ivp(
     refuse_without(arguments, observed, "args")
     if arguments.unknowns:
         field = Field(vector_field, None, unravel, order, mass)
-        begin = (
-            eqx.Partial(_from_args, y0, order)
-            if callable(y0)
-            else eqx.Partial(_given, jnp.asarray(states))
-        )
+        if unknown_start is not None:
+            begin = eqx.Partial(_filled, order)
+        elif callable(y0):
+            begin = eqx.Partial(_from_args, y0, order)
+        else:
+            begin = eqx.Partial(_given, jnp.asarray(states))
         scheme = FittedScheme(
             field=field,
             arguments=arguments,
@@ -333,13 +364,21 @@ def _check_algebraic(field: Field, start: float, states: Float[np.ndarray, "p d"
         )
 
 
-def _from_args(y0: Callable[[PyTree], PyTree], order: int, args: PyTree) -> Float[Array, "p d"]:
-    return raveled_rows(y0(args), order)
+def _from_args(
+    fn: Callable[[PyTree], PyTree], order: int, args: PyTree, y0: PyTree
+) -> Float[Array, "p d"]:
+    del y0
+    return raveled_rows(fn(args), order)
 
 
-def _given(states: Float[Array, "p d"], args: PyTree) -> Float[Array, "p d"]:
-    del args
+def _given(states: Float[Array, "p d"], args: PyTree, y0: PyTree) -> Float[Array, "p d"]:
+    del args, y0
     return states
+
+
+def _filled(order: int, args: PyTree, y0: PyTree) -> Float[Array, "p d"]:
+    del args
+    return raveled_rows(y0, order)
 
 
 def _called(y0: Callable[[PyTree], PyTree], args: PyTree) -> PyTree:
@@ -407,11 +446,15 @@ def _argument(leaf: Any) -> Any:
 
 
 def _start(y0: PyTree) -> PyTree[Array]:
-    """The initial value as arrays."""
+    """The initial value as arrays, and unknowns as they are."""
     if not few_leaves_of(y0, "y0"):
         raise TypeError(f"y0 must hold real numbers, got {shown(y0)}.")
     dtype = jnp.result_type(float)
-    return jax.tree.map(lambda leaf: jnp.asarray(as_reals(leaf, "y0"), dtype), y0)
+    return jax.tree.map(
+        lambda leaf: leaf if is_unknown(leaf) else jnp.asarray(as_reals(leaf, "y0"), dtype),
+        y0,
+        is_leaf=is_unknown,
+    )
 
 
 def _flat_start(value: PyTree[Array]) -> tuple[np.ndarray, Callable[[Array], PyTree]]:

@@ -1,5 +1,6 @@
 """Figures of a solution, as `Figure` objects: no pyplot, no global state."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import jax
@@ -39,10 +40,17 @@ if TYPE_CHECKING:
 
 # Points in one small picture of `moments`; places of a curve.
 _SHOWN = 400
+# Experiments on one page.
+_EXPERIMENTS = 6
 
 
 def overview(solution: "Solution") -> "Figure":
-    """Loss or pieces, residual on train and held-out points, residual against distance, map."""
+    """Loss or pieces, residual on train and held-out points, residual against distance, map.
+
+    For several experiments a row for each: its solution, pieces and residual.
+    """
+    if isinstance(solution.history.pieces, tuple):
+        return _experiments(solution)
     figure = new_figure(11, 7.5)
     grid = figure.subplots(2, 2)
     pieces = solution.history.pieces
@@ -74,8 +82,21 @@ def moments(solution: "Solution") -> "Figure":
     """The map at several moments of training: small multiples, train above monitor.
 
     For maps of the plane x and then u(x), coloured by the direction of x; for functions of one
-    variable u(x) as a curve. For a problem that is solved in pieces the solution and its residual.
+    variable u(x) as a curve. For a problem that is solved in pieces the solution and its residual,
+    below each other; for several experiments side by side.
     """
+    if isinstance(solution.history.pieces, tuple):
+        parts = _first_experiments(solution)
+        figure = new_figure(max(6, 3.2 * len(parts)), 6)
+        grid = figure.subplots(2, len(parts), squeeze=False, sharex="col")
+        for (name, part), above, below in zip(parts.items(), *grid, strict=True):
+            shown = _shown(part)
+            assert shown is not None and isinstance(part.history.pieces, PieceHistory)
+            constraint, points, _ = shown
+            _draw_in_pieces((above, below), part, constraint, _trained(points))
+            above.set_title(name, fontsize=9, parse_math=False)
+        _say_more(figure, solution)
+        return figure
     shown = _shown(solution)
     snapshots = solution.history.snapshots
     if shown is None or not snapshots:
@@ -83,11 +104,12 @@ def moments(solution: "Solution") -> "Figure":
         say(figure.subplots(), "no snapshots of a constraint with a population")
         return figure
     constraint, points, _ = shown
-    streams = [("train", points.train, TRAIN)]
-    if points.monitor is not None:
-        streams.append(("monitor", points.monitor, MONITOR))
+    streams = _trained(points)
     if solution.history.pieces is not None:
-        return _in_pieces(solution, constraint, streams, solution.history.pieces)
+        figure = new_figure(8, 6)
+        _draw_in_pieces(figure.subplots(2, 1, sharex=True), solution, constraint, streams)
+        figure.suptitle(_which(solution, constraint), parse_math=False)
+        return figure
     some = [jax.tree.map(lambda leaf: leaf[:_SHOWN], stream) for _, stream, _ in streams]
     inputs = [model_inputs(stream.points) for stream in some]
     first = values_at(snapshots[0][1], inputs[0])
@@ -139,24 +161,63 @@ def moments(solution: "Solution") -> "Figure":
     return figure
 
 
-def _in_pieces(
+def _trained(points: Streams) -> list[tuple[str, Draw, str]]:
+    """The streams that are shown of a training: name, points and colour."""
+    streams = [("train", points.train, TRAIN)]
+    if points.monitor is not None:
+        streams.append(("monitor", points.monitor, MONITOR))
+    return streams
+
+
+def _draw_in_pieces(
+    pair: "Iterable[Axes]",
     solution: "Solution",
     constraint: "Constraint",
     streams: list[tuple[str, Draw, str]],
-    pieces: PieceHistory,
-) -> "Figure":
-    figure = new_figure(8, 6)
-    above, below = figure.subplots(2, 1, sharex=True)
-    _draw_solution(above, solution, pieces)
+) -> None:
+    """The solution above its residual."""
+    above, below = pair
+    assert isinstance(solution.history.pieces, PieceHistory)
+    _draw_solution(above, solution, solution.history.pieces)
     above.set_xlabel("")
     for name, stream, colour in streams:
         r = residuals_at(constraint.residual, solution.model, stream.points)
         size = on_log_axis(np.linalg.norm(r, axis=1))
         below.plot(stream.points, size, ".", color=colour, ms=3, label=f"{name}, {len(stream)}")
     below.set(yscale="log", xlabel="t", ylabel="|r|", title="residual at train and monitor points")
+    below.title.set_fontsize(9)
     widen(below)
     below.legend(frameon=False, fontsize=8)
-    figure.suptitle(_which(solution, constraint), parse_math=False)
+
+
+def _first_experiments(solution: "Solution") -> "dict[str, Solution]":
+    """As many experiments as a page holds, by name."""
+    return {name: solution[name] for name in solution.model.names[:_EXPERIMENTS]}
+
+
+def _say_more(figure: "Figure", solution: "Solution") -> None:
+    names = solution.model.names
+    if len(names) > _EXPERIMENTS:
+        figure.suptitle(
+            f"first {_EXPERIMENTS} of {len(names)} experiments; solution[name].plot() draws one",
+            fontsize=9,
+        )
+
+
+def _experiments(solution: "Solution") -> "Figure":
+    """A row for each experiment: its solution with data, its pieces, and its residual."""
+    parts = _first_experiments(solution)
+    figure = new_figure(11, 3.3 * len(parts))
+    grid = figure.subplots(len(parts), 3, squeeze=False)
+    for (name, part), (first, second, third) in zip(parts.items(), grid, strict=True):
+        pieces, shown = part.history.pieces, _shown(part)
+        assert isinstance(pieces, PieceHistory) and shown is not None
+        _draw_solution(first, part, pieces)
+        first.set_title(name, fontsize=9, parse_math=False)
+        _draw_pieces(second, pieces, solution.settings.tolerance or 1e-12)
+        _draw_residuals(third, *shown, part.model)
+        third.set_title(shown[0].name, fontsize=9, parse_math=False)
+    _say_more(figure, solution)
     return figure
 
 
@@ -341,6 +402,8 @@ def _draw_map(
 
 def _draw_rows(axes: "Axes", stream: Draw, colour: str, label: str) -> None:
     points = stream.points
+    if not len(stream):
+        return
     if not (isinstance(points, tuple) and len(points) == 2 and isinstance(points[1], np.ndarray)):
         return
     x, y = (np.asarray(part)[:1000].reshape(len(part[:1000]), -1) for part in points)

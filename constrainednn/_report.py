@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from constrainednn._estimates import Estimates, has_unknowns
+from constrainednn._experiments import Experiments
 from constrainednn._gap import ConstraintGap, GapReport, is_rounding
 from constrainednn._statistics import Estimate
 
@@ -67,6 +68,8 @@ def notes(report: GapReport) -> list[str]:
         train, judge = f"{gap.points} points, {_drawn(gap.sampler)}", "independent points"
         if gap.sampler == "rows":
             train, judge = f"{gap.points} rows", "other rows"
+        if not gap.points:
+            train, judge = "none of its rows", "rows"
         lines.append(
             f"{gap.name}: trained on {train}; judged on {gap.heldout.n} {judge} of {gap.measure}; "
             "95 % intervals over that draw"
@@ -162,15 +165,6 @@ def summary(solution: "Solution") -> str:
     return "\n".join(lines + more)
 
 
-def error_lines(solution: "Solution") -> list[str]:
-    """The error statement of an equation that is solved in pieces."""
-    if solution.problem.scheme is None:
-        return []
-    if solution.verdict.error is None:
-        return ["no estimate of the error: not with a mass matrix, nor with delays"]
-    return [repr(solution.verdict.error)]
-
-
 def unknown_lines(solution: "Solution") -> list[str]:
     """The estimates of a solution that has unknowns and data, else nothing."""
     if not has_unknowns(solution):
@@ -219,6 +213,18 @@ def table_rows(report: GapReport) -> list[tuple[str, ...]]:
             )
         )
     return rows
+
+
+def error_lines(solution: "Solution") -> list[str]:
+    """What the residual says about the error of a solution in pieces, for each experiment."""
+    if solution.problem.scheme is None:
+        return []
+    several = isinstance(solution.model, Experiments)
+    named = {f"{name}: ": solution[name] for name in solution.model.names} if several else {}
+    parts = {name: part.verdict.error for name, part in (named or {"": solution}).items()}
+    if None in parts.values():
+        return ["no estimate of the error: not with a mass matrix, nor with delays"]
+    return [f"{name}{error!r}" for name, error in parts.items()]
 
 
 def gap_tables(report: GapReport, console: "Console") -> "list[Table]":

@@ -267,7 +267,7 @@ def finite_points(points: Points) -> Draw:
 
 
 def _equal(n: int) -> np.ndarray:
-    return np.full(n, 1 / n, jnp.result_type(float))
+    return np.full(n, 1 / max(n, 1), jnp.result_type(float))
 
 
 def _points_per_axis(sampler: AbstractSampler, domain: AbstractDomain, n: int) -> int:

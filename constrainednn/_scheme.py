@@ -49,7 +49,7 @@ class SchemeResult:
         status: A value of `Status`.
         reason: The same in a sentence.
         steps: Newton steps of all accepted pieces.
-        pieces: How the pieces came about.
+        pieces: How the pieces came about; for each experiment where there are several.
         compile: Seconds of compiling.
         run: Seconds of solving.
     """
@@ -58,7 +58,7 @@ class SchemeResult:
     status: str
     reason: str
     steps: int
-    pieces: PieceHistory
+    pieces: "PieceHistory | tuple[PieceHistory, ...]"
     compile: float
     run: float
 

@@ -17,6 +17,7 @@ from jaxtyping import Array, PyTree
 from constrainednn._blocks import in_blocks
 from constrainednn._calculus import derivative
 from constrainednn._domains import AbstractDomain, Interval
+from constrainednn._experiments import Experiments, Found
 from constrainednn._gap import ConstraintGap, GapReport, Streams, evaluate_over
 from constrainednn._image import model_inputs
 from constrainednn._problem import Problem
@@ -98,8 +99,9 @@ class History:
         best_step: Steps that led to the parameters that were returned.
         redraws: Steps before which new training points were drawn.
         last_draw: How many of the redraws there were before those parameters: 0 for the first draw.
-        pieces: How the pieces came about, for a problem that is solved in pieces; `loss` and
-            `monitor` then hold the final numbers only.
+        pieces: How the pieces came about, for a problem that is solved in pieces, of each
+            experiment where there are several; `loss` and `monitor` then hold the final numbers
+            only.
     """
 
     loss: np.ndarray
@@ -109,7 +111,7 @@ class History:
     best_step: int
     redraws: tuple[int, ...] = ()
     last_draw: int = 0
-    pieces: PieceHistory | None = None
+    pieces: PieceHistory | tuple[PieceHistory, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,6 +173,8 @@ class Solution:
         return self._evaluate(_slope, t)
 
     def _evaluate(self, look: Callable[[Any, Any], Any], x: Any) -> PyTree[Array]:
+        if isinstance(self.model, Experiments):
+            raise ValueError(self.model.asked_alone)
         inputs = jax.tree.leaves(model_inputs(self.streams[0].train.points))
         leaves = jax.tree.leaves(x)
         many = len(leaves) == len(inputs) and all(
@@ -186,6 +190,20 @@ class Solution:
             return jax.tree.map(jnp.asarray, in_blocks(fn, x))
         one = in_blocks(fn, jax.tree.map(lambda leaf: leaf[None], x))
         return jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), one)
+
+    def __getitem__(self, which: int | str) -> "Solution":
+        """The solution of one of several experiments, by name or number.
+
+        It is a function, with what the report says about that experiment: its part of the gap, its
+        `error_estimate` and `compare`, its figures. Estimates are those of all.
+
+        Raises:
+            KeyError, IndexError: If there is none of that name or number.
+            TypeError: If there are no experiments.
+        """
+        from constrainednn._inverse_experiments import one_of
+
+        return one_of(self, which)
 
     def __repr__(self) -> str:
         from constrainednn._report import summary
@@ -231,6 +249,8 @@ class Solution:
                 of its weight. Otherwise it is that of the rows that were trained on.
             level: Coverage of the intervals, in (0, 1).
         """
+        if isinstance(getattr(self.model, "arguments", None), Found):
+            raise ValueError("estimates are those of all experiments: ask the whole solution.")
         from constrainednn._estimates import estimates
 
         return estimates(self, sigma=sigma, level=level)

@@ -9,6 +9,7 @@ import numpy as np
 
 from constrainednn._check import check_pieces
 from constrainednn._domains import Data
+from constrainednn._experiments import Experiments
 from constrainednn._fit import observations
 from constrainednn._gap import draw_streams, gap_report, monitor_loss, problem_streams
 from constrainednn._keys import stream
@@ -43,11 +44,12 @@ def solve_pieces(run: Run, steps: int) -> Solution:
     if checkpoint is not None:
         checkpoint.check({"counters": list, "statement": str}, {})
         run.refuse_another(checkpoint.facts["statement"], sizes)
-    data = [
+    drawn = [
         (item, draw_streams(item, key=key, monitor=1, heldout=1).train)
         for item in problem.constraints
         if isinstance(item.over, Data)
     ]
+    data = [(item, rows) for item, rows in drawn if len(rows)]
     found = scheme.solve(
         model,
         tolerance=run.tolerance,
@@ -68,6 +70,7 @@ def solve_pieces(run: Run, steps: int) -> Solution:
         train, watching = [item.train for item in streams], [item.monitor for item in streams]
         watched = monitor_loss(problem, found.model, train, watching)
     taken = found.steps
+    parts = found.model.parts if isinstance(found.model, Experiments) else [found.model]
     history = History(
         np.asarray([gap.loss]),
         np.asarray([taken]),
@@ -83,7 +86,7 @@ def solve_pieces(run: Run, steps: int) -> Solution:
         status,
         reason,
         taken,
-        found.model.count * found.model.head[0].size + found.model.parameters.size,
+        sum(part.count * part.head[0].size for part in parts) + found.model.parameters.size,
         history,
         Timings(found.compile, found.run, time.perf_counter() - started),
         settings,

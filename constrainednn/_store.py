@@ -20,6 +20,7 @@ from jaxtyping import PyTree
 
 from constrainednn._archive import MAX_BYTES, pack_arrays, read_arrays, seal, unseal
 from constrainednn._estimates import has_unknowns
+from constrainednn._experiments import Experiments
 from constrainednn._files import StoreError, read_limited
 from constrainednn._folders import write_folder
 from constrainednn._gap import drawn_again, drawn_arrays, gap_report, problem_streams
@@ -63,7 +64,7 @@ def result_files(solution: Solution) -> Iterator[tuple[str, bytes]]:
         **drawn_arrays(
             solution.problem.constraints, [item.train for item in solution.streams], "draw"
         ),
-        **({} if history.pieces is None else _pieces_to_arrays(history.pieces)),
+        **_pieces_to_arrays(history.pieces),
     }
     arrays = {
         _MODEL: pack_arrays(tree_to_arrays(solution.model)),
@@ -121,7 +122,7 @@ def load_solution(path: str | Path, problem: Problem) -> Solution:
             int(arrays["best_step"]),
             tuple(arrays["redraws"].tolist()),
             redraw,
-            None if problem.scheme is None else _pieces_from_arrays(arrays),
+            None if problem.scheme is None else _pieces_from_arrays(arrays, problem.model),
         )
     except KeyError as error:
         raise StoreError(f"{folder}: the entry {error} is missing.") from None
@@ -129,11 +130,13 @@ def load_solution(path: str | Path, problem: Problem) -> Solution:
         raise StoreError(f"{folder / 'report.json'} is damaged: {error}") from None
     blank = problem.build_model(key=key)
     if problem.scheme is not None:
-        edges = saved.get(".edges", np.zeros(0))
-        if edges.ndim != 1 or np.isfinite(edges).sum() < 2 or np.isnan(edges).any():
-            raise StoreError(f"{folder / _MODEL} is damaged: its pieces have no ends.")
-        if any(len(saved.get(name, ())) != edges.size - 1 for name in (".states", ".head")):
-            raise StoreError(f"{folder / _MODEL} is damaged: its pieces are not all there.")
+        for part in _of_each(blank, ".parts"):
+            edges = saved.get(f"{part}.edges", np.zeros(0))
+            if edges.ndim != 1 or np.isfinite(edges).sum() < 2 or np.isnan(edges).any():
+                raise StoreError(f"{folder / _MODEL} is damaged: its pieces have no ends.")
+            arrays_of = (saved.get(f"{part}.{name}", ()) for name in ("states", "head"))
+            if any(len(array) != edges.size - 1 for array in arrays_of):
+                raise StoreError(f"{folder / _MODEL} is damaged: its pieces are not all there.")
         blank = _with_pieces(blank, saved)
     model = arrays_to_tree(blank, saved, str(folder))
     streams = problem_streams(problem, model, key=key, **counts, redraw=redraw)
@@ -219,17 +222,38 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _pieces_to_arrays(pieces: PieceHistory) -> dict[str, np.ndarray]:
-    return {f"pieces_{name}": np.asarray(v) for name, v in dataclasses.asdict(pieces).items()}
+def _of_each(model: PyTree, name: str) -> list[str]:
+    """The name for each of several experiments; without them "" for the whole."""
+    if not isinstance(model, Experiments):
+        return [""]
+    return [f"{name}[{k}]" for k in range(len(model.parts))]
 
 
-def _pieces_from_arrays(arrays: dict[str, np.ndarray]) -> PieceHistory:
-    at = lambda name: arrays[f"pieces_{name}"]  # noqa: E731
-    # Folders from before equations were looked at again have no spacing.
-    spacing = float(arrays.get("pieces_spacing", np.nan))
-    found = tuple(arrays.get("pieces_found", np.zeros(0)).tolist())
-    given = at("edges"), at("monitor"), at("steps"), int(at("rejected"))
-    return PieceHistory(*given, spacing, found)
+def _pieces_to_arrays(
+    pieces: PieceHistory | tuple[PieceHistory, ...] | None,
+) -> dict[str, np.ndarray]:
+    if pieces is None:
+        return {}
+    several = isinstance(pieces, tuple)
+    return {
+        f"pieces{f'[{k}]' * several}_{name}": np.asarray(value)
+        for k, item in enumerate(pieces if several else [pieces])
+        for name, value in dataclasses.asdict(item).items()
+    }
+
+
+def _pieces_from_arrays(
+    arrays: dict[str, np.ndarray], model: PyTree
+) -> PieceHistory | tuple[PieceHistory, ...]:
+    items = []
+    for which in _of_each(model, ""):
+        at = lambda name: arrays[f"pieces{which}_{name}"]  # noqa: B023, E731
+        # Folders from before equations were looked at again have no spacing.
+        spacing = float(arrays.get(f"pieces{which}_spacing", np.nan))
+        found = tuple(arrays.get(f"pieces{which}_found", np.zeros(0)).tolist())
+        given = at("edges"), at("monitor"), at("steps"), int(at("rejected"))
+        items.append(PieceHistory(*given, spacing, found))
+    return tuple(items) if isinstance(model, Experiments) else items[0]
 
 
 def _with_pieces(model: PyTree, arrays: dict[str, np.ndarray]) -> PyTree:

@@ -13,6 +13,7 @@ import numpy as np
 from constrainednn._boundary import BoundaryValueScheme
 from constrainednn._domains import Data
 from constrainednn._error_estimate import ErrorEstimate, error_estimate
+from constrainednn._experiments import Experiments
 from constrainednn._fit import AbstractFittedScheme
 from constrainednn._gap import GapReport
 from constrainednn._inverse_bvp import FittedBoundaryScheme
@@ -59,12 +60,27 @@ def verdict(solution: Solution) -> Verdict:
     status, reason = solution.status, solution.reason
     if status in _FAILED:
         return Verdict("not solved", f"{status}, {reason}")
+    if isinstance(solution.model, Experiments):
+        return _of_experiments(solution)
     if solution.problem.scheme is not None:
         return _of_pieces(solution)
     if solution.settings.tolerance > 0:
         return _by_tolerance(solution.gap, solution.settings.tolerance)
     if status is Status.STALLED:
         return Verdict("cannot tell", f"the method stalled, {reason}; {_measured(solution)}")
+    return Verdict("no tolerance to meet", _measured(solution))
+
+
+def _of_experiments(solution: Solution) -> Verdict:
+    """Of several experiments: the equation must be solved in each."""
+    for name in solution.model.names:
+        part = dataclasses.replace(solution[name], status=Status.CONVERGED)
+        if part.verdict.word != "solved":
+            return dataclasses.replace(
+                part.verdict, reason=f"experiment {name!r}: {part.verdict.reason}"
+            )
+    if solution.status is not Status.CONVERGED:
+        return Verdict("cannot tell", f"{solution.status}, {solution.reason}")
     return Verdict("no tolerance to meet", _measured(solution))
 
 

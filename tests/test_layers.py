@@ -43,7 +43,7 @@ LAYERS = [
     ["_folders", "_methods._levenberg_marquardt", "_methods._optax", "_samplers"],
     ["_models", "_run_folder", "_scheme"],
     ["_calculus", "_march", "_pieces", "_show"],
-["_elements", "_field", "_path", "_relative_residual"],
+    ["_elements", "_field", "_path", "_relative_residual"],
     ["_defect"],
     ["_curvature", "_scan"],
     ["_problem"],
