@@ -222,7 +222,7 @@ class AbstractFittedScheme(AbstractScheme):
             if not last and (slow or fitted or tiny or tries >= _MOST_TRIES_ROUGH):
                 before, tries = before + tries, 0
                 stage, damping, nu = stage + 1, _DAMPING, 2.0
-                scale, held, onto_failed = np.zeros(z.size), np.zeros(z.size, bool), False
+                scale, onto_failed = np.zeros(z.size), False
                 now = shooting.at(z, shares[stage], steps - taken)
             elif last and here.blind.all():
                 return ended("stalled", "the data do not change with any unknown where it is now")
