@@ -178,14 +178,16 @@ def unknown_lines(solution: "Solution") -> list[str]:
 def estimate_lines(found: Estimates) -> list[str]:
     """What data say about unknowns, a line for each and for what they leave open."""
     width = max(map(len, found.values))
-    lines = []
+    lines = [found.status]
+    if found.status != "converged" or found.offset > 0.1:
+        lines[0] += f": {found.offset:.2g} standard errors from a minimum, as the slopes tell"
     for name, item in found.values.items():
         text = f"{name:{width}}  {item.value:.6g}"
-        if item.label:
-            text += f": {item.label}"
-        elif not math.isnan(item.low):
-            text += f" [{item.low:.6g}, {item.high:.6g}], standard error {item.error:.2g}"
-        lines.append(text)
+        if not math.isnan(item.low):
+            text += f" [{item.low:.6g}, {item.high:.6g}]"
+        if not math.isnan(item.low) and math.isfinite(item.error):
+            text += f", standard error {item.error:.2g}"
+        lines.append(text + f": {item.label}" * bool(item.label))
     for direction in found.undetermined:
         parts = " and ".join(f"{name} {share:+.2g} %" for name, share in direction.items())
         lines.append(f"unidentifiable: the data would be the same with {parts}")
