@@ -311,13 +311,16 @@ def _twins_of(
         return None
     x, y, p = arguments["x"], arguments["y"], arguments["p"]
     more = () if p is None else (p,)
-    twins: dict[str, Callable] = {"fun": lambda x, y, *p: np.asarray(equation(x, y, *p))}
+    last = lambda of: () if of is None else (on_numpy(of),)  # noqa: E731
+    args = last(getattr(field, "args", None))
+    twins: dict[str, Callable] = {"fun": lambda x, y, *p: np.asarray(equation(x, y, *p, *args))}
     # Off the ends, where the equation may be singular.
     if not agrees(twins["fun"], fun, [(x[1:8], y[:, 1:8] * factor, *more) for factor in (1, 1.1)]):
         return None
     of_ends = numpy_twin(conditions.fn) if isinstance(conditions, BoundaryConditions) else None
     if of_ends is not None:
-        twin = lambda *ends: raveled(of_ends(*ends))  # noqa: E731
+        args_of_ends = last(getattr(conditions, "args", None))
+        twin = lambda *ends: raveled(of_ends(*ends, *args_of_ends))  # noqa: E731
         if agrees(twin, bc, [(y[:, 0], y[:, -1], *more), (y[:, 1], y[:, 2], *more)]):
             twins["bc"] = twin
     return twins

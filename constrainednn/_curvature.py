@@ -62,7 +62,7 @@ def with_curvature(
     """
     e, dp = first
     trusted = np.zeros(len(e), bool)
-    if max(largest(e).max(), hidden.max()) < _LINEAR:
+    if np.maximum(largest(e), hidden).max() < _LINEAR:  # NaN is not
         return e, dp, np.ones(len(e), bool)
     with np.errstate(over="ignore", invalid="ignore"):
         for _ in range(_ITERATIONS):

@@ -112,9 +112,14 @@ def linearise_conditions(
     """Boundary conditions of the states `Y`, and derivatives by e(a) / S, e(b) / S and p."""
     dtype = jnp.result_type(float)
     given = tuple(jnp.asarray(part, dtype) for part in (Y[0, 0, 0], Y[-1, -1, 0], p))
-    slopes = jax.jacfwd(conditions, argnums=(0, 1, 2))(*given)
+    value, slopes = _conditions_at(conditions, given)
     left, right, by_p = (np.asarray(part, float) for part in slopes)
-    return np.asarray(conditions(*given), float), [left * path.size, right * path.size, by_p]
+    return np.asarray(value, float), [left * path.size, right * path.size, by_p]
+
+
+@eqx.filter_jit
+def _conditions_at(conditions: Callable[..., Array], given: tuple) -> tuple[Array, tuple]:
+    return conditions(*given), jax.jacfwd(conditions, argnums=(0, 1, 2))(*given)
 
 
 class Missed(NamedTuple):

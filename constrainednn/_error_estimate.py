@@ -110,9 +110,8 @@ class ErrorEstimate:
         Args:
             tolerance: What the residual of each piece was to be below, relative to the state.
         """
-        if self.label == "not resolved" and (
-            self.glimpsed or not self._size <= _PROMISED * tolerance
-        ):
+        known = not self.glimpsed and bool(self.trusted.all())
+        if self.label == "not resolved" and not (known and self._size <= _PROMISED * tolerance):
             return (
                 f"the equation has a kink, jump or pulse after t = {self.unresolved:.6g} that is "
                 "not resolved"
