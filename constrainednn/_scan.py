@@ -184,8 +184,11 @@ class _Looker:
         # The change of the state over a stretch, relative to what was allowed.
         effect = (high - low) / 2 * ratio.max(axis=1)
         start, half = self.edges[window], np.diff(self.edges)[window] / 2
+        # Less than times can be told apart is in place.
+        length = np.abs(half) * (high - low)
+        matters = (effect > 1) & (length > 100 * np.finfo(float).eps * np.abs(start))
         found = []
-        for k in np.flatnonzero(effect > 1):
+        for k in np.flatnonzero(matters):
             ends = (float(start[k] + half[k] * (s[k] + 1)) for s in (low, high))
             whole = bool(high[k] - low[k] > 1.9)
             found.append(Found(int(window[k]), *ends, whole, bool(np.isfinite(ratio[k]).all())))
@@ -203,7 +206,7 @@ def _ratios(
 ) -> Float[Array, "B n"]:
     """Residuals relative to what was allowed, group after group of blocks."""
     start, half, y, c, allowed = windows
-    order, (count, width, d) = y.shape[1], c.shape
+    order, (_, width, d) = y.shape[1], c.shape
     eps = jnp.finfo(c.dtype).eps
     # Legendre coefficients of the highest derivative, then of its integrals.
     levels = [jax.vmap(lambda c, j=j: integrated(c, j))(c) for j in range(order + 1)]
