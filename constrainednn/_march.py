@@ -116,7 +116,8 @@ class March(NamedTuple):
     @property
     def history(self) -> PieceHistory:
         """Lengths, monitor residuals, Newton steps."""
-        return PieceHistory(self.edges, self.kept.errors, self.kept.steps, self.rejected)
+        errors, steps = np.asarray(self.kept.errors), np.asarray(self.kept.steps)
+        return PieceHistory(self.edges, errors, steps, self.rejected)
 
     def before(self, window: int) -> Resumable:
         """What to go on from, without this window and all after it."""

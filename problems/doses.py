@@ -1,10 +1,10 @@
 """Repeated infusions: C' = R(t) / V - k C with a pump that runs a few minutes every six hours.
 
-`volume` V in litres and `rate` k per hour are those of the patient, `minutes` how long the pump runs,
-`end` the last time in hours. The pump's times are named as `breaks`, so windows end there.
+`volume` V in litres and `rate` k per hour are those of the patient, `minutes` how long the pump
+runs, `end` the last time in hours. The pump's times are named as `breaks`: windows end there.
 
-Source: Gibaldi and Perrier, Pharmacokinetics, 2nd edition, Dekker (1982), section 1.3: infusion into
-one compartment, and superposition of doses.
+Source: Gibaldi and Perrier, Pharmacokinetics, 2nd edition, Dekker (1982): infusion into one
+compartment, and superposition of doses.
 """
 
 import jax.numpy as jnp

@@ -62,8 +62,9 @@ def test_doses_against_the_superposition_of_their_closed_forms(how):
     t = 24.0 * UNIT
     known = np.asarray(jax.vmap(problem.reference)(jnp.asarray(t)))
     assert solution.status == "converged"
-    # Times of a few hours are known to 1e-15, and the pump runs for a sixtieth: 1e-13 of a dose.
-    np.testing.assert_allclose(solution(t), known, rtol=0, atol=1e-11)
+    # Errors of the tolerance's size grow by exp(0.3 * 24) backwards.
+    grown = 100 if "backwards" in how else 1
+    np.testing.assert_allclose(solution(t), known, rtol=0, atol=1e-11 * grown)
     ends = solution.model.ends
     if "breaks" not in how:
         assert set(problem.scheme.breaks) <= set(ends.tolist())
@@ -123,7 +124,9 @@ def test_pulses_wider_than_the_spacing_are_resolved(width):
 
 
 def test_a_pulse_of_a_thousandth_of_the_interval_is_found():
-    pulse = lambda t, y, args: jnp.where((t > 1) & (t < 1.001), 1000.0, 0.0) - y
+    def pulse(t, y, args):
+        return jnp.where((t > 1) & (t < 1.001), 1000.0, 0.0) - y
+
     solution = cx.solve(cx.ivp(pulse, 0.0, (0.0, 10.0)), **SMALL)
     known = 1000 * -np.expm1(-0.001) * np.exp(-(10.0 - 1.001))
     assert solution.status == "converged" and len(solution.history.pieces.found) >= 2
@@ -145,7 +148,9 @@ def test_the_scan_says_how_finely_it_looked_and_is_saved(tmp_path):
 
 @pytest.mark.parametrize("unit", [1.0, 1e-9, 1e6])
 def test_a_step_response_from_rest(unit):
-    force = lambda t, y, args: jnp.where(t > args[0], args[1], 0.0) - y
+    def force(t, y, args):
+        return jnp.where(t > args[0], args[1], 0.0) - y
+
     for c in (0.123, 0.77, 1.268, 2.9):
         solution = cx.solve(cx.ivp(force, 0.0, (0.0, 3.0), args=(c, unit)), **SMALL)
         assert solution.status == "converged", solution.reason
@@ -154,7 +159,9 @@ def test_a_step_response_from_rest(unit):
 
 
 def test_mass_and_spring_at_rest_until_a_force_comes():
-    field = lambda t, y, args: jnp.where(t > args, 1.0, 0.0) - 4 * y[0]
+    def field(t, y, args):
+        return jnp.where(t > args, 1.0, 0.0) - 4 * y[0]
+
     for c in (0.3, 1.4575, 2.2):
         solution = cx.solve(cx.ivp(field, (0.0, 0.0), (0.0, 3.0), args=c, order=2), **SMALL)
         assert solution.status == "converged", solution.reason
@@ -163,7 +170,9 @@ def test_mass_and_spring_at_rest_until_a_force_comes():
 
 
 def test_a_ramp_from_rest():
-    field = lambda t, y, args: jnp.maximum(t - args, 0.0) - y
+    def field(t, y, args):
+        return jnp.maximum(t - args, 0.0) - y
+
     for c in (0.2722591368573657, 0.595539133527766, 1.38):
         solution = cx.solve(cx.ivp(field, 0.0, (0.0, 3.0), args=c), **SMALL)
         assert solution.status == "converged" and solution.model.count < 300
@@ -174,7 +183,10 @@ def test_a_ramp_from_rest():
 def test_dry_friction_until_it_sticks():
     # x'' = -x - mu sign(x'): half circles around +mu and -mu, smaller by 2 mu each time.
     mu, start = 0.06, 1.46
-    friction = lambda t, y, args: jnp.stack([y[1], -y[0] - args * jnp.sign(y[1])])
+
+    def friction(t, y, args):
+        return jnp.stack([y[1], -y[0] - args * jnp.sign(y[1])])
+
     t = 10.0 * UNIT
     solution = cx.solve(cx.ivp(friction, np.array([start, 0.0]), (0.0, 10.0), args=mu), **SMALL)
     half = np.floor(t / np.pi)
@@ -187,7 +199,9 @@ def test_dry_friction_until_it_sticks():
 
 
 def test_heat_on_a_ring_with_components_that_stay_zero():
-    ring = lambda t, y, args: 100 * (jnp.roll(y, 1) + jnp.roll(y, -1) - 2 * y)
+    def ring(t, y, args):
+        return 100 * (jnp.roll(y, 1) + jnp.roll(y, -1) - 2 * y)
+
     start = np.sin(2 * np.pi * np.arange(8) / 8)
     solution = cx.solve(cx.ivp(ring, start, (0.0, 0.05)), **SMALL)
     rate = 200 * (np.cos(2 * np.pi / 8) - 1)
@@ -198,7 +212,9 @@ def test_heat_on_a_ring_with_components_that_stay_zero():
 
 def test_noise_of_lower_precision_neither_stops_a_march_nor_goes_unsaid():
     # sin in single precision: 6e-8 of noise, on average much less.
-    single = lambda t, y, args: jnp.sin(t.astype(jnp.float32)).astype(t.dtype) - y
+    def single(t, y, args):
+        return jnp.sin(t.astype(jnp.float32)).astype(t.dtype) - y
+
     solution = cx.solve(cx.ivp(single, 1.0, (0.0, 5.0)), **SMALL)
     t = 5 * UNIT
     known = (np.sin(t) - np.cos(t)) / 2 + 1.5 * np.exp(-t)
@@ -212,7 +228,10 @@ def test_noise_of_an_ill_conditioned_solve_inside_the_field():
     left, right = (np.linalg.qr(rng.normal(size=(6, 6)))[0] for _ in range(2))
     A = jnp.asarray(left @ np.diag(np.logspace(0, -8, 6)) @ right)
     start = rng.normal(size=6)
-    field = lambda t, y, args: -jnp.linalg.solve(A, A @ y)
+
+    def field(t, y, args):
+        return -jnp.linalg.solve(A, A @ y)
+
     solution = cx.solve(cx.ivp(field, start, (0.0, 5.0)), **SMALL)
     assert solution.status == "converged" and solution.model.count < 100
     known = np.exp(-5 * UNIT)[:, None] * start
@@ -221,7 +240,9 @@ def test_noise_of_an_ill_conditioned_solve_inside_the_field():
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_where_the_field_is_not_finite_is_named(bad):
-    field = lambda t, y, args: jnp.where(t > 2, args, -y)
+    def field(t, y, args):
+        return jnp.where(t > 2, args, -y)
+
     solution = cx.solve(cx.ivp(field, 1.0, (0.0, 5.0), args=bad), **SMALL)
     assert solution.status == "blow_up" and abs(solution.model.ends[-1] - 2) < 1e-12
     assert "the vector field is NaN or infinite at t = 2.0" in solution.reason
@@ -262,8 +283,11 @@ def test_breaks_are_sorted_and_counted_once():
 def test_breaks_of_a_delay_equation_come_back_after_the_delay():
     ends = np.asarray(step_ends((0.0, 3.0), np.array([1.0]), (0.3,)))
     np.testing.assert_allclose(ends, [0, 0.3, 1, 1.3, 2, 2.3, 3])
+
     # y' = -y(t - 1) + step at 0.3: y gains (t - 0.3), then loses its integral a delay later.
-    field = lambda t, y, args, before: jnp.where(t > 0.3, 1.0, 0.0) - before
+    def field(t, y, args, before):
+        return jnp.where(t > 0.3, 1.0, 0.0) - before
+
     problem = cx.ivp(
         field, 0.0, (0.0, 2.0), delays=1.0, history=lambda t: jnp.zeros(()), breaks=[0.3]
     )
