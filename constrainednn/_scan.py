@@ -268,7 +268,7 @@ def _counted(program: core.Jaxpr) -> int:
     """Operations of a program: entries of what each of its primitives gives, sums in full."""
     total = 0
     for equation in program.eqns:
-        size = sum(math.prod(getattr(v.aval, "shape", ())) for v in equation.outvars)
+        size = sum(int(np.prod(getattr(v.aval, "shape", ()))) for v in equation.outvars)
         inner = [
             part.jaxpr if isinstance(part, core.ClosedJaxpr) else part
             for value in equation.params.values()
@@ -279,7 +279,7 @@ def _counted(program: core.Jaxpr) -> int:
         if name == "dot_general":
             ((summed, _), _) = equation.params["dimension_numbers"]
             shape = getattr(equation.invars[0].aval, "shape", ())
-            size *= math.prod(shape[axis] for axis in summed)
+            size *= int(np.prod([shape[axis] for axis in summed]))
         if inner:
             total += int(equation.params.get("length", 1)) * sum(map(_counted, inner))
         else:
