@@ -137,7 +137,11 @@ class DelayScheme(AbstractScheme):
                 return watch(before + more, share, residual, None)
 
             field = with_args(self.field, (self.field.args, so_far.past(begin - longest)))
-            found = InitialValueScheme(field, (begin, end), self.width, (), self.longest).solve(
+            whole = self.ends[-1] - self.ends[0]
+            scheme = InitialValueScheme(
+                field, (begin, end), self.width, (), self.longest, (end - begin) / whole
+            )
+            found = scheme.solve(
                 so_far.start(begin, end, self.width),
                 tolerance=tolerance,
                 steps=steps - taken,
@@ -198,6 +202,7 @@ class _SoFar:
         self.states = np.zeros((0, *model.states.shape[1:]))
         self.head = np.zeros((0, *model.head.shape[1:]))
         self.monitor, self.steps, self.rejected = np.zeros(0), np.zeros(0, int), 0
+        self.spacing, self.found = np.zeros(1), np.zeros(0)
         self.at = np.asarray(model.states[0])
 
     def add(self, found: SchemeResult, end: float) -> None:
@@ -208,6 +213,8 @@ class _SoFar:
         self.monitor = np.concatenate([self.monitor, found.pieces.monitor])
         self.steps = np.concatenate([self.steps, found.pieces.steps])
         self.rejected += found.pieces.rejected
+        self.spacing = np.maximum(self.spacing, found.pieces.spacing)
+        self.found = np.append(self.found, found.pieces.found)
         value = model(jnp.asarray(model.ends[-1]))
         self.at = np.asarray(ravel_pytree(value)[0])[None]
 
@@ -228,7 +235,7 @@ class _SoFar:
         return stack_pieces(ends, self.at[None], head, unravel=self.model.unravel)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        names = ("edges", "states", "head", "monitor", "steps", "at")
+        names = ("edges", "states", "head", "monitor", "steps", "at", "spacing", "found")
         return {name: getattr(self, name) for name in names}
 
     def restore(self, arrays: dict[str, np.ndarray]) -> None:
@@ -236,7 +243,9 @@ class _SoFar:
         count = len(arrays.get("head", ()))
         for name, own in blank.items():
             found = arrays.get(name)
-            rows = {"edges": count + 1, "at": 1}.get(name, count)
+            rows = {"edges": count + 1, "at": 1, "spacing": 1}.get(name, count)
+            if found is not None and name == "found":  # any number of them
+                rows = len(found)
             if found is None or found.shape != (rows, *own.shape[1:]):
                 raise StoreError("the checkpoint is damaged: its windows are not all there.")
             setattr(self, name, found)
@@ -247,7 +256,14 @@ class _SoFar:
             length = 64 * float(jnp.finfo(self.model.head.dtype).eps) * max(abs(start), end - start)
             model = self.start(start, start + length, width)
             return model, PieceHistory(model.ends, np.full(1, np.nan), np.zeros(1, int), 0)
-        history = PieceHistory(self.edges, self.monitor, self.steps, self.rejected)
+        history = PieceHistory(
+            self.edges,
+            self.monitor,
+            self.steps,
+            self.rejected,
+            float(self.spacing[0]),
+            tuple(self.found.tolist()),
+        )
         model = stack_pieces(self.edges, self.states, self.head, unravel=self.model.unravel)
         return model, history
 

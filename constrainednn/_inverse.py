@@ -19,7 +19,7 @@ Source:
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import equinox as eqx
 import jax
@@ -39,6 +39,8 @@ from constrainednn._windows import InitialValueScheme, WindowRows
 # Data are fitted up to these shares of the interval, one after the other: far from the solution a
 # long trajectory depends on the unknowns too wildly.
 _SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
+# After the first march over a share of it, so much of the usual scan.
+_GLANCE = 1 / 8
 
 
 class FittedScheme(AbstractFittedScheme):
@@ -67,9 +69,9 @@ class FittedScheme(AbstractFittedScheme):
 
     def known(self, z: Float[Array, " q"], span: tuple[float, float]) -> InitialValueScheme:
         """The problem for given unknowns."""
-        low, high = sorted(span)
-        breaks = tuple(time for time in self.breaks if low < time < high)
-        return InitialValueScheme(self._field(z), span, self.width, breaks, self.longest)
+        return InitialValueScheme(
+            self._field(z), span, self.width, within(self.breaks, span), self.longest
+        )
 
     def _field(self, z: Float[Array, " q"]) -> Field:
         return with_args(self.field, self.arguments(z))
@@ -118,6 +120,8 @@ class Shooting(AbstractShooting):
         self.features = features_of(scheme)
         self.compile, self.run = 0.0, 0.0
         self.capacity, self.compiled_for = 16, 0
+        self.found: set[float] = set()  # times at which the equation changes abruptly
+        self.looked: set[float] = set()  # shares of the interval that were scanned in full
         self.model, self.rows = model, rows_of(model, observed).size
         self.shares = useful_shares(self.reached, model.parameters.size)
         # Signals and progress, but nothing to save: a march is short.
@@ -129,6 +133,11 @@ class Shooting(AbstractShooting):
         span = begin, end if share == 1.0 else begin + share * (end - begin)
         at = jnp.asarray(z, jnp.result_type(float))
         known = self.scheme.known(at, span)
+        # What an earlier march found, this one need not find again.
+        breaks = within({*known.breaks, *self.found}, span)
+        known = dataclasses.replace(
+            known, breaks=breaks, share=1.0 if share not in self.looked else _GLANCE
+        )
         states = np.asarray(self.scheme.begin(at))
         head = np.zeros((1, known.width, states.shape[1]))
         blank = stack_pieces(np.asarray(span), states[None], head, unravel=known.field.unravel)
@@ -140,6 +149,8 @@ class Shooting(AbstractShooting):
             watch=self.watch,
         )
         self.compile, self.run = self.compile + found.compile, self.run + found.run
+        self.found.update(found.pieces.found)
+        self.looked.add(share)
         return self.linearised(found, at)
 
     def linearised(self, found: SchemeResult, z: Float[Array, " q"]) -> Shot:
@@ -184,6 +195,12 @@ def useful_shares(reached: Callable[[float], int], unknowns: int) -> list[float]
 def _timeless(scheme: FittedScheme) -> FittedScheme:
     """The scheme without its span, which no derivative needs: a span would be compiled in."""
     return dataclasses.replace(scheme, span=(0.0, 1.0))
+
+
+def within(times: Iterable[float], span: tuple[float, float]) -> tuple[float, ...]:
+    """The times inside of a span, in the order in which they are reached."""
+    low, high = sorted(span)
+    return tuple(sorted((t for t in times if low < t < high), reverse=span[1] < span[0]))
 
 
 def features_of(scheme: FittedScheme) -> tuple[Features, Float[Array, " m"], Features]:

@@ -53,7 +53,7 @@ def ivp(
     mass: Any = None,
     delays: Any = None,
     history: Callable[[Any], PyTree] | None = None,
-    breaks: Sequence[float] = (),
+    breaks: Any = (),
     max_window: float = math.inf,
     invariants: Callable[..., Any] | Sequence[Callable[..., Any]] = (),
     width: int = 16,

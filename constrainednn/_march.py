@@ -25,8 +25,9 @@ from constrainednn._trees import arrays_to_tree, tree_to_arrays
 _BLOCK = 64
 _FIRST_TRIES = 64
 _LOOK_EVERY = 0.3
-# A residual of this many times its noise is allowed.
-_NOISE = 4
+# A residual of this many times its noise is allowed, and so much noise at most: near a pole of the
+# vector field all is noise.
+_NOISE, _MOST_NOISE = 4, 0.01
 
 
 class Window(NamedTuple):
@@ -115,7 +116,8 @@ class March(NamedTuple):
     @property
     def history(self) -> PieceHistory:
         """Lengths, monitor residuals, Newton steps."""
-        return PieceHistory(self.edges, self.kept.errors, self.kept.steps, self.rejected)
+        errors, steps = np.asarray(self.kept.errors), np.asarray(self.kept.steps)
+        return PieceHistory(self.edges, errors, steps, self.rejected)
 
     def before(self, window: int) -> Resumable:
         """What to go on from, without this window and all after it."""
@@ -281,14 +283,18 @@ def _advance(
         stop = jnp.where(last, next_stop, carry.t + carry.h)
         length = stop - carry.t
         window = evolution.window(carry.state, carry.t, length)
-        limit = jnp.maximum(goal.tolerance, _NOISE * window.noise)
+        noise = jnp.minimum(window.noise, _MOST_NOISE)
+        limit = jnp.maximum(goal.tolerance, _NOISE * noise)
         accepted = window.solved & jnp.all(window.error <= limit)
         power = 1 / evolution.convergence
         tiny = jnp.finfo(goal.tolerance.dtype).tiny
-        # Where noise is above the tolerance, what is left without it says how long a window may be:
-        # shorter ones would be as noisy, for ever.
-        smooth = jnp.maximum(window.error - _NOISE / 2 * window.noise, 1e-4 * limit)
-        smooth = jnp.where(limit > goal.tolerance, smooth, window.error)
+        # Where the residual is noise, or rounding of times in a window that is hardly longer, what
+        # is left without it says how long a window may be: shorter ones are as noisy, for ever.
+        eps = jnp.finfo(goal.tolerance.dtype).eps
+        hardly = jnp.abs(length) <= eps**0.5 * jnp.abs(carry.t)
+        noisy = (limit > goal.tolerance) | (hardly & (window.error <= _NOISE * noise))
+        smooth = jnp.maximum(window.error - _NOISE / 2 * noise, 1e-4 * limit)
+        smooth = jnp.where(noisy, smooth, window.error)
         factor = 0.85 * jnp.min(limit / jnp.maximum(smooth, tiny)) ** power
         # Newton's method failing says only "shorter"; an accepted window never shrinks the next
         # by much, since its error may be rounding.

@@ -40,6 +40,11 @@ _OPERATIONS, _LEAST, _MOST = 2_000_000, 1024, 32_768
 # A residual is found at a place where it exceeds what was allowed this many times. At the ends of
 # windows a residual that nothing is wrong with exceeds its mean square by the root of its degree.
 _FOUND = 20.0
+# Functions that take some ten times as long as a multiplication.
+_FUNCTIONS = frozenset(
+    ("exp", "log", "sin", "cos", "tan", "tanh", "pow", "rem", "div", "sqrt", "logistic", "erf")
+)
+_DEAR = 10
 # Places that are worked on at once.
 _AT_ONCE = 256
 
@@ -51,15 +56,11 @@ class Found(NamedTuple):
         window: Number of the window.
         low: Where it begins, in the order of solution.
         high: Where it ends.
-        whole: True where it fills its window.
-        finite: False where the vector field is not finite somewhere on it.
     """
 
     window: int
     low: float
     high: float
-    whole: bool
-    finite: bool
 
 
 class Scan(NamedTuple):
@@ -105,7 +106,8 @@ def scan(field: Field, marched: March, *, since: int = 0, share: float = 1.0) ->
     blocks = np.ceil(lengths / lengths.sum() * max(places / _PLACES, 1)).astype(int)
     window = np.repeat(np.arange(len(lengths)), blocks)
     first = np.arange(len(window)) - np.repeat(np.cumsum(blocks) - blocks, blocks)
-    spread = _Blocks(window + since, *(2 * (first + k) / blocks[window] - 1 for k in (0, 1)))
+    low, high = (2 * (first + k) / blocks[window] - 1 for k in (0, 1))
+    spread = _Blocks(window + since, low, high)
     ratio, s = looker.look(spread), looker.places(spread)
     runs = []
     for number in np.unique(spread.window[(ratio > _FOUND).any(axis=1)]):
@@ -156,9 +158,9 @@ class _Looker:
         pad = lambda a: np.append(a, np.zeros(capacity - count, a.dtype))  # noqa: E731
         dtype = self.windows[0].dtype
         window = jnp.asarray(pad(blocks.window).astype(int))
-        ends = (jnp.asarray(pad(end), dtype) for end in blocks[1:])
+        low, high = jnp.asarray(pad(blocks.low), dtype), jnp.asarray(pad(blocks.high), dtype)
         groups = jnp.asarray(-(-count // _GROUP))
-        return np.asarray(_ratios(self.field, self.windows, window, *ends, groups))[:count]
+        return np.asarray(_ratios(self.field, self.windows, window, low, high, groups))[:count]
 
     def located(self, runs: list[tuple]) -> list[Found]:
         """Bisect for the ends of stretches, and leave out those that are too short to matter."""
@@ -184,11 +186,13 @@ class _Looker:
         # The change of the state over a stretch, relative to what was allowed.
         effect = (high - low) / 2 * ratio.max(axis=1)
         start, half = self.edges[window], np.diff(self.edges)[window] / 2
+        # Less than times can be told apart is in place.
+        length = np.abs(half) * (high - low)
+        matters = (effect > 1) & (length > 100 * np.finfo(float).eps * np.abs(start))
         found = []
-        for k in np.flatnonzero(effect > 1):
-            ends = (float(start[k] + half[k] * (s[k] + 1)) for s in (low, high))
-            whole = bool(high[k] - low[k] > 1.9)
-            found.append(Found(int(window[k]), *ends, whole, bool(np.isfinite(ratio[k]).all())))
+        for k in np.flatnonzero(matters):
+            begin, end = (float(start[k] + half[k] * (s[k] + 1)) for s in (low, high))
+            found.append(Found(int(window[k]), begin, end))
         return found
 
 
@@ -203,7 +207,7 @@ def _ratios(
 ) -> Float[Array, "B n"]:
     """Residuals relative to what was allowed, group after group of blocks."""
     start, half, y, c, allowed = windows
-    order, (count, width, d) = y.shape[1], c.shape
+    order, (_, width, d) = y.shape[1], c.shape
     eps = jnp.finfo(c.dtype).eps
     # Legendre coefficients of the highest derivative, then of its integrals.
     levels = [jax.vmap(lambda c, j=j: integrated(c, j))(c) for j in range(order + 1)]
@@ -243,7 +247,7 @@ def _ratios(
         factor = (h**order)[..., None]
         if field.mass is not None:
             top = top @ field.mass.T
-            factor = jnp.where(field.algebraic, 1.0, factor)
+            factor = jnp.where(~jnp.any(field.mass != 0, axis=1), 1.0, factor)
         r = jnp.max(jnp.abs(top - factor * f) / allowed[index][:, None], axis=2)
         return lax.dynamic_update_slice_in_dim(
             found, jnp.where(jnp.isnan(r), jnp.inf, r), i * _GROUP, axis=0
@@ -264,26 +268,20 @@ def _counted(program: core.Jaxpr) -> int:
     """Operations of a program: entries of what each of its primitives gives, sums in full."""
     total = 0
     for equation in program.eqns:
-        size = sum(math.prod(getattr(v.aval, "shape", ())) for v in equation.outvars)
+        size = sum(int(np.prod(getattr(v.aval, "shape", ()))) for v in equation.outvars)
         inner = [
             part.jaxpr if isinstance(part, core.ClosedJaxpr) else part
             for value in equation.params.values()
             for part in (value if isinstance(value, Sequence) else [value])
             if isinstance(part, (core.ClosedJaxpr, core.Jaxpr))
         ]
-        times = equation.params.get("length", 1)
-        if equation.primitive.name == "dot_general":
-            ((left, _), _), first = equation.params["dimension_numbers"], equation.invars[0].aval
-            size *= math.prod(first.shape[axis] for axis in left)
-        total += (
-            times * sum(map(_counted, inner))
-            if inner
-            else _COST.get(equation.primitive.name, 1) * size
-        )
+        name = equation.primitive.name
+        if name == "dot_general":
+            ((summed, _), _) = equation.params["dimension_numbers"]
+            shape = getattr(equation.invars[0].aval, "shape", ())
+            size *= int(np.prod([shape[axis] for axis in summed]))
+        if inner:
+            total += int(equation.params.get("length", 1)) * sum(map(_counted, inner))
+        else:
+            total += size * (_DEAR if name in _FUNCTIONS else 1)
     return total
-
-
-# Of the order of what these take beside a multiplication.
-_COST = dict.fromkeys(
-    ("exp", "log", "sin", "cos", "tan", "tanh", "pow", "rem", "div", "sqrt", "logistic", "erf"), 10
-)

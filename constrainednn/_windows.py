@@ -129,7 +129,7 @@ class InitialValueScheme(AbstractScheme):
             solved = self._tangent(model.states[0])
             none = np.full(1, np.nan), np.zeros(1, int)
             history = PieceHistory(solved.ends, *none, history.rejected)
-        status, reason = self._verdict(result, solved, steps)
+        status, reason = self._verdict(result, solved, steps, goal(tolerance, model.head.dtype))
         taken = int(history.steps.sum())
         return SchemeResult(solved, status, reason, taken, history, found.compile, found.run)
 
@@ -162,7 +162,9 @@ class InitialValueScheme(AbstractScheme):
             np.asarray([start, stop]), np.asarray(y)[None], head, unravel=self.field.unravel
         )
 
-    def _verdict(self, result: Resolved, model: Pieces, steps: int) -> tuple[str, str]:
+    def _verdict(
+        self, result: Resolved, model: Pieces, steps: int, tolerance: float
+    ) -> tuple[str, str]:
         ending, reached = result.march.ending, model.ends[-1]
         if ending == "stopped":
             return "interrupted", f"at t = {reached:.17g}"
@@ -173,6 +175,9 @@ class InitialValueScheme(AbstractScheme):
             )
         elif ending == "end":
             status, reason = "converged", f"the end is reached in {model.count} windows"
+            noise = float(result.march.kept.errors.max())
+            if noise > 2 * tolerance:
+                reason += f"; noise of the vector field hides residuals below {noise:.1e}"
         else:
             status, reason = "blow_up", self._why_shrunk(result.march, model)
         if result.left is None:
@@ -184,16 +189,17 @@ class InitialValueScheme(AbstractScheme):
         return "stalled" if status == "converged" else status, f"{found}; {reason}"
 
     def _why_shrunk(self, marched: March, model: Pieces) -> str:
-        reached = model.ends[-1]
-        end = f"windows shrank to rounding at t = {reached:.17g}, where"
         bad = not_finite_from(self.field, marched, self.span[1])
         if bad is not None:
-            return (
-                f"{end} the vector field is NaN or infinite, at t = {bad:.17g}. All before is kept"
+            why = f"the vector field is NaN or infinite at t = {bad:.17g}"
+        else:
+            why = (
+                f"the largest component is {np.abs(model.states[model.count - 1]).max():.3g}: the "
+                "solution ends there, or the vector field is not smooth"
             )
         return (
-            f"{end} the largest component is {np.abs(model.states[model.count - 1]).max():.3g}: the "
-            "solution ends there, or the vector field is not smooth. All before is kept"
+            f"windows shrank to rounding at t = {model.ends[-1]:.17g}, where {why}. All before is "
+            "kept"
         )
 
     def known_at(self, model: PyTree) -> float:
