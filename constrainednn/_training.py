@@ -287,13 +287,26 @@ class Training:
             if last and verdict == CONVERGED:
                 status, reason = Status.CONVERGED, "no step can lower the loss further"
             elif last and verdict == STALLED:
-                status = Status.STALLED
-                reason = "no step lowers the loss, although its gradient is not zero"
+                status, reason = Status.STALLED, self.obstacle(stage)
         tolerance = self.run.tolerance
         if tolerance and self.total_loss(self.model) <= tolerance**2:
             reason = f"the root of the loss is below the tolerance {tolerance:g}"
             return Status.CONVERGED, reason
         return status, reason
+
+    def obstacle(self, stage: Stage) -> str:
+        """Why a run stalled: where the residual ends, or what it no longer depends on."""
+        params, static, state = self.last
+        clause, ahead = stage.method.explain(params, state)
+        reason = "no step lowers the loss, although its gradient is not zero"
+        if ahead is not None:
+            model = eqx.combine(ahead, static)
+            try:
+                for item, points in zip(self.problem.constraints, self.train_points, strict=True):
+                    check_finite(item, model, points)
+            except ProblemError as error:
+                return f"{reason}: steps that would lower it end at a cliff. There, {error}"
+        return clause or reason
 
     def stage_of(self, checkpoint: Checkpoint) -> int:
         """Where a checkpoint goes on, once it is known to be one of such a run."""
@@ -384,6 +397,7 @@ class Training:
             raise
         keep()
         params, best = jax.tree.map(_on_device, (params, best))
+        self.last = params, static, state
         self.last_model = eqx.combine(params, static)
         self.model = eqx.combine(self.better(best, params, static, first), static)
         return RUNNING if self.only_on_this_draw(verdict) else verdict
