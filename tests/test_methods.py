@@ -1,5 +1,6 @@
 """Methods against dense algebra, SciPy and their own formulas, with no network in sight."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -226,16 +227,18 @@ def test_nan_ahead_is_avoided_and_nan_here_is_told():
 
 
 # Osborne's data as in MGH17 of NIST's reference datasets, at x = 0, 10, ..., 320.
+# fmt: off
 OSBORNE = jnp.asarray(
-    [0.844, 0.908, 0.932, 0.936, 0.925, 0.908, 0.881, 0.850, 0.818, 0.784, 0.751]
-    + [0.718, 0.685, 0.658, 0.628, 0.603, 0.580, 0.558, 0.538, 0.522, 0.506, 0.490]
-    + [0.478, 0.467, 0.457, 0.448, 0.438, 0.431, 0.424, 0.420, 0.414, 0.411, 0.406]
+    [0.844, 0.908, 0.932, 0.936, 0.925, 0.908, 0.881, 0.850, 0.818, 0.784, 0.751,
+     0.718, 0.685, 0.658, 0.628, 0.603, 0.580, 0.558, 0.538, 0.522, 0.506, 0.490,
+     0.478, 0.467, 0.457, 0.448, 0.438, 0.431, 0.424, 0.420, 0.414, 0.411, 0.406]
 )
 # Meyer's data as in MGH10, at x = 50, 55, ..., 125.
 MEYER = jnp.asarray(
-    [34780.0, 28610, 23650, 19630, 16370, 13720, 11540, 9744]
-    + [8261, 7030, 6005, 5147, 4427, 3820, 3307, 2872]
+    [34780.0, 28610, 23650, 19630, 16370, 13720, 11540, 9744,
+     8261, 7030, 6005, 5147, 4427, 3820, 3307, 2872]
 )
+# fmt: on
 X17, X10 = jnp.asarray(np.arange(33) * 10.0), jnp.asarray(50 + 5.0 * np.arange(16))
 X22 = jnp.linspace(0, 10, 40)
 
@@ -331,6 +334,59 @@ def test_a_cliff_is_named_and_not_called_a_minimum():
     assert solution.status == "stalled"
     assert solution.gap.train > 1  # u <= 2 and the residual is u - 3
     assert "end at a cliff. There, constraint 'r'" in solution.reason
+
+
+def a_table(value):
+    if value > 0.5:
+        raise ValueError("the table ends at 0.5")
+    return np.asarray(value)
+
+
+def in_a_callback(a):
+    shape = jax.ShapeDtypeStruct((), a.dtype)
+    read = jax.pure_callback(a_table, shape, jax.lax.stop_gradient(a), vmap_method="sequential")
+    return a + 0 * read
+
+
+def in_a_check(a):
+    return eqx.error_if(a, a > 0.5, "the table ends at 0.5")
+
+
+@pytest.mark.parametrize("guarded", [in_a_callback, in_a_check])
+def test_a_residual_that_raises_on_the_way_costs_a_line_and_not_the_run(guarded):
+    problem = cx.Problem(
+        cx.Constraint(
+            lambda u, x: guarded(u["a"]) - 1 + 0 * x, over=cx.Interval(0, 1), points=3, name="r"
+        ),
+        model={"a": jnp.zeros(())},
+    )
+    with pytest.raises(cx.SolveFailed, match=r"at step \d+: .*the table ends at 0.5") as caught:
+        cx.solve(problem, cx.Optax(optax.sgd(0.01)), steps=100, heldout=8, monitor=8)
+    # a = 1 - 0.98^n passes 0.5 with step 35.
+    solution = caught.value.solution
+    assert "\n" not in str(caught.value)
+    assert solution.steps == 35
+    assert float(solution.model["a"]) == pytest.approx(1 - 0.98**34, rel=100 * EPS)
+
+
+@pytest.mark.parametrize("unit", [1e-160, 1e200])
+def test_units_of_the_residual_do_not_matter(unit):
+    def solved(unit):
+        problem = cx.Problem(
+            cx.Constraint(
+                lambda u, x: unit * (u(x) - jnp.sin(x)), over=cx.Interval(0, 3), points=50, name="r"
+            ),
+            model=cx.MLP("scalar", "scalar", width=4),
+        )
+        solution = cx.solve(problem, steps=15, seed=2)
+        x = jnp.linspace(0, 3, 64)
+        return solution, float(jnp.abs(jax.vmap(solution)(x) - jnp.sin(x)).max())
+
+    (solution, error), (one, known) = solved(unit), solved(1.0)
+    assert solution.steps == one.steps == 15
+    # Rounding of the units grows with the condition of the problem.
+    assert error == pytest.approx(known, rel=1e-3)
+    assert one.gap.train < 1e-3 * one.history.loss[0]
 
 
 # Optax --------------------------------------------------------------------------------------------
