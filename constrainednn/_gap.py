@@ -132,7 +132,7 @@ class ConstraintGap:
 
 def is_rounding(rms: float, floor: float) -> bool:
     """True for a residual that a change of the parameters in their last digits explains."""
-    return rms <= 4 * floor
+    return math.isfinite(rms) and rms <= 4 * floor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -347,13 +347,22 @@ def mean_square(r: Float[np.ndarray, "n entries"], points: Draw) -> float:
     return float((points.share * (r**2).sum(axis=1)).sum())
 
 
-def loss_at(constraint: Constraint, model: PyTree, points: Draw) -> float:
-    """Loss of one constraint on weighted points: weight * sum_i share_i |r_i|^2."""
+def root_mean_square(r: Float[np.ndarray, "..."]) -> float:
+    """Root of the mean of squares, which themselves may leave the range of the numbers."""
+    top = float(np.max(np.abs(r), initial=0.0))
+    if not 0 < top < math.inf:
+        return top
+    power = math.frexp(top)[1]  # no digit changes
+    return math.ldexp(float(np.sqrt(np.mean(np.ldexp(r, -power) ** 2))), power)
+
+
+def loss_at(constraint: Constraint, model: PyTree, points: Draw, *, unit: float = 1.0) -> float:
+    """Loss of one constraint on weighted points: weight * sum_i share_i |r_i / unit|^2."""
     if not len(points):
         return 0.0
     constraint, model = apart(constraint, model)
     r = residuals_at(constraint.residual, model, points.points)
-    return constraint.weight * mean_square(r, points)
+    return constraint.weight * mean_square(r / unit if unit != 1 else r, points)
 
 
 def monitor_loss(
@@ -574,7 +583,7 @@ def _rounding_floor(
     count = min(len(held), 1024)
     some = jax.tree.map(lambda leaf: leaf[:count], held.points)
     moved = residuals_at(constraint.residual, _nudged(model), some)
-    return float(np.sqrt(np.mean((moved - r[:count]) ** 2)))
+    return root_mean_square(moved - r[:count])
 
 
 def _nudged(model: PyTree) -> PyTree:
@@ -598,8 +607,7 @@ def holds_already(
             if points is None:
                 continue
             r = residuals_at(constraint.residual, model, points.points)
-            size = float(np.sqrt(np.mean(r**2)))
-            if not is_rounding(size, _rounding_floor(constraint, model, points, r)):
+            if not is_rounding(root_mean_square(r), _rounding_floor(constraint, model, points, r)):
                 return False
     return True
 

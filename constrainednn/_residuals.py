@@ -1,5 +1,6 @@
 """The one residual vector of a problem: every constraint's rows, scaled and stacked."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,19 +21,32 @@ class Rows(eqx.Module):
 
     Attributes:
         points: The points, stacked along the first axis.
-        scale: sqrt(weight * share), shape (n,).
+        scale: sqrt(weight * share), divided by the common unit, shape (n,).
     """
 
     points: PyTree[Array]
     scale: Float[Array, " n"]
 
 
-def rows(constraints: Sequence[Constraint], draws: Sequence[Draw]) -> tuple[Rows, ...]:
-    """Put draws and weights together, one `Rows` a constraint."""
+def common_unit(sizes: Sequence[float], dtype: Any) -> float:
+    """A power of two that all rows are divided by, so that their squares stay in range.
+
+    One, as long as the largest size lies within the fourth roots of the smallest normal number and
+    of its inverse: 3e-10 and 3e9 in float32, 1e-77 and 1e77 in float64.
+    """
+    top = max((size for size in sizes if math.isfinite(size)), default=0.0)
+    least = float(jnp.finfo(dtype).tiny) ** 0.25
+    return 1.0 if top == 0 or least < top < 1 / least else 2.0 ** math.frexp(top)[1]
+
+
+def rows(
+    constraints: Sequence[Constraint], draws: Sequence[Draw], unit: float = 1.0
+) -> tuple[Rows, ...]:
+    """Put draws and weights together, one `Rows` a constraint, all divided by a common unit."""
     return tuple(
         Rows(
             jax.tree.map(jnp.asarray, draw.points),
-            jnp.asarray(np.sqrt(constraint.weight * draw.share)),
+            jnp.asarray(np.sqrt(constraint.weight * draw.share) / unit),
         )
         for constraint, draw in zip(constraints, draws, strict=True)
     )

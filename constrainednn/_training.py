@@ -8,6 +8,7 @@ bit of it, nor does going on from a checkpoint.
 
 import hashlib
 import math
+import re
 import time
 import warnings
 from collections.abc import Callable, Generator, Sequence
@@ -39,6 +40,8 @@ from constrainednn._gap import (
     holds_already,
     loss_at,
     monitor_loss,
+    residuals_at,
+    root_mean_square,
 )
 from constrainednn._memory import available_memory, bytes_computed, refuse_too_large
 from constrainednn._methods._abstract import (
@@ -51,14 +54,14 @@ from constrainednn._methods._abstract import (
 from constrainednn._methods._levenberg_marquardt import LevenbergMarquardt, least_numbers
 from constrainednn._models import trainable_mask
 from constrainednn._problem import Constraint, Problem
-from constrainednn._residuals import ResidualVector, residual_vector, rows
+from constrainednn._residuals import ResidualVector, common_unit, residual_vector, rows
 from constrainednn._run import Run
 from constrainednn._run_folder import Checkpoint
 from constrainednn._samplers import Adaptive, Draw
 from constrainednn._solution import History, Solution, Status, Timings
 from constrainednn._stages import Stage, described
 from constrainednn._trees import tree_to_arrays
-from constrainednn._validate import ProblemError
+from constrainednn._validate import ProblemError, shown
 
 # Steps in one call of the compiled chunk at most, and seconds between two looks at the clock.
 _CHUNK = 1024
@@ -135,6 +138,14 @@ class Chunk(NamedTuple):
     steps: int
 
 
+class Raised(Exception):  # noqa: N818  (it says what happened)
+    """What a residual asked for raised while it was evaluated: a callback, or eqx.error_if."""
+
+    def __init__(self, error: Exception):
+        super().__init__(str(error))
+        self.error = error
+
+
 class Look(NamedTuple):
     """A monitor loss that a run asks for: the arguments of `monitor_loss`."""
 
@@ -162,8 +173,8 @@ def alone(going: Going) -> Solution:
         failure = None
         try:
             answer = _answer(asked)
-        except (MemoryError, jax.errors.JaxRuntimeError) as error:
-            failure = error
+        except Exception as error:  # noqa: BLE001  (a residual may raise anything)
+            failure = error if _is_out_of_memory(error) else Raised(error)
 
 
 def _answer(asked: Chunk | Look) -> Any:
@@ -214,6 +225,8 @@ class Training:
         self.monitor_points = [points.monitor for points in streams]
         self.heldout_points = [points.heldout for points in streams]
         self.points_digest = _digest(streams)
+        self.unit = self.common_unit()
+        self.squared = float(np.square(self.unit))  # infinite where losses are
         if not self.checked:
             _warn_of_float32(self.stages, self.run.tolerance)
         checkpoint = self.run.checkpoint
@@ -239,6 +252,16 @@ class Training:
         with self.run.measuring(self.step):
             self.show("measuring the gap")
             return self.finish(status, reason, time.perf_counter())
+
+    def common_unit(self) -> float:
+        """What all residuals are divided by while they are squared: one, but for extreme units."""
+        pairs = zip(self.problem.constraints, self.train_points, strict=True)
+        sizes = [
+            math.sqrt(item.weight)
+            * root_mean_square(residuals_at(item.residual, self.model, points.points))
+            for item, points in pairs
+        ]
+        return common_unit(sizes, jnp.result_type(float))
 
     def dense_bytes(self, stage: Stage) -> int:
         """What a step holds in dense arrays at least; refused here if that cannot fit."""
@@ -272,9 +295,13 @@ class Training:
             try:
                 verdict = yield from self.run_stage(index, checkpoint if index == reached else None)
             except (MemoryError, jax.errors.JaxRuntimeError) as error:
-                if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+                if _is_out_of_memory(error):
                     return Status.OUT_OF_MEMORY, _out_of_memory(error, self.step)
                 raise
+            except Raised as raised:
+                if not self.step:  # nothing is lost yet, and the whole traceback may help
+                    raise raised.error from None
+                return Status.NONFINITE, _raised(raised.error, self.step)
             if verdict == NONFINITE:
                 return Status.NONFINITE, self.diagnose(stage)
             last = index == len(self.stages) - 1
@@ -287,13 +314,26 @@ class Training:
             if last and verdict == CONVERGED:
                 status, reason = Status.CONVERGED, "no step can lower the loss further"
             elif last and verdict == STALLED:
-                status = Status.STALLED
-                reason = "no step lowers the loss, although its gradient is not zero"
+                status, reason = Status.STALLED, self.obstacle(stage)
         tolerance = self.run.tolerance
-        if tolerance and self.total_loss(self.model) <= tolerance**2:
+        if tolerance and self.total_loss(self.model) <= (tolerance / self.unit) ** 2:
             reason = f"the root of the loss is below the tolerance {tolerance:g}"
             return Status.CONVERGED, reason
         return status, reason
+
+    def obstacle(self, stage: Stage) -> str:
+        """Why a run stalled: where the residual ends, or what it no longer depends on."""
+        params, static, state = self.last
+        clause, ahead = stage.method.explain(params, state)
+        reason = "no step lowers the loss, although its gradient is not zero"
+        if ahead is not None:
+            model = eqx.combine(ahead, static)
+            try:
+                for item, points in zip(self.problem.constraints, self.train_points, strict=True):
+                    check_finite(item, model, points)
+            except ProblemError as error:
+                return f"{reason}: steps that would lower it end at a cliff. There, {error}"
+        return clause or reason
 
     def stage_of(self, checkpoint: Checkpoint) -> int:
         """Where a checkpoint goes on, once it is known to be one of such a run."""
@@ -318,7 +358,8 @@ class Training:
         residual = self.residual(static)
         state = _begin(stage.method, residual, params)
         dtype = jax.tree.leaves(params)[0].dtype
-        least, unseen = jnp.asarray(self.run.tolerance**2, dtype), jnp.asarray(jnp.inf, dtype)
+        least = jnp.asarray((self.run.tolerance / self.unit) ** 2, dtype)
+        unseen = jnp.asarray(jnp.inf, dtype)
         best, begun, first, verdict = (params, unseen), self.step, self.step, RUNNING
         if checkpoint is not None:
             facts = checkpoint.facts
@@ -357,10 +398,15 @@ class Training:
                     best, first = (params, unseen), self.step
                 if verdict != RUNNING:
                     state, verdict = _begin(stage.method, residual, params), RUNNING
-                stop = min(end, self.step + pace, self.next_event())
-                found, elapsed, share = yield Chunk(
-                    stage.method, residual, params, state, best, least, stop - self.step
-                )
+                stop = min(end, self.step + max(pace, 1), self.next_event())
+                chunk = Chunk(stage.method, residual, params, state, best, least, stop - self.step)
+                try:
+                    found, elapsed, share = yield chunk
+                except Raised:
+                    if chunk.steps == 1:
+                        raise
+                    pace = 0  # once more, one by one, up to the step that raises
+                    continue
                 params, state, best, losses, taken, verdict = found
                 taken, verdict = int(taken), int(verdict)
                 self.run_seconds += share
@@ -368,7 +414,7 @@ class Training:
                 self.step += taken
                 self.model = eqx.combine(params, static)
                 if taken:
-                    self.train_loss = float(losses[taken - 1])
+                    self.train_loss = float(losses[taken - 1]) * self.squared
                     # At most a doubling, since the first steps of a chunk may be untypical.
                     pace = min(
                         _CHUNK, 2 * pace, max(1, int(_LOOK_EVERY * taken / (elapsed + 1e-9)))
@@ -378,12 +424,18 @@ class Training:
                 self.show("training")
                 if self.run.folder is not None and self.run.folder.due:
                     keep()
+        except Raised:
+            # The last parameters may be those that cannot be evaluated.
+            seen = bool(jnp.isfinite(best[1]))
+            self.model = eqx.combine(best[0] if seen else params, static)
+            raise
         except (MemoryError, jax.errors.JaxRuntimeError):  # the caller looks at what it is
             keep()
             self.model = eqx.combine(self.better(best, params, static, first), static)
             raise
         keep()
         params, best = jax.tree.map(_on_device, (params, best))
+        self.last = params, static, state
         self.last_model = eqx.combine(params, static)
         self.model = eqx.combine(self.better(best, params, static, first), static)
         return RUNNING if self.only_on_this_draw(verdict) else verdict
@@ -438,7 +490,7 @@ class Training:
         self.watched = list(zip(facts["monitor_steps"], arrays["monitor"].tolist(), strict=True))
         self.step, self.drawn_at = checkpoint.step, facts["drawn_at"]
         self.losses = [arrays["loss"]]
-        self.train_loss = float(arrays["loss"][-1]) if self.step else np.nan
+        self.train_loss = float(arrays["loss"][-1]) * self.squared if self.step else np.nan
         self.compile_seconds += facts["compile_seconds"]
         self.run_seconds = facts["run_seconds"]
         self.redraws = list(facts["redraws"])
@@ -489,7 +541,7 @@ class Training:
 
     def residual(self, static: PyTree) -> ResidualVector:
         constraints = self.problem.constraints
-        return residual_vector(constraints, static, rows(constraints, self.train_points))
+        return residual_vector(constraints, static, rows(constraints, self.train_points, self.unit))
 
     def redraw_points(self, static: PyTree) -> ResidualVector:
         self.redraws.append(self.step)
@@ -548,8 +600,9 @@ class Training:
         self.snapshots = [item for item in self.snapshots if _is_shown(item[0])]
 
     def losses_at(self, model: PyTree) -> dict[str, float]:
+        """Losses by constraint, like those of the steps in squares of the common unit."""
         pairs = zip(self.problem.constraints, self.train_points, strict=True)
-        return {item.name: loss_at(item, model, points) for item, points in pairs}
+        return {item.name: loss_at(item, model, points, unit=self.unit) for item, points in pairs}
 
     def total_loss(self, model: PyTree) -> float:
         return sum(self.losses_at(model).values())
@@ -557,8 +610,9 @@ class Training:
     def diagnose(self, stage: Stage) -> str:
         """Say how NaN came about: steps too long, or a constraint and a point where it began."""
         where = f"at step {self.step}"
-        seen = np.concatenate([[np.inf], *self.losses])[1:]
-        parts = self.losses_at(self.last_model)
+        seen = np.concatenate([[np.inf], *self.losses])[1:] * self.squared
+        losses = self.losses_at(self.last_model)
+        parts = {name: self.squared * loss for name, loss in losses.items()}
         largest = max(parts, key=lambda name: np.nan_to_num(parts[name], nan=np.inf))
         # A loss on its way to infinity is no fault of the residual.
         if seen.size and seen[-1] > 1e3 * seen[0]:
@@ -597,7 +651,7 @@ class Training:
         select = self.stages[-1].trainable or self.problem.trainable
         params = eqx.filter(self.model, trainable_mask(self.model, select))
         history = History(
-            np.concatenate([*self.losses, [gap.loss]]),
+            np.concatenate([*(loss * self.squared for loss in self.losses), [gap.loss]]),
             np.asarray(monitor_steps),
             np.asarray(monitor),
             tuple(self.snapshots),
@@ -679,6 +733,19 @@ def _digest(streams: Sequence[Streams]) -> str:
         sums = np.abs(x) @ np.linspace(1, 2, x.size), np.abs(x + 1).sum()
         parts.append(f"{np.shape(leaf)} {sums[0]:.9e} {sums[1]:.9e}")
     return hashlib.sha256("; ".join(parts).encode()).hexdigest()
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+
+
+def _raised(error: Exception, step: int) -> str:
+    """One line of what a callback or a check inside of a residual raised."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    # Tracebacks are quoted, with advice around them: the last line that names an error says what.
+    named = [line for line in lines if re.match(r"[\w.]*(Error|Exception): ", line)]
+    line = named[-1] if named else (lines or [type(error).__name__])[0]
+    return f"at step {step}: the residual raised {shown(line)}. The best parameters are kept"
 
 
 def _out_of_memory(error: Exception, step: int) -> str:

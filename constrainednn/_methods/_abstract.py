@@ -85,6 +85,15 @@ class AbstractMethod(eqx.Module, Generic[State]):
             were.
         """
 
+    def explain(self, params: PyTree, state: State) -> tuple[str, PyTree | None]:
+        """Say what is in the way of a run that stalled; nothing unless a method knows.
+
+        Returns:
+            A clause, and parameters nearby where the residual is NaN or infinite, or None.
+        """
+        del params, state
+        return "", None
+
 
 def loss_of(residual: AbstractResidual, params: PyTree) -> Float[Array, ""]:
     """Squared norm of the residual: the loss."""
