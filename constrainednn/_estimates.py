@@ -45,8 +45,6 @@ if TYPE_CHECKING:
 
 # An unknown is at its bound where the way there is less than this share of its standard error.
 _AT_BOUND = 1e-2
-# E-folds from the start to what is next to a bound.
-_INSIDE = 40.0
 # Half an interval of a logarithm for which the slope alone does not do.
 _ROUGH = 0.3
 # Standard errors between the estimate and the least sum of squares of linear rows.
@@ -253,6 +251,7 @@ def estimates_from(
         unknowns,
         rows,
         root,
+        exact=bool(exact),
         error=error,
         bound=bound,
         hidden=hidden,
@@ -303,11 +302,9 @@ def _off_the_bounds(
 
     On the bound itself the derivative by what is trained is zero, and tells nothing.
     """
-    start = np.concatenate([np.ravel(np.asarray(item.raw, float)) for item in unknowns.values()])
-    on = np.isfinite(limits(unknowns)) & (np.abs(z - start) > _INSIDE)
-    on &= np.linalg.norm(S[:, : z.size], axis=0) <= np.finfo(float).tiny ** 0.25
-    inside = np.where(on, start + np.clip(z - start, -_INSIDE, _INSIDE), z)
-    return inside if on.any() else None
+    inside = np.concatenate([item.off_the_bounds(at) for item, at in each(z, unknowns)])
+    on = (inside != z) & ~S[:, : z.size].any(axis=0)
+    return np.where(on, inside, z) if on.any() else None
 
 
 def _settled(
@@ -340,6 +337,7 @@ def _ends(
     rows: Rows | None,
     root: Float[np.ndarray, " N"],
     *,
+    exact: bool,
     error: Float[np.ndarray, " q"],
     bound: Bool[np.ndarray, " q"],
     hidden: Bool[np.ndarray, " q"],
@@ -359,6 +357,8 @@ def _ends(
         labels = ["at its bound" if bound[i] else labels[i] for i in range(q)]
         return np.full((2, q), np.nan), labels
     logarithm = np.isfinite(limits(unknowns))
+    if exact:  # what rises by the rounding of the rows cannot be followed
+        return ends, ["at its bound" if bound[i] else labels[i] for i in range(q)]
     if rows is None:
         for i in range(q):
             if bound[i]:

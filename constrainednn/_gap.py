@@ -19,6 +19,7 @@ from constrainednn._blocks import BLOCK, flat_value, in_blocks
 from constrainednn._domains import AbstractDomain, Data, Points
 from constrainednn._image import Image, image_of, model_inputs
 from constrainednn._keys import numpy_generator, stream
+from constrainednn._missing import Present
 from constrainednn._problem import Constraint, Problem
 from constrainednn._samplers import (
     CANDIDATES,
@@ -340,6 +341,16 @@ def loss_at(constraint: Constraint, model: PyTree, points: Draw) -> float:
     return constraint.weight * mean_square(r, points)
 
 
+def _observed(constraint: Constraint, model: PyTree, points: Draw, entries: int) -> float:
+    """Entries of a residual that were observed, on the average over the rows."""
+    if not isinstance(constraint.residual, Present):
+        return entries
+    missing = in_blocks(
+        eqx.Partial(flat_value, eqx.Partial(constraint.residual.missing, model)), points.points
+    )
+    return entries * float(1 - np.mean(missing)) or math.nan
+
+
 def monitor_loss(
     problem: Problem, model: PyTree, train: Sequence[Draw], monitor: Sequence[Draw | None]
 ) -> float:
@@ -375,7 +386,7 @@ def gap_report(problem: Problem, model: PyTree, streams: Sequence[Streams]) -> G
         else:
             r = residuals_at(constraint.residual, model, points.train.points)
             square, weight, entries = mean_square(r, points.train), constraint.weight, r.shape[1]
-            rms = math.sqrt(square / entries)
+            rms = math.sqrt(square / _observed(constraint, model, points.train, entries))
             count = len(points.train)
             finite.append(FiniteLoss(constraint.name, count, entries, weight, weight * square, rms))
     train = sum(item.train for item in gaps)
@@ -408,8 +419,8 @@ def _constraint_gap(
     squares_train, squares_held = (r_train**2).sum(axis=1), (r_held**2).sum(axis=1)
     train_loss = weight * mean_square(r_train, train)
     heldout = estimate_mean(weight * squares_held)
-    train_rms = math.sqrt(train_loss / (weight * entries))
-    heldout_rms = heldout.root(weight * entries)
+    train_rms = math.sqrt(train_loss / (weight * _observed(constraint, model, train, entries)))
+    heldout_rms = heldout.root(weight * _observed(constraint, model, held, entries))
     floor = _rounding_floor(constraint, model, held, r_held)
     meaningless = train_rms == 0 or all(
         is_rounding(rms, floor) for rms in (train_rms, heldout_rms.value)

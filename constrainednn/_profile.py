@@ -110,7 +110,7 @@ class Profile:
             if abs(z[i] - self.z[i]) < _FAR * units(self.z[: self.known], self.unknowns)[i]:
                 return False
             way = max(1.0, abs(z[i] - self.z[i]))
-        return over + (2 * abs(slope) + size * way) * way <= -_CLOSE * rise
+        return bool(over + (2 * abs(slope) + size * way) * way <= -_CLOSE * rise)
 
 
 def _solved(B: Float[np.ndarray, "N k"], right: np.ndarray) -> np.ndarray:
