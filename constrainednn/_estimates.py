@@ -400,7 +400,7 @@ def _ends(
             rise = half[i] ** 2 * profile.stiffness(int(i))
         ends[:, i] = [profile.end(int(i), sign, rise) for sign in (-1, 1)]
         labels[i] = "at its bound" if bound[i] else ""
-        if np.isinf(ends[:, i]).all():
+        if bound[i] and np.isinf(ends[:, i]).all():
             labels[i] = "not determined by the data"
     return ends, labels
 
