@@ -397,7 +397,7 @@ def _ends(
     for i in np.flatnonzero(~hidden):
         rise = (quantile * sigma) ** 2
         if not bound[i]:  # where rows do not count alike, the variance is not that of the slope
-            rise = half[i] ** 2 * profile.stiffness(int(i))
+            rise = half[i] ** 2 * profile.stiffness(int(i), bound)
         ends[:, i] = [profile.end(int(i), sign, rise) for sign in (-1, 1)]
         labels[i] = "at its bound" if bound[i] else ""
         if bound[i] and np.isinf(ends[:, i]).all():

@@ -120,9 +120,10 @@ class Profile:
             moved[stuck] = 0.0
         return moved, (size, slope), over, float(np.sum((S[:, others] @ moved[others]) ** 2))
 
-    def stiffness(self, i: int) -> float:
-        """Half the second derivative of the least sum of squares by the i-th entry, at z."""
+    def stiffness(self, i: int, bound: Bool[np.ndarray, " known"]) -> float:
+        """Half the second derivative of the least sum of squares, with those at bounds held."""
         others = ~self.fixed
+        others[: self.known] &= ~bound
         others[i] = False
         a, B = self.S[:, i], self.S[:, others]
         return float(np.sum((a - B @ _solved(B, a)) ** 2))
