@@ -20,6 +20,7 @@ from constrainednn._domains import AbstractDomain, Data, Points
 from constrainednn._experiments import OfExperiment, apart, of_experiment
 from constrainednn._image import Image, image_of, model_inputs
 from constrainednn._keys import numpy_generator, stream
+from constrainednn._missing import Present
 from constrainednn._problem import Constraint, Problem
 from constrainednn._reference import reference_errors
 from constrainednn._samplers import (
@@ -365,6 +366,14 @@ def loss_at(constraint: Constraint, model: PyTree, points: Draw, *, unit: float 
     return constraint.weight * mean_square(r / unit if unit != 1 else r, points)
 
 
+def _observed(constraint: Constraint, model: PyTree, points: Draw, entries: int) -> float:
+    """Entries of a residual that were observed, on the average over the rows."""
+    if not isinstance(constraint.residual, Present):
+        return entries
+    there = residuals_at(constraint.residual.observed, model, points.points)
+    return entries * float(np.mean(there)) or math.nan
+
+
 def monitor_loss(
     problem: Problem, model: PyTree, train: Sequence[Draw], monitor: Sequence[Draw | None]
 ) -> float:
@@ -402,7 +411,7 @@ def gap_report(problem: Problem, model: PyTree, streams: Sequence[Streams]) -> G
         else:
             r = residuals_at(constraint.residual, part, points.train.points)
             square, weight, entries = mean_square(r, points.train), constraint.weight, r.shape[1]
-            rms = math.sqrt(square / entries)
+            rms = math.sqrt(square / _observed(constraint, model, points.train, entries))
             count = len(points.train)
             finite.append(FiniteLoss(constraint.name, count, entries, weight, weight * square, rms))
     return in_total(problem.constraints, gaps, finite)
@@ -451,8 +460,8 @@ def _constraint_gap(
     squares_train, squares_held = (r_train**2).sum(axis=1), (r_held**2).sum(axis=1)
     train_loss = weight * mean_square(r_train, train) if len(train) else math.nan
     heldout = estimate_mean(weight * squares_held)
-    train_rms = math.sqrt(train_loss / (weight * entries))
-    heldout_rms = heldout.root(weight * entries)
+    train_rms = math.sqrt(train_loss / (weight * _observed(constraint, model, train, entries)))
+    heldout_rms = heldout.root(weight * _observed(constraint, model, held, entries))
     floor = _rounding_floor(constraint, model, held, r_held)
     meaningless = train_rms == 0 or all(
         is_rounding(rms, floor) for rms in (train_rms, heldout_rms.value)

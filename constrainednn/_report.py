@@ -4,11 +4,14 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import jax
 import numpy as np
 
+from constrainednn._domains import Data
 from constrainednn._estimates import Estimates, has_unknowns
 from constrainednn._experiments import Experiments
 from constrainednn._gap import ConstraintGap, GapReport, is_rounding
+from constrainednn._missing import missing_values
 from constrainednn._statistics import Estimate
 
 if TYPE_CHECKING:
@@ -161,8 +164,20 @@ def summary(solution: "Solution") -> str:
             f"{cells[0]}: train RMS {cells[1]}, held-out RMS {cells[2]}, gap {cells[3]}, "
             f"worst {cells[5]} at {cells[6]}"
         )
-    more = [*notes(solution.gap), *error_lines(solution), *unknown_lines(solution)]
-    return "\n".join(lines + more)
+    lines += notes(solution.gap) + missing_lines(solution)
+    return "\n".join([*lines, *error_lines(solution), *unknown_lines(solution)])
+
+
+def missing_lines(solution: "Solution") -> list[str]:
+    """What is missing among data, a line for each constraint that lacks some."""
+    lines = []
+    for item in solution.problem.constraints:
+        if isinstance(item.over, Data) and (count := missing_values(item.over.rows)[0]):
+            values = sum(leaf.size for leaf in jax.tree.leaves(item.over.rows[1:]))
+            whole = int(missing_values(item.over.rows)[1].sum())
+            rows = f", among them {whole} whole row{'s' * (whole > 1)}" * bool(whole)
+            lines.append(f"{item.name}: {count} of {values} values are missing{rows}; left out")
+    return lines
 
 
 def unknown_lines(solution: "Solution") -> list[str]:

@@ -14,6 +14,9 @@ from jaxtyping import Array, Float, PyTree
 from constrainednn._validate import as_real, as_reals, shown
 
 _TENFOLD = math.log(10.0)
+# Next to a bound: e-folds below one whose square is a normal number; at the top of a logit, where
+# the difference to one still has digits.
+_NEXT, _NEXT_ABOVE = 230.0, 30.0
 
 
 class Unknown(eqx.Module):
@@ -100,6 +103,13 @@ class Unknown(eqx.Module):
         if math.isfinite(self.low) and math.isfinite(self.high):
             return 1 + np.exp(-sign * raw)
         return np.where((sign < 0) & self.bounded, 1.0, np.inf)
+
+    def off_the_bounds(self, raw: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+        """The nearest trained values at which the number changes with them in its last digits."""
+        if not self.bounded:
+            return raw
+        both = math.isfinite(self.low) and math.isfinite(self.high)
+        return np.clip(raw, -_NEXT, _NEXT_ABOVE if both else np.inf)
 
 
 def is_unknown(node: Any) -> bool:
