@@ -19,11 +19,11 @@ from constrainednn._domains import Data, Interval
 from constrainednn._experiments import Experiment
 from constrainednn._fit import data_constraints, refuse_without
 from constrainednn._inverse import FittedScheme, raveled_rows
-from constrainednn._inverse_experiments import of_experiments
 from constrainednn._pieces import as_width, stack_pieces, training_nodes
 from constrainednn._problem import Constraint, Problem
 from constrainednn._samplers import GaussQuadrature
 from constrainednn._signatures import returned
+from constrainednn._state_experiments import of_experiments
 from constrainednn._unknowns import Arguments, is_unknown, unknowns_of
 from constrainednn._validate import as_arrays, as_function, as_pair, as_reals, few_leaves_of, shown
 from constrainednn._windows import EquationResidual, Field, InitialValueScheme
