@@ -23,10 +23,11 @@ import jax.numpy as jnp
 import numpy as np
 from references import reference, relative_error
 
+from constrainednn._field import Field
 from constrainednn._legendre import gauss
 from constrainednn._march import march
 from constrainednn._pieces import Features
-from constrainednn._windows import Field, _Evolution
+from constrainednn._windows import _Evolution
 
 
 def lotka_volterra(t, y, args):
@@ -75,7 +76,7 @@ def measure(kind, width, tolerance):
         run()
         taken.append(time.perf_counter() - start)
     edges, ref = found.history.edges, reference("lotka_volterra")
-    states, heads = found.pieces
+    states, heads = found.kept.pieces
     index = np.clip(np.searchsorted(edges, ref.t, side="right") - 1, 0, len(heads) - 1)
     half = np.diff(edges)[index] / 2
     s = (ref.t - edges[index]) / half - 1

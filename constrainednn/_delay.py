@@ -10,6 +10,7 @@ Source:
 """
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key, PyTree
 
 from constrainednn._domains import AbstractDomain
+from constrainednn._field import EquationResidual, Field, with_args
 from constrainednn._files import StoreError
 from constrainednn._pieces import Pieces, stack_pieces
 from constrainednn._samplers import Draw
@@ -33,7 +35,7 @@ from constrainednn._scheme import (
     Watch,
     counters_of,
 )
-from constrainednn._windows import EquationResidual, Field, InitialValueScheme, with_args
+from constrainednn._windows import InitialValueScheme
 
 # Ends of steps that are nearer to each other than this share of the shortest delay are one.
 _NEAR = 1e-9
@@ -90,11 +92,13 @@ class DelayScheme(AbstractScheme):
         field: The field, whose function is a `DelayedField`, and the arguments of the equation.
         ends: Where steps begin and end.
         width: Number of features in a window.
+        longest: Length that no window exceeds.
     """
 
     field: Field
     ends: tuple[float, ...]
     width: int
+    longest: float = math.inf
 
     def __repr__(self) -> str:
         return f"method of steps, march of windows with {self.width} features, Gauss-Newton"
@@ -133,7 +137,7 @@ class DelayScheme(AbstractScheme):
                 return watch(before + more, share, residual, None)
 
             field = with_args(self.field, (self.field.args, so_far.past(begin - longest)))
-            found = InitialValueScheme(field, (begin, end), self.width).solve(
+            found = InitialValueScheme(field, (begin, end), self.width, (), self.longest).solve(
                 so_far.start(begin, end, self.width),
                 tolerance=tolerance,
                 steps=steps - taken,
@@ -248,17 +252,25 @@ class _SoFar:
         return model, history
 
 
-def step_ends(span: tuple[float, float], delays: Float[np.ndarray, " k"]) -> tuple[float, ...]:
-    """Where steps begin and end: no longer than the shortest delay, and at jumps of derivatives."""
+def step_ends(
+    span: tuple[float, float], delays: Float[np.ndarray, " k"], breaks: Sequence[float] = ()
+) -> tuple[float, ...]:
+    """Where steps begin and end: no longer than the shortest delay, and at jumps of derivatives.
+
+    Those come from the start and from `breaks`, at which the field itself jumps.
+    """
     start, end = span
     short = float(delays.min())
     count = int(np.ceil((end - start) / short * (1 - _NEAR)))
     places = start + short * np.arange(count)
+    jumps = np.zeros(1)
+    for _ in range(_FOLLOWED):
+        jumps = np.unique(np.concatenate([jumps, (jumps[:, None] + delays).ravel()]))
     if len(delays) > 1:
-        jumps = np.zeros(1)
-        for _ in range(_FOLLOWED):
-            jumps = np.unique(np.concatenate([jumps, (jumps[:, None] + delays).ravel()]))
-        places = np.union1d(places, start + jumps[jumps < end - start])
+        places = np.union1d(places, start + jumps)
+    if len(breaks):
+        places = np.union1d(places, np.add.outer(np.asarray(breaks), jumps))
+    places = places[places < end]
     keep = [places[0]]
     for place in places[1:]:
         if place - keep[-1] > _NEAR * short:

@@ -17,6 +17,7 @@ Source:
 """
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable
 
@@ -28,11 +29,12 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key, PyTree
 
+from constrainednn._field import Field, with_args
 from constrainednn._fit import AbstractFittedScheme, AbstractShooting, Shot, rows_of
 from constrainednn._pieces import Features, Pieces, least_squares, stack_pieces, training_nodes
 from constrainednn._scheme import Observed, SchemeResult, Watch
 from constrainednn._unknowns import Arguments, TracedArguments
-from constrainednn._windows import Field, InitialValueScheme, WindowRows, with_args
+from constrainednn._windows import InitialValueScheme, WindowRows
 
 # Data are fitted up to these shares of the interval, one after the other: far from the solution a
 # long trajectory depends on the unknowns too wildly.
@@ -48,6 +50,8 @@ class FittedScheme(AbstractFittedScheme):
         start: From both to the state at the start, of shape (p, d).
         span: Start and end.
         width: Number of features in a window.
+        breaks: Times on the way, in order, at which windows end.
+        longest: Length that no window exceeds.
     """
 
     field: Field
@@ -55,13 +59,17 @@ class FittedScheme(AbstractFittedScheme):
     start: Callable[[PyTree, PyTree], Float[Array, "p d"]]
     span: tuple[float, float]
     width: int
+    breaks: tuple[float, ...] = ()
+    longest: float = math.inf
 
     def __repr__(self) -> str:
         return f"march of windows with {self.width} features, Gauss-Newton on the unknowns"
 
     def known(self, z: Float[Array, " q"], span: tuple[float, float]) -> InitialValueScheme:
         """The problem for given unknowns."""
-        return InitialValueScheme(self._field(z), span, self.width)
+        low, high = sorted(span)
+        breaks = tuple(time for time in self.breaks if low < time < high)
+        return InitialValueScheme(self._field(z), span, self.width, breaks, self.longest)
 
     def _field(self, z: Float[Array, " q"]) -> Field:
         return with_args(self.field, self.arguments(z))
@@ -174,8 +182,8 @@ def useful_shares(reached: Callable[[float], int], unknowns: int) -> list[float]
 
 
 def _timeless(scheme: FittedScheme) -> FittedScheme:
-    """The scheme without its span, which no derivative needs: a span would be compiled in."""
-    return dataclasses.replace(scheme, span=(0.0, 1.0))
+    """The scheme without its times, which no derivative needs: they would be compiled in."""
+    return dataclasses.replace(scheme, span=(0.0, 1.0), breaks=(), longest=math.inf)
 
 
 def features_of(scheme: FittedScheme) -> tuple[Features, Float[Array, " m"], Features]:

@@ -14,11 +14,12 @@ import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
 from constrainednn._experiments import Experiments, OfExperiment
+from constrainednn._field import with_args
 from constrainednn._fit import AbstractFittedScheme, AbstractShooting, Shot
 from constrainednn._inverse import FittedScheme, Shooting, useful_shares
 from constrainednn._scheme import Observed, SchemeResult, Watch
 from constrainednn._unknowns import Arguments, TracedArguments
-from constrainednn._windows import InitialValueScheme, with_args
+from constrainednn._windows import InitialValueScheme
 
 
 class FittedExperiments(AbstractFittedScheme):

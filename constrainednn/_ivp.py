@@ -17,6 +17,7 @@ from constrainednn._calculus import taylor
 from constrainednn._delay import DelayedField, DelayResidual, DelayScheme, step_ends
 from constrainednn._domains import Data, Interval
 from constrainednn._experiments import Experiment
+from constrainednn._field import EquationResidual, Field
 from constrainednn._fit import data_constraints, refuse_without
 from constrainednn._inverse import FittedScheme, raveled_rows
 from constrainednn._pieces import as_width, stack_pieces, training_nodes
@@ -25,8 +26,16 @@ from constrainednn._samplers import GaussQuadrature
 from constrainednn._signatures import returned
 from constrainednn._state_experiments import of_experiments
 from constrainednn._unknowns import Arguments, is_unknown, unknowns_of
-from constrainednn._validate import as_arrays, as_function, as_pair, as_reals, few_leaves_of, shown
-from constrainednn._windows import EquationResidual, Field, InitialValueScheme
+from constrainednn._validate import (
+    as_arrays,
+    as_function,
+    as_pair,
+    as_real,
+    as_reals,
+    few_leaves_of,
+    shown,
+)
+from constrainednn._windows import InitialValueScheme
 
 # Steps as long as the shortest delay at most.
 _MOST_STEPS = 100_000
@@ -44,6 +53,8 @@ def ivp(
     mass: Any = None,
     delays: Any = None,
     history: Callable[[Any], PyTree] | None = None,
+    breaks: Sequence[float] = (),
+    max_window: float = math.inf,
     invariants: Callable[..., Any] | Sequence[Callable[..., Any]] = (),
     width: int = 16,
     reference: Callable[[Any], Any] | None = None,
@@ -80,6 +91,9 @@ def ivp(
             must be solvable for the components without a derivative (index 1).
         delays: Positive numbers; the equation is y' = f(t, y, args, y(t - delays[0]), ...).
         history: The solution up to the start, a function of t, where there are delays.
+        breaks: Times within the span at which the field or a derivative of it jumps, such as doses
+            and switches. Windows end there, and on each side the field is seen from that side only.
+        max_window: Length that no window exceeds, in the units of time; no limit by default.
         invariants: Functions `fn(t, y, args)`, such as an energy, that should stay what they are at
             the start. Nothing is trained on them: how far they drift is reported as a gap of its
             own, and is a measure of the error that needs no reference.
@@ -90,8 +104,8 @@ def ivp(
         A problem; `solve` returns a solution that is a function of t.
 
     Raises:
-        ValueError, TypeError: If y0 is not finite, the span is empty, or the field does not return
-            the shape of y0.
+        ValueError, TypeError: If y0 is not finite, the span is empty, breaks lie outside of it,
+            max_window is not positive, or the field does not return the shape of y0.
 
     Source:
         Least-squares collocation with hard initial values, e.g. Ascher, SIAM J. Numer. Anal. 15
@@ -109,14 +123,20 @@ def ivp(
             if value is not None:
                 raise ValueError(f"experiments= goes without {name}=: leave one of them out.")
         state = functools.partial(
-            *(ivp, vector_field), order=order, mass=mass, invariants=invariants, width=width
+            *(ivp, vector_field),
+            order=order,
+            mass=mass,
+            max_window=max_window,
+            invariants=invariants,
+            width=width,
         )
-        return of_experiments(state, experiments, y0, span, args)
+        return of_experiments(state, experiments, y0=y0, span=span, args=args, breaks=breaks)
     if y0 is None or span is None:
         raise TypeError(
             "ivp needs y0 and span, as in cx.ivp(field, y0, (t0, t1)), or experiments=[...]."
         )
     order, span, width = int(order), _span(span), as_width(width)
+    breaks, longest = _breaks(breaks, span), _longest(max_window, span)
     few_leaves_of(args, "args")
     few_leaves_of(y0, "y0")
     args = jax.tree.map(_argument, args)
@@ -170,13 +190,21 @@ def ivp(
             begin = eqx.Partial(_from_args, y0, order)
         else:
             begin = eqx.Partial(_given, jnp.asarray(states))
-        scheme = FittedScheme(field=field, arguments=arguments, start=begin, span=span, width=width)
+        scheme = FittedScheme(
+            field=field,
+            arguments=arguments,
+            start=begin,
+            span=span,
+            width=width,
+            breaks=breaks,
+            longest=longest,
+        )
     else:
         field = Field(fn, args, unravel, order, mass)
         if delays is None:
-            scheme = InitialValueScheme(field, span, width)
+            scheme = InitialValueScheme(field, span, width, breaks, longest)
         else:
-            scheme = DelayScheme(field, step_ends(span, delays), width)
+            scheme = DelayScheme(field, step_ends(span, delays, breaks), width, longest)
     name = getattr(vector_field, "__name__", type(vector_field).__name__)
     constraint = Constraint(
         residual(field),
@@ -374,6 +402,42 @@ def _span(span: Any) -> tuple[float, float]:
             "time from its start."
         )
     return start, end
+
+
+def _breaks(value: Any, span: tuple[float, float]) -> tuple[float, ...]:
+    """Times within the span in the order in which they are reached, each once; no ends."""
+    breaks = np.atleast_1d(as_reals(value, "breaks")).astype(float)
+    start, end = span
+    low, high = sorted(span)
+    if breaks.ndim != 1 or not np.isfinite(breaks).all():
+        raise ValueError(f"breaks must be finite times, got {shown(breaks.tolist())}.")
+    outside = (breaks < low) | (breaks > high)
+    if outside.any():
+        raise ValueError(
+            f"breaks must lie within span=({start:g}, {end:g}), got "
+            f"{shown(breaks[outside].tolist())}. Leave them out."
+        )
+    # Windows between two breaks that rounding cannot tell apart would have no room.
+    near = 100 * float(jnp.finfo(float).eps) * max(abs(start), abs(end))
+    kept = [start]
+    for time in np.sort(breaks)[:: 1 if end > start else -1]:
+        if abs(time - kept[-1]) > near and abs(end - time) > near:
+            kept.append(float(time))
+    return tuple(kept[1:])
+
+
+def _longest(value: Any, span: tuple[float, float]) -> float:
+    """The length that no window exceeds."""
+    longest = as_real(value, "max_window")
+    if not longest > 0:
+        raise ValueError(f"max_window must be positive, got {shown(value)}.")
+    many = abs(span[1] - span[0]) / longest
+    if many > _MOST_STEPS:
+        raise ValueError(
+            f"max_window={longest:g} fits {many:.3g} times into span, and more than {_MOST_STEPS} "
+            "windows are too many."
+        )
+    return longest
 
 
 def _argument(leaf: Any) -> Any:

@@ -4,7 +4,9 @@ The driver knows windows, not equations: the state may be a few numbers or a fun
 """
 
 import abc
+import math
 import time
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import equinox as eqx
@@ -23,6 +25,8 @@ from constrainednn._trees import arrays_to_tree, tree_to_arrays
 _BLOCK = 64
 _FIRST_TRIES = 64
 _LOOK_EVERY = 0.3
+# A residual of this many times its noise is allowed.
+_NOISE = 4
 
 
 class Window(NamedTuple):
@@ -31,16 +35,18 @@ class Window(NamedTuple):
     Attributes:
         piece: What is kept of an accepted window.
         end: State at its end.
-        error: Size of the monitor residual, relative to the state.
+        error: Size of the monitor residual of each equation, relative to `scale`.
         noise: How much of `error` may be rounding.
+        scale: What the residuals are relative to.
         steps: Newton steps taken.
         solved: False if Newton's method failed; the other fields then mean nothing.
     """
 
     piece: PyTree[Array]
     end: PyTree[Array]
-    error: Float[Array, ""]
-    noise: Float[Array, ""]
+    error: Float[Array, " d"]
+    noise: Float[Array, " d"]
+    scale: Float[Array, " d"]
     steps: Int[Array, ""]
     solved: Bool[Array, ""]
 
@@ -58,22 +64,75 @@ class AbstractEvolution(eqx.Module):
         """Solve from `t` to `t + h`, starting at `state`."""
 
 
+class Kept(NamedTuple):
+    """What is kept of accepted windows, stacked.
+
+    Attributes:
+        starts: States at their starts.
+        pieces: Their pieces.
+        ends: Times at their ends.
+        errors: Largest relative monitor residual of each.
+        allowed: Residual that was allowed in each equation, in the units of `Window.scale`.
+        steps: Newton steps of each.
+    """
+
+    starts: PyTree[Array]
+    pieces: PyTree[Array]
+    ends: Float[Array, " n"]
+    errors: Float[Array, " n"]
+    allowed: Float[Array, "n d"]
+    steps: Int[Array, " n"]
+
+
 class March(NamedTuple):
     """Where a march got to.
 
     Attributes:
-        pieces: What was kept of the windows, stacked.
-        history: Lengths, monitor residuals, Newton steps.
+        kept: What was kept of the windows.
+        state: State where they end.
+        start: Where they begin.
+        h: Length that the next window would have.
+        rejected: Attempts that were given up.
         ending: "end", "steps", "stopped" or "shrunk", where windows became shorter than rounding.
         compile: Seconds of the first call.
         run: Seconds of the others.
     """
 
-    pieces: PyTree[np.ndarray]
-    history: PieceHistory
+    kept: Kept
+    state: PyTree[Array]
+    start: float
+    h: float
+    rejected: int
     ending: str
     compile: float
     run: float
+
+    @property
+    def edges(self) -> Float[np.ndarray, " n_1"]:
+        """Ends of the windows."""
+        return np.concatenate([[self.start], self.kept.ends])
+
+    @property
+    def history(self) -> PieceHistory:
+        """Lengths, monitor residuals, Newton steps."""
+        return PieceHistory(self.edges, self.kept.errors, self.kept.steps, self.rejected)
+
+    def before(self, window: int) -> Resumable:
+        """What to go on from, without this window and all after it."""
+        head = jax.tree.map(lambda leaf: jnp.asarray(leaf[:window]), self.kept)
+        state = jax.tree.map(lambda leaf: jnp.asarray(leaf[window]), self.kept.starts)
+        t, end = (jnp.asarray(edge, head.ends.dtype) for edge in self.edges[window : window + 2])
+        counters = [int(head.steps.sum()), self.rejected, window, round(1e3 * self.run)]
+        return tree_to_arrays(((state, t, end - t), head)), {"counters": counters}
+
+
+class _Goal(NamedTuple):
+    """Where to stop on the way, where in the end, the tolerance and the longest window."""
+
+    stops: Float[Array, " m"]
+    end: Float[Array, ""]
+    tolerance: Float[Array, ""]
+    longest: Float[Array, ""]
 
 
 class _Carry(NamedTuple):
@@ -83,38 +142,36 @@ class _Carry(NamedTuple):
     accepted: Int[Array, ""]
     tries: Int[Array, ""]
     taken: Int[Array, ""]
-    pieces: PyTree[Array]
-    ends: Float[Array, " block"]
-    errors: Float[Array, " block"]
-    steps: Int[Array, " block"]
+    kept: Kept
 
 
 def march(
     evolution: AbstractEvolution,
     state: PyTree[Array],
-    span: tuple[float, float],
+    stops: Sequence[float],
     *,
     tolerance: float,
     steps: int,
     watch: Watch,
+    longest: float = np.inf,
     resumed: Resumable | None = None,
 ) -> March:
-    """Go from `span[0]` to `span[1]`; backwards if that is less.
+    """Go from the first of `stops` to the last, backwards if that is less.
 
-    A window is accepted when its monitor residual is below the tolerance or at rounding; the next
-    length follows from it as a step size does.
+    Windows end at each of `stops`. One is accepted when its monitor residual is below the
+    tolerance or at rounding; the next length follows from it as a step size does, up to `longest`.
 
     Source:
         The controller is the elementary one of Hairer, Norsett and Wanner, Solving Ordinary
         Differential Equations I, II.4, eq. 4.13, with the residual in place of a local error.
     """
-    start, end = span
+    start, end = stops[0], stops[-1]
     dtype = jax.tree.leaves(state)[0].dtype
     number = lambda value: jnp.asarray(value, dtype)  # noqa: E731
-    goal = number(end), number(tolerance)
-    t, h = number(start), number((end - start) / 20)
-    if abs(float(h)) <= float(_shortest(t, goal[0])):
-        h = goal[0] - t
+    goal = _Goal(_padded(stops[1:], dtype), number(end), number(tolerance), number(longest))
+    t, h = number(start), number(math.copysign(min(abs(end - start) / 20, longest), end - start))
+    if abs(float(h)) <= float(_shortest(t, goal.end)):
+        h = goal.end - t
 
     blocks, running, tries, taken, rejected, accepted = [], 0.0, _FIRST_TRIES, 0, 0, 0
     if resumed is not None:
@@ -123,10 +180,8 @@ def march(
         if not 0 <= accepted <= max((array.size for array in arrays.values()), default=0):
             raise StoreError(f"the checkpoint is damaged: it counts {accepted} windows.")
         running = milliseconds / 1e3
-        window = jax.eval_shape(evolution.window, state, t, h)
-        shapes = window.piece, t, window.error, window.steps
         stack = lambda a: jnp.zeros((accepted, *a.shape), a.dtype)  # noqa: E731
-        blank = (state, t, h), jax.tree.map(stack, shapes)
+        blank = (state, t, h), jax.tree.map(stack, _kept(evolution, state, t, h))
         (state, t, h), block = arrays_to_tree(blank, arrays, "the run")
         blocks = [jax.tree.map(np.asarray, block)]
 
@@ -151,30 +206,36 @@ def march(
         running += elapsed
         state, t, h = carry.state, carry.t, carry.h
         count = int(carry.accepted)
-        blocks.append(
-            jax.tree.map(
-                lambda leaf: np.asarray(leaf)[:count],  # noqa: B023
-                (carry.pieces, carry.ends, carry.errors, carry.steps),
-            )
-        )
+        blocks.append(jax.tree.map(lambda leaf: np.asarray(leaf)[:count], carry.kept))  # noqa: B023
         accepted += count
         rejected += int(carry.tries) - count
         taken += int(carry.taken)
         tries = max(1, min(2 * tries, int(_LOOK_EVERY * int(carry.tries) / (elapsed + 1e-9))))
-        last = float(carry.errors[count - 1]) if count else np.nan
+        last = float(carry.kept.errors[count - 1]) if count else np.nan
         stopped = watch(taken, (float(t) - start) / (end - start), last, to_go_on)
-        if t == goal[0]:
+        if t == goal.end:
             ending = "end"
-        elif abs(float(h)) <= float(_shortest(t, number(end))):
+        elif abs(float(h)) <= float(_shortest(t, goal.end)):
             ending = "shrunk"
         elif stopped:
             ending = "stopped"
         else:
             continue
         break
-    pieces, ends, errors, per_window = jax.tree.map(lambda *leaves: np.concatenate(leaves), *blocks)
-    history = PieceHistory(np.concatenate([[start], ends]), errors, per_window, rejected)
-    return March(pieces, history, ending, compiling, running)
+    kept = jax.tree.map(lambda *leaves: np.concatenate(leaves), *blocks)
+    return March(kept, state, start, float(h), rejected, ending, compiling, running)
+
+
+def _padded(stops: Sequence[float], dtype: jnp.dtype) -> Float[Array, " m"]:
+    """Stops with the last of them repeated: a few more or less need no compilation."""
+    count = max(4, 1 << (len(stops) - 1).bit_length())
+    return jnp.asarray([*stops, *[stops[-1]] * (count - len(stops))], dtype)
+
+
+def _kept(evolution: AbstractEvolution, state: PyTree, t: Array, h: Array) -> Kept:
+    """Shapes of what is kept of a window."""
+    window = jax.eval_shape(evolution.window, state, t, h)
+    return Kept(state, window.piece, t, t, window.scale, window.steps)
 
 
 def _shortest(t: Float[Array, ""], end: Float[Array, ""]) -> Float[Array, ""]:
@@ -189,39 +250,46 @@ def _advance(
     state: PyTree[Array],
     t: Float[Array, ""],
     h: Float[Array, ""],
-    goal: tuple[Float[Array, ""], Float[Array, ""]],
+    goal: _Goal,
     limits: tuple[Int[Array, ""], Int[Array, ""]],
 ) -> _Carry:
     """Try windows until their number or that of Newton steps is enough, or nothing is left.
 
     Nothing is left when a block is full, the end is reached or h vanishes.
     """
-    end, tolerance = goal
     tries, steps = limits
-    shape = jax.eval_shape(evolution.window, state, t, h)
+    shape = _kept(evolution, state, t, h)
     block = lambda leaf: jnp.zeros((_BLOCK, *leaf.shape), leaf.dtype)  # noqa: E731
+    way = jnp.sign(h)
 
     def going(carry: _Carry) -> Bool[Array, ""]:
         return (
             (carry.tries < tries)
             & (carry.taken < steps)
             & (carry.accepted < _BLOCK)
-            & (carry.t != end)
-            & (jnp.abs(carry.h) > _shortest(carry.t, end))
+            & (carry.t != goal.end)
+            & (jnp.abs(carry.h) > _shortest(carry.t, goal.end))
         )
 
     def attempt(carry: _Carry) -> _Carry:
+        ahead = way * (goal.stops - carry.t)
+        to_stop = jnp.min(jnp.where(ahead > 0, ahead, jnp.inf))
         # A last window a little longer than planned is better than a sliver after it.
-        last = jnp.abs(carry.h) * (1 + 1e-6) >= jnp.abs(end - carry.t)
+        last = jnp.abs(carry.h) * (1 + 1e-6) >= to_stop
         # The difference of the two rounded times: the model knows no other length.
-        stop = jnp.where(last, end, carry.t + carry.h)
+        next_stop = goal.stops[jnp.argmin(jnp.where(ahead > 0, ahead, jnp.inf))]
+        stop = jnp.where(last, next_stop, carry.t + carry.h)
         length = stop - carry.t
         window = evolution.window(carry.state, carry.t, length)
-        limit = jnp.maximum(tolerance, 2 * window.noise)
-        accepted = window.solved & (window.error <= limit)
+        limit = jnp.maximum(goal.tolerance, _NOISE * window.noise)
+        accepted = window.solved & jnp.all(window.error <= limit)
         power = 1 / evolution.convergence
-        tiny = jnp.finfo(tolerance.dtype).tiny
-        factor = 0.85 * (limit / jnp.maximum(window.error, tiny)) ** power
+        tiny = jnp.finfo(goal.tolerance.dtype).tiny
+        # Where noise is above the tolerance, what is left without it says how long a window may be:
+        # shorter ones would be as noisy, for ever.
+        smooth = jnp.maximum(window.error - _NOISE / 2 * window.noise, 1e-4 * limit)
+        smooth = jnp.where(limit > goal.tolerance, smooth, window.error)
+        factor = 0.85 * jnp.min(limit / jnp.maximum(smooth, tiny)) ** power
         # Newton's method failing says only "shorter"; an accepted window never shrinks the next
         # by much, since its error may be rounding.
         factor = jnp.where(
@@ -229,35 +297,31 @@ def _advance(
             jnp.clip(factor, 0.5, 4),
             jnp.where(window.solved, jnp.clip(factor, 0.1, 0.8), 0.25),
         )
+        # What a stop cut short says nothing against the length that was planned.
+        h = jnp.where(accepted & last, jnp.maximum(factor * way * length, way * carry.h), 0.0)
+        h = jnp.minimum(jnp.maximum(h, factor * way * length), goal.longest)
         n = carry.accepted
         keep = lambda new, old: jnp.where(accepted, new, old)  # noqa: E731
+        new = Kept(
+            carry.state,
+            window.piece,
+            stop,
+            jnp.max(window.error),
+            limit * window.scale,
+            window.steps,
+        )
         return _Carry(
             state=jax.tree.map(keep, window.end, carry.state),
             t=keep(stop, carry.t),
-            h=length * factor,
+            h=way * h,
             accepted=n + accepted,
             tries=carry.tries + 1,
             taken=carry.taken + window.steps,
-            pieces=jax.tree.map(lambda all_, new: all_.at[n].set(new), carry.pieces, window.piece),
-            ends=carry.ends.at[n].set(stop),
-            errors=carry.errors.at[n].set(window.error),
-            steps=carry.steps.at[n].set(window.steps),
+            kept=jax.tree.map(lambda all_, new: all_.at[n].set(new), carry.kept, new),
         )
 
     zero = jnp.asarray(0)
+    kept = jax.tree.map(block, shape)
     return lax.while_loop(
-        going,
-        attempt,
-        _Carry(
-            state,
-            t,
-            h,
-            zero,
-            zero,
-            jnp.zeros_like(shape.steps),
-            jax.tree.map(block, shape.piece),
-            block(t),
-            block(shape.error),
-            block(shape.steps),
-        ),
+        going, attempt, _Carry(state, t, h, zero, zero, jnp.zeros_like(shape.steps), kept)
     )

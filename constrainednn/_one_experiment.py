@@ -7,10 +7,11 @@ import equinox as eqx
 import jax.numpy as jnp
 
 from constrainednn._experiments import Experiments, Found, apart, of_experiment
+from constrainednn._field import with_args
 from constrainednn._gap import in_total
 from constrainednn._inverse_experiments import FittedExperiments
 from constrainednn._problem import Problem
-from constrainednn._windows import InitialValueScheme, with_args
+from constrainednn._windows import InitialValueScheme
 
 if TYPE_CHECKING:
     from constrainednn._solution import Solution
@@ -38,7 +39,7 @@ def one_of(solution: "Solution", which: int | str) -> "Solution":
         constraints,
         blank,
         trainable=lambda u: u.head,
-        scheme=InitialValueScheme(known, fit.span, fit.width),
+        scheme=InitialValueScheme(known, fit.span, fit.width, fit.breaks, fit.longest),
     )
     gaps = [item for item in solution.gap.constraints if item.name in names]
     finite = [item for item in solution.gap.finite if item.name in names]

@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -25,12 +26,18 @@ class PieceHistory:
             compared with the tolerance.
         steps: Newton steps of each piece; of the last round where all were solved together.
         rejected: Attempts that were given up: windows too long, or rounds before a refinement.
+        spacing: Largest distance, in the user's time, between two places where the equation was
+            looked at along the finished solution; NaN where it was not. What is narrower may have
+            been missed.
+        found: Times at which the equation was found to change abruptly, and windows made to end.
     """
 
     edges: np.ndarray
     monitor: np.ndarray
     steps: np.ndarray
     rejected: int
+    spacing: float = math.nan
+    found: tuple[float, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,16 +19,23 @@ from constrainednn._validate import raised_here, shown
 
 
 def of_experiments(
-    state: Callable[..., Problem], experiments: Any, y0: PyTree, span: Any, args: PyTree
+    state: Callable[..., Problem],
+    experiments: Any,
+    *,
+    y0: PyTree,
+    span: Any,
+    args: PyTree,
+    breaks: Sequence[float],
 ) -> Problem:
     """Put the problems of several experiments together.
 
     Args:
-        state: States one alone: `state(y0, span, args=args, data=data)`.
+        state: States one alone: `state(y0, span, args=args, data=data, breaks=breaks)`.
         experiments: As the user gave them.
         y0: Initial value of those that state none.
         span: Start and end of those that state none.
         args: What all share.
+        breaks: Breaks of those that state none.
 
     Raises:
         ValueError, TypeError: If they do not fit together, or one of them cannot be stated.
@@ -46,6 +53,7 @@ def of_experiments(
                     span if item.span is None else item.span,
                     args=merged[name],
                     data=item.data,
+                    breaks=breaks if item.breaks is None else item.breaks,
                 )
             )
     models: list[Pieces] = [problem.model for problem in problems]

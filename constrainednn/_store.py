@@ -244,11 +244,14 @@ def _pieces_to_arrays(
 def _pieces_from_arrays(
     arrays: dict[str, np.ndarray], model: PyTree
 ) -> PieceHistory | tuple[PieceHistory, ...]:
-    names = [field.name for field in dataclasses.fields(PieceHistory)]
     items = []
     for which in _of_each(model, ""):
-        found = {name: arrays[f"pieces{which}_{name}"] for name in names}
-        items.append(PieceHistory(**{**found, "rejected": int(found["rejected"])}))
+        at = lambda name, which=which: arrays[f"pieces{which}_{name}"]  # noqa: E731
+        # Folders from before equations were looked at again have no spacing.
+        spacing = float(arrays.get(f"pieces{which}_spacing", np.nan))
+        found = tuple(arrays.get(f"pieces{which}_found", np.zeros(0)).tolist())
+        given = at("edges"), at("monitor"), at("steps"), int(at("rejected"))
+        items.append(PieceHistory(*given, spacing, found))
     return tuple(items) if isinstance(model, Experiments) else items[0]
 
 

@@ -10,21 +10,20 @@ Symbols (others in `_pieces.py`)::
     r       (m, d)       residual in scaled time: half^p (M u^(p) - F), and -F where M has zeros
 """
 
+import dataclasses
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Bool, Float, Key, PyTree
+from jaxtyping import Array, Float, Key, PyTree
 
-from constrainednn._calculus import taylor
 from constrainednn._domains import AbstractDomain, Interval
-from constrainednn._march import AbstractEvolution, Window, march
+from constrainednn._field import Field
+from constrainednn._march import AbstractEvolution, March, Window, march
 from constrainednn._pieces import (
     Features,
     Pieces,
@@ -34,6 +33,7 @@ from constrainednn._pieces import (
     training_nodes,
     training_points,
 )
+from constrainednn._resolve import Resolved, not_finite_from, resolve
 from constrainednn._samplers import Draw, Independent, draw
 from constrainednn._scheme import (
     AbstractScheme,
@@ -48,61 +48,15 @@ from constrainednn._scheme import (
 # Monitor points in each window.
 _MONITOR = 32
 _NEWTON_STEPS = 12
-
-
-class Field(eqx.Module):
-    """The user's vector field on flat states of shape (p, d).
-
-    Attributes:
-        fn: `fn(t, y, args)`; y is the pair (value, velocity) where the order is two.
-        args: Passed on.
-        unravel: From a vector of shape (d,) to the structure of the user's value.
-        order: One or two.
-        mass: What the highest derivative is multiplied by; None for the identity.
-    """
-
-    fn: Callable[[Any, Any, Any], PyTree]
-    args: PyTree
-    unravel: Callable[[Array], PyTree]
-    order: int
-    mass: Float[Array, "d d"] | None = None
-
-    @property
-    def algebraic(self) -> Bool[Array, " d"] | None:
-        """Which equations have no derivative; None if there is no mass matrix."""
-        return None if self.mass is None else ~jnp.any(self.mass != 0, axis=1)
-
-    def slope(self, t: Float[Array, ""], y: Float[Array, "p d"]) -> Float[Array, " d"]:
-        """The highest derivative, as far as the equation itself tells it: a first guess."""
-        f = self(t, y)
-        return f if self.mass is None else jnp.linalg.pinv(self.mass) @ f
-
-    def __call__(self, t: Float[Array, ""], y: Float[Array, "p d"]) -> Float[Array, " d"]:
-        """Evaluate at one state."""
-        states = tuple(self.unravel(row) for row in y)
-        return ravel_pytree(self.fn(t, states[0] if self.order == 1 else states, self.args))[0]
-
-
-def with_args(field: Field, args: PyTree) -> Field:
-    """The same field with other arguments."""
-    return eqx.tree_at(lambda f: f.args, field, args, is_leaf=lambda x: x is None)
-
-
-class EquationResidual(eqx.Module):
-    """u^(p) - f(t, u, ..., args), as a residual of the model and one time."""
-
-    field: Field
-
-    def __call__(self, u: Callable[[Array], PyTree], t: Float[Array, ""]) -> Float[Array, " d"]:
-        """Evaluate at one time."""
-        flat = lambda t: ravel_pytree(u(t))[0]  # noqa: E731
-        *lower, top = taylor(flat, t, order=self.field.order)
-        field = self.field
-        if field.args is None:  # they may hold unknowns, which the model has
-            field = with_args(field, getattr(u, "args", None))
-        if field.mass is not None:
-            top = field.mass @ top
-        return top - field(t, jnp.stack(lower))
+# Times at which a system at rest is asked what will push it.
+_LOOKS = 257
+# Windows shorter than this many last digits of the time cannot tell where a jump is.
+_TOLD_APART = 1024
+# A component below this power of eps of the terms that its slope is the sum of is not resolved.
+_CANCELLED = 0.2
+# Centres of clusters of places in which the noise of the vector field is measured; their spacing
+# and the order of the differences that are taken: what is smooth drops out.
+_CLUSTERS, _APART, _DIFFERENCES = (-0.83, -0.39, 0.07, 0.41, 0.79), 1e-3, 5
 
 
 class InitialValueScheme(AbstractScheme):
@@ -112,11 +66,17 @@ class InitialValueScheme(AbstractScheme):
         field: The vector field.
         span: Start and end.
         width: Number of features in a window.
+        breaks: Times on the way, in order, at which windows end.
+        longest: Length that no window exceeds.
+        share: Share of the usual number of places at which the equation is looked at in the end.
     """
 
     field: Field
     span: tuple[float, float]
     width: int
+    breaks: tuple[float, ...] = ()
+    longest: float = math.inf
+    share: float = 1.0
 
     def __repr__(self) -> str:
         return f"march of windows with {self.width} features, Gauss-Newton"
@@ -142,26 +102,34 @@ class InitialValueScheme(AbstractScheme):
             jnp.asarray(weights),
             features(places),
             features(np.ones(1)),
+            features(np.add.outer(_CLUSTERS, _APART * np.arange(_DIFFERENCES + 1)).ravel()),
         )
         state = (model.states[0], self._sizes(model.states[0]))
-        found = march(
-            evolution,
-            state,
-            self.span,
-            tolerance=goal(tolerance, model.head.dtype),
-            steps=steps,
-            watch=watch,
-            resumed=resumed,
-        )
-        states, head = found.pieces
-        history = found.history
+
+        def through(stops: Sequence[float], resumed: Resumable | None) -> March:
+            return march(
+                evolution,
+                state,
+                stops,
+                longest=self.longest,
+                tolerance=goal(tolerance, model.head.dtype),
+                steps=steps,
+                watch=watch,
+                resumed=resumed,
+            )
+
+        stops = self.span[0], *self.breaks, self.span[1]
+        result = resolve(self.field, through, stops, share=self.share, resumed=resumed)
+        found = result.march
+        states, head = found.kept.pieces
+        history = dataclasses.replace(found.history, spacing=result.spacing, found=result.found)
         if len(head):
             solved = stack_pieces(history.edges, states, head, unravel=self.field.unravel)
         else:
             solved = self._tangent(model.states[0])
             none = np.full(1, np.nan), np.zeros(1, int)
             history = PieceHistory(solved.ends, *none, history.rejected)
-        status, reason = self._verdict(found.ending, solved, steps)
+        status, reason = self._verdict(result, solved, steps)
         taken = int(history.steps.sum())
         return SchemeResult(solved, status, reason, taken, history, found.compile, found.run)
 
@@ -174,6 +142,10 @@ class InitialValueScheme(AbstractScheme):
         """
         start, end = self.span
         top = abs(end - start) * jnp.max(jnp.abs(self.field(jnp.asarray(start, y.dtype), y)))
+        if not y.any() and top == 0:  # at rest, until something pushes
+            times = jnp.linspace(start, end, _LOOKS, dtype=y.dtype)
+            f = jnp.nan_to_num(_along(self.field, times, y), posinf=0.0, neginf=0.0)
+            top = abs(end - start) * jnp.max(jnp.abs(f))
         largest = jnp.max(jnp.abs(y), axis=1, keepdims=True)
         largest = jnp.where(largest > 0, largest, jnp.where(top > 0, top, 1.0))
         return jnp.where(y != 0, jnp.abs(y), largest)
@@ -190,21 +162,38 @@ class InitialValueScheme(AbstractScheme):
             np.asarray([start, stop]), np.asarray(y)[None], head, unravel=self.field.unravel
         )
 
-    def _verdict(self, ending: str, model: Pieces, steps: int) -> tuple[str, str]:
-        reached = model.ends[-1]
-        if ending == "end":
-            return "converged", f"the end is reached in {model.count} windows"
+    def _verdict(self, result: Resolved, model: Pieces, steps: int) -> tuple[str, str]:
+        ending, reached = result.march.ending, model.ends[-1]
+        if ending == "stopped":
+            return "interrupted", f"at t = {reached:.17g}"
         if ending == "steps":
-            return (
+            status, reason = (
                 "max_steps",
                 f"the limit of {steps} Newton steps, at t = {reached:.17g}",
             )
-        if ending == "stopped":
-            return "interrupted", f"at t = {reached:.17g}"
-        return "blow_up", (
-            f"windows shrank to rounding at t = {reached:.17g}, where the largest component is "
-            f"{np.abs(model.states[model.count - 1]).max():.3g}: the solution ends there, or the "
-            "vector field is not smooth. All before is kept"
+        elif ending == "end":
+            status, reason = "converged", f"the end is reached in {model.count} windows"
+        else:
+            status, reason = "blow_up", self._why_shrunk(result.march, model)
+        if result.left is None:
+            return status, reason
+        found = (
+            f"between t = {result.left.low:.9g} and {result.left.high:.9g} the vector field has a "
+            "pulse, jump or kink, or is too rough, and was not resolved"
+        )
+        return "stalled" if status == "converged" else status, f"{found}; {reason}"
+
+    def _why_shrunk(self, marched: March, model: Pieces) -> str:
+        reached = model.ends[-1]
+        end = f"windows shrank to rounding at t = {reached:.17g}, where"
+        bad = not_finite_from(self.field, marched, self.span[1])
+        if bad is not None:
+            return (
+                f"{end} the vector field is NaN or infinite, at t = {bad:.17g}. All before is kept"
+            )
+        return (
+            f"{end} the largest component is {np.abs(model.states[model.count - 1]).max():.3g}: the "
+            "solution ends there, or the vector field is not smooth. All before is kept"
         )
 
     def known_at(self, model: PyTree) -> float:
@@ -221,6 +210,12 @@ class InitialValueScheme(AbstractScheme):
         return Interval(min(start, end), max(start, end))
 
 
+@eqx.filter_jit
+def _along(field: Field, times: Float[Array, " n"], y: Float[Array, "p d"]) -> Float[Array, "n d"]:
+    """The vector field at one state and many times."""
+    return jax.vmap(lambda t: field(t, y))(times)
+
+
 class _Evolution(AbstractEvolution):
     """The windows of an initial value problem; a state is (y, largest |y| so far)."""
 
@@ -229,6 +224,7 @@ class _Evolution(AbstractEvolution):
     weights: Float[Array, " m"]
     monitor: Features
     end: Features
+    clusters: Features | None = None
 
     @property
     def convergence(self) -> int:
@@ -269,11 +265,11 @@ class _Evolution(AbstractEvolution):
 
         r, _, scale, stiff = monitor.linearised(c)
         rounding = monitor.rounding(c)
-        relative = lambda r: jnp.max(  # noqa: E731
-            # Scaled before it is squared: a square may underflow where the number does not.
-            2 * jnp.sqrt(jnp.mean((r / (scale * stiff)[None]) ** 2, axis=0))
-        )
-        error = relative(r)
+        # Scaled before it is squared: a square may underflow where the number does not.
+        relative = lambda r: 2 * jnp.sqrt(jnp.mean((r / (scale * stiff)[None]) ** 2, axis=0))  # noqa: E731
+        error, noise = relative(r), relative(rounding)
+        if self.clusters is not None:
+            noise = jnp.maximum(noise, rows_at(self.clusters).noise(c) / (scale * stiff))
         return Window(
             piece=(y, c),
             end=(
@@ -281,9 +277,10 @@ class _Evolution(AbstractEvolution):
                 jnp.maximum(largest, jnp.max(jnp.abs(training.states(c)), axis=0)),
             ),
             error=error,
-            noise=relative(rounding),
+            noise=noise,
+            scale=scale * stiff,
             steps=steps,
-            solved=jnp.isfinite(error) & (size < limits.eps**0.4),
+            solved=jnp.all(jnp.isfinite(error)) & (size < limits.eps**0.4),
         )
 
 
@@ -347,10 +344,17 @@ class WindowRows(eqx.Module):
         A = jnp.reshape(factor, (1, -1, 1, 1)) * jax.vmap(slope)(t, states)
         length, limits = jnp.abs(self.half), jnp.finfo(c.dtype)
         size = jnp.maximum(jnp.max(jnp.abs(states), axis=0), limits.eps * self.largest)
+        # As short as times can be told apart a jump at a component's own zero is as large as the
+        # component, however short the window is: there the component's largest size counts.
+        shortest = _TOLD_APART * limits.eps * jnp.abs(self.t + self.half)
+        size = jnp.where(length <= shortest, jnp.maximum(size, self.largest), size)
         scale = jnp.maximum(length ** (order - 1) * size[-1], limits.eps * size[0]) + limits.tiny
         own = jnp.abs(jnp.diagonal(A, axis1=1, axis2=3))  # (m, p, d)
         per_time = length ** -jnp.arange(order, dtype=c.dtype)
         stiff = jnp.maximum(1.0, 2 * jnp.max(own * per_time[None, :, None], axis=(0, 1)))
+        # What is left where large terms cancel is rounding, and so is a component made of that.
+        terms = jnp.max(jnp.einsum("mipj,pj->mi", jnp.abs(A), size), axis=0)
+        scale = jnp.maximum(scale, limits.eps**_CANCELLED * terms / stiff)
         r = self.residual(c)
         algebraic = self.field.algebraic
         if algebraic is not None:  # relative to the largest term, whatever the window is
@@ -375,3 +379,16 @@ class WindowRows(eqx.Module):
         eps = jnp.finfo(c.dtype).eps
         moved = states * (1 + 2 * eps * signs)
         return self.fields(moved, jnp.asarray(eps * signs[:, 0, 0], c.dtype)) - self.fields(states)
+
+    def noise(self, c: Float[Array, "K d"]) -> Float[Array, " d"]:
+        """Noise of the residual in clusters of places: that of a field in lower precision, say.
+
+        The median over the clusters, so that a jump in one of them is none.
+
+        Source:
+            Differences as in More and Wild, Estimating computational noise, SIAM J. Sci. Comput.
+            33 (2011) 1292.
+        """
+        r = self.residual(c).reshape(len(_CLUSTERS), _DIFFERENCES + 1, -1)
+        size = math.sqrt(math.comb(2 * _DIFFERENCES, _DIFFERENCES))
+        return jnp.median(jnp.abs(jnp.diff(r, _DIFFERENCES, axis=1))[:, 0], axis=0) * 2 / size
