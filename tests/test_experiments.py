@@ -202,6 +202,31 @@ def test_second_order_with_invariants_and_data_seen_through_a_residual():
         np.testing.assert_allclose(solution[name](t), seen[name], atol=1e-12)
 
 
+@pytest.mark.slow
+def test_doses_at_times_of_their_own():
+    """Infusions of 0.02 h that no window would meet by chance: volume and clearance."""
+
+    def drug(t, c, args):
+        on = (t >= args["at"]) & (t < args["at"] + 0.02)
+        return jnp.where(on, args["dose"] / 0.02, 0.0) / args["volume"] - args["clear"] * c
+
+    t, experiments = np.linspace(0.25, 6.0, 12), []
+    for at, dose in ((0.5, 10.0), (2.0, 25.0)):
+        top = dose / 0.02 / 20.0 / 0.3 * -np.expm1(-0.3 * 0.02)
+        seen = np.where(t < at, 0.0, top * np.exp(-0.3 * (t - at - 0.02)))
+        experiments.append(
+            cx.Experiment(
+                args={"at": at, "dose": dose},
+                breaks=(at, at + 0.02),
+                data=cx.Data((t, seen), holdout=0.0),
+            )
+        )
+    args = {"volume": cx.Unknown(10.0, low=0.0), "clear": cx.Unknown(0.1, low=0.0)}
+    found = cx.solve(cx.ivp(drug, 0.0, (0.0, 6.0), args=args, experiments=experiments), **SMALL)
+    assert abs(found.estimates()["volume"].value - 20.0) < 1e-10
+    assert abs(found.estimates()["clear"].value - 0.3) < 1e-12
+
+
 # Held-out rows and experiments
 
 
@@ -437,6 +462,7 @@ UNKNOWN = cx.Unknown(1.0)
         ),
         ([known()], {"data": cx.Data((np.ones(5), np.ones(5)))}, "experiments= goes without data="),
         ([known()], {"reference": jnp.exp}, "experiments= goes without reference="),
+        ([known(breaks=(2.0,), name="x")], {}, "experiment 'x': breaks must lie within span"),
         ([known(span=(1.0, 1.0), name="x")], {}, "experiment 'x': span must be two different"),
         ([known()], {"span": None}, "experiment 'experiment 1': ivp needs y0 and span"),
         ([known()], {"args": {"rate": 1.0}}, "experiment 'experiment 1': data has nothing to"),
