@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
+from constrainednn._missing import missing_values
 from constrainednn._validate import (
     as_arrays,
     as_count,
@@ -380,7 +381,8 @@ class Data(eqx.Module):
 
     Args:
         rows: A pytree of arrays with the rows along the first axis, usually `(x, y)`; a point is
-            then the pair `(x_i, y_i)`.
+            then the pair `(x_i, y_i)`. NaN among the values, the members of a tuple after the
+            first, means "missing": it is left out of sums and standard errors, and counted.
         holdout: Share of the rows that is kept from training, in [0, 1). With 0 all rows are
             trained on, and there is no gap.
         monitor: Share of the rows that are not trained on either, and may steer: early stopping
@@ -406,7 +408,9 @@ class Data(eqx.Module):
         fold: tuple[int, int] | None = None,
         seed: int | None = None,
     ):
-        self.rows = _rows("Data", "rows", rows)
+        self.rows = _rows("Data", "rows", rows, values=True)
+        if missing_values(self.rows)[1].all():
+            raise ValueError("Data has no value: all are NaN, which means missing.")
         self.seed = None if seed is None else as_seed(seed)
         self.holdout = as_real(holdout, "holdout of Data")
         self.monitor = as_real(monitor, "monitor of Data")
@@ -490,7 +494,8 @@ def _corners(name: str, low: Corner, high: Corner) -> tuple[tuple[float, ...], t
     return tuple(lows.tolist()), tuple(highs.tolist())
 
 
-def _rows(name: str, what: str, tree: PyTree) -> PyTree[np.ndarray]:
+def _rows(name: str, what: str, tree: PyTree, *, values: bool = False) -> PyTree[np.ndarray]:
+    """Arrays with one row a point; NaN may stand in a tuple after its first member, if asked."""
     what = f"{what} of {name}"
     # A list is an array, not a pytree of numbers.
     nested = lambda node: isinstance(node, list)  # noqa: E731
@@ -507,11 +512,15 @@ def _rows(name: str, what: str, tree: PyTree) -> PyTree[np.ndarray]:
         raise ValueError(f"{what} must be arrays of equal length, got shapes {shown(shapes)}.")
     if shapes[0][0] == 0:
         raise ValueError(f"{name} is empty: {what} has shapes {shown(shapes)}. Give at least one.")
-    for leaf in leaves:
-        bad = np.flatnonzero(~np.isfinite(leaf.reshape(len(leaf), -1)).all(axis=1))
+    places = len(jax.tree.leaves(arrays[0])) if values and isinstance(arrays, tuple) else None
+    for k, leaf in enumerate(leaves):
+        value = places is not None and k >= places
+        wrong = np.isinf(leaf) if value else ~np.isfinite(leaf)
+        bad = np.flatnonzero(wrong.reshape(len(leaf), -1).any(axis=1))
         if bad.size:
+            also = " NaN means missing only among the values y of Data((x, y))." * (not value)
             raise ValueError(
-                f"{what} has {bad.size} rows with NaN or infinity, first at index "
-                f"{bad[:5].tolist()}. Drop or repair them."
+                f"{what} has {bad.size} rows with {'infinity' if value else 'NaN or infinity'}, "
+                f"first at index {bad[:5].tolist()}. Drop or repair them.{also * values}"
             )
     return arrays

@@ -18,24 +18,41 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Bool, Float, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
 from constrainednn._domains import Data
 from constrainednn._fit import AbstractFittedScheme, observations
+from constrainednn._keys import stream
 from constrainednn._models import trainable_mask
-from constrainednn._residuals import residual_vector, rows
+from constrainednn._profile import Profile, Rows
+from constrainednn._residuals import ResidualVector, residual_vector, rows
 from constrainednn._samplers import Draw
+from constrainednn._scheme import Observed
 from constrainednn._statistics import LEVEL, Estimate, t_quantile
-from constrainednn._unknowns import Unknown, entry_names, units, unknowns_of
+from constrainednn._unknowns import (
+    Unknown,
+    each,
+    entry_names,
+    limits,
+    reaches,
+    units,
+    unknowns_of,
+)
 from constrainednn._validate import as_positive, as_real
 
 if TYPE_CHECKING:
     from constrainednn._solution import Solution
 
-# An unknown is at its bound where it changes by less than this share of what it did at the start.
-_AT_BOUND = 1e-6
+# An unknown is at its bound where the way there is less than this share of its standard error.
+_AT_BOUND = 1e-2
+# Half an interval of a logarithm for which the slope alone does not do.
+_ROUGH = 0.3
+# Standard errors between the estimate and the least sum of squares of linear rows.
+_STATIONARY = 0.1
 # An unknown with less than this share of such a direction is not concerned by it.
 _SHARE = 1e-3
+# With more numbers beside the unknowns than this, intervals go by the slope alone.
+_FEW = 100
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -52,6 +69,8 @@ class Estimates:
             the unknowns can be told apart.
         undetermined: Directions in which the unknowns may change together without a change of what
             was observed: shares of each concerned number, relative to itself.
+        offset: How far from the least sum of squares, in standard errors; 0 for exact data.
+        status: How the run ended; only one that converged is at the least sum of squares.
     """
 
     values: dict[str, Estimate]
@@ -60,6 +79,8 @@ class Estimates:
     degrees: int
     singular_values: Float[np.ndarray, " q"]
     undetermined: tuple[dict[str, float], ...]
+    offset: float = 0.0
+    status: str = "converged"
 
     def __getitem__(self, name: str) -> Estimate:
         if name not in self.values:
@@ -101,14 +122,14 @@ def estimates(
             "estimates needs data: no constraint is over cx.Data. For rows that are all trained "
             "on write cx.Data(rows, holdout=0)."
         )
+    nuisance = None
     if isinstance(problem.scheme, AbstractFittedScheme):
         unknowns = problem.scheme.arguments.unknowns
         z = np.asarray(model.parameters, float)
         r, S = problem.scheme.sensitivities(model, observations(data))
-        counts, nuisance = np.ones(r.size), 0
+        counts, again = np.ones(r.size), _solver(solution, observations(data))
     else:
-        unknowns, z, r, S, counts = _eliminated(solution, data)
-        nuisance = S.shape[1] - z.size
+        unknowns, z, nuisance, r, S, counts, again = _eliminated(solution, data)
     return estimates_from(
         r,
         S,
@@ -116,10 +137,31 @@ def estimates(
         unknowns,
         counts=counts,
         nuisance=nuisance,
+        rows=again,
         unseen=max(1e-9, 1e3 * float(jnp.finfo(jnp.result_type(float)).eps)),
         sigma=None if sigma is None else as_positive(sigma, "sigma"),
         level=as_real(level, "level"),
+        status=str(solution.status),
     )
+
+
+def _solver(solution: "Solution", observed: tuple[Observed, ...]) -> Rows:
+    """Rows and derivatives for other unknowns, each by a solution of the equation."""
+    scheme, settings = solution.problem.scheme, solution.settings
+    assert isinstance(scheme, AbstractFittedScheme)
+    shooting = scheme.shooting(
+        solution.model,
+        observed,
+        tolerance=settings.tolerance,
+        key=stream(jax.random.key(settings.seed), "monitor/pieces"),
+        watch=lambda *_: False,
+    )
+
+    def rows(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        shot = shooting.at(z, 1.0, settings.steps)
+        return shot.r, shot.S
+
+    return rows
 
 
 def estimates_from(
@@ -129,12 +171,14 @@ def estimates_from(
     unknowns: dict[str, Unknown],
     *,
     counts: Float[np.ndarray, " N"],
-    nuisance: int = 0,
+    nuisance: Float[np.ndarray, " k"] | None = None,
+    rows: Rows | None = None,
     unseen: float = 1e-9,
     sigma: float | None = None,
     level: float = LEVEL,
+    status: str = "converged",
 ) -> Estimates:
-    """Standard errors and t intervals from rows and their derivatives.
+    """Standard errors and profile intervals from rows and their derivatives.
 
     Args:
         r: Rows at the estimate.
@@ -142,11 +186,14 @@ def estimates_from(
         z: The unknowns in the scale in which they are trained.
         unknowns: How numbers follow from z, by name.
         counts: How much each row counts in the fit.
-        nuisance: Number of the further columns.
+        nuisance: Numbers that belong to the further columns.
+        rows: Rows and derivatives at other numbers, those of the further columns included. Without
+            it the intervals are t intervals by the slope alone, and at a bound there are none.
         unseen: Directions with a singular value below this, of columns of length one, are not
             determined; above the rounding of S.
         sigma: Standard deviation of the noise, if it is known.
         level: Coverage in (0, 1).
+        status: How the run ended.
 
     Raises:
         ValueError: If there are fewer rows than unknowns, or some are not finite.
@@ -159,9 +206,16 @@ def estimates_from(
         raise ValueError(f"level must lie in (0, 1), got {level}. 0.95 asks for a 95 % interval.")
     if not (np.isfinite(r).all() and np.isfinite(S).all()):
         raise ValueError("there are no estimates: the solution does not reach all of the data.")
-    (N, q), names = S.shape, entry_names(unknowns)
+    z_all = z if nuisance is None else np.concatenate([z, nuisance])
+    if rows is not None and (inside := _off_the_bounds(z, S, unknowns)) is not None:
+        z_all = np.concatenate([inside, z_all[z.size :]])
+        r, S = rows(z_all)
+    # What neither misses anything nor depends on an unknown says nothing, missing values among it.
+    counted = (r != 0) | (S != 0).any(axis=1)
+    N, q, names = int(counted.sum()), S.shape[1], entry_names(unknowns)
+    besides = q - z.size
     if q > N:
-        besides = f" and {nuisance} numbers that are fitted besides" * bool(nuisance)
+        besides = f" and {besides} numbers that are fitted besides" * bool(besides)
         raise ValueError(
             f"there are no estimates: {N} observed numbers cannot determine {z.size} unknowns"
             f"{besides}. Give more data."
@@ -170,44 +224,56 @@ def estimates_from(
     if sigma is None:
         sigma = math.sqrt(float(r @ r) / (N - q)) if q < N else math.nan
     root = np.sqrt(counts)
-    # One that went to its bound is taken for known: nothing can be said from one side.
-    bound = np.concatenate([_at_bound(item, raw) for item, raw in _each(z, unknowns)])
-    S = np.where(np.append(bound, np.zeros(nuisance, bool)), 0.0, S)
-    length = np.linalg.norm(root[:, None] * S, axis=0)
+    weighted, slopes = root * r, root[:, None] * S
+    bound, lost = _settled(weighted, slopes[:, : z.size], z, unknowns)
+    # Of an unknown that is next to a bound, and hardly seen, only rows elsewhere can tell more.
+    bound, lost = bound & ~(lost & (rows is None)), lost & ~(bound & (rows is not None))
+    # One that went to its bound is taken for known by the others.
+    free = ~np.concatenate([bound, np.zeros(q - z.size, bool)])
+    length = np.linalg.norm(slopes, axis=0)
     columns = np.where(length > 0, length, 1.0)
-    U, s, Vt = np.linalg.svd(root[:, None] * S / columns, full_matrices=False)
+    shown = free & ~np.concatenate([lost, np.zeros(q - z.size, bool)])
+    U, s, Vt = np.linalg.svd(np.where(shown, slopes / columns, 0.0), full_matrices=False)
     seen = s > unseen
     # From noise of the rows to changes of z.
     A = (Vt[seen].T / s[seen]) / columns[:, None] @ (U[:, seen].T * root)
     covariance = (sigma**2 * A @ A.T)[: z.size, : z.size]
     open_ = np.where(bound, 0.0, Vt[~seen, : z.size])
-    hidden = np.linalg.norm(open_, axis=0) > _SHARE
+    hidden = (np.linalg.norm(open_, axis=0) > _SHARE) | lost
     error = np.where(hidden, np.inf, np.where(bound, np.nan, np.sqrt(np.diag(covariance))))
-    quantile = t_quantile(level, degrees if degrees else math.inf) if not math.isnan(sigma) else 0
+    moved = float(np.linalg.norm(U[:, seen].T @ weighted)) / sigma if sigma else 0.0
+    exact = np.linalg.norm(r) <= unseen * np.linalg.norm(length[: z.size] * units(z, unknowns))
+    offset = 0.0 if exact or math.isnan(moved) else moved
+    ends, labels = _ends(
+        z_all,
+        weighted,
+        slopes,
+        unknowns,
+        rows,
+        root,
+        exact=bool(exact),
+        error=error,
+        bound=bound,
+        hidden=hidden,
+        sigma=sigma,
+        quantile=math.nan if math.isnan(sigma) else t_quantile(level, degrees or math.inf),
+    )
+    if rows is not None and offset > _STATIONARY:
+        labels = [label or "not at a minimum" for label in labels]
     values, place = {}, 0
-    for item, at in _each(z, unknowns):
-        size, shape = at.size, item.raw.shape
-        cut = slice(place, place + size)
-        by = error[cut]
-        with np.errstate(invalid="ignore"):  # zero times infinity where there is no interval
-            ends = at, at - quantile * by, at + quantile * by
-        middle, low, high = (
-            np.asarray(_value(item, raw.reshape(shape)), float).ravel() for raw in ends
+    for item, at in each(z, unknowns):
+        cut = slice(place, place + at.size)
+        by, shape = error[cut], item.raw.shape
+        middle, *both = (
+            np.asarray(_value(item, raw.reshape(shape)), float).ravel()
+            for raw in (at, *ends[:, cut])
         )
-        slope = _slope(item, at)
-        low, high = np.minimum(low, high), np.maximum(low, high)
+        by = np.where(np.isfinite(by), by * np.abs(_slope(item, at)), by)
+        low, high = np.minimum(*both), np.maximum(*both)
         for k, name in enumerate(names[cut]):
-            label = "not determined by the data" if hidden[place + k] else ""
-            label = "at its bound" if bound[place + k] else label
-            values[name] = Estimate(
-                float(middle[k]),
-                math.nan if math.isnan(sigma) else float(low[k]),
-                math.nan if math.isnan(sigma) else float(high[k]),
-                N,
-                float(by[k] * abs(slope[k])) if by[k] < math.inf else math.inf,
-                label,
-            )
-        place += size
+            numbers = (float(part[k]) for part in (middle, low, high))
+            values[name] = Estimate(*numbers, N, float(by[k]), labels[place + k])
+        place += at.size
     unit = units(z, unknowns)
     unit = np.where(unit > 0, unit, 1.0)
     scale = np.where(hidden | bound, np.nan, np.sqrt(np.diag(covariance)))
@@ -224,25 +290,104 @@ def estimates_from(
             for row in open_
             if np.linalg.norm(row) > _SHARE
         ),
+        offset,
+        status,
     )
 
 
-def _each(
-    z: Float[np.ndarray, " q"], unknowns: dict[str, Unknown]
-) -> list[tuple[Unknown, Float[np.ndarray, " k"]]]:
-    """Each unknown with its part of z."""
-    ends = np.cumsum([item.raw.size for item in unknowns.values()])
-    return list(zip(unknowns.values(), np.split(z, ends[:-1]), strict=True))
+def _off_the_bounds(
+    z: Float[np.ndarray, " q"], S: Float[np.ndarray, "N columns"], unknowns: dict[str, Unknown]
+) -> Float[np.ndarray, " q"] | None:
+    """Trained values from which numbers on a bound are just inside; None if there is none.
+
+    On the bound itself the derivative by what is trained is zero, and tells nothing.
+    """
+    inside = np.concatenate([item.off_the_bounds(at) for item, at in each(z, unknowns)])
+    on = (inside != z) & ~S[:, : z.size].any(axis=0)
+    return np.where(on, inside, z) if on.any() else None
+
+
+def _settled(
+    r: Float[np.ndarray, " N"],
+    S: Float[np.ndarray, "N q"],
+    z: Float[np.ndarray, " q"],
+    unknowns: dict[str, Unknown],
+) -> tuple[Bool[np.ndarray, " q"], Bool[np.ndarray, " q"]]:
+    """The unknowns that lie at a bound, and those that the rows do not see.
+
+    At a bound: all of the way there is nothing beside the standard error. Not seen: the change of
+    the rows by that of the number is their rounding.
+    """
+    length, noise = np.linalg.norm(S, axis=0), float(np.linalg.norm(r))
+    way = np.minimum(*(reaches(z, np.full(z.size, sign), unknowns) for sign in (-1.0, 1.0)))
+    effect = length * units(z, unknowns)
+    near = np.isfinite(way) & (length > 0)
+    deviation = noise / max(len(r) - z.size, 1) ** 0.5
+    bound = near & (length * np.where(near, way, 0.0) <= _AT_BOUND * deviation)
+    visible = max(noise, float(effect.max(initial=0.0)))
+    lost = (units(z, unknowns) > 0) & (effect <= np.finfo(float).eps * visible)
+    return bound, lost
+
+
+def _ends(
+    z: Float[np.ndarray, " columns"],
+    r: Float[np.ndarray, " N"],
+    S: Float[np.ndarray, "N columns"],
+    unknowns: dict[str, Unknown],
+    rows: Rows | None,
+    root: Float[np.ndarray, " N"],
+    *,
+    exact: bool,
+    error: Float[np.ndarray, " q"],
+    bound: Bool[np.ndarray, " q"],
+    hidden: Bool[np.ndarray, " q"],
+    sigma: float,
+    quantile: float,
+) -> tuple[Float[np.ndarray, "2 q"], list[str]]:
+    """Both ends of each interval in the trained scale, and what to know of them.
+
+    The ends of the t interval, where rows are linear; otherwise where the least sum of squares over
+    the others has risen by as much.
+    """
+    q = error.size
+    at, labels = z[:q], ["not determined by the data" if gone else "" for gone in hidden]
+    half = np.where(hidden, np.inf, quantile * error)
+    ends = np.stack([at - half, at + half])
+    if math.isnan(sigma):
+        labels = ["at its bound" if bound[i] else labels[i] for i in range(q)]
+        return np.full((2, q), np.nan), labels
+    logarithm = np.isfinite(limits(unknowns))
+    if exact:  # what rises by the rounding of the rows cannot be followed
+        return ends, ["at its bound" if bound[i] else labels[i] for i in range(q)]
+    if rows is None:
+        for i in range(q):
+            if bound[i]:
+                labels[i] = "at its bound"
+            elif logarithm[i] and not hidden[i] and half[i] > _ROUGH:
+                labels[i] = "from the slope alone"
+        return ends, labels
+    fixed = np.concatenate([bound | hidden, np.zeros(z.size - q, bool)])
+    weighted = lambda at: tuple(  # noqa: E731
+        part.T * root if part.ndim == 1 else part * root[:, None] for part in rows(at)
+    )
+    profile = Profile(weighted, z, r, S, unknowns, fixed=fixed)
+    for i in np.flatnonzero(~hidden):
+        rise = (quantile * sigma) ** 2
+        if not bound[i]:  # where rows do not count alike, the variance is not that of the slope
+            rise = half[i] ** 2 * profile.stiffness(int(i))
+        found = [profile.end(int(i), sign, rise) for sign in (-1, 1)]
+        ends[:, i] = [end for end, _ in found]
+        notes = sorted({note for _, note in found if note})
+        labels[i] = "; ".join(notes)
+        if bound[i]:
+            labels[i] = "; ".join(["at its bound", *notes])
+        if logarithm[i] and np.isinf(ends[:, i]).all():
+            labels[i] = "not determined by the data"
+    return ends, labels
 
 
 def _slope(item: Unknown, raw: Float[np.ndarray, " k"]) -> Float[np.ndarray, " k"]:
     return np.asarray(jax.vmap(jax.grad(item.at))(jnp.asarray(raw)), float)
-
-
-def _at_bound(item: Unknown, raw: Float[np.ndarray, " k"]) -> Bool[np.ndarray, " k"]:
-    """True where the number hardly changes with what is trained, beside how it did at the start."""
-    start = np.asarray(item.raw, float).ravel()
-    return _slope(item, raw) ** 2 < _AT_BOUND**2 * _slope(item, start) ** 2
 
 
 def _value(item: Unknown, raw: np.ndarray) -> Any:
@@ -258,7 +403,15 @@ def _direction(change: np.ndarray, concerned: np.ndarray, names: list[str]) -> d
 
 def _eliminated(
     solution: "Solution", data: list[tuple[Any, Draw]]
-) -> tuple[dict[str, Unknown], np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[
+    dict[str, Unknown],
+    np.ndarray,
+    np.ndarray | None,
+    np.ndarray,
+    np.ndarray,
+    np.ndarray,
+    Rows | None,
+]:
     """Rows and derivatives of any model whose leaves hold unknowns.
 
     The other trained parameters follow the unknowns as the constraints that are not data demand,
@@ -276,14 +429,15 @@ def _eliminated(
     theta = np.asarray(ravel_pytree(params)[0], float)
     equal = [dataclasses.replace(points, share=np.ones(len(points))) for _, points in data]
     constraints = [item for item, _ in data]
-    r, J = residual_vector(constraints, static, rows(constraints, equal)).jacobian(params)
-    r, J = np.asarray(r, float), np.asarray(J, float)
+    vector = residual_vector(constraints, static, rows(constraints, equal))
+    r, J = _jacobian(vector, params)
     # Each constraint's rows count as one mean.
     sizes = [
         jax.eval_shape(residual_vector([item], static, rows([item], [points])), params).size
         for item, points in zip(constraints, equal, strict=True)
     ]
     counts = np.concatenate([np.full(n, 1 / len(e)) for n, e in zip(sizes, equal, strict=True)])
+    counts = counts / counts.max()
     D, w = J[:, is_raw], J[:, ~is_raw]
     rest = [
         (item, points.train)
@@ -292,13 +446,30 @@ def _eliminated(
     ]
     if rest and w.shape[1]:
         items, draws = zip(*rest, strict=True)
-        vector = residual_vector(items, static, rows(items, draws))
-        P = np.asarray(vector.jacobian(params)[1], float)
+        P = _jacobian(residual_vector(items, static, rows(items, draws)), params)[1]
         follow, *_ = np.linalg.lstsq(P[:, ~is_raw], -P[:, is_raw], rcond=None)
-        S = D + w @ follow
-    else:
-        S = np.concatenate([D, w], axis=1)
-    return unknowns, theta[is_raw], r, S, counts / counts.max()
+        return unknowns, theta[is_raw], theta[:0], r, D + w @ follow, counts, None
+    order = np.concatenate([np.flatnonzero(is_raw), np.flatnonzero(~is_raw)])
+    unravel = ravel_pytree(params)[1]
+
+    def again(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        moved = np.empty_like(theta)
+        moved[order] = z
+        r, J = _jacobian(vector, unravel(jnp.asarray(moved, jnp.result_type(float))))
+        return r, J[:, order]
+
+    S = np.concatenate([D, w], axis=1)
+    few = w.shape[1] <= _FEW
+    return unknowns, theta[is_raw], theta[~is_raw], r, S, counts, again if few else None
+
+
+def _jacobian(vector: ResidualVector, params: PyTree) -> tuple[np.ndarray, np.ndarray]:
+    return tuple(np.asarray(part, float) for part in _compiled_jacobian(vector, params))
+
+
+@eqx.filter_jit
+def _compiled_jacobian(vector: ResidualVector, params: PyTree) -> tuple[Array, Array]:
+    return vector.jacobian(params)
 
 
 def _marked(params: PyTree) -> PyTree:

@@ -11,8 +11,7 @@ Symbols::
     S       (N, q)  derivative of r by z along solutions of the equation
 
 Source:
-    Damping and scaled columns: More, LNM 630 (1977) 105; control of the damping: Nielsen,
-    IMM-REP-1999-05. The end by relative offset: Bates and Watts, Technometrics 23 (1981) 179.
+    Control of the damping: Nielsen, IMM-REP-1999-05.
 """
 
 import abc
@@ -30,6 +29,7 @@ from jaxtyping import Array, Float, Key, PyTree
 from constrainednn._blocks import flat_value
 from constrainednn._domains import AbstractDomain, Data
 from constrainednn._files import StoreError
+from constrainednn._gauss_newton import Linearised
 from constrainednn._problem import Constraint
 from constrainednn._samplers import Draw
 from constrainednn._scheme import (
@@ -39,17 +39,15 @@ from constrainednn._scheme import (
     SchemeResult,
     Watch,
     counters_of,
+    goal,
 )
-from constrainednn._unknowns import Arguments, TracedArguments, entry_names, units
+from constrainednn._unknowns import Arguments, TracedArguments, entry_names
 from constrainednn._validate import ProblemError, shown
 
 # Until all data count, steps end once they lower the sum of squares by less than this share.
 _ROUGH = 1e-2
 # First damping and least one, of columns of length one.
 _DAMPING, _LEAST_DAMPING = 1e-3, 1e-16
-# An unknown that is zero is as good as one that makes up this share of the rows.
-_SEEN = 1e-3
-_MOST_TRIES = 200
 _MOST_TRIES_ROUGH = 30
 
 
@@ -144,17 +142,20 @@ class AbstractFittedScheme(AbstractScheme):
                 f"{', '.join(entry_names(self.arguments.unknowns))}. Give more data, or fix some."
             )
         shares, eps = shooting.shares, float(jnp.finfo(model.parameters.dtype).eps)
+        noise, unknowns = goal(tolerance, model.parameters.dtype), self.arguments.unknowns
         damping, nu, scale = _DAMPING, 2.0, np.zeros(z.size)
+        held = np.zeros(z.size, bool)
         taken = tries = before = stage = 0
         if resumed is not None:
             arrays, _ = resumed
             taken, tries, before, stage = counters_of(resumed, 4)
-            sizes = {"z": z.shape, "scale": z.shape, "damping": (2,)}
+            sizes = {"z": z.shape, "scale": z.shape, "held": z.shape, "damping": (2,)}
             if stage >= len(shares) or any(
                 name not in arrays or arrays[name].shape != shape for name, shape in sizes.items()
             ):
                 raise StoreError("the checkpoint is damaged: its unknowns are not all there.")
             z, scale, (damping, nu) = arrays["z"], arrays["scale"], arrays["damping"].tolist()
+            held = arrays["held"].astype(bool)
 
         def look(rms: float) -> bool:
             done = (stage + tries / (tries + 10)) / len(shares)
@@ -162,7 +163,7 @@ class AbstractFittedScheme(AbstractScheme):
 
         def to_go_on() -> Resumable:
             arrays = {"z": z, "scale": scale, "damping": np.asarray([damping, nu])}
-            return arrays, {"counters": [taken, tries, before, stage]}
+            return arrays | {"held": held}, {"counters": [taken, tries, before, stage]}
 
         def ended(status: str, reason: str) -> SchemeResult:
             found = now.found
@@ -181,60 +182,59 @@ class AbstractFittedScheme(AbstractScheme):
             return ended("interrupted", f"after {before + tries} steps on the unknowns")
 
         # Only marches that try something count; those that begin a stage a resume does again.
-        now = shooting.at(z, shares[stage], steps)
+        now, onto_failed = shooting.at(z, shares[stage], steps), False
         while True:
-            seen, last = now.seen, stage == len(shares) - 1
+            last = stage == len(shares) - 1
             if now.found.status == "interrupted":
                 return stopped()
-            if not seen.any():
+            if not now.seen.any():
                 return ended("stalled", "with the first unknowns no data are reached")
-            if not np.isfinite(now.S[seen]).all():
+            if not np.isfinite(now.S[now.seen]).all():
                 return ended("nonfinite", "a derivative of the data by the unknowns is NaN")
-            top = np.abs(now.r[seen]).max() or 1.0  # squares of what is far off would overflow
-            r, S = now.r[seen] / top, now.S[seen] / top
-            rss, unit = float(r @ r), units(z, self.arguments.unknowns)
-            scale = np.maximum(scale, top * np.linalg.norm(S, axis=0))
-            # How much the rows vary by unknowns, and what of each of these would be seen in them.
-            rows = float(np.linalg.norm(scale / top * unit))
-            visible = max(rows, rss**0.5)
-            # An unknown whose change is rounding to the rows stays where it is.
-            blind = (scale == 0) | ((unit > 0) & (scale / top * unit <= 1e3 * eps * visible))
-            columns = np.where(blind, np.inf, scale / top)
-            sizes = np.maximum(unit, _SEEN * visible / columns)
-            U, s, Vt = np.linalg.svd(S / columns, full_matrices=False)
-            g = U.T @ r
-            step = -Vt.T @ (s * g / (s**2 + damping)) / columns
+            here = Linearised(now.r, now.S, z, unknowns, scale=scale, held=held, eps=eps)
+            scale, held = here.scale, here.held
+            onto, expected = here.near_bounds()
+            trying_bound = bool(onto.any()) and not onto_failed
+            if trying_bound:
+                step, tiny = onto, False
+            else:
+                step, damping = here.step(damping)
+                tiny, expected = here.tiny(step), here.predicted(step)
             trial = shooting.at(z + step, shares[stage], steps - taken)
             if trial.found.status == "interrupted":
                 return stopped()
             taken, tries = taken + trial.found.steps, tries + 1
-            reached = np.isfinite(trial.r[seen]).all()
-            trial_rss = float(np.sum((trial.r[seen] / top) ** 2)) if reached else np.inf
-            predicted = float(np.sum(g**2 * s**2 * (s**2 + 2 * damping) / (s**2 + damping) ** 2))
-            better, small = trial_rss < rss, bool(np.all(np.abs(step) <= eps**0.6 * sizes))
-            # What the rows can still be lowered by, and whether there is anything left of them.
-            offset = np.linalg.norm(g[s > eps**0.6 * s[0]]) / (rss**0.5 or 1.0)
-            exact = rss**0.5 <= eps**0.6 * rows
-            fitted = offset <= eps**0.5 or (small and (exact or damping <= _DAMPING))
-            slow = better and rss - trial_rss <= _ROUGH * rss
-            if better:
-                gain = (rss - trial_rss) / predicted if predicted > 0 else 0.0
-                damping = max(damping * max(1 / 3, 1 - (2 * gain - 1) ** 3), _LEAST_DAMPING)
-                nu, z, now = 2.0, z + step, trial
+            gain = here.rss - _sum_of_squares(trial.r[here.seen] / here.top)
+            better = gain > 0
+            if trying_bound:
+                onto_failed = not here.is_bound(gain, expected)
+                if not onto_failed:
+                    held, z, now = held | (onto != 0), z + step, trial
+                slow = fitted = False
             else:
-                damping, nu = damping * nu, 2 * nu
-            if not last and (slow or fitted or small or tries >= _MOST_TRIES_ROUGH):
+                onto_failed = onto_failed and not better
+                undamped = damping <= _DAMPING
+                fitted = here.ended(tiny=tiny, better=better, undamped=undamped, noise=noise)
+                slow = better and gain <= _ROUGH * here.rss
+                damping, nu = _damped(damping, nu, gain, expected)
+                if better:
+                    z, now = z + step, trial
+            if not last and (slow or fitted or tiny or tries >= _MOST_TRIES_ROUGH):
                 before, tries = before + tries, 0
-                stage, damping, nu, scale = stage + 1, _DAMPING, 2.0, np.zeros(z.size)
+                stage, damping, nu = stage + 1, _DAMPING, 2.0
+                scale, onto_failed = np.zeros(z.size), False
                 now = shooting.at(z, shares[stage], steps - taken)
+            elif last and here.blind.all():
+                return ended("stalled", "the data do not change with any unknown where it is now")
             elif fitted:
                 return ended("converged", f"the unknowns are fitted in {before + tries} steps")
-            elif small or tries >= _MOST_TRIES:
+            elif tiny:
                 reason = f"no step lowers the sum of squares after {before + tries}"
                 return ended("stalled", reason)
             if taken >= steps:
-                return ended("max_steps", f"the limit of {steps} Newton steps")
-            if look(top * rss**0.5):
+                reason = f"the limit of {steps} Newton steps, which steps= raises"
+                return ended("max_steps", f"{reason}, after {before + tries} on the unknowns")
+            if look(here.top * here.rss**0.5):
                 return stopped()
 
     def known_at(self, model: PyTree) -> float:
@@ -248,6 +248,21 @@ class AbstractFittedScheme(AbstractScheme):
     def covered(self, model: PyTree) -> AbstractDomain:
         """Where the model is defined."""
         return self.at(model).covered(model)
+
+
+def _sum_of_squares(r: Float[np.ndarray, " N"]) -> float:
+    """Infinite where a row is not reached."""
+    return float(r @ r) if np.isfinite(r).all() else np.inf
+
+
+def _damped(damping: float, nu: float, gain: float, predicted: float) -> tuple[float, float]:
+    """The next damping and its factor after a step that gained so much of what was predicted."""
+    if gain <= 0:
+        return damping * nu, 2 * nu
+    # At most one: where hardly any decrease was predicted the ratio can be anything.
+    ratio = min(gain / predicted, 1.0) if predicted > 0 else 0.0
+    factor = max(1 / 3, 1 - (2 * ratio - 1) ** 3)
+    return max(damping * factor, _LEAST_DAMPING), 2.0
 
 
 def data_constraints(data: Any) -> list[Constraint]:

@@ -14,6 +14,7 @@ from jaxtyping import Array, Key, PyTree
 
 from constrainednn._domains import AbstractDomain, Data, Points
 from constrainednn._keys import stream
+from constrainednn._missing import Present, missing_values
 from constrainednn._models import AbstractRecipe, is_recipe
 from constrainednn._samplers import SAMPLERS, AbstractSampler, Independent
 from constrainednn._scheme import AbstractScheme
@@ -73,6 +74,8 @@ class Constraint(eqx.Module):
                 "Write e.g. over=cx.Interval(0, 1), or over=cx.Points(array) for given points."
             )
         self.over = over
+        if isinstance(over, Data) and missing_values(over.rows)[0]:
+            self.residual = Present(residual, over.rows)
         if isinstance(over, AbstractDomain):
             self.points = as_count(100 if points is None else points, f"{label}: points")
         elif points is not None or sampler is not None:

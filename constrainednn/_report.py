@@ -4,11 +4,14 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import jax
 import numpy as np
 
+from constrainednn._domains import Data
 from constrainednn._estimates import Estimates, has_unknowns
 from constrainednn._experiments import Experiments
 from constrainednn._gap import ConstraintGap, GapReport, is_rounding
+from constrainednn._missing import missing_values
 from constrainednn._statistics import Estimate
 
 if TYPE_CHECKING:
@@ -159,7 +162,20 @@ def summary(solution: "Solution") -> str:
             f"{cells[0]}: train RMS {cells[1]}, held-out RMS {cells[2]}, gap {cells[3]}, "
             f"worst {cells[5]} at {cells[6]}"
         )
-    return "\n".join(lines + notes(solution.gap) + unknown_lines(solution))
+    lines += notes(solution.gap) + missing_lines(solution)
+    return "\n".join(lines + unknown_lines(solution))
+
+
+def missing_lines(solution: "Solution") -> list[str]:
+    """What is missing among data, a line for each constraint that lacks some."""
+    lines = []
+    for item in solution.problem.constraints:
+        if isinstance(item.over, Data) and (count := missing_values(item.over.rows)[0]):
+            values = sum(leaf.size for leaf in jax.tree.leaves(item.over.rows[1:]))
+            whole = int(missing_values(item.over.rows)[1].sum())
+            rows = f", among them {whole} whole row{'s' * (whole > 1)}" * bool(whole)
+            lines.append(f"{item.name}: {count} of {values} values are missing{rows}; left out")
+    return lines
 
 
 def unknown_lines(solution: "Solution") -> list[str]:
@@ -175,14 +191,16 @@ def unknown_lines(solution: "Solution") -> list[str]:
 def estimate_lines(found: Estimates) -> list[str]:
     """What data say about unknowns, a line for each and for what they leave open."""
     width = max(map(len, found.values))
-    lines = []
+    lines = [found.status]
+    if found.status != "converged" or found.offset > 0.1:
+        lines[0] += f": {found.offset:.2g} standard errors from a minimum, as the slopes tell"
     for name, item in found.values.items():
         text = f"{name:{width}}  {item.value:.6g}"
-        if item.label:
-            text += f": {item.label}"
-        elif not math.isnan(item.low):
-            text += f" [{item.low:.6g}, {item.high:.6g}], standard error {item.error:.2g}"
-        lines.append(text)
+        if not math.isnan(item.low):
+            text += f" [{item.low:.6g}, {item.high:.6g}]"
+        if not math.isnan(item.low) and math.isfinite(item.error):
+            text += f", standard error {item.error:.2g}"
+        lines.append(text + f": {item.label}" * bool(item.label))
     for direction in found.undetermined:
         parts = " and ".join(f"{name} {share:+.2g} %" for name, share in direction.items())
         lines.append(f"unidentifiable: the data would be the same with {parts}")

@@ -13,6 +13,7 @@ from constrainednn._blocks import in_blocks
 from constrainednn._domains import AbstractDomain, Data, Points
 from constrainednn._keys import numpy_generator
 from constrainednn._memory import refuse_too_large
+from constrainednn._missing import missing_values
 from constrainednn._validate import as_real, as_reals, shown
 
 Cube = Float[np.ndarray, "n unit_dim"]
@@ -256,7 +257,11 @@ def split(data: Data, *, key: Key[Array, ""]) -> tuple[Draw, Draw | None, Draw |
         i, k = data.fold
         order = np.concatenate([order[i::k], *(order[j::k] for j in range(k) if j != i)])
     ends = [data.heldout_rows, data.heldout_rows + data.monitor_rows]
-    held, watched, kept = (np.sort(part) for part in np.split(order, ends))
+    # Rows without any value go now: before the split they would change that of other data.
+    gone = missing_values(data.rows)[1]
+    held, watched, kept = (np.sort(part[~gone[part]]) for part in np.split(order, ends))
+    if not len(kept):
+        raise ValueError(f"{data} leaves no row with a value for training: most are missing.")
     pick = lambda index: whole(jax.tree.map(lambda leaf: leaf[index], data.rows))  # noqa: E731
     return pick(kept), pick(watched) if len(watched) else None, pick(held) if len(held) else None
 

@@ -13,6 +13,11 @@ from jaxtyping import Array, Float, PyTree
 
 from constrainednn._validate import as_real, as_reals, shown
 
+_TENFOLD = math.log(10.0)
+# Next to a bound: e-folds below one whose square is a normal number; at the top of a logit, where
+# the difference to one still has digits.
+_NEXT, _NEXT_ABOVE = 230.0, 30.0
+
 
 class Unknown(eqx.Module):
     """A number, or an array of numbers, that is estimated from data.
@@ -78,10 +83,33 @@ class Unknown(eqx.Module):
             return self.high - jnp.exp(raw)
         return raw
 
+    @property
+    def bounded(self) -> bool:
+        """True if there is a bound."""
+        return math.isfinite(self.low) or math.isfinite(self.high)
+
     def unit(self, raw: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
         """A change of `raw` that is as large as the number: one where it is a logarithm."""
-        bounded = math.isfinite(self.low) or math.isfinite(self.high)
-        return np.ones_like(raw) if bounded else np.abs(raw)
+        return np.ones_like(raw) if self.bounded else np.abs(raw)
+
+    def reach(
+        self, raw: Float[np.ndarray, "..."], sign: Float[np.ndarray, "..."]
+    ) -> Float[np.ndarray, "..."]:
+        """How far the bound is in the direction `sign` of `raw`, divided by the number's slope.
+
+        The change of `raw` that would lead to the bound if the number were linear in it; infinite
+        where there is no bound.
+        """
+        if math.isfinite(self.low) and math.isfinite(self.high):
+            return 1 + np.exp(-sign * raw)
+        return np.where((sign < 0) & self.bounded, 1.0, np.inf)
+
+    def off_the_bounds(self, raw: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+        """The nearest trained values at which the number changes with them in its last digits."""
+        if not self.bounded:
+            return raw
+        both = math.isfinite(self.low) and math.isfinite(self.high)
+        return np.clip(raw, -_NEXT, _NEXT_ABOVE if both else np.inf)
 
 
 def is_unknown(node: Any) -> bool:
@@ -108,13 +136,33 @@ def entry_names(unknowns: dict[str, Unknown]) -> list[str]:
     return names
 
 
+def each(
+    z: Float[np.ndarray, " q"], unknowns: dict[str, Unknown]
+) -> list[tuple[Unknown, Float[np.ndarray, " k"]]]:
+    """Each unknown with its part of the trained values."""
+    ends = np.cumsum([item.raw.size for item in unknowns.values()])
+    return list(zip(unknowns.values(), np.split(z, ends[:-1]), strict=True))
+
+
 def units(raw: Float[np.ndarray, " q"], unknowns: dict[str, Unknown]) -> Float[np.ndarray, " q"]:
     """Changes of all trained values that are as large as the numbers."""
-    parts, place = [], 0
-    for item in unknowns.values():
-        parts.append(item.unit(raw[place : place + item.raw.size]))
-        place += item.raw.size
-    return np.concatenate(parts)
+    return np.concatenate([item.unit(at) for item, at in each(raw, unknowns)])
+
+
+def limits(unknowns: dict[str, Unknown]) -> Float[np.ndarray, " q"]:
+    """Largest change of each trained value in one step: tenfold where it is a logarithm."""
+    return np.concatenate(
+        [np.full(item.raw.size, _TENFOLD if item.bounded else np.inf) for item in unknowns.values()]
+    )
+
+
+def reaches(
+    raw: Float[np.ndarray, " q"], sign: Float[np.ndarray, " q"], unknowns: dict[str, Unknown]
+) -> Float[np.ndarray, " q"]:
+    """`Unknown.reach` of all trained values."""
+    parts = zip(each(raw, unknowns), each(sign, unknowns), strict=True)
+    with np.errstate(over="ignore"):
+        return np.concatenate([item.reach(at, to) for (item, at), (_, to) in parts])
 
 
 class Arguments:
