@@ -400,7 +400,7 @@ def gap_report(problem: Problem, model: PyTree, streams: Sequence[Streams]) -> G
         else:
             r = residuals_at(constraint.residual, part, points.train.points)
             square, weight, entries = mean_square(r, points.train), constraint.weight, r.shape[1]
-            rms = math.sqrt(square / _observed(constraint, model, points.train, entries))
+            rms = math.sqrt(square / _observed(constraint, part, points.train, entries))
             count = len(points.train)
             finite.append(FiniteLoss(constraint.name, count, entries, weight, weight * square, rms))
     return in_total(problem.constraints, gaps, finite)
