@@ -107,7 +107,7 @@ def not_finite_from(field: Field, marched: March, end: float) -> float | None:
     after = np.append(0.0, np.minimum(np.geomspace(nearest, farthest, 24), abs(end - t)))
     times = t + math.copysign(1.0, end - t) * after
     slope = jnp.zeros_like(y).at[:-1].set(y[1:]).at[-1].set(field.slope(jnp.asarray(t), y))
-    along = y + jnp.nan_to_num(slope) * jnp.asarray(times - t, y.dtype)[:, None, None]
+    along = y[None] + jnp.nan_to_num(slope)[None] * jnp.asarray(times - t, y.dtype)[:, None, None]
     f = jax.vmap(field)(jnp.asarray(times, y.dtype), along)
     bad = np.flatnonzero(~np.isfinite(f).all(axis=1))
     return float(times[bad[0]]) if bad.size else None
