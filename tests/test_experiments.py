@@ -272,6 +272,35 @@ def test_an_experiment_that_is_held_out_judges_what_the_others_tell(solved):
     assert "310 K: data: trained on none of its rows; judged on 20 rows of Data(20 rows)" in text
 
 
+@pytest.mark.slow
+def test_missing_values_are_left_out_within_their_experiment():
+    t, rng = np.linspace(0.0, 2.0, 11), np.random.default_rng(0)
+    seen = {k: k * np.exp(-0.7 * t) + 0.01 * rng.normal(size=11) for k in (1.0, 2.0, 3.0)}
+
+    def fitted(drop):
+        experiments = []
+        for k, y in seen.items():
+            gone = np.arange(11) == k + 2
+            if drop:
+                data = cx.Data((t[~gone], y[~gone]), holdout=0.0)
+            else:
+                data = cx.Data((t, np.where(gone, np.nan, y)), holdout=0.0)
+            experiments.append(cx.Experiment(y0=k, data=data, name=f"{k:g}", heldout=k == 3.0))
+        args = {"rate": cx.Unknown(1.0, low=0.0)}
+        field = lambda t, y, args: -args["rate"] * y  # noqa: E731
+        problem = cx.ivp(field, span=(0.0, 2.0), args=args, experiments=experiments)
+        return cx.solve(problem, **SMALL)
+
+    missing, dropped = fitted(drop=False), fitted(drop=True)
+    found, expected = (item.estimates() for item in (missing, dropped))
+    assert found.degrees == expected.degrees == 19
+    assert found["rate"].value == pytest.approx(expected["rate"].value, rel=1e-12)
+    assert found["rate"].error == pytest.approx(expected["rate"].error, rel=1e-8)
+    held, known = (item.gap["3: data"].heldout_rms.value for item in (missing, dropped))
+    assert held == pytest.approx(known, rel=1e-9)
+    assert "3: data: 1 of 11 values are missing" in repr(missing)
+
+
 # One of them
 
 
