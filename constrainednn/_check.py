@@ -33,6 +33,8 @@ from constrainednn._validate import ProblemError, as_seed, raised_here, shown
 
 _HERE = Path(__file__).parent
 _LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")})
+# In lengths of the interval.
+_FURTHER = 1e6
 _TRACERS = tuple(f"{Path(inspect.getfile(package)).parent}/" for package in (jax, eqx))
 
 
@@ -153,13 +155,12 @@ def check_data(constraint: Constraint, model: PyTree) -> None:
     rows = jax.tree.map(lambda leaf: leaf.astype(jnp.result_type(float)), constraint.over.rows)
     label = f"constraint {constraint.name!r}"
     trial(constraint, model, Draw(rows, np.zeros(0), None))
-    bad = np.flatnonzero(~np.isfinite(residuals_at(constraint.residual, model, rows)).all(axis=1))
+    bad = np.flatnonzero(_outside(constraint, model, rows))
     if bad.size:
         low, high = sorted(model.ends[[0, -1]].tolist())
         raise ProblemError(
             f"{label}: {bad.size} of {len(constraint.over)} rows lie outside of the interval "
-            f"[{low:g}, {high:g}], or give NaN there: {_some_points(rows, bad)}. Extend span, or "
-            "leave them out."
+            f"[{low:g}, {high:g}]: {_some_points(rows, bad)}. Extend span, or leave them out."
         )
     flat = np.concatenate([leaf.reshape(len(leaf), -1) for leaf in jax.tree.leaves(rows)], axis=1)
     copies = len(flat) - len(np.unique(flat, axis=0))
@@ -170,6 +171,29 @@ def check_data(constraint: Constraint, model: PyTree) -> None:
             ProblemWarning,
             stacklevel=5,
         )
+
+
+def _outside(constraint: Constraint, model: Pieces, rows: PyTree) -> np.ndarray:
+    """True for rows that are NaN, and would not be if the pieces reached further.
+
+    The model is a guess: what else a residual makes of its values says nothing of the data.
+    Ordinary numbers between one and two take its place, of which most residuals make sense.
+    """
+    values = lambda like, low: jnp.linspace(low, low + 1, like.size).reshape(like.shape)  # noqa: E731
+    usual = eqx.tree_at(
+        lambda u: (u.states, u.head),
+        model,
+        (values(model.states, 1.0), 1e-3 * values(model.head, 0.0)),
+    )
+    ends = np.asarray(model.edges)[[0, model.count]]
+    far = usual.edges.at[0].set(ends[0] - _FURTHER * (ends[1] - ends[0]))
+    far = far.at[model.count].set(ends[1] + _FURTHER * (ends[1] - ends[0]))
+    further = eqx.tree_at(lambda u: (u.edges, u.head), usual, (far, jnp.zeros_like(usual.head)))
+    defined, known = (
+        np.isfinite(residuals_at(constraint.residual, u, rows)).all(axis=1)
+        for u in (usual, further)
+    )
+    return ~defined & known
 
 
 def check_trained(model: PyTree, select: Callable[[Any], Any] | None) -> None:

@@ -24,6 +24,7 @@ from constrainednn._domains import Data
 from constrainednn._fit import AbstractFittedScheme, observations
 from constrainednn._keys import stream
 from constrainednn._models import trainable_mask
+from constrainednn._problem import Problem
 from constrainednn._profile import Profile, Rows
 from constrainednn._residuals import ResidualVector, residual_vector, rows
 from constrainednn._samplers import Draw
@@ -98,12 +99,13 @@ def has_unknowns(solution: "Solution") -> bool:
     problem = solution.problem
     if not any(isinstance(item.over, Data) for item in problem.constraints):
         return False
-    return isinstance(problem.scheme, AbstractFittedScheme) or bool(_trained_unknowns(solution))
+    return isinstance(problem.scheme, AbstractFittedScheme) or bool(
+        _trained_unknowns(solution.model, problem)
+    )
 
 
-def _trained_unknowns(solution: "Solution") -> dict[str, Unknown]:
-    mask = trainable_mask(solution.model, solution.problem.trainable)
-    params = eqx.filter(solution.model, mask)
+def _trained_unknowns(model: PyTree, problem: Problem) -> dict[str, Unknown]:
+    params = eqx.filter(model, trainable_mask(model, problem.trainable))
     return {name: item for name, item in unknowns_of(params).items() if item.raw is not None}
 
 
@@ -184,7 +186,7 @@ def estimates_from(
         r: Rows at the estimate.
         S: Their derivatives; columns beyond those of z belong to what is fitted besides.
         z: The unknowns in the scale in which they are trained.
-        unknowns: How numbers follow from z, by name.
+        unknowns: How numbers follow from z, by name, as they were before the fit.
         counts: How much each row counts in the fit.
         nuisance: Numbers that belong to the further columns.
         rows: Rows and derivatives at other numbers, those of the further columns included. Without
@@ -205,7 +207,10 @@ def estimates_from(
     if not 0 < level < 1:
         raise ValueError(f"level must lie in (0, 1), got {level}. 0.95 asks for a 95 % interval.")
     if not (np.isfinite(r).all() and np.isfinite(S).all()):
-        raise ValueError("there are no estimates: the solution does not reach all of the data.")
+        raise ValueError(
+            "there are no estimates: the solution does not reach all of the data, or is NaN there, "
+            f"in a run that ended as {status}."
+        )
     z_all = z if nuisance is None else np.concatenate([z, nuisance])
     if rows is not None and (inside := _off_the_bounds(z, S, unknowns)) is not None:
         z_all = np.concatenate([inside, z_all[z.size :]])
@@ -227,7 +232,9 @@ def estimates_from(
     weighted, slopes = root * r, root[:, None] * S
     bound, lost = _settled(weighted, slopes[:, : z.size], z, unknowns)
     # Of an unknown that is next to a bound, and hardly seen, only rows elsewhere can tell more.
-    bound, lost = bound & ~(lost & (rows is None)), lost & ~(bound & (rows is not None))
+    if rows is not None and (bound & lost).any():
+        lost &= ~(bound & _seen_at_start(rows, z_all, lost, unknowns))
+    bound &= ~lost
     # One that went to its bound is taken for known by the others.
     free = ~np.concatenate([bound, np.zeros(q - z.size, bool)])
     length = np.linalg.norm(slopes, axis=0)
@@ -268,7 +275,8 @@ def estimates_from(
             np.asarray(_value(item, raw.reshape(shape)), float).ravel()
             for raw in (at, *ends[:, cut])
         )
-        by = np.where(np.isfinite(by), by * np.abs(_slope(item, at)), by)
+        with np.errstate(invalid="ignore"):  # zero times infinity where there is no error
+            by = np.where(np.isfinite(by), by * np.abs(_slope(item, at)), by)
         low, high = np.minimum(*both), np.maximum(*both)
         for k, name in enumerate(names[cut]):
             numbers = (float(part[k]) for part in (middle, low, high))
@@ -305,6 +313,21 @@ def _off_the_bounds(
     inside = np.concatenate([item.off_the_bounds(at) for item, at in each(z, unknowns)])
     on = (inside != z) & ~S[:, : z.size].any(axis=0)
     return np.where(on, inside, z) if on.any() else None
+
+
+def _seen_at_start(
+    rows: Rows,
+    z: Float[np.ndarray, " columns"],
+    lost: Bool[np.ndarray, " q"],
+    unknowns: dict[str, Unknown],
+) -> Bool[np.ndarray, " q"]:
+    """True for those of the lost unknowns whose effect is no rounding where they started."""
+    start = np.concatenate([np.ravel(np.asarray(item.raw, float)) for item in unknowns.values()])
+    there = np.where(lost, start, z[: lost.size])
+    r, S = rows(np.concatenate([there, z[lost.size :]]))
+    if not (np.isfinite(r).all() and np.isfinite(S).all()):
+        return np.zeros(lost.size, bool)
+    return ~_settled(r, S[:, : lost.size], there, unknowns)[1]
 
 
 def _settled(
@@ -366,7 +389,7 @@ def _ends(
             elif logarithm[i] and not hidden[i] and half[i] > _ROUGH:
                 labels[i] = "from the slope alone"
         return ends, labels
-    fixed = np.concatenate([bound | hidden, np.zeros(z.size - q, bool)])
+    fixed = np.concatenate([hidden, np.zeros(z.size - q, bool)])
     weighted = lambda at: tuple(  # noqa: E731
         part.T * root if part.ndim == 1 else part * root[:, None] for part in rows(at)
     )
@@ -375,13 +398,9 @@ def _ends(
         rise = (quantile * sigma) ** 2
         if not bound[i]:  # where rows do not count alike, the variance is not that of the slope
             rise = half[i] ** 2 * profile.stiffness(int(i))
-        found = [profile.end(int(i), sign, rise) for sign in (-1, 1)]
-        ends[:, i] = [end for end, _ in found]
-        notes = sorted({note for _, note in found if note})
-        labels[i] = "; ".join(notes)
-        if bound[i]:
-            labels[i] = "; ".join(["at its bound", *notes])
-        if logarithm[i] and np.isinf(ends[:, i]).all():
+        ends[:, i] = [profile.end(int(i), sign, rise) for sign in (-1, 1)]
+        labels[i] = "at its bound" if bound[i] else ""
+        if bound[i] and np.isinf(ends[:, i]).all():
             labels[i] = "not determined by the data"
     return ends, labels
 
@@ -419,7 +438,8 @@ def _eliminated(
     """
     problem, model = solution.problem, solution.model
     params, static = eqx.partition(model, trainable_mask(model, problem.trainable))
-    unknowns = _trained_unknowns(solution)
+    first = problem.build_model(key=jax.random.key(solution.settings.seed))
+    unknowns = _trained_unknowns(first, problem)
     if not unknowns:
         raise ValueError(
             "estimates needs unknowns: no trained leaf of the model is a cx.Unknown. Write e.g. "

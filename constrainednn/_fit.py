@@ -228,6 +228,9 @@ class AbstractFittedScheme(AbstractScheme):
                 now = shooting.at(z, shares[stage], steps - taken)
             elif last and here.blind.all():
                 return ended("stalled", "the data do not change with any unknown where it is now")
+            elif (fitted or tiny) and not now.seen.all():
+                count = f"{int((~now.seen).sum())} of {now.seen.size} observed numbers"
+                return ended("stalled", f"the residual of {count} is NaN at the solution")
             elif fitted:
                 return ended("converged", f"the unknowns are fitted in {before + tries} steps")
             elif tiny:

@@ -358,10 +358,8 @@ def _observed(constraint: Constraint, model: PyTree, points: Draw, entries: int)
     """Entries of a residual that were observed, on the average over the rows."""
     if not isinstance(constraint.residual, Present):
         return entries
-    missing = in_blocks(
-        eqx.Partial(flat_value, eqx.Partial(constraint.residual.missing, model)), points.points
-    )
-    return entries * float(1 - np.mean(missing)) or math.nan
+    there = residuals_at(constraint.residual.observed, model, points.points)
+    return entries * float(np.mean(there)) or math.nan
 
 
 def monitor_loss(

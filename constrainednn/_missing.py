@@ -44,9 +44,10 @@ class Present(eqx.Module):
         filled, missing = self._filled(u, row)
         return jnp.where(missing, jnp.zeros_like(filled), filled)
 
-    def missing(self, u: Any, row: Any) -> Bool[Array, "..."]:
-        """The missing entries at one row."""
-        return self._filled(u, row)[1]
+    def observed(self, u: Any, row: Any) -> Array:
+        """One for each entry at one row that is there, zero for a missing one."""
+        filled, missing = self._filled(u, row)
+        return jnp.where(missing, jnp.zeros_like(filled), jnp.ones_like(filled))
 
     def _filled(self, u: Any, row: Any) -> tuple[Array, Array]:
         fill = lambda value, usual: jnp.where(  # noqa: E731

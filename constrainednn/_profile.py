@@ -21,8 +21,14 @@ from constrainednn._unknowns import Unknown, limits, reaches, units
 # Ends are exact to this share of half of the interval: coverage to a third of a per cent.
 _CLOSE = 0.02
 _MOST_TRIES, _SHORTER = 30, 6
-# So many times the number, or e-folds of it, from the estimate there is no end.
-_FAR = 35.0
+# So many times the number, or e-folds of it, away: rows that no longer change have no end there.
+_FAR = 5.0
+# Where the rows change by less than this share of the most they did, they fade.
+_FADED = 1e-2
+# Of a jump from next to a bound the last digits are found by the steps that follow.
+_LONGEST = 100.0
+# Of the noise: with so little effect one is as good as on its bound.
+_FAINT = 1e-3
 
 Rows = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
@@ -36,7 +42,7 @@ class Profile:
         r: Rows at the estimate.
         S: Their derivatives.
         unknowns: How numbers follow from the first entries of z.
-        fixed: Entries of z that do not follow: those at their bounds, and what is not determined.
+        fixed: Entries of z that do not follow, since they are not determined.
     """
 
     def __init__(
@@ -54,44 +60,65 @@ class Profile:
         self.known = limits(unknowns).size
         self.limit = np.concatenate([limits(unknowns), np.full(z.size - self.known, np.inf)])
 
-    def end(self, i: int, sign: int, rise: float) -> tuple[float, str]:
+    def end(self, i: int, sign: int, rise: float) -> float:
         """Where the sum of squares has risen by `rise`, in direction `sign` of the i-th entry of z.
 
         Returns:
-            The entry of z there, infinite if a bound comes first or nothing does, and a label.
+            The entry of z there; infinite if a bound comes first, or no end was found.
         """
-        z, r, S = self.z, self.r, self.S
-        others = ~self.fixed
-        others[i] = False
+        z, r, S, peak = self.z, self.r, self.S, 0.0
         for tried in range(_MOST_TRIES):
-            a, B = S[:, i], S[:, others]
-            back = _solved(B, np.stack([r, a], axis=1))
-            across, along = r - B @ back[:, 0], a - B @ back[:, 1]
-            over = float(across @ across) - self.least - rise
-            size, slope = float(along @ along), float(along @ across)
-            if self._no_end(z, i, sign, size, slope, over, rise):
-                return sign * np.inf, ""
-            if size == 0:
+            with np.errstate(all="ignore"):  # what is not finite is not taken
+                moved, along, over, follows = self._step(z, r, S, i, sign, rise)
+            size, slope = along
+            peak = max(peak, size)
+            fading = size <= _FADED**2 * peak or np.isfinite(
+                reaches(z[: self.known], np.full(self.known, float(sign)), self.unknowns)[i]
+            )
+            gone = fading and self._no_end(z, i, sign, size, slope, over, rise)
+            if gone or not np.isfinite(moved).all():
                 break
-            step = (-slope + sign * np.sqrt(max(slope**2 - size * over, 0.0))) / size
-            moved = np.zeros(z.size)
-            moved[i] = step
-            moved[others] = -(back[:, 0] + step * back[:, 1])
-            follows = float(np.sum((B @ moved[others]) ** 2))
-            if tried and max(size * step**2, follows) <= _CLOSE**2 * rise:
-                return z[i] + step, ""
+            length = size**0.5 * abs(moved[i])
+            if tried and max(length, follows**0.5) <= _CLOSE * rise**0.5:
+                return float(z[i] + moved[i])
             # Far from the end a logarithm goes as the number itself would.
             far = np.isfinite(self.limit) & (np.abs(moved) > 1)
-            moved = np.where(far, np.sign(moved) * np.log1p(np.abs(moved)), moved)
+            capped = np.minimum(np.log1p(np.abs(moved)), _LONGEST)
+            moved = np.where(far, np.sign(moved) * capped, moved)
             for _ in range(_SHORTER):
                 r, S = self.rows(z + moved)
                 if np.isfinite(r).all() and np.isfinite(S).all():
                     break
                 moved = moved / 4
             else:
-                return z[i], "not solved at an end"
+                break
             z = z + moved
-        return z[i], "an end not found"
+        return sign * np.inf
+
+    def _step(
+        self, z: np.ndarray, r: np.ndarray, S: np.ndarray, i: int, sign: int, rise: float
+    ) -> tuple[np.ndarray, tuple[float, float], float, float]:
+        """The step to the end as linear rows have it, and the sum of squares along its way."""
+        others = ~self.fixed
+        others[i] = False
+        faint = np.linalg.norm(S, axis=0) <= _FAINT * rise**0.5
+        for _ in range(2):
+            a, B = S[:, i], S[:, others]
+            back = _solved(B, np.stack([r, a], axis=1))
+            across, along = r - B @ back[:, 0], a - B @ back[:, 1]
+            over = float(across @ across) - self.least - rise
+            size, slope = float(along @ along), float(along @ across)
+            moved = np.zeros(z.size)
+            moved[i] = (-slope + sign * np.sqrt(max(slope**2 - size * over, 0.0))) / size
+            moved[others] = -(back[:, 0] + moved[i] * back[:, 1])
+            # One that is as good as on its bound stays there if it would go beyond.
+            beyond = np.isfinite(reaches(z[: self.known], moved[: self.known], self.unknowns))
+            stuck = others & faint & np.append(beyond, np.zeros(z.size - self.known, bool))
+            if not stuck.any():
+                break
+            others = others & ~stuck
+            moved[stuck] = 0.0
+        return moved, (size, slope), over, float(np.sum((S[:, others] @ moved[others]) ** 2))
 
     def stiffness(self, i: int) -> float:
         """Half the second derivative of the least sum of squares by the i-th entry, at z."""
@@ -107,9 +134,10 @@ class Profile:
         known = z[: self.known]
         way = reaches(known, np.full(known.size, float(sign)), self.unknowns)[i]
         if np.isinf(way):
-            if abs(z[i] - self.z[i]) < _FAR * units(self.z[: self.known], self.unknowns)[i]:
+            unit, gone = units(self.z[: self.known], self.unknowns)[i], abs(z[i] - self.z[i])
+            if gone < _FAR * unit:
                 return False
-            way = max(1.0, abs(z[i] - self.z[i]))
+            way = max(unit, gone)
         return bool(over + (2 * abs(slope) + size * way) * way <= -_CLOSE * rise)
 
 
