@@ -34,9 +34,9 @@ class Experiment:
             `Data` says.
         y0: Its initial value, as in `ivp`, whose own is the default.
         span: Its start and end; default: those of `ivp`.
-        breaks: Times at which its equation may jump; default: those of `ivp`.
         args: Entries of `args` that it has instead of those of `ivp`, or besides them, as a dict: a
             temperature, a dose.
+        breaks: Times at which its equation jumps, as in `ivp`, whose own are the default.
         name: Default: "experiment 1", "experiment 2", ...
         heldout: True if nothing is fitted to its data, which judge the whole: does what was learned
             from the others hold here?
@@ -48,8 +48,8 @@ class Experiment:
     data: Data | Constraint | Sequence[Data | Constraint]
     y0: PyTree = None
     span: tuple[float, float] | None = None
-    breaks: Sequence[float] | None = None
     args: dict[str, Any] | None = None
+    breaks: Sequence[float] | None = None
     name: str | None = None
     heldout: bool = False
 

@@ -141,15 +141,14 @@ class AbstractFittedScheme(AbstractScheme):
                 f"data: {shooting.rows} observed numbers cannot determine {z.size} unknowns, "
                 f"{', '.join(entry_names(self.arguments.unknowns))}. Give more data, or fix some."
             )
-        shares, dtype = shooting.shares, model.parameters.dtype
-        eps, noise = float(jnp.finfo(dtype).eps), goal(tolerance, dtype)
-        unknowns = self.arguments.unknowns
+        shares, eps = shooting.shares, float(jnp.finfo(model.parameters.dtype).eps)
+        noise, unknowns = goal(tolerance, model.parameters.dtype), self.arguments.unknowns
         damping, nu, scale = _DAMPING, 2.0, np.zeros(z.size)
         held = np.zeros(z.size, bool)
-        taken = tries = before = stage = 0
+        taken = tries = before = stage = onto_failed = 0
         if resumed is not None:
             arrays, _ = resumed
-            taken, tries, before, stage = counters_of(resumed, 4)
+            taken, tries, before, stage, onto_failed = counters_of(resumed, 5)
             sizes = {"z": z.shape, "scale": z.shape, "held": z.shape, "damping": (2,)}
             if stage >= len(shares) or any(
                 name not in arrays or arrays[name].shape != shape for name, shape in sizes.items()
@@ -164,7 +163,9 @@ class AbstractFittedScheme(AbstractScheme):
 
         def to_go_on() -> Resumable:
             arrays = {"z": z, "scale": scale, "damping": np.asarray([damping, nu])}
-            return arrays | {"held": held}, {"counters": [taken, tries, before, stage]}
+            return arrays | {"held": held}, {
+                "counters": [taken, tries, before, stage, int(onto_failed)]
+            }
 
         def ended(status: str, reason: str) -> SchemeResult:
             found = now.found
@@ -183,7 +184,7 @@ class AbstractFittedScheme(AbstractScheme):
             return ended("interrupted", f"after {before + tries} steps on the unknowns")
 
         # Only marches that try something count; those that begin a stage a resume does again.
-        now, onto_failed = shooting.at(z, shares[stage], steps), False
+        now = shooting.at(z, shares[stage], steps)
         while True:
             last = stage == len(shares) - 1
             if now.found.status == "interrupted":

@@ -20,7 +20,7 @@ from constrainednn._domains import AbstractDomain, Data, Points
 from constrainednn._experiments import OfExperiment, apart, of_experiment
 from constrainednn._image import Image, image_of, model_inputs
 from constrainednn._keys import numpy_generator, stream
-from constrainednn._missing import Present
+from constrainednn._missing import Present, missing_values
 from constrainednn._problem import Constraint, Problem
 from constrainednn._reference import reference_errors
 from constrainednn._samplers import (
@@ -227,8 +227,9 @@ def draw_streams(
         if experiment is None:
             return Streams(*split(over, key=stream(own, "split")))
         if experiment.heldout:
-            none = jax.tree.map(lambda leaf: leaf[:0], over.rows)
-            return Streams(whole(none), None, whole(over.rows))
+            seen = ~missing_values(over.rows)[1]
+            every = whole(jax.tree.map(lambda leaf: leaf[seen], over.rows))
+            return Streams(jax.tree.map(lambda leaf: leaf[:0], every), None, every)
         return Streams(*split(over, key=stream(own, f"split/{experiment.name}")))
     return Streams(finite_points(over), None, None)
 
@@ -411,7 +412,7 @@ def gap_report(problem: Problem, model: PyTree, streams: Sequence[Streams]) -> G
         else:
             r = residuals_at(constraint.residual, part, points.train.points)
             square, weight, entries = mean_square(r, points.train), constraint.weight, r.shape[1]
-            rms = math.sqrt(square / _observed(constraint, model, points.train, entries))
+            rms = math.sqrt(square / _observed(constraint, part, points.train, entries))
             count = len(points.train)
             finite.append(FiniteLoss(constraint.name, count, entries, weight, weight * square, rms))
     return in_total(problem.constraints, gaps, finite)
@@ -460,7 +461,8 @@ def _constraint_gap(
     squares_train, squares_held = (r_train**2).sum(axis=1), (r_held**2).sum(axis=1)
     train_loss = weight * mean_square(r_train, train) if len(train) else math.nan
     heldout = estimate_mean(weight * squares_held)
-    train_rms = math.sqrt(train_loss / (weight * _observed(constraint, model, train, entries)))
+    observed = _observed(constraint, model, train, entries) if len(train) else entries
+    train_rms = math.sqrt(train_loss / (weight * observed))
     heldout_rms = heldout.root(weight * _observed(constraint, model, held, entries))
     floor = _rounding_floor(constraint, model, held, r_held)
     meaningless = train_rms == 0 or all(

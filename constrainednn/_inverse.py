@@ -193,8 +193,8 @@ def useful_shares(reached: Callable[[float], int], unknowns: int) -> list[float]
 
 
 def _timeless(scheme: FittedScheme) -> FittedScheme:
-    """The scheme without its span, which no derivative needs: a span would be compiled in."""
-    return dataclasses.replace(scheme, span=(0.0, 1.0))
+    """The scheme without its times, which no derivative needs: they would be compiled in."""
+    return dataclasses.replace(scheme, span=(0.0, 1.0), breaks=(), longest=math.inf)
 
 
 def within(times: Iterable[float], span: tuple[float, float]) -> tuple[float, ...]:

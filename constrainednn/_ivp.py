@@ -20,11 +20,11 @@ from constrainednn._experiments import Experiment
 from constrainednn._field import EquationResidual, Field
 from constrainednn._fit import data_constraints, refuse_without
 from constrainednn._inverse import FittedScheme, raveled_rows
-from constrainednn._inverse_experiments import of_experiments
 from constrainednn._pieces import as_width, stack_pieces, training_nodes
 from constrainednn._problem import Constraint, Problem
 from constrainednn._samplers import GaussQuadrature
 from constrainednn._signatures import returned
+from constrainednn._state_experiments import of_experiments
 from constrainednn._unknowns import Arguments, is_unknown, unknowns_of
 from constrainednn._validate import (
     as_arrays,
@@ -130,7 +130,7 @@ def ivp(
             invariants=invariants,
             width=width,
         )
-        return of_experiments(state, experiments, y0, span, breaks, args)
+        return of_experiments(state, experiments, y0=y0, span=span, args=args, breaks=breaks)
     if y0 is None or span is None:
         raise TypeError(
             "ivp needs y0 and span, as in cx.ivp(field, y0, (t0, t1)), or experiments=[...]."

@@ -20,6 +20,7 @@ from constrainednn._domains import AbstractDomain, Interval
 from constrainednn._experiments import Experiments, Found
 from constrainednn._gap import ConstraintGap, GapReport, Streams, evaluate_over
 from constrainednn._image import model_inputs
+from constrainednn._one_experiment import one_of
 from constrainednn._problem import Problem
 from constrainednn._scheme import PieceHistory
 from constrainednn._validate import as_seed
@@ -201,8 +202,6 @@ class Solution:
             KeyError, IndexError: If there is none of that name or number.
             TypeError: If there are no experiments.
         """
-        from constrainednn._inverse_experiments import one_of
-
         return one_of(self, which)
 
     def __repr__(self) -> str:

@@ -247,7 +247,7 @@ def _pieces_from_arrays(
 ) -> PieceHistory | tuple[PieceHistory, ...]:
     items = []
     for which in _of_each(model, ""):
-        at = lambda name: arrays[f"pieces{which}_{name}"]  # noqa: B023, E731
+        at = lambda name, which=which: arrays[f"pieces{which}_{name}"]  # noqa: E731
         # Folders from before equations were looked at again have no spacing.
         spacing = float(arrays.get(f"pieces{which}_spacing", np.nan))
         found = tuple(arrays.get(f"pieces{which}_found", np.zeros(0)).tolist())

@@ -202,6 +202,31 @@ def test_second_order_with_invariants_and_data_seen_through_a_residual():
         np.testing.assert_allclose(solution[name](t), seen[name], atol=1e-12)
 
 
+@pytest.mark.slow
+def test_doses_at_times_of_their_own():
+    """Infusions of 0.02 h that no window would meet by chance: volume and clearance."""
+
+    def drug(t, c, args):
+        on = (t >= args["at"]) & (t < args["at"] + 0.02)
+        return jnp.where(on, args["dose"] / 0.02, 0.0) / args["volume"] - args["clear"] * c
+
+    t, experiments = np.linspace(0.25, 6.0, 12), []
+    for at, dose in ((0.5, 10.0), (2.0, 25.0)):
+        top = dose / 0.02 / 20.0 / 0.3 * -np.expm1(-0.3 * 0.02)
+        seen = np.where(t < at, 0.0, top * np.exp(-0.3 * (t - at - 0.02)))
+        experiments.append(
+            cx.Experiment(
+                args={"at": at, "dose": dose},
+                breaks=(at, at + 0.02),
+                data=cx.Data((t, seen), holdout=0.0),
+            )
+        )
+    args = {"volume": cx.Unknown(10.0, low=0.0), "clear": cx.Unknown(0.1, low=0.0)}
+    found = cx.solve(cx.ivp(drug, 0.0, (0.0, 6.0), args=args, experiments=experiments), **SMALL)
+    assert abs(found.estimates()["volume"].value - 20.0) < 1e-10
+    assert abs(found.estimates()["clear"].value - 0.3) < 1e-12
+
+
 # Held-out rows and experiments
 
 
@@ -245,6 +270,35 @@ def test_an_experiment_that_is_held_out_judges_what_the_others_tell(solved):
     text = repr(solution)
     assert "310 K: data: the whole experiment is held out: no row of it was fitted" in text
     assert "310 K: data: trained on none of its rows; judged on 20 rows of Data(20 rows)" in text
+
+
+@pytest.mark.slow
+def test_missing_values_are_left_out_within_their_experiment():
+    t, rng = np.linspace(0.0, 2.0, 11), np.random.default_rng(0)
+    seen = {k: k * np.exp(-0.7 * t) + 0.01 * rng.normal(size=11) for k in (1.0, 2.0, 3.0)}
+
+    def fitted(drop):
+        experiments = []
+        for k, y in seen.items():
+            gone = np.arange(11) == k + 2
+            if drop:
+                data = cx.Data((t[~gone], y[~gone]), holdout=0.0)
+            else:
+                data = cx.Data((t, np.where(gone, np.nan, y)), holdout=0.0)
+            experiments.append(cx.Experiment(y0=k, data=data, name=f"{k:g}", heldout=k == 3.0))
+        args = {"rate": cx.Unknown(1.0, low=0.0)}
+        field = lambda t, y, args: -args["rate"] * y  # noqa: E731
+        problem = cx.ivp(field, span=(0.0, 2.0), args=args, experiments=experiments)
+        return cx.solve(problem, **SMALL)
+
+    missing, dropped = fitted(drop=False), fitted(drop=True)
+    found, expected = (item.estimates() for item in (missing, dropped))
+    assert found.degrees == expected.degrees == 19
+    assert found["rate"].value == pytest.approx(expected["rate"].value, rel=1e-12)
+    assert found["rate"].error == pytest.approx(expected["rate"].error, rel=1e-8)
+    held, known = (item.gap["3: data"].heldout_rms.value for item in (missing, dropped))
+    assert held == pytest.approx(known, rel=1e-9)
+    assert "3: data: 1 of 11 values are missing" in repr(missing)
 
 
 # One of them
@@ -437,6 +491,7 @@ UNKNOWN = cx.Unknown(1.0)
         ),
         ([known()], {"data": cx.Data((np.ones(5), np.ones(5)))}, "experiments= goes without data="),
         ([known()], {"reference": jnp.exp}, "experiments= goes without reference="),
+        ([known(breaks=(2.0,), name="x")], {}, "experiment 'x': breaks must lie within span"),
         ([known(span=(1.0, 1.0), name="x")], {}, "experiment 'x': span must be two different"),
         ([known()], {"span": None}, "experiment 'experiment 1': ivp needs y0 and span"),
         ([known()], {"args": {"rate": 1.0}}, "experiment 'experiment 1': data has nothing to"),

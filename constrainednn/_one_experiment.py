@@ -1,0 +1,57 @@
+"""The solution of one of several experiments, taken out of that of all."""
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import equinox as eqx
+import jax.numpy as jnp
+
+from constrainednn._experiments import Experiments, Found, apart, of_experiment
+from constrainednn._field import with_args
+from constrainednn._gap import in_total
+from constrainednn._inverse_experiments import FittedExperiments
+from constrainednn._problem import Problem
+from constrainednn._windows import InitialValueScheme
+
+if TYPE_CHECKING:
+    from constrainednn._solution import Solution
+
+
+def one_of(solution: "Solution", which: int | str) -> "Solution":
+    """The solution of one experiment; `Solution.__getitem__` has the documentation."""
+    model, problem, pieces = solution.model, solution.problem, solution.history.pieces
+    if not isinstance(model, Experiments) or not isinstance(pieces, tuple):
+        raise TypeError("this solution has no experiments: it is a function, solution(x).")
+    assert isinstance(problem.scheme, FittedExperiments)
+    index = model.index(which)
+    fit, u = problem.scheme.fits[index], model[index]
+    known = with_args(fit.field, u.args)
+    blank = eqx.tree_at(lambda u: u.arguments, problem.model.parts[index], Found(u.args))
+    u = eqx.tree_at(lambda u: (u.parameters, u.arguments), u, (jnp.zeros(0), Found(u.args)))
+    chosen = [
+        (apart(item, model)[0], points)
+        for item, points in zip(problem.constraints, solution.streams, strict=True)
+        if (own := of_experiment(item)) is not None and own.index == index
+    ]
+    constraints = [item for item, _ in chosen]
+    names = {item.name for item in constraints}
+    alone = Problem(
+        constraints,
+        blank,
+        trainable=lambda u: u.head,
+        scheme=InitialValueScheme(known, fit.span, fit.width, fit.breaks, fit.longest),
+    )
+    gaps = [item for item in solution.gap.constraints if item.name in names]
+    finite = [item for item in solution.gap.finite if item.name in names]
+    history = dataclasses.replace(
+        solution.history, pieces=pieces[index], snapshots=((solution.steps, u),)
+    )
+    return dataclasses.replace(
+        solution,
+        problem=alone,
+        model=u,
+        gap=in_total(constraints, gaps, finite),
+        parameters=u.count * u.head[0].size,
+        history=history,
+        streams=tuple(points for _, points in chosen),
+    )
