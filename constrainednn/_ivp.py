@@ -17,12 +17,20 @@ from constrainednn._delay import DelayedField, DelayResidual, DelayScheme, step_
 from constrainednn._domains import Data, Interval
 from constrainednn._fit import data_constraints, refuse_without
 from constrainednn._inverse import FittedScheme, raveled_rows
-from constrainednn._pieces import as_width, stack_pieces, training_nodes
+from constrainednn._pieces import Pieces, as_width, stack_pieces, training_nodes
 from constrainednn._problem import Constraint, Problem
 from constrainednn._samplers import GaussQuadrature
 from constrainednn._signatures import returned
 from constrainednn._unknowns import Arguments
-from constrainednn._validate import as_arrays, as_function, as_pair, as_reals, few_leaves_of, shown
+from constrainednn._validate import (
+    as_arrays,
+    as_function,
+    as_pair,
+    as_reals,
+    few_leaves_of,
+    refuse_traced,
+    shown,
+)
 from constrainednn._windows import EquationResidual, Field, InitialValueScheme
 
 # Steps as long as the shortest delay at most.
@@ -96,6 +104,7 @@ def ivp(
         )
     order, span, width = int(order), _span(span), as_width(width)
     few_leaves_of(args, "args")
+    refuse_traced(args, "args")
     args = jax.tree.map(_argument, args)
     arguments = Arguments(args)
     known, first = args, y0
@@ -171,10 +180,15 @@ def ivp(
     return Problem(
         [constraint, *_conserved(invariants, field, span), *observed],
         model,
-        trainable=lambda u: (u.head, u.parameters),
+        trainable=_trained,
         reference=reference,
         scheme=scheme,
     )
+
+
+def _trained(u: Pieces) -> tuple[Array, Array]:
+    """What is solved for; a function with a name, so that a problem can be pickled."""
+    return u.head, u.parameters
 
 
 class _Drift(eqx.Module):

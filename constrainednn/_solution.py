@@ -2,22 +2,20 @@
 
 import dataclasses
 import enum
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array, PyTree
 
-from constrainednn._blocks import in_blocks
 from constrainednn._calculus import derivative
 from constrainednn._domains import AbstractDomain, Interval
+from constrainednn._evaluation import evaluated, point_of
 from constrainednn._gap import ConstraintGap, GapReport, Streams, evaluate_over
-from constrainednn._image import model_inputs
 from constrainednn._problem import Problem
 from constrainednn._scheme import PieceHistory
 from constrainednn._validate import as_seed
@@ -150,10 +148,14 @@ class Solution:
     streams: tuple[Streams, ...]
 
     def __call__(self, x: Any) -> PyTree[Array]:
-        """Evaluate the model at one point, or at many stacked along the first axis.
+        """Evaluate the model at one point, or at many stacked along leading axes of any number.
+
+        One point has the shape that the residuals call the model with.
 
         Raises:
-            ValueError: If a point lies outside of what the pieces of the model cover.
+            TypeError: If `x` holds no real numbers.
+            ValueError: If its shape is not that of points, or one lies outside of what the pieces
+                of the model cover, by more than rounding.
         """
         return self._evaluate(_value, x)
 
@@ -162,21 +164,23 @@ class Solution:
         return self._evaluate(_slope, t)
 
     def _evaluate(self, look: Callable[[Any, Any], Any], x: Any) -> PyTree[Array]:
-        inputs = jax.tree.leaves(model_inputs(self.streams[0].train.points))
-        leaves = jax.tree.leaves(x)
-        many = len(leaves) == len(inputs) and all(
-            jnp.ndim(leaf) == jnp.ndim(point) for leaf, point in zip(leaves, inputs, strict=True)
-        )
         fn = eqx.Partial(look, self.model)
-        if any(isinstance(leaf, Tracer) for leaf in leaves):
-            return jax.vmap(fn)(x) if many else fn(x)
-        x = jax.tree.map(lambda leaf: np.asarray(leaf, jnp.result_type(leaf, float)), x)
+        return evaluated(fn, x, self._point, self._refuse_outside)
+
+    @functools.cached_property
+    def _point(self) -> PyTree[jax.ShapeDtypeStruct]:
+        return point_of(self.problem, self.model, self.streams)
+
+    def _refuse_outside(self, t: np.ndarray) -> None:
         if self.problem.scheme is not None:
-            _refuse_outside(x, self.problem.scheme.covered(self.model))
-        if many:
-            return jax.tree.map(jnp.asarray, in_blocks(fn, x))
-        one = in_blocks(fn, jax.tree.map(lambda leaf: leaf[None], x))
-        return jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), one)
+            covered = self.problem.scheme.covered(self.model)
+            assert isinstance(covered, Interval)
+            outside = t[~covered.holds(t)]
+            if outside.size:
+                raise ValueError(
+                    f"the solution is known from {covered.low:g} to {covered.high:g}, got "
+                    f"{_beyond(outside.ravel()[0], covered)}."
+                )
 
     def __repr__(self) -> str:
         from constrainednn._report import summary
@@ -269,14 +273,11 @@ def _slope(model: PyTree, t: Array) -> PyTree:
     return derivative(model)(t)
 
 
-def _refuse_outside(t: np.ndarray, covered: AbstractDomain) -> None:
-    assert isinstance(covered, Interval)
-    outside = ~((t >= covered.low) & (t <= covered.high))
-    if outside.any():
-        first = t[outside].ravel()[0]
-        raise ValueError(
-            f"the solution is known from {covered.low:g} to {covered.high:g}, got {first:g}."
-        )
+def _beyond(t: float, covered: Interval) -> str:
+    """A number in as many digits as tell it from the end that it is beyond."""
+    end = covered.low if t < covered.low else covered.high
+    digits = next((n for n in range(6, 17) if f"{t:.{n}g}" != f"{end:.{n}g}"), 17)
+    return f"{t:.{digits}g}"
 
 
 class SolveFailed(Exception):  # noqa: N818  (it names an outcome, like StopIteration)

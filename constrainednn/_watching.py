@@ -126,7 +126,9 @@ def collected_signals(stop: Stop, *, any_number: bool = False) -> Iterator[None]
 
     With `any_number`, for use inside of another such context, no number of them does: while a
     result is measured, a signal must not cost the training. Handlers are restored in the end; one
-    of the user's own that was there before is then called for each signal.
+    of the user's own that was there before is then called for each signal. A signal that is
+    ignored stays ignored, as for programs in general: shells start background jobs of scripts so,
+    and what such a job should not hear must not end it.
     """
     if threading.current_thread() is not threading.main_thread():
         yield  # handlers cannot be set there
@@ -137,14 +139,22 @@ def collected_signals(stop: Stop, *, any_number: bool = False) -> Iterator[None]
         if not any_number and len(stop.signals) > 1:
             raise KeyboardInterrupt(signal.Signals(number).name)
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    # None: handlers that were not set from Python, which could not be restored.
+    heard = {
+        number: handler
+        for number, handler in before.items()
+        if handler is not None and handler is not signal.SIG_IGN
+    }
+    for number in heard:
+        signal.signal(number, note)
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in heard.items():
             signal.signal(number, handler)
     for number in [] if any_number else stop.signals:
-        handler = before[signal.Signals(number)]
+        handler = heard[signal.Signals(number)]
         if callable(handler) and handler is not signal.default_int_handler:
             handler(number, None)
 
