@@ -127,7 +127,8 @@ class Solution:
         gap: Train, held-out and their difference, with intervals.
         status: Why the run ended.
         reason: The same in a sentence.
-        steps: Number of completed steps.
+        steps: Number of completed steps; of a problem in pieces all Newton steps, those of
+            pieces that were given up too.
         parameters: Number of trained parameters.
         history: Losses and snapshots on the way.
         timings: Seconds, compile apart from run.

@@ -19,11 +19,11 @@ class Progress:
     """What a progress display may see: never held-out points.
 
     Attributes:
-        phase: "compiling", "training" or "measuring the gap".
-        step: Completed steps.
-        steps: Largest number of steps.
-        train: Latest training loss.
-        monitor: Latest monitor loss.
+        phase: "compiling", "training", "solving, %" or "measuring the gap".
+        step: Completed steps, or, where a problem is solved in pieces, the share that is done in %.
+        steps: Largest number of steps, or 100.
+        train: Latest training loss; NaN where a problem is solved in pieces.
+        monitor: Latest monitor loss, or the monitor residual of the last piece.
     """
 
     phase: str
@@ -38,7 +38,7 @@ class Sink(Protocol):
     """Where the numbers of a running solve may go, besides its own folder."""
 
     def log(self, step: int, values: dict[str, float], /) -> None:
-        """Take the numbers seen at a step: "train" and "monitor"."""
+        """Take the numbers seen at a step: "train" and "monitor", or in pieces "monitor" alone."""
 
     def close(self) -> None:
         """Called once, when the run has ended."""
@@ -60,12 +60,11 @@ class Listeners:
                 )
         self._failures = [(sink, 0) for sink in sinks]
 
-    def tell(self, seen: Progress, *, numbers: bool) -> None:
-        """Show progress, and pass the numbers on if there are new ones."""
+    def tell(self, seen: Progress, step: int, values: dict[str, float]) -> None:
+        """Show progress, and pass on the numbers that were seen after a step, if there are any."""
         self.progress(seen)
-        if numbers:
-            values = {"train": seen.train, "monitor": seen.monitor}
-            self._each(lambda sink: sink.log(seen.step, values))
+        if values:
+            self._each(lambda sink: sink.log(step, values))
 
     def close(self) -> None:
         """End all sinks."""
