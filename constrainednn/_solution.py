@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from constrainednn._estimates import Estimates
 
 
+# Lines of a history on display.
+_MOMENTS = 12
+
+
 class Status(enum.StrEnum):
     """Why a solve ended."""
 
@@ -106,6 +110,19 @@ class History:
     redraws: tuple[int, ...] = ()
     last_draw: int = 0
     pieces: PieceHistory | None = None
+
+    def __repr__(self) -> str:
+        """A dozen moments, whatever the number of steps."""
+        watched = dict(zip(self.monitor_steps.tolist(), self.monitor.tolist(), strict=True))
+        steps = sorted(watched)
+        some = np.unique(np.linspace(0, len(steps) - 1, _MOMENTS).round().astype(int))
+        lines = ["  step  train loss  monitor loss"]
+        for step in [steps[i] for i in some] if steps else []:
+            # Of a problem in pieces only the end is kept.
+            loss = float(self.loss[min(step, len(self.loss) - 1)])
+            lines.append(f"{step:6}  {loss:10.3g}  {watched[step]:12.3g}")
+        best = f"the best is step {self.best_step}"
+        return "\n".join([*lines, f"{best}, {len(self.redraws)} redraws; arrays: .loss, .monitor"])
 
 
 @dataclasses.dataclass(frozen=True)
