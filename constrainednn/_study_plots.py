@@ -22,6 +22,7 @@ from constrainednn._drawing import (
     TRAIN,
     new_figure,
     on_log_axis,
+    say,
     widen,
 )
 from constrainednn._files import write_atomically
@@ -410,6 +411,9 @@ def _distance(study: Study) -> Drawn:
     axes.set_xlabel("distance to the nearest training point")
     axes.set_ylabel(_ylabel("held-out RMS residual", groups), fontsize=8)
     _first(figure, len(groups), len(every))
+    if not numbers:
+        say(axes, "too few held-out points to show the residual by distance")
+        return figure, numbers
     for text in axes.legend(fontsize=7, frameon=False).get_texts():
         text.set_parse_math(False)
     widen(axes)
