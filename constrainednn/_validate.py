@@ -108,8 +108,9 @@ def refuse_traced(value: Any, what: str) -> None:
         TypeError: If a leaf of `value` is traced.
     """
     import jax  # not above: the command line shows its help without
+    from jax.core import Tracer
 
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(value)):
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(value)):
         raise TypeError(f"{what} is traced by jit, vmap or grad. {NOT_TRACED}")
 
 

@@ -1,6 +1,7 @@
 """A solution as a function: what one point is, many of them, the ends of an interval, copies."""
 
 import pickle
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -12,7 +13,7 @@ import constrainednn as cx
 from constrainednn._evaluation import evaluated, point_of
 from constrainednn._gap import draw_streams
 
-SMALL = {"heldout": 16, "monitor": 8}
+SMALL: dict[str, Any] = {"heldout": 16, "monitor": 8}
 ROUNDING = 1e-11  # the march stops at 1e-12 of the solution
 
 

@@ -98,8 +98,10 @@ def test_bands_are_labelled_as_what_is_drawn(stopped):
     with warnings.catch_warnings():  # an empty legend would be one
         warnings.simplefilter("error")
         _study_plots._distance(stopped)  # 16 held-out points have no classes
-    marked = _study_plots._against(stopped, "points")[0].axes[0].get_legend().get_texts()
-    assert "some runs stopped on their way" in [text.get_text() for text in marked]
+    legend = _study_plots._against(stopped, "points")[0].axes[0].get_legend()
+    assert legend is not None
+    said = [text.get_text() for text in legend.get_texts()]
+    assert "some runs stopped on their way" in said
 
 
 def test_a_map_pools_no_other_axis(stopped):
