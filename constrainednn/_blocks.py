@@ -14,6 +14,8 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
+from constrainednn._validate import refuse_traced
+
 BLOCK = 1024
 
 
@@ -64,11 +66,17 @@ def in_blocks(fn: Callable[[Any], Any], points: PyTree) -> PyTree[np.ndarray]:
     leaves, structure = jax.tree.flatten(points)
     leaves = [np.asarray(leaf) for leaf in leaves]
     n = len(leaves[0])
+    if n == 0:
+        one = [jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype) for leaf in leaves]
+        value = jax.eval_shape(fn, jax.tree.unflatten(structure, one))
+        return jax.tree.map(lambda leaf: np.zeros((0, *leaf.shape), leaf.dtype), value)
     found = []
     for start in range(0, n, BLOCK):
         piece = [_padded(leaf[start : start + BLOCK]) for leaf in leaves]
         # Not waited for: the next block is cut while this one is computed.
         found.append(_block(statement, arrays, jax.tree.unflatten(structure, piece)))
+        # Although the points are not: something traced came along in a closure.
+        refuse_traced(found[-1], "what a function closes over")
     columns = zip(*map(jax.tree.leaves, found), strict=True)
     results = [np.concatenate([np.asarray(part) for part in column])[:n] for column in columns]
     return jax.tree.unflatten(jax.tree.structure(found[0]), results)

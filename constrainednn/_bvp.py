@@ -137,10 +137,15 @@ def bvp(
             *observed,
         ],
         _guessed(guess, first, (left, right), width, parameters, arguments if fitted else None),
-        trainable=lambda u: (u.head, u.states, u.parameters),
+        trainable=_trained,
         reference=reference,
         scheme=scheme,
     )
+
+
+def _trained(u: Pieces) -> tuple[Array, Array, Array]:
+    """What is solved for; a function with a name, so that a problem can be pickled."""
+    return u.head, u.states, u.parameters
 
 
 def _guessed(guess, first, span, width, parameters, arguments) -> Pieces:

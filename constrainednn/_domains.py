@@ -13,7 +13,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
 from constrainednn._missing import missing_values
 from constrainednn._validate import (
@@ -30,6 +30,15 @@ from constrainednn._validate import (
 
 GaussRule = Literal["legendre", "hermite"]
 Corner = Sequence[float] | np.ndarray
+
+
+# Sums such as 0.1 + 0.2, or the places of numpy.arange, miss an end by so many units.
+_LAST_PLACES = 4
+
+
+def end_slack(size: Any, dtype: Any) -> Any:
+    """What a point may lie beyond an end of an interval of numbers of that size, and be the end."""
+    return _LAST_PLACES * float(jnp.finfo(dtype).eps) * size
 
 
 class AbstractDomain(eqx.Module):
@@ -99,6 +108,11 @@ class Interval(AbstractDomain):
     def place(self, z: Float[Array, "1"]) -> Float[Array, ""]:
         """Scale `z` affinely."""
         return self.low + (self.high - self.low) * z[0]
+
+    def holds(self, x: Float[np.ndarray, "..."]) -> Bool[np.ndarray, "..."]:
+        """Whether points lie in it; a few units in the last place beyond an end are that end."""
+        slack = end_slack(max(abs(self.low), abs(self.high)), x.dtype)
+        return np.asarray((x >= self.low - slack) & (x <= self.high + slack))
 
 
 class Box(AbstractDomain):

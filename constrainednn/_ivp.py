@@ -20,7 +20,7 @@ from constrainednn._experiments import Experiment
 from constrainednn._field import EquationResidual, Field
 from constrainednn._fit import data_constraints, refuse_without
 from constrainednn._inverse import FittedScheme, raveled_rows
-from constrainednn._pieces import as_width, stack_pieces, training_nodes
+from constrainednn._pieces import Pieces, as_width, stack_pieces, training_nodes
 from constrainednn._problem import Constraint, Problem
 from constrainednn._samplers import GaussQuadrature
 from constrainednn._signatures import returned
@@ -33,6 +33,7 @@ from constrainednn._validate import (
     as_real,
     as_reals,
     few_leaves_of,
+    refuse_traced,
     shown,
 )
 from constrainednn._windows import InitialValueScheme
@@ -139,6 +140,7 @@ def ivp(
     breaks, longest = _breaks(breaks, span), _longest(max_window, span)
     few_leaves_of(args, "args")
     few_leaves_of(y0, "y0")
+    refuse_traced(args, "args")
     args = jax.tree.map(_argument, args)
     unknown_start = None if callable(y0) or not unknowns_of(y0) else _start(y0)
     arguments = Arguments(args, unknown_start)
@@ -225,10 +227,15 @@ def ivp(
     return Problem(
         [constraint, *_conserved(invariants, field, span), *observed],
         model,
-        trainable=lambda u: (u.head, u.parameters),
+        trainable=_trained,
         reference=reference,
         scheme=scheme,
     )
+
+
+def _trained(u: Pieces) -> tuple[Array, Array]:
+    """What is solved for; a function with a name, so that a problem can be pickled."""
+    return u.head, u.parameters
 
 
 class _Drift(eqx.Module):

@@ -41,8 +41,18 @@ class Law:
         """The loss that the law gives."""
         return self.c + self.a * np.asarray(n, float) ** -self.exponent.value
 
+    @property
+    def has_trend(self) -> bool:
+        """False where the interval of the exponent holds zero: the loss may not depend on n."""
+        return not self.exponent.low <= 0 <= self.exponent.high
+
     def __repr__(self) -> str:
         b = self.exponent
+        if not self.has_trend:
+            return (
+                f"no trend: exponent {b.value:.3g} [{b.low:.3g}, {b.high:.3g}] of n^-b holds zero, "
+                f"over {len(self.levels)} values of n"
+            )
         offset = f"{self.c:.3g} + " if self.c else ""
         text = f"{offset}{self.a:.3g} n^-b, b = {b.value:.3g} [{b.low:.3g}, {b.high:.3g}]"
         if math.isnan(self.lack_of_fit):

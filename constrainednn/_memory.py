@@ -1,5 +1,6 @@
 """How much memory a solve will take, and how much there is."""
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,9 @@ import jax
 
 # Where control groups of the second and the first version are mounted.
 _GROUPS = Path("/sys/fs/cgroup")
+
+# How many maps a process may have, and those that this one has.
+_MAP_LIMIT, _MAPS = Path("/proc/sys/vm/max_map_count"), Path("/proc/self/maps")
 
 # Bytes that are there on any machine: to ask it takes longer than many a draw of points.
 _SMALL = 1 << 24
@@ -80,6 +84,23 @@ def refuse_too_large(needed: int, what: str, hint: str) -> None:
             f"{what} needs about {needed / 1e9:.3g} GB of memory, and {max(there, 0) / 1e9:.3g} GB "
             f"are available. {hint}."
         )
+
+
+def keep_below_map_limit() -> None:
+    """Forget compiled programs before Linux refuses this process further memory maps.
+
+    Each compiled program has some. A residual that is made anew for each combination of a study is
+    compiled anew, too, and at the limit XLA ends the process without an exception.
+    """
+    try:
+        limit = int(_MAP_LIMIT.read_text())
+        with _MAPS.open("rb") as lines:
+            count = sum(1 for _ in lines)
+    except (OSError, ValueError):  # another system, without such a limit
+        return
+    if count > limit / 2:
+        jax.clear_caches()
+        gc.collect()
 
 
 def bytes_computed(program: Any) -> int:

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
+from constrainednn._domains import end_slack
 from constrainednn._legendre import gauss, integrals, integrated, legendre_sum
 from constrainednn._samplers import Draw
 from constrainednn._validate import as_count
@@ -33,7 +34,7 @@ class Pieces(eqx.Module):
 
     On each piece it is a polynomial of degree K + p - 1: a linear head of K frozen Legendre
     features for the p-th derivative, integrated p times from the state at the start, which
-    therefore holds exactly. Outside of all pieces its value is NaN.
+    therefore holds exactly. Outside of all pieces, by more than rounding, its value is NaN.
 
     Attributes:
         edges: Ends of the pieces, in order of solution, padded with infinities.
@@ -63,7 +64,11 @@ class Pieces(eqx.Module):
         p = self.states.shape[1]
         value = legendre_sum(integrated(self.head[index], p), s)
         value += start_polynomial(self.states[index], t - start, 0)
-        inside = (orientation * (t - start) >= 0) & (orientation * (stop - t) >= 0)
+        # An end is met to its last digits; between pieces both sides count.
+        size = jnp.max(jnp.where(jnp.isfinite(self.edges), jnp.abs(self.edges), 0))
+        coarser = max(jnp.result_type(t), self.edges.dtype, key=lambda item: jnp.finfo(item).eps)
+        slack = end_slack(size, coarser)
+        inside = jnp.minimum(orientation * (t - start), orientation * (stop - t)) >= -slack
         return self.unravel(jnp.where(inside, value, jnp.nan))
 
     @property

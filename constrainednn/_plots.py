@@ -110,7 +110,7 @@ def moments(solution: "Solution") -> "Figure":
         _draw_in_pieces(figure.subplots(2, 1, sharex=True), solution, constraint, streams)
         figure.suptitle(_which(solution, constraint), parse_math=False)
         return figure
-    some = [jax.tree.map(lambda leaf: leaf[:_SHOWN], stream) for _, stream, _ in streams]
+    some = [_some(stream, _SHOWN) for _, stream, _ in streams]
     inputs = [model_inputs(stream.points) for stream in some]
     first = values_at(snapshots[0][1], inputs[0])
     entries = 0 if first is None else first.shape[1]
@@ -144,12 +144,12 @@ def moments(solution: "Solution") -> "Figure":
                 axes.set_title("x", fontsize=8)
             continue
         step, model = snapshots[column - planar]
-        for axes, stream in zip(grid[:, column], some, strict=True):
+        for axes, (_, stream, _) in zip(grid[:, column], streams, strict=True):
             r = residuals_at(constraint.residual, model, stream.points)
             rms = float(np.sqrt(mean_square(r, stream) / stream.share.sum() / r.shape[1]))
             axes.set_title(f"u(x), step {step}\nRMS {number(rms)}", fontsize=8)
     for axes, (name, stream, _) in zip(grid[:, 0], streams, strict=True):
-        more = f"first {_SHOWN} of " if len(stream) > _SHOWN else ""
+        more = f"{_SHOWN} of " if len(stream) > _SHOWN else ""
         axes.set_ylabel(f"{name}\n{more}{len(stream)} points", fontsize=8)
     if not clouds and 1 < entries <= len(COMPONENTS):
         grid[0, 0].legend([f"u[{k}]" for k in range(entries)], frameon=False, fontsize=7)
@@ -370,7 +370,7 @@ def _draw_map(
     axes: "Axes", solution: "Solution", constraint: "Constraint", points: Streams
 ) -> None:
     assert points.heldout is not None
-    held = jax.tree.map(lambda leaf: leaf[:1000], points.heldout.points)
+    held = _some(points.heldout.points, 1000)
     x, where = model_inputs(held), "on held-out points"
     rows = isinstance(held, tuple) or isinstance(constraint.over, Data)
     if rows and _width(x) == 1 and x.dtype.kind == "f":
@@ -406,7 +406,7 @@ def _draw_rows(axes: "Axes", stream: Draw, colour: str, label: str) -> None:
         return
     if not (isinstance(points, tuple) and len(points) == 2 and isinstance(points[1], np.ndarray)):
         return
-    x, y = (np.asarray(part)[:1000].reshape(len(part[:1000]), -1) for part in points)
+    x, y = (np.asarray(part).reshape(len(part), -1) for part in _some(points, 1000))
     for column in y.T:
         axes.plot(x[:, 0], column, ".", color=colour, ms=4, alpha=0.7, label=label, zorder=1)
         label = "_"  # one entry of the legend for all columns
@@ -435,6 +435,13 @@ def _draw_values(
         axes.figure.colorbar(drawn, ax=axes)
     else:
         draw_cloud(axes, values, TRAIN, window(alike, target), target)
+
+
+def _some(stream: PyTree, count: int) -> PyTree:
+    """At most so many points, at random: the first of a grid or of sorted rows lie on one side."""
+    n = len(jax.tree.leaves(stream)[0])
+    kept = np.sort(np.random.default_rng(0).permutation(n)[:count])
+    return jax.tree.map(lambda leaf: leaf[kept], stream)
 
 
 def _width(x: PyTree) -> int:

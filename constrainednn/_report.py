@@ -49,19 +49,25 @@ def row(gap: ConstraintGap) -> tuple[str, ...]:
         difference,
         ratio,
         number(gap.worst.residual),
-        point(gap.worst.point),
+        point(gap.worst.point, gap.distance.edges[-1] if gap.distance else math.inf),
     )
 
 
-def point(x: object) -> str:
-    """A point in a few digits."""
+def point(x: object, spacing: float = math.inf) -> str:
+    """A point in three digits, or as many as tell it from others at that distance."""
     if isinstance(x, tuple):
-        return "(" + ", ".join(point(part) for part in x) + ")"
+        return "(" + ", ".join(point(part, spacing) for part in x) + ")"
     array = np.asarray(x)
     if array.ndim == 0:
-        return f"{array:.3g}"
-    shown = ", ".join(f"{entry:.3g}" for entry in array.ravel()[:4])
+        return _coordinate(float(array), spacing)
+    shown = ", ".join(_coordinate(float(entry), spacing) for entry in array.ravel()[:4])
     return f"({shown}{', ...' if array.size > 4 else ''})"
+
+
+def _coordinate(x: float, spacing: float) -> str:
+    ratio = abs(x) / spacing if spacing > 0 else 0.0
+    digits = math.ceil(math.log10(ratio)) + 1 if 0 < ratio < math.inf else 3
+    return f"{x:.{min(max(3, digits), 17)}g}"
 
 
 def notes(report: GapReport) -> list[str]:

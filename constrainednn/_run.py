@@ -180,11 +180,19 @@ class Run:
 
     def tell(self, phase: str, step: int, steps: int, train: float, monitor: float) -> None:
         """Show progress; numbers of the training also go to the history and the sinks."""
-        numbers = phase in ("training", "solving, %")
-        self.listeners.tell(Progress(phase, step, steps, train, monitor), numbers=numbers)
-        if self.folder is not None and numbers:
+        seen = Progress(phase, step, steps, train, monitor)
+        self._tell(seen, step, {"train": train, "monitor": monitor} if phase == "training" else {})
+
+    def tell_share(self, phase: str, done: float, step: int, monitor: float) -> None:
+        """Show the share of the work that is done, and pass on what was seen after a step."""
+        seen = Progress(phase, round(100 * done), 100, math.nan, monitor)
+        self._tell(seen, step, {"monitor": monitor})
+
+    def _tell(self, seen: Progress, step: int, values: dict[str, float]) -> None:
+        self.listeners.tell(seen, step, values)
+        if self.folder is not None and values:
             number = lambda value: value if math.isfinite(value) else str(value)  # noqa: E731
-            self.folder.log({"step": step, "train": number(train), "monitor": number(monitor)})
+            self.folder.log({"step": step} | {name: number(values[name]) for name in values})
 
     @contextlib.contextmanager
     def measuring(self, step: int) -> Iterator[None]:

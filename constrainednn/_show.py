@@ -41,10 +41,7 @@ def show(path: Path) -> str:
             lines.append(f"checkpoint  {file.name}, step {facts.get('step')}")
             steps.append(int(file.stem.partition("-")[2]))
     if last := _last_line(path / HISTORY, faults):
-        lines.append(
-            f"last seen   step {last.get('step')}: train loss {last.get('train')}, monitor loss "
-            f"{last.get('monitor')}"
-        )
+        lines.append(f"last seen   step {last.get('step')}: {_seen(last)}")
     if report:
         lines.append(f"result      {report.get('status')}: {report.get('reason')}")
         lines += _gap(report.get("gap"))
@@ -97,6 +94,14 @@ def _started(stated: dict[str, Any]) -> list[str]:
     return lines
 
 
+def _seen(last: dict[str, Any]) -> str:
+    """The numbers of a line of the history; of pieces there is one, no training loss."""
+    words = {"train": "train loss", "monitor": "monitor loss"}
+    if "train" not in last:
+        words = {"monitor": "monitor residual"}
+    return ", ".join(f"{word} {_digits(last.get(name))}" for name, word in words.items())
+
+
 def _gap(gap: Any) -> list[str]:
     """Train and held-out RMS of each constraint."""
     rows = gap.get("constraints") if isinstance(gap, dict) else None
@@ -113,7 +118,7 @@ def _gap(gap: Any) -> list[str]:
 
 
 def _digits(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else "-"
+    return f"{value:.3g}" if isinstance(value, (int, float)) else value or "-"
 
 
 def _last_line(path: Path, faults: list[str]) -> dict[str, Any]:

@@ -9,17 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array, PyTree
 
-from constrainednn._blocks import in_blocks
 from constrainednn._calculus import derivative
 from constrainednn._domains import AbstractDomain, Interval
+from constrainednn._evaluation import evaluated, point_of
 from constrainednn._experiments import Experiments, Found
 from constrainednn._gap import ConstraintGap, GapReport, Streams, evaluate_over
-from constrainednn._image import model_inputs
 from constrainednn._one_experiment import one_of
 from constrainednn._problem import Problem
 from constrainednn._scheme import PieceHistory
@@ -32,6 +29,10 @@ if TYPE_CHECKING:
     from constrainednn._error_estimate import ErrorEstimate
     from constrainednn._estimates import Estimates
     from constrainednn._verdict import Verdict
+
+
+# Lines of a history on display.
+_MOMENTS = 12
 
 
 class Status(enum.StrEnum):
@@ -114,6 +115,19 @@ class History:
     last_draw: int = 0
     pieces: PieceHistory | tuple[PieceHistory, ...] | None = None
 
+    def __repr__(self) -> str:
+        """A dozen moments, whatever the number of steps."""
+        watched = dict(zip(self.monitor_steps.tolist(), self.monitor.tolist(), strict=True))
+        steps = sorted(watched)
+        some = np.unique(np.linspace(0, len(steps) - 1, _MOMENTS).round().astype(int))
+        lines = ["  step  train loss  monitor loss"]
+        for step in [steps[i] for i in some] if steps else []:
+            # Of a problem in pieces only the end is kept.
+            loss = float(self.loss[min(step, len(self.loss) - 1)])
+            lines.append(f"{step:6}  {loss:10.3g}  {watched[step]:12.3g}")
+        best = f"the best is step {self.best_step}"
+        return "\n".join([*lines, f"{best}, {len(self.redraws)} redraws; arrays: .loss, .monitor"])
+
 
 @dataclasses.dataclass(frozen=True)
 class Timings:
@@ -134,7 +148,8 @@ class Solution:
         gap: Train, held-out and their difference, with intervals.
         status: Why the run ended.
         reason: The same in a sentence.
-        steps: Number of completed steps.
+        steps: Number of completed steps; of a problem in pieces all Newton steps, those of
+            pieces that were given up too.
         parameters: Number of trained parameters.
         history: Losses and snapshots on the way.
         timings: Seconds, compile apart from run.
@@ -162,10 +177,14 @@ class Solution:
         return verdict(self)
 
     def __call__(self, x: Any) -> PyTree[Array]:
-        """Evaluate the model at one point, or at many stacked along the first axis.
+        """Evaluate the model at one point, or at many stacked along leading axes of any number.
+
+        One point has the shape that the residuals call the model with.
 
         Raises:
-            ValueError: If a point lies outside of what the pieces of the model cover.
+            TypeError: If `x` holds no real numbers.
+            ValueError: If its shape is not that of points, or one lies outside of what the pieces
+                of the model cover, by more than rounding.
         """
         return self._evaluate(_value, x)
 
@@ -176,21 +195,23 @@ class Solution:
     def _evaluate(self, look: Callable[[Any, Any], Any], x: Any) -> PyTree[Array]:
         if isinstance(self.model, Experiments):
             raise ValueError(self.model.asked_alone)
-        inputs = jax.tree.leaves(model_inputs(self.streams[0].train.points))
-        leaves = jax.tree.leaves(x)
-        many = len(leaves) == len(inputs) and all(
-            jnp.ndim(leaf) == jnp.ndim(point) for leaf, point in zip(leaves, inputs, strict=True)
-        )
         fn = eqx.Partial(look, self.model)
-        if any(isinstance(leaf, Tracer) for leaf in leaves):
-            return jax.vmap(fn)(x) if many else fn(x)
-        x = jax.tree.map(lambda leaf: np.asarray(leaf, jnp.result_type(leaf, float)), x)
+        return evaluated(fn, x, self._point, self._refuse_outside)
+
+    @functools.cached_property
+    def _point(self) -> PyTree[jax.ShapeDtypeStruct]:
+        return point_of(self.problem, self.model, self.streams)
+
+    def _refuse_outside(self, t: np.ndarray) -> None:
         if self.problem.scheme is not None:
-            _refuse_outside(x, self.problem.scheme.covered(self.model))
-        if many:
-            return jax.tree.map(jnp.asarray, in_blocks(fn, x))
-        one = in_blocks(fn, jax.tree.map(lambda leaf: leaf[None], x))
-        return jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), one)
+            covered = self.problem.scheme.covered(self.model)
+            assert isinstance(covered, Interval)
+            outside = t[~covered.holds(t)]
+            if outside.size:
+                raise ValueError(
+                    f"the solution is known from {covered.low:g} to {covered.high:g}, got "
+                    f"{_beyond(outside.ravel()[0], covered)}."
+                )
 
     def __getitem__(self, which: int | str) -> "Solution":
         """The solution of one of several experiments, by name or number.
@@ -297,14 +318,11 @@ def _slope(model: PyTree, t: Array) -> PyTree:
     return derivative(model)(t)
 
 
-def _refuse_outside(t: np.ndarray, covered: AbstractDomain) -> None:
-    assert isinstance(covered, Interval)
-    outside = ~((t >= covered.low) & (t <= covered.high))
-    if outside.any():
-        first = t[outside].ravel()[0]
-        raise ValueError(
-            f"the solution is known from {covered.low:g} to {covered.high:g}, got {first:g}."
-        )
+def _beyond(t: float, covered: Interval) -> str:
+    """A number in as many digits as tell it from the end that it is beyond."""
+    end = covered.low if t < covered.low else covered.high
+    digits = next((n for n in range(6, 17) if f"{t:.{n}g}" != f"{end:.{n}g}"), 17)
+    return f"{t:.{digits}g}"
 
 
 class SolveFailed(Exception):  # noqa: N818  (it names an outcome, like StopIteration)

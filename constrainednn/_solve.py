@@ -20,7 +20,7 @@ from constrainednn._solve_pieces import solve_pieces
 from constrainednn._stages import Stage, as_stages
 from constrainednn._store import result_files
 from constrainednn._training import Training, alone, is_drawn_again
-from constrainednn._validate import as_count, as_path, shown
+from constrainednn._validate import NOT_TRACED, as_count, as_path, shown
 from constrainednn._watching import Progress, Sink, collected_signals, interrupted_late
 
 
@@ -86,10 +86,7 @@ def solve(
     # Inside of jit every new array is traced; inside of grad and vmap, what was handed in is.
     given = (*jax.tree.leaves(problem), seed, steps, jnp.zeros(()))
     if any(isinstance(item, Tracer) for item in given):
-        raise TypeError(
-            "solve runs Python between its steps and cannot be traced: call it outside of jit, "
-            "vmap and grad. What can be traced are init and step of a method."
-        )
+        raise TypeError(NOT_TRACED)
     folder = None if out is None else as_path(out, "out")
     if folder is not None:
         check_folder(folder)

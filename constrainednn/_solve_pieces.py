@@ -29,10 +29,14 @@ def solve_pieces(run: Run, steps: int) -> Solution:
     sizes = check_pieces(problem, model)
     settings = run.begin(repr(scheme), steps, str(jnp.result_type(float)))
 
+    tried = 0  # Newton steps, of pieces that were given up too: what the limit is on
+
     def watch(
         taken: int, done: float, residual: float, state: Callable[[], Resumable] | None
     ) -> bool:
-        run.tell("solving, %", round(100 * done), 100, np.nan, residual)
+        nonlocal tried
+        tried = max(tried, taken)  # a march within a fit counts its own
+        run.tell_share("solving, %", done, tried, residual)
         stopped, folder = bool(run.stop), run.folder
         ending = stopped or done > 1 - 1e-6
         if state is not None and folder is not None and (folder.due or ending):
@@ -62,14 +66,14 @@ def solve_pieces(run: Run, steps: int) -> Solution:
     status, reason = Status(found.status), found.reason
     if status is Status.INTERRUPTED:
         status, reason = Status(run.stop.status), f"{run.stop.name} {reason}"
-    with run.measuring(found.steps):
+    with run.measuring(max(tried, found.steps)):
         run.tell("measuring the gap", 100, 100, np.nan, np.nan)
         started = time.perf_counter()
         streams = problem_streams(problem, found.model, key=key, **run.counts)
         gap = gap_report(problem, found.model, streams)
         train, watching = [item.train for item in streams], [item.monitor for item in streams]
         watched = monitor_loss(problem, found.model, train, watching)
-    taken = found.steps
+    taken = max(tried, found.steps)
     parts = found.model.parts if isinstance(found.model, Experiments) else [found.model]
     history = History(
         np.asarray([gap.loss]),

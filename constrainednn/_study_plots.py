@@ -1,7 +1,8 @@
 """The figures of a study, drawn from its table alone, and the numbers in them.
 
-Medians over seeds with the quantiles of 10 and 90 %: a run that failed counts as infinite, and is
-drawn at the upper end of the axis.
+Medians over seeds with the quantiles of 10 and 90 %, below ten seeds with the smallest and the
+largest: a run that failed counts as infinite, and is drawn at the upper end of the axis. Where some
+runs were stopped on their way, the mark is hollow.
 """
 
 import itertools
@@ -21,13 +22,21 @@ from constrainednn._drawing import (
     TRAIN,
     new_figure,
     on_log_axis,
+    say,
     widen,
 )
 from constrainednn._files import write_atomically
 from constrainednn._law import Law
 from constrainednn._report import number
 from constrainednn._store import plain, rendered
-from constrainednn._study_table import Study, has_failed, quantiles_of
+from constrainednn._study_table import (
+    UNFINISHED,
+    Study,
+    endings,
+    ends_shown,
+    has_failed,
+    quantiles_of,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -77,6 +86,18 @@ def _is_numeric(study: Study, axis: str) -> bool:
     return len(values) > 1 and all(type(value) in (int, float) for value in values)
 
 
+def _ylabel(what: str, groups: list) -> str:
+    """What a band shows: the middle and the ends, of the group with the fewest seeds."""
+    fewest = min((len({row["seed"] for row in rows}) for _, rows in groups), default=0)
+    return f"{what}: median, {ends_shown(fewest)}"
+
+
+def _first(figure: "Figure", drawn: int, groups: int) -> None:
+    """Say that not all combinations are drawn."""
+    if drawn < groups:
+        figure.suptitle(f"first {drawn} of {groups} combinations", fontsize=9)
+
+
 def _title(labels: dict[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in labels.items()) or "all runs"
 
@@ -85,7 +106,8 @@ def _against(study: Study, axis: str) -> Drawn:
     """Train, held-out and gap over an axis of numbers, a panel for each other combination."""
     from matplotlib.ticker import NullLocator
 
-    groups = list(study.groups(*(name for name in study.axes if name != axis)))[:_MOST]
+    every = list(study.groups(*(name for name in study.axes if name != axis)))
+    groups = every[:_MOST]
     laws: list[Law | None] = [None] * len(groups)
     said: list[str] = []
     for place, (where, rows) in enumerate(groups):
@@ -95,7 +117,7 @@ def _against(study: Study, axis: str) -> Drawn:
             continue  # a law is over the number of training points
         try:
             laws[place] = some.laws(axis)[0][1]
-            said.append(f"{_title(where)}: held-out = {laws[place]!r}")
+            said.append(f"{_title(where)}: held-out loss: {laws[place]!r}")
         except ValueError as error:
             said.append(f"{_title(where)}: no law, {error}")
     figure = new_figure(4.2 * len(groups), 3.6)
@@ -110,7 +132,14 @@ def _against(study: Study, axis: str) -> Drawn:
             label = name.partition("_")[0]
             entry[label] = bands
             _band(axes, x, bands, colour, {"heldout": "held-out"}.get(label, label))
-        if law is not None and (x > 0).all():
+        stopped = [any(r["status"] in UNFINISHED for r in rows if r[axis] == at) for at in x]
+        if any(stopped):
+            middle = on_log_axis(entry["heldout"][:, 1])[stopped]
+            label = "some runs stopped on their way"
+            axes.plot(x[stopped], middle, "o", mfc="white", mec=HELDOUT, ms=6, label=label)
+        if law is not None and not law.has_trend:
+            axes.plot([], [], " ", label="no trend")
+        elif law is not None and (x > 0).all():
             fine = np.geomspace(x.min(), x.max(), 100)
             b = law.exponent
             text = f"law, exponent {b.value:.2f} [{b.low:.2f}, {b.high:.2f}]"
@@ -132,7 +161,8 @@ def _against(study: Study, axis: str) -> Drawn:
             axes.xaxis.set_minor_locator(NullLocator())
             axes.set_xlim(*_around(x, axes.get_xscale() == "log"))
         numbers["groups"][_title(where)] = entry
-    panels[0].set_ylabel("loss: median, 10 to 90 %")
+    panels[0].set_ylabel(_ylabel("loss", [(at, r) for at, r in study.groups(*study.axes)]))
+    _first(figure, len(groups), len(every))
     return figure, numbers
 
 
@@ -225,33 +255,46 @@ def _paired(study: Study, axis: str) -> Drawn:
 
 
 def _map(study: Study, one: str, other: str) -> Drawn:
-    """The median held-out loss over two axes of numbers."""
+    """The median held-out loss over two axes of numbers, a panel for each other combination."""
     from matplotlib.colors import LogNorm
 
-    table = study.table()
-    x, y = (sorted({row[name] for row in table}) for name in (one, other))
-    found = np.full((len(y), len(x)), np.nan)
-    for place, (j, i) in enumerate(itertools.product(range(len(y)), range(len(x)))):
-        del place
-        values = [r["heldout_loss"] for r in table if (r[one], r[other]) == (x[i], y[j])]
-        if values:
-            found[j, i] = quantiles_of(np.array(values, float))[1]
-    figure = new_figure(1.6 + 0.9 * len(x), 1.6 + 0.6 * len(y))
-    axes = figure.subplots()
+    every = list(study.groups(*(name for name in study.axes if name not in (one, other))))
+    groups = every[:_MOST]
+    x, y = (sorted({row[name] for row in study.table()}) for name in (one, other))
+    found = np.full((len(groups), len(y), len(x)), np.nan)
+    for place, (_, rows) in enumerate(groups):
+        for j, i in itertools.product(range(len(y)), range(len(x))):
+            values = [r["heldout_loss"] for r in rows if (r[one], r[other]) == (x[i], y[j])]
+            if values:
+                found[place, j, i] = quantiles_of(np.array(values, float))[1]
+    width, height = 0.4 + 0.9 * len(x), 1.6 + 0.6 * len(y)
+    figure = new_figure(1.2 + max(width, 2.4) * len(groups), height)
+    panels = figure.subplots(1, len(groups), squeeze=False, sharey=True)[0]
     seen = on_log_axis(found)
+    norm = None
     if np.isfinite(seen).any():
         low, high = np.nanmin(seen), np.nanmax(seen)
         norm = LogNorm(low, high if high > low else 10 * low)
-        figure.colorbar(axes.imshow(seen, norm=norm, origin="lower", aspect="auto"), ax=axes)
-    for (j, i), value in np.ndenumerate(found):
-        box = {"facecolor": "white", "alpha": 0.6, "linewidth": 0, "pad": 1}
-        axes.text(i, j, number(float(value)), ha="center", va="center", fontsize=7, bbox=box)
-    axes.set_xticks(range(len(x)), map(str, x))
-    axes.set_yticks(range(len(y)), map(str, y))
-    axes.set_xlabel(one, parse_math=False)
-    axes.set_ylabel(other, parse_math=False)
-    axes.set_title("median held-out loss", fontsize=9)
-    return figure, {one: x, other: y, "heldout": found}
+    box = {"facecolor": "white", "alpha": 0.6, "linewidth": 0, "pad": 1}
+    for axes, (where, _), values, drawn in zip(panels, groups, found, seen, strict=True):
+        image = axes.imshow(drawn, norm=norm, origin="lower", aspect="auto")
+        for (j, i), value in np.ndenumerate(values):
+            text = number(float(value))
+            axes.text(i, j, text, ha="center", va="center", fontsize=7, bbox=box)
+        axes.set_xticks(range(len(x)), map(str, x))
+        axes.set_yticks(range(len(y)), map(str, y))
+        axes.set_xlabel(one, parse_math=False)
+        title = "median held-out loss" + (f"\n{_title(where)}" if where else "")
+        axes.set_title(title, fontsize=9, parse_math=False)
+        if axes is panels[-1] and norm is not None:
+            figure.colorbar(image, ax=[*panels])
+    panels[0].set_ylabel(other, parse_math=False)
+    _first(figure, len(groups), len(every))
+    numbers = {one: x, other: y}
+    if len(groups) == 1:
+        return figure, numbers | {"heldout": found[0]}
+    named = {_title(where): values for (where, _), values in zip(groups, found, strict=True)}
+    return figure, numbers | {"heldout": named}
 
 
 def _seeds(study: Study) -> Drawn:
@@ -261,8 +304,8 @@ def _seeds(study: Study) -> Drawn:
     axes = figure.subplots()
     numbers, names = {}, []
     for place, (labels, rows) in enumerate(groups):
-        failed = sum(row["failed"] for row in rows)
-        names.append(_title(labels) + (f"\n{failed} of {len(rows)} failed" if failed else ""))
+        marked = endings(rows)
+        names.append(_title(labels) + (f"\nof {len(rows)}: {marked}" if marked else ""))
         entry = {}
         for name, colour, shift in (("train_loss", TRAIN, -0.15), ("heldout_loss", HELDOUT, 0.15)):
             values = np.array([row[name] for row in rows], float)
@@ -286,7 +329,8 @@ def _seeds(study: Study) -> Drawn:
 
 def _time(study: Study) -> Drawn:
     """Train and monitor loss over the steps."""
-    groups = list(study.groups(*study.axes))[: 2 * _MOST]
+    every = list(study.groups(*study.axes))
+    groups = every[: 2 * _MOST]
     columns = min(3, len(groups))
     rows_needed = -(-len(groups) // columns)
     figure = new_figure(3.6 * columns, 0.4 + 2.6 * rows_needed)
@@ -306,7 +350,8 @@ def _time(study: Study) -> Drawn:
                 _band(axes, np.maximum(steps, 0.5), bands, colour, name)
         axes.set_xscale("log")
         axes.set_yscale("log")
-        axes.set_title(_title(labels), fontsize=8, parse_math=False)
+        marked = f"\nof {len(rows)}: {endings(rows)}" if endings(rows) else ""
+        axes.set_title(_title(labels) + marked, fontsize=8, parse_math=False)
         axes.set_xlabel("step")
         widen(axes)
         numbers[_title(labels)] = entry
@@ -316,7 +361,8 @@ def _time(study: Study) -> Drawn:
         if axes.lines:  # the first one may be of runs that all failed
             axes.legend(fontsize=7, frameon=False)
             break
-    panels[0].set_ylabel("loss: median, 10 to 90 %")
+    panels[0].set_ylabel(_ylabel("loss", groups))
+    _first(figure, len(groups), len(every))
     return figure, numbers
 
 
@@ -331,7 +377,8 @@ def _carried(history: dict[str, Any] | None, name: str, steps: np.ndarray) -> np
 
 def _distance(study: Study) -> Drawn:
     """RMS residual against the distance to the nearest training point, constraint by constraint."""
-    groups = list(study.groups(*study.axes))[:_MOST]
+    every = list(study.groups(*study.axes))
+    groups = every[:_MOST]
     figure = new_figure(5.5, 3.6)
     axes = figure.subplots()
     numbers = {}
@@ -362,7 +409,11 @@ def _distance(study: Study) -> Drawn:
             axes.fill_between(middle, low, high, color=colour, alpha=0.12, linewidth=0)
     axes.set_yscale("log")
     axes.set_xlabel("distance to the nearest training point")
-    axes.set_ylabel("held-out RMS residual: median, 10 to 90 %")
+    axes.set_ylabel(_ylabel("held-out RMS residual", groups), fontsize=8)
+    _first(figure, len(groups), len(every))
+    if not numbers:
+        say(axes, "too few held-out points to show the residual by distance")
+        return figure, numbers
     for text in axes.legend(fontsize=7, frameon=False).get_texts():
         text.set_parse_math(False)
     widen(axes)

@@ -30,6 +30,7 @@ from constrainednn._load import (
     problem_keywords,
     resolve,
 )
+from constrainednn._memory import keep_below_map_limit
 from constrainednn._methods._optax import Optax
 from constrainednn._problem import Problem
 from constrainednn._run import Arguments, Run
@@ -157,6 +158,7 @@ class Stated:
 
     def work(self, task: Task) -> Done:
         """Do the runs of a task, all of them or those that are done at once."""
+        keep_below_map_limit()
         keywords, method, arguments, single = self.parted(task.settings)
         problem, stop = self.built(keywords), Stop()
         if isinstance(problem, Exception):

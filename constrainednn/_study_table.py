@@ -15,6 +15,7 @@ from constrainednn._files import StoreError, write_atomically
 from constrainednn._law import Law, fit_law
 from constrainednn._statistics import Estimate, mean_interval
 from constrainednn._study_folder import RECORD, Row, read_rows
+from constrainednn._terminal import table_lines
 from constrainednn._validate import as_path, known_names, shown
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 LOST = "lost"
 # Statuses of runs whose numbers mean nothing: they count as infinite.
 FAILED = ("nonfinite", "out_of_memory", "blow_up", "error", LOST)
+# Statuses of runs that were stopped on their way: their numbers depend on where.
+UNFINISHED = ("max_steps", "time_limit", "stalled", "interrupted")
 # Of so many runs the quantiles of 10 and 90 % are the ends; so many reasons of failures are shown.
 _TENTH, _REASONS = 9, 5
 _MONITORED = ("monitor_loss", "train_loss", "loss")
@@ -210,7 +213,11 @@ class Study:
             raise ValueError(f"study did not vary {shown(axis)}. {known_names(axis, self.axes)}")
 
     def __repr__(self) -> str:
-        return "\n".join(_summary(self))
+        return self.shown()
+
+    def shown(self, width: int | None = None) -> str:
+        """The summary as text, stacked where a table would be wider than a terminal."""
+        return "\n".join(_summary(self, width))
 
 
 def load_study(path: str | Path) -> Study:
@@ -314,27 +321,42 @@ def quantiles_of(values: np.ndarray) -> np.ndarray:
     return np.array([low, np.median(values), high])
 
 
-def _summary(study: Study) -> list[str]:
+def endings(rows: list[dict[str, Any]]) -> str:
+    """How many of some flat rows are no plain results: failed, stopped on their way, collapsed."""
+    counts = collections.Counter(
+        "failed" if row["failed"] else row["status"]
+        for row in rows
+        if row["failed"] or row["status"] in UNFINISHED
+    )
+    counts["collapsed"] = sum(row["collapsed"] is True for row in rows)
+    return ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+
+
+def ends_shown(fewest: float) -> str:
+    """What the ends of a band over so many seeds are."""
+    return "smallest to largest" if fewest <= _TENTH else "10 to 90 %"
+
+
+def _summary(study: Study, width: int | None = None) -> list[str]:
     table = [[*study.axes, "runs", "train", "held-out", "gap"]]
     fewest = math.inf
     for labels, rows in study.groups(*study.axes):
-        failed = sum(row["failed"] for row in rows)
-        collapsed = sum(row["collapsed"] is True for row in rows)
-        runs = f"{len(rows)}" + (f", {failed} failed" if failed else "")
-        cells = [*map(str, labels.values()), runs + f", {collapsed} collapsed" * (collapsed > 0)]
+        runs = ", ".join(filter(None, [f"{len(rows)}", endings(rows)]))
+        cells = [*map(str, labels.values()), runs]
         for name in ("train_loss", "heldout_loss"):
             low, middle, high = quantiles_of(np.array([row[name] for row in rows], float))
             cells.append(f"{middle:.3g} [{low:.2g}, {high:.2g}]")
         cells.append(f"{np.median([row['gap'] for row in rows]):.3g}")
         table.append(cells)
         fewest = min(fewest, len(rows))
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
-        for cells in table
-    ]
-    ends = "smallest and largest" if fewest <= _TENTH else "the quantiles 10 % and 90 %"
-    lines.append(f"losses: median over seeds, with {ends}; a failed run is infinite")
+    lines = table_lines(table, len(study.axes), width)
+    ends = ends_shown(fewest)
+    lines.append(f"losses: median over seeds [{ends}]; a failed run is infinite")
+    if any(row["status"] in UNFINISHED for row in study.rows):
+        lines.append(
+            f"{', '.join(UNFINISHED)}: the run ended there and not at its minimum; its numbers say "
+            "how far it came"
+        )
     reasons = collections.Counter(str(row.get("reason")) for row in study.rows if has_failed(row))
     for reason, count in reasons.most_common(_REASONS):
         lines.append(f"{count} failed: {reason.splitlines()[0] if reason else 'no reason'}")

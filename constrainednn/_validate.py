@@ -18,6 +18,13 @@ _MOST_ENTRIES = 10**9
 # Each leaf is an operation of its own in what is compiled: of 10,000 the compiler takes minutes.
 _MOST_LEAVES = 1000
 
+NOT_TRACED = (
+    "solve runs Python between its steps and cannot be traced: call it outside of jit, vmap and "
+    "grad, and so what states its problem. For the derivative of a solution by a parameter state "
+    "one equation for both, as in docs/ode.md, or take a difference quotient. What can be traced "
+    "are init and step of a method, and a solution."
+)
+
 
 class ProblemError(ValueError):
     """A constraint cannot be solved as it is stated."""
@@ -78,6 +85,7 @@ def as_real(value: Any, what: str) -> float:
     except (TypeError, ValueError):
         number = None
     if number is None:
+        refuse_traced(value, what)
         raise TypeError(
             f"{what} must be a number, got {shown(value)} ({type(value).__name__}). "
             "Write it without quotes."
@@ -93,6 +101,19 @@ def as_positive(value: Any, what: str) -> float:
     return number
 
 
+def refuse_traced(value: Any, what: str) -> None:
+    """Refuse what `jax.grad`, `jit` or `vmap` trace, with the words that say what to do instead.
+
+    Raises:
+        TypeError: If a leaf of `value` is traced.
+    """
+    import jax  # not above: the command line shows its help without
+    from jax.core import Tracer
+
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(value)):
+        raise TypeError(f"{what} is traced by jit, vmap or grad. {NOT_TRACED}")
+
+
 def as_reals(value: Any, what: str) -> "np.ndarray":
     """Return `value` as a NumPy array of real numbers, or raise naming `what`."""
     import numpy as np  # not above: the command line shows its help without
@@ -100,6 +121,7 @@ def as_reals(value: Any, what: str) -> "np.ndarray":
     try:
         array = np.asarray(value)
     except (TypeError, ValueError):  # rows of different lengths, or what is no array at all
+        refuse_traced(value, what)
         array = np.asarray(None)
     if array.size > _MOST_ENTRIES:
         raise ValueError(

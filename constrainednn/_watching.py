@@ -19,11 +19,11 @@ class Progress:
     """What a progress display may see: never held-out points.
 
     Attributes:
-        phase: "compiling", "training" or "measuring the gap".
-        step: Completed steps.
-        steps: Largest number of steps.
-        train: Latest training loss.
-        monitor: Latest monitor loss.
+        phase: "compiling", "training", "solving, %" or "measuring the gap".
+        step: Completed steps, or, where a problem is solved in pieces, the share that is done in %.
+        steps: Largest number of steps, or 100.
+        train: Latest training loss; NaN where a problem is solved in pieces.
+        monitor: Latest monitor loss, or the monitor residual of the last piece.
     """
 
     phase: str
@@ -38,7 +38,7 @@ class Sink(Protocol):
     """Where the numbers of a running solve may go, besides its own folder."""
 
     def log(self, step: int, values: dict[str, float], /) -> None:
-        """Take the numbers seen at a step: "train" and "monitor"."""
+        """Take the numbers seen at a step: "train" and "monitor", or in pieces "monitor" alone."""
 
     def close(self) -> None:
         """Called once, when the run has ended."""
@@ -60,12 +60,11 @@ class Listeners:
                 )
         self._failures = [(sink, 0) for sink in sinks]
 
-    def tell(self, seen: Progress, *, numbers: bool) -> None:
-        """Show progress, and pass the numbers on if there are new ones."""
+    def tell(self, seen: Progress, step: int, values: dict[str, float]) -> None:
+        """Show progress, and pass on the numbers that were seen after a step, if there are any."""
         self.progress(seen)
-        if numbers:
-            values = {"train": seen.train, "monitor": seen.monitor}
-            self._each(lambda sink: sink.log(seen.step, values))
+        if values:
+            self._each(lambda sink: sink.log(step, values))
 
     def close(self) -> None:
         """End all sinks."""
@@ -126,7 +125,9 @@ def collected_signals(stop: Stop, *, any_number: bool = False) -> Iterator[None]
 
     With `any_number`, for use inside of another such context, no number of them does: while a
     result is measured, a signal must not cost the training. Handlers are restored in the end; one
-    of the user's own that was there before is then called for each signal.
+    of the user's own that was there before is then called for each signal. A signal that is
+    ignored stays ignored, as for programs in general: shells start background jobs of scripts so,
+    and what such a job should not hear must not end it.
     """
     if threading.current_thread() is not threading.main_thread():
         yield  # handlers cannot be set there
@@ -137,14 +138,22 @@ def collected_signals(stop: Stop, *, any_number: bool = False) -> Iterator[None]
         if not any_number and len(stop.signals) > 1:
             raise KeyboardInterrupt(signal.Signals(number).name)
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    # None: handlers that were not set from Python, which could not be restored.
+    heard = {
+        number: handler
+        for number, handler in before.items()
+        if handler is not None and handler is not signal.SIG_IGN
+    }
+    for number in heard:
+        signal.signal(number, note)
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in heard.items():
             signal.signal(number, handler)
     for number in [] if any_number else stop.signals:
-        handler = before[signal.Signals(number)]
+        handler = heard[signal.Signals(number)]
         if callable(handler) and handler is not signal.default_int_handler:
             handler(number, None)
 

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from constrainednn._terminal import terminal_width, wrapped
+
 if TYPE_CHECKING:
     from constrainednn._run_folder import RunFolder
     from constrainednn._solution import Solution
@@ -241,9 +243,9 @@ def study(
             from constrainednn._study_table import load_study
 
             found = load_study(plot)
-            _say(repr(found))
+            _show(found.shown(terminal_width()))
             for line in write_figures(found, plot):
-                _say(line)
+                _show(line)
         return
     if source is None:
         _fail("study needs a problem: constrainednn study FILE --vary NAME=VALUE,VALUE.")
@@ -280,7 +282,7 @@ def study(
             progress=stack.enter_context(_study_bar()),
         )
         stack.close()
-        _say(repr(found))
+        _show(found.shown(terminal_width()))
         if out is not None:
             _say(f"saved in {out}")
         if not found.complete:
@@ -310,7 +312,7 @@ def show(folder: Folder) -> None:
     with _errors(str(folder)):
         from constrainednn._show import show as state
 
-        _say(state(folder))
+        _show(state(folder))
 
 
 @app.command()
@@ -366,7 +368,7 @@ def problems() -> None:
     width = max((len(name) for name in listed), default=0)
     for name, path in listed.items():
         doc = ast.get_docstring(ast.parse(path.read_text())) or ""
-        typer.echo(f"{name:<{width}}  {doc.splitlines()[0] if doc else ''}")
+        _show(f"{name:<{width}}  {doc.splitlines()[0] if doc else ''}")
 
 
 @app.command()
@@ -392,6 +394,11 @@ def new(
 def _say(message: str, err: bool = False) -> None:
     # Control characters in names must not reach the terminal.
     typer.echo("".join(c if c.isprintable() or c in "\n\t" else "?" for c in message), err=err)
+
+
+def _show(text: str) -> None:
+    """Results on stdout, wrapped at words where that is a terminal."""
+    _say(wrapped(text, terminal_width()))
 
 
 def _fail(message: str, code: int = USER) -> NoReturn:

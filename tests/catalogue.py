@@ -178,3 +178,78 @@ ABSENT = {
     "K8": "the last digits differ between thread counts; `resume` warns (`test_resume.py`)",
     "K9": "the package never switches the compilation cache on",
 }
+
+# What happens where nothing is said: these tests meet no message.
+HAPPENS = {
+    "A7": (
+        "The file is checked with a warning that its name is that of a module which is "
+        "installed; jax stays jax."
+    ),
+    "A8": "The solve runs in single precision, as the file says, and the report shows float32.",
+    "B24": (
+        'The report says "collapsed": a constant meets the constraint with zero loss, and '
+        "is told from a map that fills its target."
+    ),
+    "B26": (
+        "Layers without a rule for series are differentiated one derivative after another; "
+        "the values are the same."
+    ),
+    "C8": (
+        "The setting on the command line wins over the file's default and is recorded with the run."
+    ),
+    "C13": "What is to be saved is saved, and the run ends without a traceback.",
+    "C14": (
+        "Output is plain text without colour codes, and is the same in a file as on a plain "
+        "terminal."
+    ),
+    "C15": "The help appears without importing jax.",
+    "D2": "A step of least norm, in scaled columns, solves it.",
+    "D4": ("The run ends as max_steps; as converged if the tolerance was met by the last step."),
+    "D5": "The run ends as time_limit with the best parameters so far.",
+    "E1": "Training, monitor and held-out points share no point under any seed.",
+    "E4": (
+        "The gap is shown as a dash, and the report says at which points the residual is not "
+        "finite."
+    ),
+    "E5": "The result is named extrapolation.",
+    "E6": (
+        'The gap is reported as "at rounding": no digits of a difference of rounding errors'
+        " are shown."
+    ),
+    "E7": (
+        "Held-out points are put away before training and taken out after it; a test reads "
+        "the source to see that nothing else touches them."
+    ),
+    "E9": "It is shown with its sign and its interval.",
+    "F1": (
+        "After each of ten kills at random moments the run goes on from a whole checkpoint, "
+        "to the same numbers."
+    ),
+    "F3": "The run ends, saves, reports and says how to go on.",
+    "F4": (
+        "Once: the run ends, saves, reports and says how to go on. Twice: it ends at once, "
+        "and the last checkpoint is there. A signal that is ignored, as in a background job "
+        "of a script, stays ignored."
+    ),
+    "F5": "It goes on where it was when it is continued.",
+    "F11": "Every flipped byte is refused.",
+    "F14": "Folders of every released version load.",
+    "F16": "They come back as they were saved.",
+    "F17": "Checkpoints are ordered by the steps in their names; the last two are kept.",
+    "F20": "Checkpoints are ordered by the steps in their names, whatever the clock says.",
+    "F22": "Checkpoints are saved less often: saving takes at most a twentieth of the time.",
+    "F24": "The last two are kept, older ones are removed.",
+    "F25": "Folders and files are private also where everybody may write.",
+    "G1": "Its task is given to another process.",
+    "G2": "The run is named as lost, the others are finished, and a later study tries it again.",
+    "G7": "The study ends with the rows that are finished, and says that not all are done.",
+    "G8": "Finished rows are not run again; only what is new is run.",
+    "J7": "The record of a run names the variables that decide it, and no others.",
+    "J10": "They are replaced by question marks and never reach the terminal.",
+    "L1": (
+        "The run ends with the best parameters, and the handlers that were there before are back."
+    ),
+    "L2": "It runs as elsewhere; signals are left to the main thread.",
+    "L3": "They are called when the run has ended, and are back in place.",
+    "L9": "The folder stays whole, and the run goes on from it.",
+}

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
-from catalogue import ABSENT, ROWS, SECTIONS
+from catalogue import ABSENT, HAPPENS, ROWS, SECTIONS
 
 ROW_NAME = re.compile(r"test_((?:[a-gjkl]\d+_)+)")
 INTRODUCTION = """# Faults and bad input
@@ -65,9 +65,7 @@ def pytest_runtest_call(item):
         pytest.raises, pytest.warns = raises, warns
         del ProblemError.__init__
         doc = (item.obj.__doc__ or "").strip().partition("\n\n")[0]
-        # Names of tests are statements, too.
-        words = ROW_NAME.sub("", item.originalname).replace("_", " ")
-        note(" ".join(doc.split()) or f"{words[:1].upper()}{words[1:]}.")
+        note(" ".join(doc.split()))
 
 
 def _noting(make):
@@ -109,7 +107,9 @@ def table() -> str:
         ]
         for row, provoked in ROWS.items():
             if row[0] == letter:
-                lines.append(f"| {row} | {provoked} | {cell(messages.get(row, ''))} |")
+                lines.append(
+                    f"| {row} | {provoked} | {cell(HAPPENS.get(row) or messages.get(row, ''))} |"
+                )
         lines.append("")
     lines += ["## Rows without a test", "", "| | why |", "|---|---|"]
     lines += [f"| {row} | {why} |" for row, why in ABSENT.items()]
@@ -125,4 +125,6 @@ def cell(message: str) -> str:
     text = re.sub(r" on \S+ since \S+?(?=[,.]? |\.?$)", " on HOST since TIME", text)
     text = text.replace("](", "] (")  # no link
     text = text if len(text) <= 400 else text[:400] + " ..."
-    return re.sub(r"([\\`*_{}\[\]<>|$~#])", r"\\\1", text)
+    text = re.sub(r"([\\`*_{}\[\]<>|$~#])", r"\\\1", text)
+    # As code, since two hyphens in text become a dash that no command line takes.
+    return re.sub(r"(?<!\S)--[a-z][a-z-]*[a-z]", r"`\g<0>`", text)

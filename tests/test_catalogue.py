@@ -4,8 +4,8 @@ import ast
 import re
 from pathlib import Path
 
-from catalogue import ABSENT, ROWS, SECTIONS
-from faults_table import rows_of
+from catalogue import ABSENT, HAPPENS, ROWS, SECTIONS
+from faults_table import cell, rows_of
 
 TESTS = Path(__file__).parent
 
@@ -46,3 +46,14 @@ def test_documents_list_exactly_the_catalogue_with_a_result_each():
     assert {row: provoked for row, provoked, _ in found} == ROWS
     assert [row for row, _, result in found if not result.strip()] == []
     assert set(re.findall(r"^\| ([A-L]\d+) \| [^|]+ \|$", page, re.M)) == ABSENT.keys()
+
+
+def test_flags_on_the_page_can_be_copied_and_cells_are_sentences():
+    page = (TESTS.parent / "docs" / "faults.md").read_text()
+    rows = [line for line in page.splitlines() if line[:1] == "|" and not line.startswith("|---")]
+    for line in rows:
+        outside = "".join(line.split("`")[::2])
+        assert not re.search(r"--[a-z]", outside), line  # rendered as a dash
+    for row, said in HAPPENS.items():
+        assert f"| {row} | {ROWS[row]} | {cell(said)} |" in page
+        assert " " in said and said.endswith(".")

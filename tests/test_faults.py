@@ -16,6 +16,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 import warnings
 from pathlib import Path
 
@@ -1009,8 +1010,8 @@ methods = {"long": cx.Stage(cx.Optax(optax.sgd(1e-6)), steps=1_000_000_000)}
 """
 
 
-def interrupted_run(path, number, *options):
-    """Start a long run on a pseudo-terminal and send a signal once its bar says "training"."""
+def interrupted_run(path, numbers, *options):
+    """Start a long run on a pseudo-terminal and send signals once its bar says "training"."""
     master, slave = os.openpty()
     script = Path(sys.executable).with_name("constrainednn")
     process = subprocess.Popen(
@@ -1025,7 +1026,9 @@ def interrupted_run(path, number, *options):
     try:
         while b"training" not in shown:
             shown += os.read(master, 4096)
-        process.send_signal(number)
+        for number in numbers:
+            process.send_signal(number)
+            time.sleep(0.2)
         with contextlib.suppress(OSError):  # the end of a pseudo-terminal
             while piece := os.read(master, 4096):
                 shown += piece
@@ -1038,7 +1041,7 @@ def interrupted_run(path, number, *options):
 
 
 def test_ctrl_c_reports_and_says_that_nothing_was_saved(write):
-    code, out, shown = interrupted_run(write(HEADER + LONG + BODY), signal.SIGINT)
+    code, out, shown = interrupted_run(write(HEADER + LONG + BODY), [signal.SIGINT])
     assert code == 130
     assert "on_circle" in out and "interrupted: SIGINT at step" in out
     assert "nothing was saved: give --out DIR" in shown
@@ -1047,7 +1050,7 @@ def test_ctrl_c_reports_and_says_that_nothing_was_saved(write):
 
 def test_sigterm_saves_with_out(write, tmp_path):
     out = tmp_path / "out"
-    code, text, _ = interrupted_run(write(HEADER + LONG + BODY), signal.SIGTERM, "--out", out)
+    code, text, _ = interrupted_run(write(HEADER + LONG + BODY), [signal.SIGTERM], "--out", out)
     assert code == 143
     assert f"saved in {out}" in text.replace("\n", "")
     assert json.loads((out / "report.json").read_text())["status"] == "interrupted"
@@ -1058,3 +1061,20 @@ def test_load_problem_raises_the_same_in_python(write):
         cx.load_problem(write(HEADER + BODY), wdth=3)
     assert isinstance(cx.load_problem(write(HEADER + BODY), width=3), cx.Problem)
     assert _load.resolve("unit_circle")[1] == "problem"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_f4_a_signal_that_is_ignored_stays_ignored(number):
+    """As shells start background jobs of scripts, and `nohup`: by the convention of POSIX."""
+    signal.signal(number, signal.SIG_IGN)
+    solution = small(stated(on_circle), cx.Optax(optax.adam(1e-3)), progress=interrupting(number))
+    assert solution.status == "max_steps"
+    assert signal.getsignal(number) is signal.SIG_IGN
+
+
+def test_f4_a_background_job_of_a_script_is_ended_by_sigterm_alone(write, tmp_path):
+    out = tmp_path / "out"
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # what a process started here inherits
+    deaf = write(HEADER + LONG + BODY)
+    code, text, _ = interrupted_run(deaf, [signal.SIGINT, signal.SIGTERM], "--out", out)
+    assert code == 143 and "interrupted: SIGTERM at step" in text.replace("\n", " ")

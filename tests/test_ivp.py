@@ -339,7 +339,8 @@ def test_the_monitor_residual_of_each_window_is_below_the_tolerance():
     np.testing.assert_array_equal(history.edges, solution.model.ends)
     assert len(history.monitor) == len(history.steps) == solution.model.count
     assert np.all(history.monitor <= tolerance) and np.all(history.steps >= 1)
-    assert solution.steps == history.steps.sum()
+    # All Newton steps count, those of windows that were given up too.
+    assert history.rejected and solution.steps > history.steps.sum()
     # At other points, by definition: what holds at thirty-two holds elsewhere but for a factor.
     t = 6.0 * UNIT
     u, slope = np.asarray(solution(t)), np.asarray(solution.derivative(t))

@@ -1,0 +1,173 @@
+"""What stands on a screen of 80 columns, and what studies and figures say of their runs."""
+
+import json
+import math
+import warnings
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from faults import run
+
+import constrainednn as cx
+from constrainednn import _memory, _study_plots
+from constrainednn._law import fit_law
+from constrainednn._plots import _some
+from constrainednn._report import point
+from constrainednn._show import show
+from constrainednn._study_table import endings, ends_shown
+from constrainednn._terminal import table_lines, wrapped
+
+
+def test_show_of_a_finished_march_says_no_more_than_that_it_is(tmp_path):
+    """Steps are Newton steps in the report, in the checkpoint, and in the history."""
+    out = tmp_path / "run"
+    assert run("solve", "lotka_volterra", "--heldout", 64, "--out", out).exit_code == 0
+    text = show(out)
+    assert "result      converged" in text
+    assert "stopped" not in text and "nan" not in text and "go on with" not in text
+    steps = json.loads((out / "report.json").read_text())["steps"]
+    assert f"checkpoint  checkpoint-{steps:09d}.npz, step {steps}\n" in text
+    assert f"last seen   step {steps}: monitor residual" in text
+    last = json.loads((out / "history.jsonl").read_text().splitlines()[-1])
+    assert last["step"] == steps and "train" not in last
+
+
+def test_lines_wrap_at_words_in_their_column_and_commands_stay_whole():
+    line = "settings    " + ", ".join(f"name{k} value{k}" for k in range(12))
+    lines = wrapped(line, 40).splitlines()
+    assert max(map(len, lines)) <= 40 and all(part[:12] == " " * 12 for part in lines[1:])
+    assert " ".join(part.strip() for part in lines).split() == line.split()
+    command = "go on with  constrainednn resume " + "a" * 60
+    assert wrapped(command, 40) == command and wrapped(line, None) == line
+    assert wrapped("x" * 90, 40) == "x" * 90  # a path is not broken
+
+
+def test_problems_and_show_fit_into_80_columns(tmp_path, monkeypatch):
+    monkeypatch.setattr("constrainednn.cli.terminal_width", lambda: 80)
+    listed = run("problems").output
+    assert max(map(len, listed.splitlines())) <= 80
+    words = {"unit_circle", "Predators", "convection"} & set(listed.split())
+    assert "convection" in words
+
+
+def test_a_table_that_is_too_wide_is_stacked():
+    table = [["points", "width", "runs", "train"], ["6", "300", "3", "0.1 [0.05, 0.2]"]]
+    assert table_lines(table, 2, None) == table_lines(table, 2, 80)
+    assert table_lines(table, 2, 30) == [
+        "points 6, width 300",
+        "  runs   3",
+        "  train  0.1 [0.05, 0.2]",
+    ]
+
+
+def stated(points=6, width=3, depth=1):
+    fit = lambda u, x: u(x) - jnp.sin(3 * x)  # noqa: E731
+    return cx.Problem(
+        cx.Constraint(fit, over=cx.Interval(0, 1), points=points, name="fit"),
+        cx.MLP("scalar", "scalar", width=width, depth=depth),
+    )
+
+
+@pytest.fixture(scope="module")
+def stopped():
+    axes = {"points": [6, 8], "width": [3, 4], "depth": [1, 2]}
+    return cx.study(
+        stated, vary=axes, seeds=2, steps=2, heldout=16, monitor=8, engine="loop", method="gd"
+    )
+
+
+def test_a_study_says_what_ended_its_runs(stopped):
+    assert repr(stopped).count("2, 2 max_steps") == 8
+    assert "max_steps, time_limit, stalled, interrupted: the run ended there" in repr(stopped)
+    assert max(map(len, stopped.shown(80).splitlines()[:-2])) <= 80
+    row = {"failed": False, "status": "converged", "collapsed": None}
+    assert endings([row, row]) == ""
+    assert endings([row, row | {"status": "time_limit"}]) == "1 time_limit"
+    assert endings([row | {"failed": True, "status": "stalled"}]) == "1 failed"
+
+
+def test_bands_are_labelled_as_what_is_drawn(stopped):
+    assert ends_shown(9) == "smallest to largest" and ends_shown(10) == "10 to 90 %"
+    for draw in (
+        lambda: _study_plots._against(stopped, "points"),
+        lambda: _study_plots._time(stopped),
+    ):
+        labels = [axes.get_ylabel() for axes in draw()[0].axes]
+        assert labels[0].endswith("median, smallest to largest")
+    with warnings.catch_warnings():  # an empty legend would be one
+        warnings.simplefilter("error")
+        _study_plots._distance(stopped)  # 16 held-out points have no classes
+    legend = _study_plots._against(stopped, "points")[0].axes[0].get_legend()
+    assert legend is not None
+    said = [text.get_text() for text in legend.get_texts()]
+    assert "some runs stopped on their way" in said
+
+
+def test_a_map_pools_no_other_axis(stopped):
+    figure, numbers = _study_plots._map(stopped, "points", "width")
+    assert list(numbers["heldout"]) == ["depth 1", "depth 2"]
+    for depth in (1, 2):
+        for j, width in enumerate((3, 4)):
+            for i, points in enumerate((6, 8)):
+                losses = [
+                    row["heldout_loss"]
+                    for row in stopped.table()
+                    if (row["points"], row["width"], row["depth"]) == (points, width, depth)
+                ]
+                assert numbers["heldout"][f"depth {depth}"][j, i] == np.median(losses)
+    titles = [axes.get_title() for axes in figure.axes[:2]]
+    assert titles == ["median held-out loss\ndepth 1", "median held-out loss\ndepth 2"]
+
+
+def test_a_law_whose_exponent_may_be_zero_is_no_trend():
+    rng = np.random.default_rng(0)
+    n = np.repeat([10.0, 20.0, 40.0, 80.0], 5)
+    flat = fit_law(n, np.exp(0.3 * rng.standard_normal(20)))
+    assert flat.exponent.low < 0 < flat.exponent.high
+    assert not flat.has_trend and repr(flat).startswith("no trend: exponent")
+    steep = fit_law(n, n**-2.0 * np.exp(0.1 * rng.standard_normal(20)))
+    assert steep.has_trend and math.isclose(steep.exponent.value, 2.0, abs_tol=0.2)
+
+
+def test_a_part_of_a_grid_is_drawn_all_over_it():
+    x = np.stack(np.meshgrid(*[np.linspace(0, 1, 30)] * 2, indexing="ij"), axis=-1).reshape(-1, 2)
+    some = _some(x, 400)
+    # A quarter of the points in each quadrant, with four standard errors.
+    quadrants = np.histogram2d(*some.T, bins=2)[0]
+    assert len(some) == 400 and np.all(np.abs(quadrants - 100) < 4 * math.sqrt(400 * 3 / 16))
+    np.testing.assert_array_equal(_some(x, 1000), x)
+
+
+def test_places_are_told_apart_whatever_their_offset():
+    """Years 1900 to 1920 with rows a year apart; three digits would be the same year for all."""
+    assert [point(1900 + k, 1.0) for k in (0.0, 12.4)] == ["1900", "1912.4"]
+    assert point(np.array([1912.35, 0.123456]), 0.5) == "(1912.3, 0.123)"
+    assert point(np.array([1912.35]), 1e-3) == "(1912.35)" and point(1.389) == "1.39"
+    assert point((np.array(1912.35), np.array(3e-7)), 0.0) == "(1.91e+03, 3e-07)"
+
+
+def test_a_history_fits_on_one_screen(stopped):
+    loss = np.geomspace(1.0, 1e-6, 100_001)
+    steps = np.unique(np.geomspace(1, 100_000, 51).astype(int))
+    history = cx.History(loss, steps, 2 * loss[steps], (), 100_000)
+    lines = repr(history).splitlines()
+    assert len(lines) == 14 and max(map(len, lines)) <= 80
+    assert lines[-2].split() == ["100000", "1e-06", "2e-06"]
+    assert lines[1].split() == ["1", "1", "2"]
+
+
+def test_a_study_forgets_programs_before_the_limit_of_maps(monkeypatch, tmp_path):
+    """Measured: 210 maps a combination whose residual is new, and all are given back."""
+    cleared = []
+    monkeypatch.setattr(_memory.jax, "clear_caches", lambda: cleared.append(True))
+    (tmp_path / "limit").write_text("10\n")
+    monkeypatch.setattr(_memory, "_MAP_LIMIT", tmp_path / "limit")
+    monkeypatch.setattr(_memory, "_MAPS", tmp_path / "maps")
+    for count, expected in ((5, 0), (6, 1)):
+        (tmp_path / "maps").write_text("map\n" * count)
+        _memory.keep_below_map_limit()
+        assert len(cleared) == expected
+    monkeypatch.setattr(_memory, "_MAP_LIMIT", tmp_path / "none")  # as on other systems
+    _memory.keep_below_map_limit()
+    assert len(cleared) == 1
