@@ -22,7 +22,15 @@ from constrainednn._problem import Constraint, Problem
 from constrainednn._samplers import GaussQuadrature
 from constrainednn._signatures import returned
 from constrainednn._unknowns import Arguments
-from constrainednn._validate import as_arrays, as_function, as_pair, as_reals, few_leaves_of, shown
+from constrainednn._validate import (
+    as_argument,
+    as_arrays,
+    as_function,
+    as_pair,
+    as_reals,
+    few_leaves_of,
+    shown,
+)
 from constrainednn._windows import EquationResidual, Field, InitialValueScheme
 
 # Steps as long as the shortest delay at most.
@@ -96,7 +104,7 @@ def ivp(
         )
     order, span, width = int(order), _span(span), as_width(width)
     few_leaves_of(args, "args")
-    args = jax.tree.map(_argument, args)
+    args = jax.tree.map(as_argument, args)
     arguments = Arguments(args)
     known, first = args, y0
     if arguments.unknowns:
@@ -340,11 +348,6 @@ def _span(span: Any) -> tuple[float, float]:
             "time from its start."
         )
     return start, end
-
-
-def _argument(leaf: Any) -> Any:
-    """A leaf of args: numbers become arrays, and other constants stay what they are."""
-    return as_arrays(leaf, "args") if isinstance(leaf, (float, np.ndarray)) else leaf
 
 
 def _start(y0: PyTree) -> PyTree[Array]:

@@ -43,7 +43,7 @@ LAYERS = [
     ["_models", "_run_folder", "_scheme"],
     ["_calculus", "_march", "_pieces", "_show"],
     ["_defect", "_elements"],
-    ["_problem"],
+    ["_problem", "_refinement"],
     ["_boundary", "_fit", "_image", "_residuals", "_windows"],
     ["_delay", "_inverse", "_inverse_bvp"],
     ["_bvp", "_ivp"],
