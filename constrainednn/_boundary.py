@@ -1,10 +1,8 @@
 """Boundary value problems: elements solved together, divided where the residual is too large."""
 
-import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -12,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
+from constrainednn._blocks import in_blocks
 from constrainednn._calculus import derivative
 from constrainednn._domains import AbstractDomain, Interval
 from constrainednn._elements import Newton, Statement, Unknowns, solve_elements
@@ -24,6 +23,18 @@ from constrainednn._pieces import (
     training_nodes,
     training_points,
 )
+from constrainednn._refinement import (
+    OnHost,
+    Round,
+    divided,
+    ending_of,
+    half_of,
+    heads,
+    lowered,
+    parts_of,
+    spread,
+    with_waves,
+)
 from constrainednn._samplers import Draw, Independent, draw
 from constrainednn._scheme import (
     AbstractScheme,
@@ -35,45 +46,38 @@ from constrainednn._scheme import (
     counters_of,
     goal,
 )
+from constrainednn._validate import shown
 
 # Monitor points in each element.
 _MONITOR = 32
-_MOST_ELEMENTS = 2048
-# Newton's method failing in so many rounds running is not for want of elements.
-_FAILURES = 3
 # Newton steps between two looks at the clock, and on one set of elements at most.
 _LOOK_EVERY = 5
 _MOST_STEPS = 60
 # Room for elements times components at first: a compilation costs more than idle elements.
 _ROOM = 128
-# Elements with a residual below this share of the largest wait for the next round.
-_SPOILT = 1e-2
-# Parts of an element at most; at an end, where layers lie, they get shorter towards it.
-_MOST_PARTS = 4
-
-
-class OnHost(NamedTuple):
-    """`Unknowns` between solves, as NumPy arrays: every new shape on the device is compiled."""
-
-    y: Float[np.ndarray, "N_1 d"]
-    b: Float[np.ndarray, "N K_1 d"]
-    p: Float[np.ndarray, " q"]
+# Steps of collocation that show where a residual arises.
+_LOCATING = 3
+# Problems on the way to another are solved to this tolerance.
+_ON_THE_WAY = 1e-5
 
 
 class BoundaryField(eqx.Module):
     """The user's right-hand side with its singular term, on flat arrays.
 
     Attributes:
-        fn: `fn(x, y)`, or `fn(x, y, p)` where there are unknown parameters.
+        fn: `fn(x, y)`, `fn(x, y, p)` where there are unknown parameters, and with `args` last where
+            there are some.
         singular: The matrix S of the term S y / (x - a), or None.
         start: The left end, a.
         unknown: Whether `fn` takes p.
+        args: Handed to `fn` last, unless None.
     """
 
     fn: Callable[..., Array]
     singular: Float[Array, "d d"] | None
     start: float
     unknown: bool
+    args: PyTree = None
 
     def __call__(
         self, x: Float[Array, ""], y: Float[Array, " d"], p: Float[Array, " q"]
@@ -86,7 +90,7 @@ class BoundaryField(eqx.Module):
         self, x: Float[Array, ""], y: Float[Array, " d"], p: Float[Array, " q"]
     ) -> Float[Array, " d"]:
         """Evaluate without the singular term."""
-        return jnp.ravel(jnp.asarray(self.fn(x, y, p) if self.unknown else self.fn(x, y)))
+        return jnp.ravel(jnp.asarray(self.fn(x, y, *_more(self, p))))
 
 
 class BoundaryConditions(eqx.Module):
@@ -94,13 +98,19 @@ class BoundaryConditions(eqx.Module):
 
     fn: Callable[..., Array]
     unknown: bool
+    args: PyTree = None
 
     def __call__(
         self, left: Float[Array, " d"], right: Float[Array, " d"], p: Float[Array, " q"]
     ) -> Float[Array, " d_q"]:
         """Evaluate for values at both ends."""
-        value = self.fn(left, right, p) if self.unknown else self.fn(left, right)
-        return jnp.ravel(jnp.asarray(value))
+        return jnp.ravel(jnp.asarray(self.fn(left, right, *_more(self, p))))
+
+
+def _more(function: BoundaryField | BoundaryConditions, p: Float[Array, " q"]) -> tuple:
+    """What a function of the user takes besides two arrays."""
+    some = function.args is not None
+    return (*([p] if function.unknown else []), *([function.args] if some else []))
 
 
 class EquationResidual(eqx.Module):
@@ -141,11 +151,15 @@ class BoundaryValueScheme(AbstractScheme):
         statement: The equations on flat arrays.
         span: Left and right end.
         width: Number of features in an element.
+        path: Statements that lead to this one, each solved from the one before.
+        names: What to call them and this one.
     """
 
     statement: Statement
     span: tuple[float, float]
     width: int
+    path: tuple[Statement, ...] = ()
+    names: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"elements with {self.width} features, damped Gauss-Newton"
@@ -163,21 +177,24 @@ class BoundaryValueScheme(AbstractScheme):
     ) -> SchemeResult:
         """Solve on a few elements, divide those with too large a residual, and again."""
         eps = float(jnp.finfo(model.head.dtype).eps)
-        tolerance = goal(tolerance, model.head.dtype)
+        given, tolerance = tolerance > 0, goal(tolerance, model.head.dtype)
         places = draw(Interval(-1.0, 1.0), _MONITOR, Independent(), key=key).points
         nodes, weights = training_nodes(self.width)
+        half = half_of(weights)
         features = [Features(at, self.width, 1) for at in (nodes, places)]
+        statements = [*self.path, self.statement]
 
-        edges, unknowns = model.ends, _unknowns(model)
+        edges, unknowns = model.ends, unknowns_of(model)
         floors = self.least(model), eps * np.abs(unknowns.p)
         least = jax.tree.map(lambda size: jnp.asarray(size, model.head.dtype), floors)
+        undamped = jnp.zeros((), model.head.dtype)
 
         def newton(
-            padded: Array, start: Unknowns, damping: Array, limit: int
+            weights: np.ndarray, padded: Array, start: Unknowns, damping: Array, limit: int
         ) -> tuple[Newton, float]:
             began = time.perf_counter()
             found = solve_elements(
-                self.statement,
+                statements[stage],
                 features[0],
                 jnp.asarray(weights),
                 features[1],
@@ -190,19 +207,21 @@ class BoundaryValueScheme(AbstractScheme):
             return jax.block_until_ready(found), time.perf_counter() - began
 
         def to_go_on() -> Resumable:
-            counters = [capacity, taken, given_up, failures, here, round(1e3 * running)]
+            counters = [capacity, taken, given_up, failures, here, round(1e3 * running), stage]
             named = start._asdict() | {"damping": damping, "edges": edges}
             return jax.tree.map(np.asarray, named), {"counters": counters}
 
         capacity, compiling, running = 0, 0.0, 0.0
-        taken, given_up, failures, share = 0, 0, 0, 0.0
-        worst, error = 0, np.full(1, np.nan)
+        taken, given_up, failures, stage, share = 0, 0, 0, 0, 0.0
+        largest, off = np.nan, math.inf
         within = None  # where a round is taken up again
         if resumed is not None:
             arrays = resumed[0]
-            capacity, taken, given_up, failures, here, milliseconds = counters_of(resumed, 6)
+            counters = counters_of(resumed, 7)
+            capacity, taken, given_up, failures, here, milliseconds, stage = counters
             names = (*Unknowns._fields, "damping", "edges")
-            if not set(names) <= arrays.keys() or len(arrays["b"]) != capacity:
+            whole = set(names) <= arrays.keys() and stage < len(statements)
+            if not whole or len(arrays["b"]) != capacity:
                 raise StoreError("the checkpoint is damaged: its elements are not all there.")
             running = milliseconds / 1e3
             start = Unknowns(*(jnp.asarray(arrays[name]) for name in Unknowns._fields))
@@ -211,38 +230,68 @@ class BoundaryValueScheme(AbstractScheme):
             unknowns = _cut(start, len(edges) - 1)
         while True:
             count, here = len(edges) - 1, 0
-            undamped = jnp.zeros((), model.head.dtype)
+            asked = tolerance if stage == len(self.path) else max(tolerance, _ON_THE_WAY)
             if count > capacity:
                 capacity = max(4 * capacity, count, _ROOM // unknowns.y.shape[1])
-                compiling += newton(*_padded(edges, unknowns, capacity), undamped, 0)[1]
+                compiling += newton(weights, *_padded(edges, unknowns, capacity), undamped, 0)[1]
             padded, start = _padded(edges, unknowns, capacity)
             damping = undamped
             if within is not None:
                 (start, damping, here), within = within, None
             elif given_up:  # the elements of the next round are worth saving too
-                watch(taken, share, float(error[worst]), to_go_on)
+                watch(taken, share, largest, to_go_on)
             while True:
-                found, seconds = newton(padded, start, damping, min(_LOOK_EVERY, steps - taken))
+                limit = min(_LOOK_EVERY, steps - taken)
+                found, seconds = newton(weights, padded, start, damping, limit)
                 start, damping, running = found.unknowns, found.damping, running + seconds
                 taken, here = taken + int(found.steps), here + int(found.steps)
-                error, noise = (np.asarray(part)[:count] for part in (found.error, found.noise))
-                worst = int(np.argmax(np.where(np.isfinite(error), error, np.inf)))
+                seen = _seen(edges, found)
+                largest = float(seen.error[seen.worst])
                 ended = not found.unfinished or taken >= steps or here >= _MOST_STEPS
-                stopped = watch(taken, share, float(error[worst]), None if ended else to_go_on)
+                stopped = watch(taken, share, largest, None if ended else to_go_on)
                 if ended or stopped:
                     break
             unknowns = _cut(found.unknowns, count)
             failures = 0 if found.solved else failures + 1
-            parts = _parts(error, noise, tolerance, self.width)
+            parts = parts_of(seen, asked, self.width)
+            if found.solved and not stopped:
+                if (parts == 1).all():
+                    check, seconds = newton(half, padded, found.unknowns, undamped, 1)
+                    running, seen = running + seconds, seen._replace(off=float(check.moved))
+                    stuck = off / 2 < seen.off < eps**0.5  # by rounding
+                    off = seen.off
+                    if not (seen.off <= asked or seen.rounded or stuck):
+                        parts = parts_of(seen, lowered(seen, asked), self.width)
+                        parts[seen.worst] = max(2, parts[seen.worst])
+                elif spread(parts):
+                    check, seconds = newton(half, padded, found.unknowns, undamped, _LOCATING)
+                    running, other = running + seconds, _seen(edges, check)
+                    if np.isfinite(other.error).all():
+                        parts, unknowns = (
+                            parts_of(other, asked, self.width),
+                            _cut(check.unknowns, count),
+                        )
+            if (parts > 1).any():
+                parts = with_waves(parts, np.asarray(found.slopes)[:count], self.width)
             share = float(np.mean(parts == 1))
-            ending = _ending(found, parts, edges, worst, error, taken >= steps, failures)
+            undefined = None
+            if not np.isfinite(seen.error).all():
+                undefined = self._undefined(statements[stage], edges, unknowns)
+            ending = undefined or ending_of(
+                seen, parts, tolerance=asked, given=given, spent=taken >= steps, failures=failures
+            )
             # There is no verdict on a round that was not finished.
             if stopped and (ending is None or not ended):
                 ending = "interrupted", f"with {count} elements"
             if ending is not None:
-                break
+                if ending[0] != "converged" or stage == len(self.path):
+                    break
+                stage, failures = stage + 1, 0
+                continue
             given_up += 1
-            edges, unknowns = _divided(edges, unknowns, parts, self.width)
+            edges, unknowns = divided(edges, unknowns, parts, self.width)
+        if stage < len(self.path):
+            ending = ending[0], f"at {self.names[stage]}, on the way: {ending[1]}"
         solved = stack_pieces(
             edges,
             unknowns.y[:-1, None],
@@ -250,13 +299,33 @@ class BoundaryValueScheme(AbstractScheme):
             unravel=model.unravel,
             parameters=unknowns.p,
         )
-        history = PieceHistory(edges, error, np.full(count, here), given_up)
+        history = PieceHistory(edges, seen.error, np.full(count, here), given_up)
         return SchemeResult(solved, *ending, taken, history, compiling, running)
+
+    def _undefined(
+        self, statement: Statement, edges: np.ndarray, unknowns: OnHost
+    ) -> tuple[str, str] | None:
+        """The ending where the field is not finite at a training point, and no step is possible."""
+        # A field that is finite there gave finite heads; those that it did not are the guess's.
+        nodes, _ = training_nodes(self.width)
+        x = edges[:-1, None] + np.diff(edges)[:, None] * (nodes + 1) / 2
+        y = unknowns.y[:-1, None] + integrals(nodes, self.width, 1)[1] @ heads(unknowns)
+        x, y = x.ravel(), y.reshape(-1, y.shape[-1])
+        field = eqx.Partial(_at_point, statement.field)
+        values = in_blocks(field, (x, y, np.tile(unknowns.p, (len(x), 1))))
+        bad = ~np.isfinite(values).all(axis=1)
+        if not bad.any():
+            return None
+        first = int(np.argmax(bad))
+        return "stalled", (
+            f"the vector field is {_kind(values[first])} at x = {x[first]:.6g}, y = "
+            f"{shown(y[first].tolist())}. Another guess may stay where it is defined"
+        )
 
     def least(self, guess: Pieces) -> Float[np.ndarray, " d"]:
         """Sizes of components that are rounding to the guess, and need not be resolved."""
         eps = float(jnp.finfo(guess.head.dtype).eps)
-        return eps * np.abs(_unknowns(guess).y).max(axis=0)
+        return eps * np.abs(unknowns_of(guess).y).max(axis=0)
 
     def known_at(self, model: PyTree) -> float:
         """The middle of an element of the guess: the equation may be singular at the ends."""
@@ -272,17 +341,11 @@ class BoundaryValueScheme(AbstractScheme):
         return Interval(*self.span)
 
 
-def heads(unknowns: OnHost) -> np.ndarray:
-    """Heads with their first row, which the edge values fix; see `_elements`."""
-    first = np.diff(unknowns.y, axis=0)[:, None] / math.sqrt(2)
-    return np.concatenate([first, unknowns.b], axis=1)
-
-
 def unchanged(y: Array) -> Array:
     return y
 
 
-def _unknowns(model: Pieces) -> OnHost:
+def unknowns_of(model: Pieces) -> OnHost:
     """The unknowns behind a model."""
     count = model.count
     y, head = np.asarray(model.states)[:count, 0], np.asarray(model.head)[:count]
@@ -301,82 +364,20 @@ def _padded(edges: np.ndarray, unknowns: OnHost, capacity: int) -> tuple[Array, 
     return padded, Unknowns(y, b, p)
 
 
+def _seen(edges: np.ndarray, found: Newton) -> Round:
+    count = len(edges) - 1
+    error, noise = (np.asarray(part)[:count] for part in (found.error, found.noise))
+    return Round(edges, error, noise, bool(found.solved), float(found.condition), math.nan)
+
+
+def _at_point(field: BoundaryField, point: tuple[Array, Array, Array]) -> Array:
+    return field(*point)
+
+
+def _kind(value: np.ndarray) -> str:
+    return "NaN" if np.isnan(value).any() else "infinite"
+
+
 def _cut(unknowns: Unknowns, count: int) -> OnHost:
     y, b, p = (np.asarray(array) for array in unknowns)
     return OnHost(y[: count + 1], b[:count], p)
-
-
-def _parts(error: np.ndarray, noise: np.ndarray, tolerance: float, width: int) -> np.ndarray:
-    """Into how many parts each element is divided; one where its residual is small enough."""
-    limit = np.maximum(tolerance, 2 * noise)
-    # An unresolved layer spoils its neighbours too; they come right once it is resolved.
-    limit = np.maximum(limit, _SPOILT * np.max(error, initial=0, where=np.isfinite(error)))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        wanted = np.ceil(1.1 * (error / tolerance) ** (1 / width))
-    wanted = np.where(np.isfinite(wanted), np.clip(wanted, 2, _MOST_PARTS), _MOST_PARTS)
-    return np.where(error <= limit, 1, wanted).astype(int)
-
-
-def _ending(
-    found: Newton,
-    parts: np.ndarray,
-    edges: np.ndarray,
-    worst: int,
-    error: np.ndarray,
-    spent: bool,
-    failures: int,
-) -> tuple[str, str] | None:
-    """Why to end here, or None to divide and go on."""
-    count = len(edges) - 1
-    where = f"between {edges[worst]:.6g} and {edges[worst + 1]:.6g}"
-    if float(found.condition) < float(np.finfo(error.dtype).eps) ** 0.7:
-        return "stalled", (
-            "the linearised problem is singular to rounding: the conditions do not determine the "
-            "solution, or it has several close to each other. Check bc, or try another guess"
-        )
-    if (parts == 1).all() and bool(found.solved):
-        return (
-            "converged",
-            f"the monitor residual is below the tolerance on all of {count} elements",
-        )
-    if spent:
-        return "max_steps", f"with {count} elements; the largest residual is {where}"
-    if failures >= _FAILURES:
-        return "stalled", (
-            f"Newton's method does not converge on {count} elements, and more would not help. Does "
-            "a solution exist? Another guess may be nearer to it"
-        )
-    if parts.sum() > _MOST_ELEMENTS or np.diff(edges)[worst] < 1e-13 * (edges[-1] - edges[0]):
-        return "stalled", (
-            f"{count} elements are not enough: the residual {where} is still {error[worst]:.3g} of "
-            "the solution. Is the problem well-posed? Another guess may help"
-        )
-    if (parts == 1).all():
-        return "stalled", "Newton's method does not converge; another guess may help"
-    return None
-
-
-def _divided(
-    edges: np.ndarray, unknowns: OnHost, parts: np.ndarray, width: int
-) -> tuple[np.ndarray, OnHost]:
-    """Divide elements; the function stays the same."""
-    nodes, weights = training_nodes(width)
-    P = integrals(nodes, width, 0)[0]
-    head, y = heads(unknowns), unknowns.y
-    new_edges, new_y, new_b = [edges[:1]], [y[:1]], []
-    for j, count in enumerate(parts):
-        cuts = np.linspace(-1.0, 1.0, count + 1)
-        if count == _MOST_PARTS and j in (0, len(parts) - 1):
-            graded = 2 * np.append(0.0, 4.0 ** np.arange(-_MOST_PARTS, 1)) - 1
-            cuts = graded if j == 0 else -graded[::-1]
-        new_edges.append((edges[j] + (edges[j + 1] - edges[j]) * (cuts + 1) / 2)[1:])
-        values = y[j] + integrals(cuts, width, 1)[1] @ head[j]
-        values[-1] = y[j + 1]
-        new_y.append(values[1:])
-        for low, high in itertools.pairwise(cuts):
-            # Exact: a polynomial of degree K - 1 against orthonormal ones of the same degree.
-            slope = integrals(low + (high - low) * (nodes + 1) / 2, width, 0)[0] @ head[j]
-            new_b.append(((weights[:, None] * P).T @ slope)[1:] * (high - low) / 2)
-    whole = np.concatenate(new_edges)
-    whole[-1] = edges[-1]
-    return whole, OnHost(np.concatenate(new_y), np.stack(new_b), unknowns.p)

@@ -7,16 +7,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Float, PyTree
 
+from constrainednn._blocks import in_blocks
 from constrainednn._boundary import (
     BoundaryConditions,
     BoundaryField,
     BoundaryValueScheme,
     ConditionsResidual,
     EquationResidual,
-    OnHost,
-    heads,
     unchanged,
 )
 from constrainednn._domains import Data, Interval, Points
@@ -26,10 +25,18 @@ from constrainednn._inverse_bvp import FittedBoundaryScheme, WithArguments
 from constrainednn._legendre import integrals
 from constrainednn._pieces import Pieces, as_width, stack_pieces, training_nodes
 from constrainednn._problem import Constraint, Problem
+from constrainednn._refinement import MOST_ELEMENTS, OnHost, heads
 from constrainednn._samplers import GaussQuadrature
 from constrainednn._signatures import returned
 from constrainednn._unknowns import Arguments
-from constrainednn._validate import as_function, as_pair, as_reals, few_leaves_of, shown
+from constrainednn._validate import (
+    as_argument,
+    as_function,
+    as_pair,
+    as_reals,
+    few_leaves_of,
+    shown,
+)
 
 
 def bvp(
@@ -39,6 +46,9 @@ def bvp(
     guess: Any,
     *,
     p: Any = None,
+    args: PyTree = None,
+    mesh: Any = None,
+    continuation: tuple[str, Sequence[float]] | None = None,
     data: Data | Constraint | Sequence[Data | Constraint] | None = None,
     S: Any = None,
     width: int = 16,
@@ -58,10 +68,18 @@ def bvp(
             the conditions hold.
         span: Left and right end.
         guess: First approximation of y: an array of shape (d,), or a function of x that returns
-            one. Where there are several solutions it decides which is found.
+            one. Where there are several solutions it decides which is found. A solution of `bvp` on
+            the same interval brings its elements too.
         p: First approximation of the unknown parameters, of shape (q,). The solution has them as
             `solution.model.parameters`. Or any pytree with `Unknown` leaves, which are estimated
             from `data`; functions get the values, and `bc` returns d numbers.
+        args: Handed to `fun` and `bc` as one more argument, the last. Floats in it become arrays,
+            so that other values need no compilation.
+        mesh: First ends of elements, from the left end of `span` to the right one; elements are
+            divided but never joined. Default: those of `guess`, or eight equal ones.
+        continuation: The name of an entry of `args`, a dictionary, and the values that lead to the
+            one it has, which is the last: each problem is solved from the solution of the one
+            before, on its elements.
         data: What `Unknown` leaves are estimated from; as in `ivp`.
         S: Matrix of the singular term, of shape (d, d).
         width: Number of features in an element.
@@ -80,16 +98,24 @@ def bvp(
     left, right = _ends(span)
     width = as_width(width)
     few_leaves_of(p, "p")
+    few_leaves_of(args, "args")
+    args = jax.tree.map(as_argument, args)
+    if Arguments(args).unknowns:
+        raise ValueError("args of bvp holds a cx.Unknown: p= takes those, fun(x, y, p, args).")
+    path = _path(args, continuation)
     arguments, observed = Arguments(p), data_constraints(data)
     fitted, unknown = bool(arguments.unknowns), p is not None
     refuse_without(arguments, observed, "p")
     dtype = jnp.result_type(float)
     if fitted:
+        if path:
+            raise ValueError("continuation= and unknowns from data exclude each other.")
         parameters, more, count = arguments.start, (arguments(jnp.asarray(arguments.start)),), 0
     else:
         parameters = as_reals(p if unknown else np.zeros(0), "p").astype(float)
         more = (jnp.asarray(parameters, dtype),) if unknown else ()
         count = parameters.size
+    more += () if args is None else (args,)
     places = np.linspace(left, right, 9)
     first = [
         as_reals(guess(jnp.asarray(x, dtype)) if callable(guess) else guess, "guess").astype(float)
@@ -99,17 +125,18 @@ def bvp(
     for x, value in zip(places, first, strict=True):
         if not np.isfinite(value).all():
             raise ValueError(f"guess must be finite, got {shown(value.tolist())} at x = {x:g}.")
+    edges = _mesh(mesh, (left, right), guess, d)
     matrix = None if S is None else as_reals(S, "S")
     if matrix is not None and (matrix.shape != (d, d) or not np.isfinite(matrix).all()):
         raise ValueError(
             f"S must have shape {(d, d)} to match the guess, and be finite, got {shown(matrix)}."
         )
     singular = None if matrix is None else jnp.asarray(matrix, dtype)
-    _check_functions(fun, bc, (left, right), first[0], more, count)
+    _check_functions(fun, bc, (left, right), first[0], more, count, (unknown, args))
     if fitted:
         fun, bc = WithArguments(fun, arguments), WithArguments(bc, arguments)
-    field = BoundaryField(fun, singular, left, unknown)
-    conditions = BoundaryConditions(bc, unknown)
+    field, *fields = [BoundaryField(fun, singular, left, unknown, it) for it in (args, *path)]
+    conditions, *others = [BoundaryConditions(bc, unknown, it) for it in (args, *path)]
     if fitted:
         scheme = FittedBoundaryScheme(
             field=field,
@@ -119,7 +146,10 @@ def bvp(
             width=width,
         )
     else:
-        scheme = BoundaryValueScheme(Statement(field, conditions), (left, right), width)
+        statement = Statement(field, conditions)
+        before = tuple(map(Statement, fields, others))
+        names = tuple(f"{continuation[0]} = {float(v):g}" for v in continuation[1]) if path else ()
+        scheme = BoundaryValueScheme(statement, (left, right), width, before, names)
     return Problem(
         [
             Constraint(
@@ -136,7 +166,7 @@ def bvp(
             ),
             *observed,
         ],
-        _guessed(guess, first, (left, right), width, parameters, arguments if fitted else None),
+        _guessed(guess, first[0], edges, width, parameters, arguments if fitted else None),
         trainable=_trained,
         reference=reference,
         scheme=scheme,
@@ -148,25 +178,27 @@ def _trained(u: Pieces) -> tuple[Array, Array, Array]:
     return u.head, u.states, u.parameters
 
 
-def _guessed(guess, first, span, width, parameters, arguments) -> Pieces:
-    """The guess as a model: interpolated on a few elements, fewer where each is large."""
-    d = len(first[0])
-    count = 8 if d <= 8 else max(1, 64 // d)
-    edges = np.linspace(span[0], span[1], count + 1)
+def _guessed(guess, first, edges, width, parameters, arguments) -> Pieces:
+    """The guess as a model: interpolated on elements."""
+    d = len(first)
+    count = len(edges) - 1
     nodes, weights = training_nodes(width)
-    Q = integrals(nodes, width, 1)[1]
     if callable(guess):
-        dtype = jnp.result_type(float)
+        Q = integrals(nodes, width, 1)[1]
         at = edges[:-1, None] + np.diff(edges)[:, None] * (nodes + 1) / 2
-        see = jax.jit(jax.vmap(lambda x: jnp.ravel(jnp.asarray(guess(x)))))
-        y = np.asarray(see(jnp.asarray(edges, dtype)), float)
-        inside = np.asarray(see(jnp.asarray(at.ravel(), dtype)), float).reshape(count, -1, d)
+        # In blocks: no mesh is compiled for. One without a model has arrays in it as constants.
+        model = _pieces_of(guess)
+        see = _flat_values(guess) if model is None else model
+        y = in_blocks(see, edges.astype(jnp.result_type(float))).astype(float)
+        inside = in_blocks(see, at.ravel().astype(jnp.result_type(float))).astype(float)
         # The part that the edge values do not fix, in least squares.
-        rest = inside - y[:-1, None] - np.diff(y, axis=0)[:, None] * (nodes[:, None] + 1) / 2
+        rest = inside.reshape(count, -1, d) - y[:-1, None]
+        rest -= np.diff(y, axis=0)[:, None] * (nodes[:, None] + 1) / 2
         root = np.sqrt(weights)[:, None]
-        b = np.stack([np.linalg.lstsq(root * Q[:, 1:], root * part)[0] for part in rest])
+        solve = np.linalg.pinv(root * Q[:, 1:]) * root.T
+        b = solve @ rest
     else:
-        y, b = np.stack([first[0]] * (count + 1)), np.zeros((count, width - 1, d))
+        y, b = np.stack([first] * (count + 1)), np.zeros((count, width - 1, d))
     head = heads(OnHost(y, b, parameters))
     return stack_pieces(
         edges,
@@ -176,6 +208,68 @@ def _guessed(guess, first, span, width, parameters, arguments) -> Pieces:
         parameters=parameters,
         arguments=arguments,
     )
+
+
+def _flat_values(guess: Callable[[Array], Any]) -> Callable[[Array], Array]:
+    return lambda x: jnp.ravel(jnp.asarray(guess(x)))
+
+
+def _pieces_of(guess: Any) -> Pieces | None:
+    """The model of a guess that is a solution, or is such a model."""
+    model = getattr(guess, "model", guess)
+    return model if isinstance(model, Pieces) and model.states.shape[1] == 1 else None
+
+
+def _mesh(mesh: Any, span: tuple[float, float], guess: Any, d: int) -> Float[np.ndarray, " N_1"]:
+    """Ends of the first elements."""
+    if mesh is None:
+        model = _pieces_of(guess)
+        if model is not None and (model.ends[0], model.ends[-1]) == span:
+            return model.ends.astype(float)
+        # A few, and fewer where each is large.
+        return np.linspace(*span, 9 if d <= 8 else max(1, 64 // d) + 1)
+    edges = as_reals(mesh, "mesh").astype(float)
+    near = 1e-12 * (span[1] - span[0])
+    if edges.ndim != 1 or len(edges) < 2 or not (np.diff(edges) > 0).all():
+        raise ValueError(f"mesh must be increasing numbers, two or more, got {shown(mesh)}.")
+    if abs(edges[0] - span[0]) > near or abs(edges[-1] - span[1]) > near:
+        raise ValueError(
+            f"mesh must go from one end of span to the other, {span[0]:g} to {span[1]:g}, got "
+            f"{edges[0]:g} to {edges[-1]:g}."
+        )
+    if len(edges) > MOST_ELEMENTS + 1:
+        raise ValueError(
+            f"mesh has {len(edges) - 1} elements; at most {MOST_ELEMENTS} are possible."
+        )
+    edges[[0, -1]] = span
+    return edges
+
+
+def _path(args: PyTree, continuation: Any) -> list[PyTree]:
+    """The arguments of the problems that lead to the one stated, which is not among them."""
+    if continuation is None:
+        return []
+    known = sorted(map(str, args)) if isinstance(args, dict) else []
+    if not isinstance(continuation, (tuple, list)) or len(continuation) != 2:
+        raise ValueError(
+            'continuation must be a name and values, such as ("eps", [1e-2, 1e-3]), got '
+            f"{shown(continuation)}."
+        )
+    name, values = continuation
+    if not isinstance(args, dict) or name not in args or jnp.ndim(args[name]) != 0:
+        raise ValueError(
+            f"continuation follows a number in args, a dictionary: it names {shown(name)}, and "
+            f"args has {', '.join(known) or 'no names'}."
+        )
+    values = as_reals(values, "continuation").astype(float)
+    if values.ndim != 1 or not values.size or not np.isfinite(values).all():
+        raise ValueError(f"continuation needs finite values in a row, got {shown(values)}.")
+    if not np.isclose(values[-1], float(args[name]), rtol=1e-12, atol=0):
+        raise ValueError(
+            f"continuation ends at {name} = {values[-1]:g}, but args has {float(args[name]):g}: "
+            "the last value must be that of the problem."
+        )
+    return [args | {name: as_argument(float(value))} for value in values[:-1]]
 
 
 def _ends(span: Any) -> tuple[float, float]:
@@ -200,11 +294,12 @@ def _check_guess(guess: np.ndarray, parameters: np.ndarray) -> int:
     return guess.size
 
 
-def _check_functions(fun, bc, span, guess, more, count) -> None:
+def _check_functions(fun, bc, span, guess, more, count, given) -> None:
     """Evaluate the shapes that the functions return; `count` parameters have conditions."""
-    dtype = jnp.result_type(float)
+    dtype, (unknown, args) = jnp.result_type(float), given
     y = jnp.asarray(guess, dtype)
-    p_too = "with p, since p= is given" if more else "without p, since no p= is given"
+    p_too = "with p, since p= is given" if unknown else "without p, since no p= is given"
+    p_too += ", and args last" * (args is not None)
     for fn, name, arguments, size in (
         (fun, "fun", (jnp.asarray(span[0], dtype), y, *more), y.size),
         (bc, "bc", (y, y, *more), y.size + count),

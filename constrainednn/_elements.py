@@ -72,6 +72,9 @@ class Newton(NamedTuple):
         condition: Smallest over largest singular value of the last undamped system.
         error: Size of the monitor residual of each element, relative to the solution.
         noise: How much of it may be rounding.
+        moved: How far the last step moved the solution and the parameters, relative to their
+            sizes; infinite where it was refused.
+        slopes: Derivative of the scaled field by the state, in relative units: mean of an element.
     """
 
     unknowns: Unknowns
@@ -82,6 +85,8 @@ class Newton(NamedTuple):
     condition: Float[Array, ""]
     error: Float[Array, " N"]
     noise: Float[Array, " N"]
+    moved: Float[Array, ""]
+    slopes: Float[Array, "N d d"]
 
 
 class _Carry(NamedTuple):
@@ -92,6 +97,8 @@ class _Carry(NamedTuple):
     condition: Float[Array, ""]
     sizes: tuple[Float[Array, " d"], Float[Array, " q"]]
     scale: Float[Array, "N d"]
+    moved: Float[Array, ""]
+    slopes: Float[Array, "N d d"]
 
 
 @eqx.filter_jit
@@ -147,9 +154,10 @@ def solve_elements(
         step, condition = _step(nodes, root, (A, B), (r, g), G, scale, size, damping)
         trial = jax.tree.map(jnp.add, unknowns, step)
         trial_loss = loss_of(trial, scale)
-        moved = jnp.max(jnp.abs(step.y) / size[0][None])
-        moved = jnp.maximum(moved, jnp.max(jnp.abs(step.p) / size[1], initial=0))
-        moved = jnp.maximum(moved, jnp.max(jnp.abs(step.b) / size[0][None, None], initial=0))
+        inside = jnp.max(jnp.abs(_states(nodes, step)), axis=(0, 1))
+        outer = jnp.max(jnp.maximum(inside, jnp.max(jnp.abs(step.y), axis=0)) / size[0])
+        outer = jnp.maximum(outer, jnp.max(jnp.abs(step.p) / size[1], initial=0))
+        moved = jnp.maximum(outer, jnp.max(jnp.abs(step.b) / size[0][None, None], initial=0))
         # Near the minimum losses differ by rounding only; a small step is then taken on trust.
         better = (trial_loss < loss) | (jnp.isfinite(trial_loss) & (moved < eps**0.5))
         keep = lambda new, old: jnp.where(better, new, old)  # noqa: E731
@@ -163,6 +171,8 @@ def solve_elements(
             jnp.where(damping == 0, condition, carry.condition),
             size,
             scale[0],
+            jnp.where(better, outer, jnp.inf),
+            jnp.mean(A, axis=1) * (size[0] / size[0][:, None])[None],
         )
 
     def unfinished(carry: _Carry) -> Array:
@@ -182,6 +192,8 @@ def solve_elements(
             number(1.0),
             least,
             jnp.ones_like(start.y[1:]),
+            far,
+            jnp.zeros((*start.y[1:].shape, start.y.shape[1])),
         ),
     )
     error, noise = _monitor(statement, monitor, edges, end.unknowns, end.scale)
@@ -194,6 +206,8 @@ def solve_elements(
         end.condition,
         error,
         noise,
+        end.moved,
+        end.slopes,
     )
 
 

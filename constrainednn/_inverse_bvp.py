@@ -30,15 +30,15 @@ from constrainednn._unknowns import Arguments
 
 
 class WithArguments(eqx.Module):
-    """A function of the user, whose last argument holds unknowns, as one of raw numbers."""
+    """A function of the user, whose third argument holds unknowns, as one of raw numbers."""
 
     fn: Callable[..., Array]
     arguments: Arguments
 
-    def __call__(self, *given: Array) -> Array:
+    def __call__(self, *given: PyTree) -> Array:
         """Evaluate with the unknowns put in."""
-        *others, raw = given
-        return self.fn(*others, self.arguments(raw))
+        first, second, raw, *rest = given
+        return self.fn(first, second, self.arguments(raw), *rest)
 
 
 class Held(eqx.Module):

@@ -27,6 +27,7 @@ from constrainednn._signatures import returned
 from constrainednn._state_experiments import of_experiments
 from constrainednn._unknowns import Arguments, is_unknown, unknowns_of
 from constrainednn._validate import (
+    as_argument,
     as_arrays,
     as_function,
     as_pair,
@@ -141,7 +142,7 @@ def ivp(
     few_leaves_of(args, "args")
     few_leaves_of(y0, "y0")
     refuse_traced(args, "args")
-    args = jax.tree.map(_argument, args)
+    args = jax.tree.map(as_argument, args)
     unknown_start = None if callable(y0) or not unknowns_of(y0) else _start(y0)
     arguments = Arguments(args, unknown_start)
     known, first = args, y0
@@ -445,11 +446,6 @@ def _longest(value: Any, span: tuple[float, float]) -> float:
             "windows are too many."
         )
     return longest
-
-
-def _argument(leaf: Any) -> Any:
-    """A leaf of args: numbers become arrays, and other constants stay what they are."""
-    return as_arrays(leaf, "args") if isinstance(leaf, (float, np.ndarray)) else leaf
 
 
 def _start(y0: PyTree) -> PyTree[Array]:

@@ -204,6 +204,13 @@ def as_arrays(tree: Any, what: str) -> Any:
     return jax.tree.map(lambda leaf: _as_array(leaf, what), tree)
 
 
+def as_argument(leaf: Any) -> Any:
+    """A leaf of args: numbers become arrays, and other constants stay what they are."""
+    import numpy as np
+
+    return as_arrays(leaf, "args") if isinstance(leaf, (float, np.ndarray)) else leaf
+
+
 def _as_array(leaf: Any, what: str) -> Any:
     import jax
     import jax.numpy as jnp

@@ -4,11 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cash_mazzia import CASES, LINEAR, errors
 from scipy.special import erf, mathieu_a
 
 import constrainednn as cx
-from constrainednn._boundary import _divided, _unknowns, heads
+from constrainednn._boundary import unknowns_of
 from constrainednn._gap import residuals_at
+from constrainednn._refinement import divided, heads
 
 # The default tolerance asks each element for a residual of 1e-12 of the solution; 100 times that
 # leaves room for the amplification by a well-conditioned problem.
@@ -236,13 +238,13 @@ def test_sixty_equations():
 def test_dividing_elements_does_not_change_the_function(exponential):
     model = exponential.model
     edges, parts = model.ends, np.array([1, 2, 3, 4] + [1] * (model.count - 4))
-    new_edges, new = _divided(edges, _unknowns(model), parts, 16)
+    new_edges, new = divided(edges, unknowns_of(model), parts, 16)
     from constrainednn._pieces import stack_pieces
 
-    divided = stack_pieces(new_edges, new.y[:-1, None], heads(new), unravel=lambda y: y)
+    whole = stack_pieces(new_edges, new.y[:-1, None], heads(new), unravel=lambda y: y)
     x = places(exponential)[:-1]
     rounding = 1e3 * np.finfo(float).eps
-    assert np.abs(np.asarray(jax.vmap(divided)(x)) - np.asarray(exponential(x))).max() < rounding
+    assert np.abs(np.asarray(jax.vmap(whole)(x)) - np.asarray(exponential(x))).max() < rounding
 
 
 def test_saved_and_loaded_gives_the_same_numbers(exponential, tmp_path):
@@ -343,3 +345,141 @@ def test_check_has_no_doubts_about_a_flat_guess():
 def test_settings_of_other_methods_are_refused(keyword, value, message):
     with pytest.raises(ValueError, match=message):
         cx.solve(cx.bvp(*LINE), **{keyword: value})
+
+
+# The classical linear test set: see cash_mazzia.py.
+
+
+def classical(number, eps):
+    problem = next(item for item in LINEAR if item.number == number)
+    return problem, cx.bvp(
+        problem.field, problem.conditions, problem.span, [0.0, 0.0], args=float(eps)
+    )
+
+
+def solved_by_scheme(problem, tolerance):
+    """Without the gap report, whose programs are compiled for each problem."""
+    return problem.scheme.solve(
+        problem.build_model(key=jax.random.key(0)), tolerance=tolerance, steps=1000,
+        key=jax.random.key(1), watch=lambda *now: False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("number, eps", [(2, 1e-6), (9, 1e-4), (16, 1 / 1001)])
+def test_loose_tolerance_is_kept_and_needs_no_more_elements(number, eps):
+    problem, stated = classical(number, eps)
+    loose, tight = (solved_by_scheme(stated, tolerance) for tolerance in (1e-3, 1e-9))
+    for found, tolerance in ((loose, 1e-3), (tight, 1e-9)):
+        assert found.status == "converged"
+        assert errors(problem, eps, jax.vmap(found.model)).max() < 10 * tolerance
+    assert loose.model.count <= tight.model.count
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tolerance", [1e-3, 1e-6, 1e-9, 1e-12])
+def test_classical_set_is_solved_or_said_not_to_be(tolerance):
+    solved, silent = 0, []
+    for problem, eps in CASES:
+        found = solved_by_scheme(classical(problem.number, eps)[1], tolerance)
+        right = errors(problem, eps, jax.vmap(found.model)).max() <= 10 * tolerance
+        solved += found.status == "converged" and bool(right)
+        if found.status == "converged" and not right:
+            silent.append((problem.number, eps))
+    assert not silent
+    assert solved >= 48
+
+
+def test_singular_members_of_the_classical_set_are_called_singular():
+    """No. 16 where 1 / eps is even, and no. 17 at eps = 0.01: cos(2 atan(10 x)) is zero at both
+    ends."""
+    for number, eps in ((16, 1 / 100), (17, 1e-2)):
+        found = solved_by_scheme(classical(number, eps)[1], 1e-6)
+        assert found.status == "stalled", number
+        assert "singular" in found.reason, number
+
+
+def test_long_oscillation_is_followed_to_its_end():
+    """y'' = -2 y on (0, 300), started like an initial value problem."""
+    found = solved_by_scheme(
+        cx.bvp(
+            lambda x, y: jnp.stack([y[1], -2 * y[0]]),
+            lambda left, right: jnp.stack([left[0] - 1, left[1]]),
+            (0.0, 300.0),
+            [0.0, 0.0],
+        ),
+        1e-12,
+    )
+    x = np.linspace(0.0, 300.0, 2001)
+    assert found.status == "converged"
+    known = np.cos(np.sqrt(2) * x)
+    assert np.abs(np.asarray(jax.vmap(found.model)(x))[:, 0] - known).max() < 1e-11
+
+
+def troesch(x, y, args):
+    return jnp.stack([y[1], args["mu"] * jnp.sinh(args["mu"] * y[0])])
+
+
+def zero_and_one(left, right, args):
+    return jnp.stack([left[0], right[0] - 1])
+
+
+def test_continuation_reaches_what_a_flat_guess_does_not():
+    """Troesch's problem; (y'(1)/2)^2 = (y'(0)/2)^2 + sinh(mu/2)^2 is its first integral."""
+    mu = 20.0
+    found = solved_by_scheme(
+        cx.bvp(
+            troesch, zero_and_one, (0.0, 1.0), lambda x: jnp.stack([x, 1.0 + 0 * x]),
+            args={"mu": mu}, continuation=("mu", [1.0, 3.0, 5.0, 8.0, 12.0, 16.0, mu]),
+        ),
+        1e-10,
+    )  # fmt: skip
+    slopes = [float(found.model(jnp.asarray(end))[1]) for end in (0.0, 1.0)]
+    assert found.status == "converged"
+    # y'(0) from Troesch's closed form with elliptic functions, to seven digits.
+    assert np.isclose(slopes[0], 1.648773182e-8, rtol=1e-6)
+    assert np.isclose(slopes[1], np.hypot(slopes[0], 2 * np.sinh(mu / 2)), rtol=1e-8)
+
+
+def test_solution_as_guess_brings_its_elements():
+    problem, stated = classical(2, 1e-2)
+    first = solved_by_scheme(stated, 1e-12)
+    again = cx.bvp(problem.field, problem.conditions, problem.span, first.model, args=1e-2)
+    assert np.array_equal(again.model.ends, first.model.ends)
+    assert solved_by_scheme(again, 1e-12).steps <= 2
+
+
+def test_other_arguments_need_no_compilation():
+    from constrainednn._elements import solve_elements
+
+    solved_by_scheme(classical(2, 0.1)[1], 1e-6)
+    before = solve_elements._cached._cache_size()
+    solved_by_scheme(classical(2, 0.05)[1], 1e-6)
+    assert solve_elements._cached._cache_size() == before
+
+
+def test_field_that_is_not_finite_is_named_with_its_place():
+    found = solved_by_scheme(
+        cx.bvp(
+            lambda x, y: jnp.stack([y[1], jnp.where(x > 2, jnp.nan, -y[0])]),
+            both_zero,
+            (0.0, 3.0),
+            [1.0, 0.0],
+        ),
+        1e-6,
+    )
+    assert found.status == "stalled"
+    assert "the vector field is NaN at x = 2." in found.reason
+
+
+@pytest.mark.parametrize("keywords, message", [
+    ({"mesh": [0.0, 0.5]}, "from one end of span to the other"),
+    ({"mesh": [0.0, 0.6, 0.5, 1.0]}, "increasing"),
+    ({"continuation": ("eps", [1.0])}, "follows a number in args"),
+    ({"args": {"eps": 1.0}, "continuation": ("mu", [1.0])}, "args has eps"),
+    ({"args": {"eps": 1.0}, "continuation": ("eps", [1.0, 2.0])}, "the last value"),
+    ({"args": {"eps": 1.0}, "continuation": "eps"}, "a name and values"),
+    ({"args": {"eps": cx.Unknown(1.0)}}, "holds a cx.Unknown"),
+])  # fmt: skip
+def test_bad_meshes_and_continuations_are_refused(keywords, message):
+    with pytest.raises(ValueError, match=message):
+        cx.bvp(troesch, zero_and_one, (0.0, 1.0), [0.0, 0.0], **keywords)

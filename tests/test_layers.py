@@ -46,7 +46,7 @@ LAYERS = [
     ["_elements", "_field", "_path", "_relative_residual"],
     ["_defect"],
     ["_curvature", "_scan"],
-    ["_problem"],
+    ["_problem", "_refinement"],
     ["_boundary", "_experiments", "_fit", "_image", "_residuals", "_resolve"],
     ["_windows"],
     ["_delay", "_inverse", "_inverse_bvp"],
