@@ -20,6 +20,7 @@ from constrainednn._domains import AbstractDomain, Data, Points
 from constrainednn._image import Image, image_of, model_inputs
 from constrainednn._keys import numpy_generator, stream
 from constrainednn._problem import Constraint, Problem
+from constrainednn._rows import rows_shared, split_rows
 from constrainednn._samplers import (
     CANDIDATES,
     Adaptive,
@@ -27,7 +28,6 @@ from constrainednn._samplers import (
     Independent,
     draw,
     finite_points,
-    split,
 )
 from constrainednn._statistics import (
     Estimate,
@@ -214,10 +214,23 @@ def draw_streams(
         refuse_overlap(constraint, train, held)
         return Streams(train, watched, held)
     if isinstance(over, Data):
-        # Not by the constraint's name: what one constraint holds out, no other may train on.
-        own = key if over.seed is None else jax.random.key(over.seed)
-        return Streams(*split(over, key=stream(own, "split")))
+        return Streams(*split_rows([constraint], key=key)[0])
     return Streams(finite_points(over), None, None)
+
+
+def streams_of_all(
+    constraints: Sequence[Constraint], *, key: Key[Array, ""], **counts: int
+) -> list[Streams]:
+    """Draw the streams of several constraints, which share the rows of data that are the same.
+
+    Raises:
+        ProblemError: As `draw_streams`, and if constraints over the same rows split them otherwise.
+    """
+    rows = split_rows(constraints, key=key)
+    return [
+        Streams(*rows[i]) if i in rows else draw_streams(item, key=key, **counts)
+        for i, item in enumerate(constraints)
+    ]
 
 
 def draw_training(constraint: Constraint, *, key: Key[Array, ""], redraw: int) -> Draw:
@@ -299,19 +312,16 @@ def problem_streams(
     redraw: int = 0,
 ) -> tuple[Streams, ...]:
     """Draw the streams of all constraints; where pieces are solved, on what the model covers."""
-    streams = []
-    for item in problem.constraints:
-        found = draw_streams(
-            over_covered(problem, item, model),
-            key=key,
-            monitor=monitor,
-            heldout=heldout,
-            redraw=redraw,
-        )
-        if problem.scheme is not None and isinstance(item.over, AbstractDomain):
-            found = dataclasses.replace(found, train=problem.scheme.training_points(model))
-        streams.append(found)
-    return tuple(streams)
+    stated = [over_covered(problem, item, model) for item in problem.constraints]
+    streams = streams_of_all(stated, key=key, monitor=monitor, heldout=heldout, redraw=redraw)
+    if problem.scheme is None:
+        return tuple(streams)
+    return tuple(
+        dataclasses.replace(found, train=problem.scheme.training_points(model))
+        if isinstance(item.over, AbstractDomain)
+        else found
+        for item, found in zip(problem.constraints, streams, strict=True)
+    )
 
 
 def over_covered(problem: Problem, constraint: Constraint, model: PyTree) -> Constraint:
@@ -364,14 +374,14 @@ def gap_report(problem: Problem, model: PyTree, streams: Sequence[Streams]) -> G
             key.
     """
     gaps: list[ConstraintGap] = []
-    shared: dict[int, list[Estimate]] = {}  # constraints over as many rows hold out the same ones
+    same = rows_shared(problem.constraints)
+    shared: dict[int, list[Estimate]] = {}
     finite: list[FiniteLoss] = []
-    for declared, points in zip(problem.constraints, streams, strict=True):
+    for i, (declared, points) in enumerate(zip(problem.constraints, streams, strict=True)):
         constraint = over_covered(problem, declared, model)
         if points.heldout is not None:
             gaps.append(_constraint_gap(problem, constraint, model, points))
-            place = len(constraint.over) if isinstance(constraint.over, Data) else -len(gaps)
-            shared.setdefault(place, []).append(gaps[-1].heldout)
+            shared.setdefault(same.get(i, i), []).append(gaps[-1].heldout)
         else:
             r = residuals_at(constraint.residual, model, points.train.points)
             square, weight, entries = mean_square(r, points.train), constraint.weight, r.shape[1]

@@ -11,7 +11,7 @@ import optax
 import pytest
 
 import constrainednn as cx
-from constrainednn._gap import draw_streams, gap_report, loss_at
+from constrainednn._gap import draw_streams, gap_report, loss_at, streams_of_all
 from constrainednn._models import trainable_mask
 from constrainednn._residuals import residual_vector, rows
 from constrainednn._store import report_dict
@@ -271,6 +271,57 @@ def test_table_of_a_notebook_has_the_rows_of_the_terminal():
     )
     html = solution.gap._repr_html_()
     assert "<td>origin</td>" in html and "<td>total (loss)</td>" in html
+
+
+def misfit(u, row):
+    return u(row[0]) - row[1]
+
+
+def over_rows(name, x, y, **settings):
+    return cx.Constraint(misfit, over=cx.Data((x, y), **settings), name=name)
+
+
+@pytest.mark.parametrize("order", ["without the last", "shuffled", "with more", "repeated"])
+def test_rows_held_out_by_one_constraint_are_trained_on_by_none(order):
+    x = np.linspace(0, 1, 40)
+    if order == "repeated":
+        x = np.repeat(x[::2], 2)
+    generator = np.random.default_rng(0)
+    y = generator.normal(size=40)
+    pick = np.arange(39) if order != "shuffled" else generator.permutation(40)
+    x2, y2 = x[pick], y[pick]
+    if order == "with more":
+        x2, y2 = np.append(x2, [2.0, 3.0]), np.append(y2, [0.0, 0.0])
+    items = [over_rows("first", x, y), over_rows("second", x2, y2)]
+    both = streams_of_all(items, key=jax.random.key(0))
+    pairs = lambda draw: set(zip(*(a.tolist() for a in draw.points), strict=True))  # noqa: E731
+    for one, other in (both, both[::-1]):
+        assert not pairs(one.heldout) & pairs(other.train)
+    # The first is split as if it were alone.
+    alone = draw_streams(items[0], key=jax.random.key(0), monitor=1, heldout=1)
+    np.testing.assert_array_equal(alone.heldout.points[0], both[0].heldout.points[0])
+
+
+def test_errors_over_shared_rows_add_in_the_total():
+    x = np.linspace(0, 1, 200)
+    y = np.random.default_rng(0).normal(size=200)
+    problem = cx.Problem(
+        [over_rows("first", x, y), over_rows("second", x[:-1], y[:-1])],
+        cx.Linear("scalar", "scalar"),
+    )
+    report = cx.solve(problem, steps=3).gap
+    parts = [gap.heldout.error for gap in report.constraints]
+    assert report.heldout.error == pytest.approx(sum(parts), rel=1e-12)
+
+
+def test_same_rows_under_other_shares_are_refused():
+    x = np.linspace(0, 1, 40)
+    items = [over_rows("first", x, x), over_rows("second", x[:-1], x[:-1], holdout=0.4)]
+    with pytest.raises(cx.ProblemError, match="'first' and 'second' are over the same rows, and"):
+        streams_of_all(items, key=jax.random.key(0))
+    # Inputs alone give no observation away: an equation may be asked for at all of them.
+    at_all = cx.Constraint(lambda u, x: u(x), over=cx.Data(x, holdout=0.0), name="equation")
+    assert len(streams_of_all([items[0], at_all], key=jax.random.key(0))[1].train) == 40
 
 
 def test_a_hole_is_found_where_degree_proves_there_is_one():
