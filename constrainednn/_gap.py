@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from constrainednn._blocks import BLOCK, flat_value, in_blocks
 from constrainednn._domains import AbstractDomain, Data, Points
-from constrainednn._image import Image, image_of, model_inputs
+from constrainednn._image import OTHER_USE, Image, image_of, model_inputs
 from constrainednn._keys import numpy_generator, stream
 from constrainednn._problem import Constraint, Problem
 from constrainednn._rows import rows_shared, split_rows
@@ -36,19 +36,31 @@ from constrainednn._statistics import (
     total,
     total_over_same,
 )
+from constrainednn._terms import term_size
 from constrainednn._validate import ProblemError, as_count, raised_here
 
 # The search for the worst point: without gradients in at most so many dimensions, and until so many
 # scales in a row find nothing higher.
 _FEW, _SCALES = 3, 4
+# It ends after so many rounds of 1,024 points, or calls of the gradient in each climb (ten times as
+# many in a simplex): a narrow ridge goes on for ever. Counted and not timed, so that a report can
+# be computed again.
+_ROUNDS, _CALLS = 200, 60
 
 
 @dataclasses.dataclass(frozen=True)
 class Worst:
-    """The largest residual found: |r| and the point where it occurs."""
+    """The largest residual found.
+
+    Attributes:
+        residual: |r|.
+        point: Where it occurs.
+        ended: True if the search was ended while it still climbed.
+    """
 
     residual: float
     point: PyTree[np.ndarray]
+    ended: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,13 +97,18 @@ class ConstraintGap:
         heldout_rms: The same on held-out points, with its interval.
         ratio: heldout_rms / train_rms; NaN where both are at rounding.
         floor: RMS change of the residual when the parameters change in their last digits.
+        terms: RMS size of the terms of the residual on held-out points: how much it changes when
+            the model's value and slopes change by a factor, per unit of the factor. NaN where the
+            model is no function of points, or is solved piece by piece.
         worst: Largest residual, searched from the worst held-out points.
         train_quantiles: Quantiles of |r| on training points.
         heldout_quantiles: Quantiles of |r| on held-out points.
         distance: Residual against distance to the nearest training point.
         image: Rank and spread of the model's values, where it can be called on a point.
-        error: Relative L2 error against the reference on held-out points, None without one, NaN
-            against a reference that is zero.
+        error: Relative L2 error against the reference on held-out points; None without one, or
+            where the model is not called with the constraint's points; NaN where the reference is
+            zero.
+        error_rms: RMS error against the reference there.
         note: What to know when reading the numbers.
     """
 
@@ -108,12 +125,14 @@ class ConstraintGap:
     heldout_rms: Estimate
     ratio: float
     floor: float
+    terms: float
     worst: Worst
     train_quantiles: dict[str, float]
     heldout_quantiles: dict[str, float]
     distance: Distance | None
     image: Image | None
     error: float | None
+    error_rms: float | None
     note: str
 
     @property
@@ -122,6 +141,11 @@ class ConstraintGap:
         return is_rounding(self.train_rms, self.floor) and is_rounding(
             self.heldout_rms.value, self.floor
         )
+
+    @property
+    def relative(self) -> float:
+        """Held-out RMS over the size of the residual's terms; about one if nothing is solved."""
+        return self.heldout_rms.value / self.terms if self.terms > 0 else math.nan
 
 
 def is_rounding(rms: float, floor: float) -> bool:
@@ -388,6 +412,7 @@ def gap_report(problem: Problem, model: PyTree, streams: Sequence[Streams]) -> G
             rms = math.sqrt(square / entries)
             count = len(points.train)
             finite.append(FiniteLoss(constraint.name, count, entries, weight, weight * square, rms))
+    gaps = _unless_zero(gaps)
     train = sum(item.train for item in gaps)
     heldout = total([total_over_same(parts) for parts in shared.values()]) if gaps else None
     return GapReport(
@@ -424,6 +449,7 @@ def _constraint_gap(
     meaningless = train_rms == 0 or all(
         is_rounding(rms, floor) for rms in (train_rms, heldout_rms.value)
     )
+    error, error_rms = _reference_error(problem, model, held.points)
     length_train, length_held = np.sqrt(squares_train), np.sqrt(squares_held)
     return ConstraintGap(
         name=constraint.name,
@@ -439,12 +465,14 @@ def _constraint_gap(
         heldout_rms=heldout_rms,
         ratio=math.nan if meaningless else heldout_rms.value / train_rms,
         floor=floor,
+        terms=math.nan if problem.scheme else term_size(constraint.residual, model, held.points),
         worst=_worst(constraint, over, model, held, length_held),
         train_quantiles=quantiles(length_train),
         heldout_quantiles=quantiles(length_held),
         distance=_by_distance(train, held, squares_held / entries),
         image=None if problem.scheme else image_of(model, constraint.target, held.points),
-        error=_reference_error(problem, model, held.points),
+        error=error,
+        error_rms=error_rms,
         note=_note(problem, constraint, model),
     )
 
@@ -587,14 +615,15 @@ def _worst(
         high = 1 - low
     few = held.cube.shape[1] <= _FEW
     search = _walk if few else _ascent
-    cube = search(constraint.residual, over, model, held.cube, length, (low, high))
+    cube, ended = search(constraint.residual, over, model, held.cube, length, (low, high))
     points = in_blocks(over.place, cube)
     r = residuals_at(constraint.residual, model, points)
     found = np.sqrt((r**2).sum(axis=1))
     best = int(np.argmax(np.where(np.isfinite(found), found, -np.inf)))
     if not found[best] > sampled.residual:
-        return sampled
-    return Worst(float(found[best]), jax.tree.map(lambda leaf: np.asarray(leaf[best]), points))
+        return dataclasses.replace(sampled, ended=ended)
+    point = jax.tree.map(lambda leaf: np.asarray(leaf[best]), points)
+    return Worst(float(found[best]), point, ended)
 
 
 Bounds = tuple[Float[np.ndarray, " unit_dim"], Float[np.ndarray, " unit_dim"]]
@@ -607,7 +636,7 @@ def _walk(
     cube: Float[np.ndarray, "n unit_dim"],
     length: Float[np.ndarray, " n"],
     bounds: Bounds,
-) -> Float[np.ndarray, "k unit_dim"]:
+) -> tuple[Float[np.ndarray, "k unit_dim"], bool]:
     """In few dimensions: the best of some trial points around each start, on smaller scales.
 
     Without gradients, since a residual such as |u| - 1 has a cusp where u = 0, and with all trial
@@ -634,7 +663,7 @@ def _walk(
     # between trial points.
     finer = min(2 * count ** (-1 / dim), 0.5)
     same, top = 0, -np.inf
-    while same < _SCALES:
+    for _ in range(_ROUNDS):
         moves = trials.uniform(-1, 1, (len(best), count, dim))
         moves[:, 0] = 0
         around = best[:, None] + scale[:, None] * moves
@@ -647,7 +676,9 @@ def _walk(
         scale = scale * np.where(inside | ~higher, finer, 1.5)[:, None]
         same = 0 if height.max() > top * (1 + 1e-9) else same + 1
         top = max(top, float(height.max()))
-    return np.clip(ndtr(best), *bounds).astype(cube.dtype)
+        if same == _SCALES:
+            break
+    return np.clip(ndtr(best), *bounds).astype(cube.dtype), same < _SCALES
 
 
 def _starts(length: Float[np.ndarray, " n"]) -> np.ndarray:
@@ -663,7 +694,7 @@ def _ascent(
     cube: Float[np.ndarray, "n unit_dim"],
     length: Float[np.ndarray, " n"],
     bounds: Bounds,
-) -> Float[np.ndarray, "k unit_dim"]:
+) -> tuple[Float[np.ndarray, "k unit_dim"], bool]:
     """In many dimensions: gradients first, then a simplex from the two best ends."""
     from scipy.optimize import minimize
     from scipy.special import ndtr, ndtri
@@ -678,23 +709,27 @@ def _ascent(
             return np.inf, np.zeros_like(z)
         return -float(value) / scale, -slope.astype(float) / scale
 
-    ends = [
+    climbs = [
         minimize(
             descent,
             cube[i].astype(float),
             jac=True,
             bounds=np.stack([low, high], axis=1),
             method="L-BFGS-B",
-        ).x
+            options={"maxfun": _CALLS},
+        )
         for i in _starts(length)
     ]
     # Gradients stop short of a cusp; a simplex does not.
     depth = lambda w: descent(np.clip(ndtr(w), low, high))[0]  # noqa: E731
-    tops = sorted(ends, key=lambda z: descent(z)[0])[:2]
-    ends += [
-        np.clip(ndtr(minimize(depth, ndtri(z), method="Nelder-Mead").x), low, high) for z in tops
+    tops = sorted(climbs, key=lambda climb: climb.fun)[:2]
+    limit = {"maxfev": 10 * _CALLS}
+    around = [
+        minimize(depth, ndtri(climb.x), method="Nelder-Mead", options=limit) for climb in tops
     ]
-    return np.clip(np.stack(ends), low, high).astype(cube.dtype)
+    ends = [climb.x for climb in climbs] + [ndtr(found.x) for found in around]
+    # A status of 1 is the limit, for both; the highest climb counts.
+    return np.clip(np.stack(ends), low, high).astype(cube.dtype), tops[0].status == 1
 
 
 def _climb(residual: Callable, over: AbstractDomain, model: PyTree, z: Array) -> Array:
@@ -726,15 +761,33 @@ def _by_distance(train: Draw, held: Draw, mean_square: Float[np.ndarray, " n"]) 
     return Distance(tuple(map(float, edges)), tuple(rms))
 
 
-def _reference_error(problem: Problem, model: PyTree, points: PyTree) -> float | None:
+def _reference_error(
+    problem: Problem, model: PyTree, points: PyTree
+) -> tuple[float | None, float | None]:
+    """Relative and RMS error; none where the model is not called with the constraint's points."""
     if problem.reference is None:
-        return None
+        return None, None
     x = model_inputs(points)
-    found = in_blocks(eqx.Partial(flat_value, model), x)
+    try:
+        found = in_blocks(eqx.Partial(flat_value, model), x)
+    except OTHER_USE:
+        return None, None
     known = in_blocks(eqx.Partial(flat_value, problem.reference), x)
     if found.shape != known.shape:
         raise ProblemError(
             f"reference: its value has {known.shape[1]} entries, the model's {found.shape[1]}."
         )
-    size = float(np.linalg.norm(known))
-    return float(np.linalg.norm(found - known)) / size if size else math.nan
+    size, error = float(np.linalg.norm(known)), float(np.linalg.norm(found - known))
+    return error / size if size else math.nan, error / math.sqrt(found.size)
+
+
+def _unless_zero(gaps: list[ConstraintGap]) -> list[ConstraintGap]:
+    """No relative error where the reference is zero but for rounding: on an edge, for instance."""
+    sizes = [item.error_rms / item.error if item.error_rms and item.error else 0.0 for item in gaps]
+    least = 1e3 * float(jnp.finfo(jnp.result_type(float)).eps) * max(sizes, default=0.0)
+    return [
+        dataclasses.replace(item, error=math.nan)
+        if item.error is not None and 0 < size < least
+        else item
+        for item, size in zip(gaps, sizes, strict=True)
+    ]

@@ -69,17 +69,19 @@ def notes(report: GapReport) -> list[str]:
             train, judge = f"{gap.points} rows", "other rows"
         lines.append(
             f"{gap.name}: trained on {train}; judged on {gap.heldout.n} {judge} of {gap.measure}; "
-            "95 % intervals over that draw"
+            "95 % intervals over that draw; a region of probability below "
+            f"{number(3 / gap.heldout.n)} may have been missed"
         )
         if gap.note:
             lines.append(f"{gap.name}: {gap.note}")
         if gap.heldout.label and not gap.at_rounding:
             lines.append(f"{gap.name}: interval {gap.heldout.label}")
-        if gap.error is not None:
+        if gap.worst.ended:
             lines.append(
-                f"{gap.name}: relative L2 error against the reference {number(gap.error)} "
-                f"on the held-out points"
+                f"{gap.name}: the search for the worst point was ended while it still climbed"
             )
+        if gap.error is not None and gap.error_rms is not None:
+            lines.append(f"{gap.name}: {_error(gap.error, gap.error_rms)} on the held-out points")
         lines += [f"{gap.name}: {line}" for line in _image_lines(gap)]
     for item in report.finite:
         lines.append(
@@ -87,6 +89,12 @@ def notes(report: GapReport) -> list[str]:
             f"{number(item.rms)}; no population, no gap"
         )
     return lines
+
+
+def _error(relative: float, rms: float) -> str:
+    if math.isnan(relative):
+        return f"RMS error {number(rms)} against the reference, which is zero,"
+    return f"relative L2 error against the reference {number(relative)}"
 
 
 def _drawn(sampler: str) -> str:

@@ -9,8 +9,9 @@ from jaxtyping import Float
 LEVEL = 0.95
 UNRELIABLE = "unreliable: ask for more held-out points"
 
-# Fewer points than this always carry a label.
-_FEW = 25
+# Fewer points than this always carry a label, or fewer rows in a cross-validation, whose folds hide
+# how skewed the rows are.
+_FEW, _FEW_ROWS = 25, 50
 # From so many points on, the largest 45 or 1 % of them tell an infinite variance from that of
 # squared normal numbers. A longer tail would reach beyond a layer that ten points fell into.
 _TELLS, _TAIL = 1500, 45
@@ -158,6 +159,32 @@ def mean_interval(
     error = float(np.std(values, ddof=1)) * math.sqrt(1 / n + overlap)
     half = t_quantile(level, n - 1) * error
     return Estimate(mean, mean - half, mean + half, n, error)
+
+
+def loss_interval(
+    values: Float[np.ndarray, " n"], *, rows: int, overlap: float, level: float = LEVEL
+) -> Estimate:
+    """Estimate the mean of positive losses of folds, with an interval that stays above zero.
+
+    The t interval of `mean_interval` is taken on the scale of mean^(-1/3), as for points.
+
+    Args:
+        values: The losses, of equal standing.
+        rows: Rows that they are means over; fewer than 50 carry a label.
+        overlap: As in `mean_interval`.
+        level: Coverage in (0, 1).
+    """
+    found = mean_interval(values, overlap=overlap, level=level)
+    if math.isnan(found.low) or found.error == 0:
+        return found
+    third = (found.high - found.value) / found.value / 3
+    high = found.value / (1 - third) ** 3 if third < 1 else math.inf
+    label = (
+        f"rests on {rows} rows: right only if no rare one is much larger"
+        if rows < _FEW_ROWS
+        else ""
+    )
+    return dataclasses.replace(found, low=found.value / (1 + third) ** 3, high=high, label=label)
 
 
 def total(parts: list[Estimate]) -> Estimate:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from constrainednn._statistics import UNRELIABLE, estimate_mean, total
+from constrainednn._law import fit_law
+from constrainednn._statistics import UNRELIABLE, estimate_mean, loss_interval, total
 
 DRAWS = 4000
 
@@ -107,3 +108,50 @@ def test_total_covers(counts):
         )
         covered += found.low <= sum(3.0**i for i in range(len(counts))) <= found.high
     assert covers(covered, DRAWS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("levels", [3, 5, 9])
+@pytest.mark.parametrize("offset", [0.0, 1e-3, 3e-3, 1e-2, 3e-2])
+@pytest.mark.parametrize("spread", [0.1, 0.5])
+def test_interval_of_an_exponent_covers_whatever_the_offset(levels, offset, spread):
+    # 3 to 9 levels from 32 to 512 points, 20 seeds: a / n falls from 0.03 to 0.002.
+    generator = np.random.default_rng(0)
+    n, seeds = np.repeat(np.geomspace(32, 512, levels), 20), np.tile(np.arange(20), levels)
+    covered = 0
+    for _ in range(1000):
+        noise = spread * generator.normal(size=n.size) + 0.3 * generator.normal(size=20)[seeds]
+        found = fit_law(n, (offset + 1 / n) * np.exp(noise), seeds).exponent
+        covered += found.low <= 1.0 <= found.high
+    assert covers(covered, 1000)
+
+
+NOISE = {
+    "normal": lambda g, n: g.normal(size=n),
+    "uniform": lambda g, n: g.uniform(-1, 1, n) * 3**0.5,
+    "exponential": lambda g, n: g.exponential(size=n) - 1,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NOISE)
+@pytest.mark.parametrize("n", [20, 40, 60, 200])
+@pytest.mark.parametrize("folds", [5, 10])
+def test_interval_of_a_cross_validated_loss_covers_and_is_positive(n, folds, name):
+    generator = np.random.default_rng(0)
+    found, truth = [], []
+    for _ in range(1000):
+        x, y = generator.normal(size=(n, 3)), NOISE[name](generator, n)
+        order, losses = generator.permutation(n), []
+        for i in range(folds):
+            held = np.zeros(n, bool)
+            held[order[i::folds]] = True
+            slopes = np.linalg.lstsq(x[~held], y[~held], rcond=None)[0]
+            losses.append(((y[held] - x[held] @ slopes) ** 2).mean())
+            truth.append(1 + slopes @ slopes)  # of fresh rows, the noise has variance one
+        found.append(loss_interval(np.array(losses), rows=n, overlap=1 / (folds - 1)))
+    low, high = (np.array([getattr(item, end) for item in found]) for end in ("low", "high"))
+    assert (low > 0).all()
+    covered = ((low <= np.mean(truth)) & (np.mean(truth) <= high)).sum()
+    # Few rows are labelled for the sake of skewed noise; otherwise those intervals cover, too.
+    assert covers(covered, 1000) or (name == "exponential" and found[0].label)

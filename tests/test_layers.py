@@ -47,7 +47,7 @@ LAYERS = [
     ["_boundary", "_fit", "_image", "_residuals", "_windows"],
     ["_delay", "_inverse", "_inverse_bvp"],
     ["_bvp", "_ivp"],
-    ["_estimates", "_rows"],
+    ["_estimates", "_rows", "_terms"],
     ["_gap"],
     ["_check"],
     ["_solution"],
