@@ -391,7 +391,8 @@ class Points(eqx.Module):
 class Data(eqx.Module):
     """Observed rows, split at random into training, monitor and held-out rows.
 
-    Constraints over data of equally many rows share one split, so that no row is both.
+    Constraints over the same rows share one split, so that no row is both: rows with the same x of
+    a pair (x, y), or equally many rows.
 
     Args:
         rows: A pytree of arrays with the rows along the first axis, usually `(x, y)`; a point is

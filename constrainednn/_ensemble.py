@@ -21,7 +21,7 @@ from constrainednn._samplers import Draw
 from constrainednn._solution import Solution
 from constrainednn._solve import solve
 from constrainednn._stages import Stage
-from constrainednn._statistics import Estimate, mean_interval
+from constrainednn._statistics import Estimate, loss_interval, mean_interval
 from constrainednn._validate import as_count, as_seed
 
 if TYPE_CHECKING:
@@ -220,6 +220,7 @@ class CrossValidation:
         return (
             f"{len(self.solutions)} folds: train {self.train:.4g}, held-out {h.value:.4g} "
             f"[{h.low:.4g}, {h.high:.4g}], gap {d.value:.4g} [{d.low:.4g}, {d.high:.4g}]"
+            f"{f'; the interval {h.label}' if h.label else ''}"
         )
 
 
@@ -235,7 +236,8 @@ def cross_validate(
 
     The interval of the mean over folds is a t interval whose variance counts 1/k plus held-out over
     training rows, 1/(k - 1) if all others are trained on, instead of 1/k: the training sets of two
-    folds share most of their rows.
+    folds share most of their rows. That of the held-out loss is taken for its power -1/3, so that
+    it stays above zero; with fewer than 50 rows it carries a label.
 
     Args:
         problem: A problem with one or more constraints over `Data`.
@@ -261,10 +263,11 @@ def cross_validate(
     train = np.array([sum(s.gap[name].train for name in over) for s in solutions])
     heldout = np.array([sum(s.gap[name].heldout.value for name in over) for s in solutions])
     sizes = [s.streams[i] for s in solutions for i in places]
-    overlap = sum(len(p.heldout or ()) for p in sizes) / sum(len(p.train) for p in sizes)
+    count = sum(len(p.heldout or ()) for p in sizes)
+    overlap = count / sum(len(p.train) for p in sizes)
     return CrossValidation(
         tuple(solutions),
         float(train.mean()),
-        mean_interval(heldout, overlap=overlap),
+        loss_interval(heldout, rows=count, overlap=overlap),
         mean_interval(heldout - train, overlap=overlap),
     )

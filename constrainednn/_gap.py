@@ -20,9 +20,10 @@ from constrainednn._domains import AbstractDomain, Data, Points
 from constrainednn._experiments import OfExperiment, apart, of_experiment
 from constrainednn._image import Image, image_of, model_inputs
 from constrainednn._keys import numpy_generator, stream
-from constrainednn._missing import Present, missing_values
+from constrainednn._missing import Present
 from constrainednn._problem import Constraint, Problem
 from constrainednn._reference import reference_errors
+from constrainednn._rows import rows_shared, split_rows
 from constrainednn._samplers import (
     CANDIDATES,
     Adaptive,
@@ -30,8 +31,6 @@ from constrainednn._samplers import (
     Independent,
     draw,
     finite_points,
-    split,
-    whole,
 )
 from constrainednn._statistics import (
     Estimate,
@@ -40,19 +39,31 @@ from constrainednn._statistics import (
     total,
     total_over_same,
 )
+from constrainednn._terms import term_size
 from constrainednn._validate import ProblemError, as_count, raised_here
 
 # The search for the worst point: without gradients in at most so many dimensions, and until so many
 # scales in a row find nothing higher.
 _FEW, _SCALES = 3, 4
+# It ends after so many rounds of 1,024 points, or calls of the gradient in each climb (ten times as
+# many in a simplex): a narrow ridge goes on for ever. Counted and not timed, so that a report can
+# be computed again.
+_ROUNDS, _CALLS = 200, 60
 
 
 @dataclasses.dataclass(frozen=True)
 class Worst:
-    """The largest residual found: |r| and the point where it occurs."""
+    """The largest residual found.
+
+    Attributes:
+        residual: |r|.
+        point: Where it occurs.
+        ended: True if the search was ended while it still climbed.
+    """
 
     residual: float
     point: PyTree[np.ndarray]
+    ended: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +100,9 @@ class ConstraintGap:
         heldout_rms: The same on held-out points, with its interval.
         ratio: heldout_rms / train_rms; NaN where both are at rounding.
         floor: RMS change of the residual when the parameters change in their last digits.
+        terms: RMS size of the terms of the residual on held-out points: how much it changes when
+            the model's value and slopes change by a factor, per unit of the factor. NaN where the
+            model is no function of points, or is solved piece by piece.
         worst: Largest residual, searched from the worst held-out points.
         train_quantiles: Quantiles of |r| on training points.
         heldout_quantiles: Quantiles of |r| on held-out points.
@@ -114,6 +128,7 @@ class ConstraintGap:
     heldout_rms: Estimate
     ratio: float
     floor: float
+    terms: float
     worst: Worst
     train_quantiles: dict[str, float]
     heldout_quantiles: dict[str, float]
@@ -129,6 +144,11 @@ class ConstraintGap:
         return is_rounding(self.train_rms, self.floor) and is_rounding(
             self.heldout_rms.value, self.floor
         )
+
+    @property
+    def relative(self) -> float:
+        """Held-out RMS over the size of the residual's terms; about one if nothing is solved."""
+        return self.heldout_rms.value / self.terms if self.terms > 0 else math.nan
 
 
 def is_rounding(rms: float, floor: float) -> bool:
@@ -221,17 +241,23 @@ def draw_streams(
         refuse_overlap(constraint, train, held)
         return Streams(train, watched, held)
     if isinstance(over, Data):
-        # Not by the constraint's name: what one constraint holds out, no other may train on.
-        own = key if over.seed is None else jax.random.key(over.seed)
-        experiment = of_experiment(constraint)
-        if experiment is None:
-            return Streams(*split(over, key=stream(own, "split")))
-        if experiment.heldout:
-            seen = ~missing_values(over.rows)[1]
-            every = whole(jax.tree.map(lambda leaf: leaf[seen], over.rows))
-            return Streams(jax.tree.map(lambda leaf: leaf[:0], every), None, every)
-        return Streams(*split(over, key=stream(own, f"split/{experiment.name}")))
+        return Streams(*split_rows([constraint], key=key)[0])
     return Streams(finite_points(over), None, None)
+
+
+def streams_of_all(
+    constraints: Sequence[Constraint], *, key: Key[Array, ""], **counts: int
+) -> list[Streams]:
+    """Draw the streams of several constraints, which share the rows of data that are the same.
+
+    Raises:
+        ProblemError: As `draw_streams`, and if constraints over the same rows split them otherwise.
+    """
+    rows = split_rows(constraints, key=key)
+    return [
+        Streams(*rows[i]) if i in rows else draw_streams(item, key=key, **counts)
+        for i, item in enumerate(constraints)
+    ]
 
 
 def draw_training(constraint: Constraint, *, key: Key[Array, ""], redraw: int) -> Draw:
@@ -313,20 +339,20 @@ def problem_streams(
     redraw: int = 0,
 ) -> tuple[Streams, ...]:
     """Draw the streams of all constraints; where pieces are solved, on what the model covers."""
-    streams = []
-    for item in problem.constraints:
-        _, part = apart(item, model)
-        found = draw_streams(
-            over_covered(problem, item, part),
-            key=key,
-            monitor=monitor,
-            heldout=heldout,
-            redraw=redraw,
-        )
-        if problem.scheme is not None and isinstance(item.over, AbstractDomain):
-            found = dataclasses.replace(found, train=problem.scheme.training_points(part))
-        streams.append(found)
-    return tuple(streams)
+    parts = [apart(item, model)[1] for item in problem.constraints]
+    stated = [
+        over_covered(problem, item, part)
+        for item, part in zip(problem.constraints, parts, strict=True)
+    ]
+    streams = streams_of_all(stated, key=key, monitor=monitor, heldout=heldout, redraw=redraw)
+    if problem.scheme is None:
+        return tuple(streams)
+    return tuple(
+        dataclasses.replace(found, train=problem.scheme.training_points(part))
+        if isinstance(item.over, AbstractDomain)
+        else found
+        for item, part, found in zip(problem.constraints, parts, streams, strict=True)
+    )
 
 
 def over_covered(problem: Problem, constraint: Constraint, model: PyTree) -> Constraint:
@@ -422,14 +448,12 @@ def in_total(
     constraints: Sequence[Constraint], gaps: Sequence[ConstraintGap], finite: Sequence[FiniteLoss]
 ) -> GapReport:
     """The report of some constraints, with their total; what was not trained on is not in it."""
-    by_name = {item.name: item for item in constraints}
-    # Constraints over as many rows of one experiment hold out the same ones.
-    shared: dict[Any, list[Estimate]] = {}
+    index, same = {item.name: i for i, item in enumerate(constraints)}, rows_shared(constraints)
+    shared: dict[int, list[Estimate]] = {}
     for gap in gaps:
-        item, own = by_name[gap.name], of_experiment(by_name[gap.name])
-        place = len(item.over) if isinstance(item.over, Data) else gap.name
+        place = index[gap.name]
         if gap.points:
-            shared.setdefault((place, own and own.name), []).append(gap.heldout)
+            shared.setdefault(same.get(place, place), []).append(gap.heldout)
     train = sum(gap.train for gap in gaps if gap.points)
     heldout = total([total_over_same(parts) for parts in shared.values()]) if shared else None
     return GapReport(
@@ -487,6 +511,7 @@ def _constraint_gap(
         heldout_rms=heldout_rms,
         ratio=math.nan if meaningless else heldout_rms.value / train_rms,
         floor=floor,
+        terms=math.nan if problem.scheme else term_size(constraint.residual, model, held.points),
         worst=_worst(constraint, over, model, held, length_held),
         train_quantiles=quantiles(length_train),
         heldout_quantiles=quantiles(length_held),
@@ -647,14 +672,15 @@ def _worst(
         high = 1 - low
     few = held.cube.shape[1] <= _FEW
     search = _walk if few else _ascent
-    cube = search(constraint.residual, over, model, held.cube, length, (low, high))
+    cube, ended = search(constraint.residual, over, model, held.cube, length, (low, high))
     points = in_blocks(over.place, cube)
     r = residuals_at(constraint.residual, model, points)
     found = np.sqrt((r**2).sum(axis=1))
     best = int(np.argmax(np.where(np.isfinite(found), found, -np.inf)))
     if not found[best] > sampled.residual:
-        return sampled
-    return Worst(float(found[best]), jax.tree.map(lambda leaf: np.asarray(leaf[best]), points))
+        return dataclasses.replace(sampled, ended=ended)
+    point = jax.tree.map(lambda leaf: np.asarray(leaf[best]), points)
+    return Worst(float(found[best]), point, ended)
 
 
 Bounds = tuple[Float[np.ndarray, " unit_dim"], Float[np.ndarray, " unit_dim"]]
@@ -667,7 +693,7 @@ def _walk(
     cube: Float[np.ndarray, "n unit_dim"],
     length: Float[np.ndarray, " n"],
     bounds: Bounds,
-) -> Float[np.ndarray, "k unit_dim"]:
+) -> tuple[Float[np.ndarray, "k unit_dim"], bool]:
     """In few dimensions: the best of some trial points around each start, on smaller scales.
 
     Without gradients, since a residual such as |u| - 1 has a cusp where u = 0, and with all trial
@@ -694,7 +720,7 @@ def _walk(
     # between trial points.
     finer = min(2 * count ** (-1 / dim), 0.5)
     same, top = 0, -np.inf
-    while same < _SCALES:
+    for _ in range(_ROUNDS):
         moves = trials.uniform(-1, 1, (len(best), count, dim))
         moves[:, 0] = 0
         around = best[:, None] + scale[:, None] * moves
@@ -707,7 +733,9 @@ def _walk(
         scale = scale * np.where(inside | ~higher, finer, 1.5)[:, None]
         same = 0 if height.max() > top * (1 + 1e-9) else same + 1
         top = max(top, float(height.max()))
-    return np.clip(ndtr(best), *bounds).astype(cube.dtype)
+        if same == _SCALES:
+            break
+    return np.clip(ndtr(best), *bounds).astype(cube.dtype), same < _SCALES
 
 
 def _starts(length: Float[np.ndarray, " n"]) -> np.ndarray:
@@ -723,7 +751,7 @@ def _ascent(
     cube: Float[np.ndarray, "n unit_dim"],
     length: Float[np.ndarray, " n"],
     bounds: Bounds,
-) -> Float[np.ndarray, "k unit_dim"]:
+) -> tuple[Float[np.ndarray, "k unit_dim"], bool]:
     """In many dimensions: gradients first, then a simplex from the two best ends."""
     from scipy.optimize import minimize
     from scipy.special import ndtr, ndtri
@@ -738,23 +766,27 @@ def _ascent(
             return np.inf, np.zeros_like(z)
         return -float(value) / scale, -slope.astype(float) / scale
 
-    ends = [
+    climbs = [
         minimize(
             descent,
             cube[i].astype(float),
             jac=True,
             bounds=np.stack([low, high], axis=1),
             method="L-BFGS-B",
-        ).x
+            options={"maxfun": _CALLS},
+        )
         for i in _starts(length)
     ]
     # Gradients stop short of a cusp; a simplex does not.
     depth = lambda w: descent(np.clip(ndtr(w), low, high))[0]  # noqa: E731
-    tops = sorted(ends, key=lambda z: descent(z)[0])[:2]
-    ends += [
-        np.clip(ndtr(minimize(depth, ndtri(z), method="Nelder-Mead").x), low, high) for z in tops
+    tops = sorted(climbs, key=lambda climb: climb.fun)[:2]
+    limit = {"maxfev": 10 * _CALLS}
+    around = [
+        minimize(depth, ndtri(climb.x), method="Nelder-Mead", options=limit) for climb in tops
     ]
-    return np.clip(np.stack(ends), low, high).astype(cube.dtype)
+    ends = [climb.x for climb in climbs] + [ndtr(found.x) for found in around]
+    # A status of 1 is the limit, for both; the highest climb counts.
+    return np.clip(np.stack(ends), low, high).astype(cube.dtype), tops[0].status == 1
 
 
 def _climb(residual: Callable, over: AbstractDomain, model: PyTree, z: Array) -> Array:

@@ -2,14 +2,17 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from constrainednn._statistics import LEVEL, Estimate, t_quantile
+from constrainednn._statistics import LEVEL, Estimate
 
-# An offset c is taken where it lowers the sum of squares more than chance does, at this level.
+# An offset c is shown where it lowers the sum of squares more than chance does, at this level.
 _BY_CHANCE = 0.05
+# Exponents looked at lie in (-_STEEP, _STEEP): past it a law is a step between two levels.
+_STEEP = 50.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,7 +21,8 @@ class Law:
 
     Attributes:
         a: Factor.
-        exponent: b, with its interval.
+        exponent: b, with its interval for any offset c >= 0; infinite where the last losses may
+            all be the offset. It has no standard error.
         c: What remains for any number of points; 0 where the runs do not show one.
         lack_of_fit: Probability of a misfit as large as this one if the law held, by comparing the
             misfit of the levels with the spread within them; NaN where there are no more levels
@@ -81,6 +85,9 @@ def fit_law(
     and held-out points, so where each seed is there at all levels, what is common to its runs is
     taken out as an effect of blocks.
 
+    The interval of b holds each exponent that the losses do not speak against, with the offset
+    c >= 0 that suits it best: whether the data show an offset does not matter for it.
+
     Args:
         n: Number of points of each run; at least three levels of it.
         loss: Loss of each run; infinite for one that failed.
@@ -90,10 +97,10 @@ def fit_law(
         ValueError: If fewer than three levels remain.
 
     Source:
-        Seber and Wild, Nonlinear Regression (1989), 2.1.2 (interval) and 2.8.1 (lack of fit).
+        Seber and Wild, Nonlinear Regression (1989), 5.2.2 (interval from the ratio of sums of
+        squares) and 2.8.1 (lack of fit). Coverage is simulated in tests/test_coverage.py.
     """
-    from scipy.optimize import least_squares
-    from scipy.special import fdtrc
+    from scipy.special import fdtrc, fdtri
 
     usable = np.isfinite(loss) & (loss > 0)
     failed = np.unique(n[~usable])
@@ -105,52 +112,138 @@ def fit_law(
             f"a law needs runs at three numbers of points or more, all of them finished, got "
             f"{[f'{level:g}' for level in levels]}."
         )
-    x = np.log(n)
-    blocks = 0
-    if seeds is not None:
-        names, block = np.unique(seeds[kept], return_inverse=True)
-        runs = np.zeros((len(names), len(levels)), int)
-        np.add.at(runs, (block, index), 1)
-        if (runs == 1).all():
-            y = y - (np.bincount(block, y) / len(levels))[block] + y.mean()
-            blocks = len(names) - 1
-
-    def misfit(parameters: np.ndarray) -> np.ndarray:
-        log_a, b, *log_c = parameters
-        found = log_a - b * x
-        return (np.logaddexp(found, log_c[0]) if log_c else found) - y
-
-    slope, start = np.polyfit(x, y, 1)
-    fit = least_squares(misfit, [start, -slope], x_scale="jac")
-    starts = [
-        (start, -slope * steeper, y.min() - less) for steeper in (1, 2, 4) for less in (0.1, 2)
-    ]
-    bent = min(
-        (least_squares(misfit, guess, x_scale="jac") for guess in starts), key=lambda f: f.cost
-    )
+    y, blocks = _without_blocks(y, index, None if seeds is None else seeds[kept])
+    count = np.bincount(index)
+    means = np.bincount(index, y) / count
+    within = float(((y - means[index]) ** 2).sum())
+    profile = _Profile(np.log(levels), means, count)
+    (plain, straight), (bent, between) = profile.straight(), profile.best()
+    if straight < between:
+        bent, between = plain, straight
+    # At the middle of the logarithms: q is c over a n^-b there.
+    b, q = bent, profile.at(bent)[1]
     free = len(y) - 3 - blocks
-    ratio = (fit.cost - bent.cost) / max(bent.cost / max(free, 1), np.finfo(float).tiny)
-    if free > 0 and len(levels) > 3 and fdtrc(1, free, max(ratio, 0.0)) < _BY_CHANCE:
-        fit = bent
-    log_a, b, *log_c = fit.x
-    degrees = len(y) - len(fit.x) - blocks
-    squares = 2 * float(fit.cost)
-    # The pseudo-inverse, since an offset far below all losses has no slope.
-    covariance = np.linalg.pinv(fit.jac.T @ fit.jac) * squares / max(degrees, 1)
-    error = math.sqrt(covariance[1, 1])
-    half = t_quantile(LEVEL, degrees) * error if degrees > 0 else math.nan
-    means = np.bincount(index, y) / np.bincount(index)
-    within, between = float(((y - means[index]) ** 2).sum()), len(levels) - len(fit.x)
+    squares, parameters = within + between, 3
+    if (
+        free <= 0
+        or fdtrc(1, free, (straight - between) / max(squares / free, 1e-300)) >= _BY_CHANCE
+    ):
+        b, q = plain, 0.0
+        squares, parameters = within + straight, 2
+    low = high = math.nan
+    if free > 0:
+        least = within + between
+        low, high = profile.interval(bent, between + least / free * float(fdtri(1, free, LEVEL)))
+    tested, inside = len(levels) - parameters, len(y) - len(levels) - blocks
     lack = math.nan
-    inside = len(y) - len(levels) - blocks
-    if between > 0 and inside > 0 and within > 0:
-        lack = float(fdtrc(between, inside, max(squares - within, 0) / between / (within / inside)))
+    # Below, runs of a level differ by rounding.
+    if tested > 0 and inside > 0 and within > len(y) * 1e-24:
+        lack = float(fdtrc(tested, inside, (squares - within) / tested / (within / inside)))
+    a, c = profile.factors(b, q)
     return Law(
-        a=math.exp(log_a),
-        exponent=Estimate(float(b), float(b - half), float(b + half), len(y), error),
-        c=math.exp(log_c[0]) if log_c else 0.0,
+        a=a,
+        exponent=Estimate(b, low, high, len(y), math.nan),
+        c=c,
         lack_of_fit=lack,
         levels=tuple(levels.tolist()),
         runs=len(y),
         left_out=tuple(failed.tolist()),
     )
+
+
+def _without_blocks(
+    y: Float[np.ndarray, " runs"],
+    index: Int[np.ndarray, " runs"],
+    seeds: Int[np.ndarray, " runs"] | None,
+) -> tuple[Float[np.ndarray, " runs"], int]:
+    """Take out what is common to the runs of a seed; with the degrees of freedom that it costs."""
+    if seeds is None:
+        return y, 0
+    levels = index.max() + 1
+    names, block = np.unique(seeds, return_inverse=True)
+    runs = np.zeros((len(names), levels), int)
+    np.add.at(runs, (block, index), 1)
+    if not (runs == 1).all():
+        return y, 0
+    return y - (np.bincount(block, y) / levels)[block] + y.mean(), len(names) - 1
+
+
+class _Profile:
+    """Sums of squares of log a + log(q + n^-b) about the means at the levels, the best a for each.
+
+    q is the offset c over a n^-b in the middle of the levels.
+    """
+
+    def __init__(
+        self,
+        x: Float[np.ndarray, " levels"],
+        means: Float[np.ndarray, " levels"],
+        count: Int[np.ndarray, " levels"],
+    ):
+        # From the middle, so that n^-b neither overflows nor moves with b.
+        self.middle = float(x.mean())
+        self.x, self.means = x - self.middle, means
+        self.weights = count / count.sum()
+        self.runs = int(count.sum())
+
+    def squares(self, b: float, log_q: Float[np.ndarray, " k"]) -> Float[np.ndarray, " k"]:
+        shape = np.logaddexp(-b * self.x, log_q[:, None])
+        misfit = self.means - shape
+        return self.runs * ((misfit - (misfit @ self.weights)[:, None]) ** 2 @ self.weights)
+
+    def at(self, b: float) -> tuple[float, float]:
+        """The least sum of squares for an exponent, and the q that has it."""
+        ends = np.sort(-b * self.x[[0, -1]])
+        low, high = ends[0] - 20, ends[1] + 20
+        found, tried = np.zeros(0), np.zeros(0)
+        for _ in range(5):  # each time 32 times finer
+            tried = np.append(np.linspace(low, high, 65), -np.inf)
+            found = self.squares(b, tried)
+            best = int(np.argmin(found[:65]))
+            low, high = tried[max(best - 1, 0)], tried[min(best + 1, 64)]
+        best = int(np.argmin(found))
+        return float(found[best]), float(np.exp(tried[best]))
+
+    def straight(self) -> tuple[float, float]:
+        """The best b without offset, and its sum of squares."""
+        w = self.weights
+        x, y = self.x - self.x @ w, self.means - self.means @ w
+        b = -float((w * x) @ y / ((w * x) @ x))
+        return b, float(self.squares(b, np.array([-np.inf]))[0])
+
+    def best(self) -> tuple[float, float]:
+        """The best b with an offset, and its sum of squares."""
+        from scipy.optimize import minimize_scalar
+
+        tried = np.sinh(np.linspace(-np.arcsinh(_STEEP), np.arcsinh(_STEEP), 81))
+        found = [self.at(b)[0] for b in tried]
+        i = min(max(int(np.argmin(found)), 1), len(tried) - 2)
+        result: Any = minimize_scalar(
+            lambda b: self.at(b)[0], bounds=(tried[i - 1], tried[i + 1]), method="bounded"
+        )
+        return float(result.x), float(result.fun)
+
+    def interval(self, best: float, limit: float) -> tuple[float, float]:
+        """Where the least sum of squares is the limit, on both sides of the best b."""
+        from scipy.optimize import brentq
+
+        over = lambda b: self.at(b)[0] - limit  # noqa: E731
+        ends = []
+        for side in (-1, 1):
+            step = 0.1
+            while over(best + side * step) < 0 and step < _STEEP:
+                step *= 2
+            inner = best if step == 0.1 else best + side * step / 2
+            if step >= _STEEP:
+                ends.append(side * math.inf)
+            elif over(inner) >= 0:
+                ends.append(inner)
+            else:
+                ends.append(float(brentq(over, inner, best + side * step, xtol=1e-6)))
+        return ends[0], ends[1]
+
+    def factors(self, b: float, q: float) -> tuple[float, float]:
+        """The a and c that suit b and q."""
+        shape = np.log(q + np.exp(-b * self.x))
+        log_a = float((self.means - shape) @ self.weights)
+        return math.exp(log_a + b * self.middle), q * math.exp(log_a)

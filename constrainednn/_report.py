@@ -81,7 +81,8 @@ def notes(report: GapReport) -> list[str]:
             train, judge = "none of its rows", "rows"
         lines.append(
             f"{gap.name}: trained on {train}; judged on {gap.heldout.n} {judge} of {gap.measure}; "
-            "95 % intervals over that draw"
+            "95 % intervals over that draw; a region of probability below "
+            f"{number(3 / gap.heldout.n)} may have been missed"
         )
         if gap.note:
             lines.append(f"{gap.name}: {gap.note}")
@@ -92,6 +93,10 @@ def notes(report: GapReport) -> list[str]:
             if gap.error is not None:
                 text = f"relative L2 error against the reference {number(gap.error)}"
             lines.append(f"{gap.name}: {text} on the held-out points")
+        if gap.worst.ended:
+            lines.append(
+                f"{gap.name}: the search for the worst point was ended while it still climbed"
+            )
         lines += [f"{gap.name}: {line}" for line in _image_lines(gap)]
     for item in report.finite:
         lines.append(

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key, PyTree
+from jaxtyping import Array, Float, Int, Key, PyTree
 
 from constrainednn._blocks import in_blocks
 from constrainednn._domains import AbstractDomain, Data, Points
@@ -250,18 +250,26 @@ def whole(points: PyTree[np.ndarray]) -> Draw:
     return Draw(cast, _equal(len(jax.tree.leaves(cast)[0])), None)
 
 
-def split(data: Data, *, key: Key[Array, ""]) -> tuple[Draw, Draw | None, Draw | None]:
-    """Split data rows at random into training, monitor and held-out rows; None for no rows."""
+def parts_of_rows(data: Data, *, key: Key[Array, ""]) -> Int[np.ndarray, " n"]:
+    """Split data rows at random: 0 for a training row, 1 to monitor, 2 held out."""
     order = numpy_generator(key).permutation(len(data))
     if data.fold is not None:
         i, k = data.fold
         order = np.concatenate([order[i::k], *(order[j::k] for j in range(k) if j != i)])
-    ends = [data.heldout_rows, data.heldout_rows + data.monitor_rows]
+    part = np.zeros(len(data), int)
+    held = data.heldout_rows
+    part[order[:held]] = 2
+    part[order[held : held + data.monitor_rows]] = 1
     # Rows without any value go now: before the split they would change that of other data.
-    gone = missing_values(data.rows)[1]
-    held, watched, kept = (np.sort(part[~gone[part]]) for part in np.split(order, ends))
-    if not len(kept):
+    part[missing_values(data.rows)[1]] = -1
+    if not (part == 0).any():
         raise ValueError(f"{data} leaves no row with a value for training: most are missing.")
+    return part
+
+
+def pick_rows(data: Data, part: Int[np.ndarray, " n"]) -> tuple[Draw, Draw | None, Draw | None]:
+    """Training, monitor and held-out rows; None for no rows."""
+    kept, watched, held = (np.flatnonzero(part == which) for which in range(3))
     pick = lambda index: whole(jax.tree.map(lambda leaf: leaf[index], data.rows))  # noqa: E731
     return pick(kept), pick(watched) if len(watched) else None, pick(held) if len(held) else None
 

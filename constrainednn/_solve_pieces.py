@@ -11,7 +11,7 @@ from constrainednn._check import check_pieces
 from constrainednn._domains import Data
 from constrainednn._experiments import Experiments
 from constrainednn._fit import observations
-from constrainednn._gap import draw_streams, gap_report, monitor_loss, problem_streams
+from constrainednn._gap import gap_report, monitor_loss, problem_streams, streams_of_all
 from constrainednn._keys import stream
 from constrainednn._run import Run
 from constrainednn._scheme import Resumable
@@ -48,12 +48,13 @@ def solve_pieces(run: Run, steps: int) -> Solution:
     if checkpoint is not None:
         checkpoint.check({"counters": list, "statement": str}, {})
         run.refuse_another(checkpoint.facts["statement"], sizes)
-    drawn = [
-        (item, draw_streams(item, key=key, monitor=1, heldout=1).train)
-        for item in problem.constraints
-        if isinstance(item.over, Data)
+    observed = [item for item in problem.constraints if isinstance(item.over, Data)]
+    split = streams_of_all(observed, key=key)
+    data = [
+        (item, points.train)
+        for item, points in zip(observed, split, strict=True)
+        if len(points.train)
     ]
-    data = [(item, rows) for item, rows in drawn if len(rows)]
     found = scheme.solve(
         model,
         tolerance=run.tolerance,

@@ -31,7 +31,6 @@ from constrainednn._domains import AbstractDomain
 from constrainednn._files import StoreError
 from constrainednn._gap import (
     Streams,
-    draw_streams,
     draw_training,
     draw_where_large,
     drawn_again,
@@ -42,6 +41,7 @@ from constrainednn._gap import (
     monitor_loss,
     residuals_at,
     root_mean_square,
+    streams_of_all,
 )
 from constrainednn._memory import available_memory, bytes_computed, refuse_too_large
 from constrainednn._methods._abstract import (
@@ -219,7 +219,7 @@ class Training:
         self.model = self.problem.build_model(key=self.key)
         for stage in self.stages:
             check_trained(self.model, stage.trainable or self.problem.trainable)
-        streams = [draw_streams(item, key=self.key, **self.run.counts) for item in constraints]
+        streams = streams_of_all(constraints, key=self.key, **self.run.counts)
         # What judges is kept apart until the end: nothing that trains or steers is handed it.
         self.train_points = [points.train for points in streams]
         self.monitor_points = [points.monitor for points in streams]

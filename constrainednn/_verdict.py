@@ -159,7 +159,7 @@ def _measured(solution: Solution) -> str:
     for item in solution.gap.constraints:
         if item.name in judged:
             text = f"{item.name}: held-out RMS {item.heldout_rms.value:.3g}"
-            share = getattr(item, "relative", math.nan)
+            share = item.relative
             parts.append(text if math.isnan(share) else f"{text}, {share:.2g} of its terms")
     for item in solution.gap.finite:
         if item.name in judged and not parts:

@@ -11,10 +11,12 @@ import optax
 import pytest
 
 import constrainednn as cx
-from constrainednn._gap import draw_streams, gap_report, loss_at
+from constrainednn import _gap
+from constrainednn._gap import draw_streams, gap_report, loss_at, streams_of_all
 from constrainednn._models import trainable_mask
 from constrainednn._residuals import residual_vector, rows
 from constrainednn._store import report_dict
+from constrainednn._terms import term_size
 
 
 def on_circle(u, x):
@@ -274,6 +276,57 @@ def test_table_of_a_notebook_has_the_rows_of_the_terminal():
     assert "<td>origin</td>" in html and "<td>total (loss)</td>" in html
 
 
+def misfit(u, row):
+    return u(row[0]) - row[1]
+
+
+def over_rows(name, x, y, **settings):
+    return cx.Constraint(misfit, over=cx.Data((x, y), **settings), name=name)
+
+
+@pytest.mark.parametrize("order", ["without the last", "shuffled", "with more", "repeated"])
+def test_rows_held_out_by_one_constraint_are_trained_on_by_none(order):
+    x = np.linspace(0, 1, 40)
+    if order == "repeated":
+        x = np.repeat(x[::2], 2)
+    generator = np.random.default_rng(0)
+    y = generator.normal(size=40)
+    pick = np.arange(39) if order != "shuffled" else generator.permutation(40)
+    x2, y2 = x[pick], y[pick]
+    if order == "with more":
+        x2, y2 = np.append(x2, [2.0, 3.0]), np.append(y2, [0.0, 0.0])
+    items = [over_rows("first", x, y), over_rows("second", x2, y2)]
+    both = streams_of_all(items, key=jax.random.key(0))
+    pairs = lambda draw: set(zip(*(a.tolist() for a in draw.points), strict=True))  # noqa: E731
+    for one, other in (both, both[::-1]):
+        assert not pairs(one.heldout) & pairs(other.train)
+    # The first is split as if it were alone.
+    alone = draw_streams(items[0], key=jax.random.key(0), monitor=1, heldout=1)
+    np.testing.assert_array_equal(alone.heldout.points[0], both[0].heldout.points[0])
+
+
+def test_errors_over_shared_rows_add_in_the_total():
+    x = np.linspace(0, 1, 200)
+    y = np.random.default_rng(0).normal(size=200)
+    problem = cx.Problem(
+        [over_rows("first", x, y), over_rows("second", x[:-1], y[:-1])],
+        cx.Linear("scalar", "scalar"),
+    )
+    report = cx.solve(problem, steps=3).gap
+    parts = [gap.heldout.error for gap in report.constraints]
+    assert report.heldout.error == pytest.approx(sum(parts), rel=1e-12)
+
+
+def test_same_rows_under_other_shares_are_refused():
+    x = np.linspace(0, 1, 40)
+    items = [over_rows("first", x, x), over_rows("second", x[:-1], x[:-1], holdout=0.4)]
+    with pytest.raises(cx.ProblemError, match="'first' and 'second' are over the same rows, and"):
+        streams_of_all(items, key=jax.random.key(0))
+    # Inputs alone give no observation away: an equation may be asked for at all of them.
+    at_all = cx.Constraint(lambda u, x: u(x), over=cx.Data(x, holdout=0.0), name="equation")
+    assert len(streams_of_all([items[0], at_all], key=jax.random.key(0))[1].train) == 40
+
+
 def test_a_hole_is_found_where_degree_proves_there_is_one():
     class Radial(eqx.Module):
         """x / sqrt(|x|^2 + e): on the circle nearly everywhere, zero at the origin."""
@@ -297,6 +350,100 @@ def test_worst_never_falls_below_the_sampled_maximum(solved):
     for name in ("unit_circle", "exponential_decay", "linear_regression"):
         gap = solved(name).gap.constraints[0]
         assert gap.worst.residual >= gap.heldout_quantiles["max"]
+
+
+def test_terms_of_a_residual_are_those_that_its_sum_has():
+    class Wave(eqx.Module):
+        speed: jax.Array
+
+        def __call__(self, x):
+            return jnp.sin(self.speed * x[0] + x[1])
+
+    points = np.random.default_rng(0).uniform(0, 40, (256, 2))
+    slope = np.cos(2 * points[:, 0] + points[:, 1])
+
+    def transport(u, x):
+        along_t, along_x = jax.grad(u)(x)
+        return along_t - 40 * along_x
+
+    found = term_size(transport, Wave(jnp.asarray(2.0)), points)
+    # The terms 2 cos and 40 cos, and their sum. Random signs: four standard errors are below 30 %.
+    assert found == pytest.approx(np.sqrt(np.mean(slope**2) * (2**2 + 40**2 + 38**2)), rel=0.3)
+    scaled = term_size(lambda u, x: 1e-20 * transport(u, x), Wave(jnp.asarray(2.0)), points)
+    assert scaled == pytest.approx(1e-20 * found, rel=1e-6)
+
+
+def test_residual_that_is_as_large_as_its_terms_is_no_solution():
+    class Exponential(eqx.Module):
+        rate: jax.Array
+
+        def __call__(self, x):
+            return jnp.exp(-self.rate * x)
+
+    item = cx.Constraint(lambda u, x: jax.grad(u)(x) + u(x), over=cx.Interval(0, 1), points=16)
+    points = draw_streams(item, key=jax.random.key(0), monitor=8, heldout=512)
+    right, wrong = (
+        gap_report(cx.Problem(item, model), model, [points]).constraints[0].relative
+        for model in (Exponential(jnp.asarray(1 + 1e-6)), Exponential(jnp.asarray(-1.0)))
+    )
+    assert right < 1e-5
+    assert 0.3 < wrong <= 2
+
+
+def test_search_for_the_worst_point_is_bounded_and_says_so(monkeypatch):
+    calls = []
+    evaluate = _gap.residuals_at
+    monkeypatch.setattr(_gap, "residuals_at", lambda *a: calls.append(1) or evaluate(*a))
+
+    def ridge(u, x):  # along it each scale finds a little more
+        along = jnp.exp(-1e10 * (x[1] - 0.5 - 0.3 * jnp.sin(20 * x[0])) ** 2)
+        return 1 + u(x) + along * (1 + x[0] ** 2)
+
+    narrow = cx.Constraint(ridge, over=cx.Box([0, 0], [1, 1]), points=8)
+    wide = cx.Constraint(
+        lambda u, x: u(x) - jnp.sin(jnp.sum(x**2)), over=cx.Box([0] * 101, [1] * 101), points=8
+    )
+    found = []
+    for item, shape in ((narrow, 2), (wide, 101)):
+        problem = cx.Problem(item, cx.Linear(shape, "scalar"))
+        points = draw_streams(item, key=jax.random.key(0), monitor=8, heldout=256)
+        model = problem.build_model(key=jax.random.key(0))
+        gap = gap_report(problem, model, [points]).constraints[0]
+        assert gap.worst.residual >= gap.heldout_quantiles["max"]
+        found.append(gap.worst.ended)
+    assert found[1] and len(calls) < 2 * 210
+
+
+def test_reference_that_is_zero_on_an_edge_has_an_absolute_error():
+    class Off(eqx.Module):
+        by: jax.Array
+
+        def __call__(self, x):
+            return jnp.sin(jnp.pi * x[0]) * jnp.sin(jnp.pi * x[1]) + self.by
+
+    def top(t):
+        return jnp.stack([t, jnp.ones_like(t)])
+
+    def value(u, x):
+        return u(x)
+
+    problem = cx.Problem(
+        [
+            cx.Constraint(value, over=cx.Box([0, 0], [1, 1]), points=8, name="inside"),
+            cx.Constraint(value, over=cx.Interval(0, 1).map(top), points=8, name="edge"),
+            # Points of an edge, which are no points of the model.
+            cx.Constraint(lambda u, t: u(top(t)), over=cx.Interval(0, 1), points=8, name="lifted"),
+        ],
+        Off(jnp.asarray(1e-3)),
+        reference=Off(jnp.asarray(0.0)),
+    )
+    solution = cx.solve(problem, steps=0, heldout=64, monitor=8)
+    gap = solution.gap
+    assert gap["inside"].error == pytest.approx(2e-3, rel=0.3)  # 1e-3 over an RMS of about 1/2
+    assert gap["edge"].error is None and gap["edge"].absolute_error == pytest.approx(1e-3)
+    assert gap["lifted"].error is None
+    assert "edge: RMS error 0.001 against the reference, which is zero," in repr(solution)
+    assert "a region of probability below 0.0469 may have been missed" in repr(solution)
 
 
 def test_total_adds_constraints_and_leaves_finite_sets_out_of_the_gap():
