@@ -148,7 +148,11 @@ def bvp(
     else:
         statement = Statement(field, conditions)
         before = tuple(map(Statement, fields, others))
-        names = tuple(f"{continuation[0]} = {float(v):g}" for v in continuation[1]) if path else ()
+        names = (
+            tuple(f"{continuation[0]} = {float(v):g}" for v in continuation[1])
+            if path and continuation
+            else ()
+        )
         scheme = BoundaryValueScheme(statement, (left, right), width, before, names)
     return Problem(
         [

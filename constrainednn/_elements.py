@@ -172,7 +172,7 @@ def solve_elements(
             size,
             scale[0],
             jnp.where(better, outer, jnp.inf),
-            jnp.mean(A, axis=1) * (size[0] / size[0][:, None])[None],
+            jnp.mean(A, axis=1) * (size[0][None] / size[0][:, None])[None],
         )
 
     def unfinished(carry: _Carry) -> Array:

@@ -480,6 +480,7 @@ def test_field_that_is_not_finite_is_named_with_its_place():
     ({"args": {"eps": 1.0}, "continuation": "eps"}, "a name and values"),
     ({"args": {"eps": cx.Unknown(1.0)}}, "holds a cx.Unknown"),
 ])  # fmt: skip
+@pytest.mark.usefixtures("as_released")
 def test_bad_meshes_and_continuations_are_refused(keywords, message):
     with pytest.raises(ValueError, match=message):
         cx.bvp(troesch, zero_and_one, (0.0, 1.0), [0.0, 0.0], **keywords)
