@@ -225,8 +225,6 @@ class Training:
         self.monitor_points = [points.monitor for points in streams]
         self.heldout_points = [points.heldout for points in streams]
         self.points_digest = _digest(streams)
-        self.unit = self.common_unit()
-        self.squared = float(np.square(self.unit))  # infinite where losses are
         if not self.checked:
             _warn_of_float32(self.stages, self.run.tolerance)
         checkpoint = self.run.checkpoint
@@ -238,6 +236,8 @@ class Training:
             else:
                 check_before_solve(self.problem, self.model, self.train_points, at_rounding=holds)
             yield from self.watch()
+        self.unit = self.common_unit()
+        self.squared = float(np.square(self.unit))  # infinite where losses are
         dtype = str(jnp.result_type(float))
         self.dense = [self.dense_bytes(stage) for stage in self.stages]
         self.settings = self.run.begin(described(self.stages, self.model), self.limit, dtype)
