@@ -511,7 +511,7 @@ def test_study_at_the_command_line(tmp_path):
     result = run("study", file, "--vary", "points=4,5", "--vary", "method=lm,gd", *common)
     assert result.exit_code == 0, result.output
     assert "points  method  runs            train" in result.output
-    assert "5       gd      2     " in result.output
+    assert "5       gd      2, 2 max_steps  " in result.output
     assert len(read_rows(out)) == 8
     failing = run("study", file, "--vary", "width=3,0", *common)
     assert failing.exit_code == 4 and "0      2, 2 failed  inf [inf, inf]" in failing.output
