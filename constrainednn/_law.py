@@ -53,12 +53,13 @@ class Law:
     def __repr__(self) -> str:
         b = self.exponent
         if not self.has_trend:
-            return (
+            text = (
                 f"no trend: exponent {b.value:.3g} [{b.low:.3g}, {b.high:.3g}] of n^-b holds zero, "
                 f"over {len(self.levels)} values of n"
             )
-        offset = f"{self.c:.3g} + " if self.c else ""
-        text = f"{offset}{self.a:.3g} n^-b, b = {b.value:.3g} [{b.low:.3g}, {b.high:.3g}]"
+        else:
+            offset = f"{self.c:.3g} + " if self.c else ""
+            text = f"{offset}{self.a:.3g} n^-b, b = {b.value:.3g} [{b.low:.3g}, {b.high:.3g}]"
         if math.isnan(self.lack_of_fit):
             text += "; lack of fit: not testable"
         else:
