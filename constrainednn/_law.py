@@ -240,7 +240,8 @@ class _Profile:
             elif over(inner) >= 0:
                 ends.append(inner)
             else:
-                ends.append(float(brentq(over, inner, best + side * step, xtol=1e-6)))
+                root: Any = brentq(over, inner, best + side * step, xtol=1e-6)
+                ends.append(float(root))
         return ends[0], ends[1]
 
     def factors(self, b: float, q: float) -> tuple[float, float]:

@@ -380,7 +380,10 @@ def test_residual_that_is_as_large_as_its_terms_is_no_solution():
         def __call__(self, x):
             return jnp.exp(-self.rate * x)
 
-    item = cx.Constraint(lambda u, x: jax.grad(u)(x) + u(x), over=cx.Interval(0, 1), points=16)
+    def decay(u, x):
+        return jax.grad(u)(x) + u(x)
+
+    item = cx.Constraint(decay, over=cx.Interval(0, 1), points=16)
     points = draw_streams(item, key=jax.random.key(0), monitor=8, heldout=512)
     right, wrong = (
         gap_report(cx.Problem(item, model), model, [points]).constraints[0].relative
@@ -400,9 +403,11 @@ def test_search_for_the_worst_point_is_bounded_and_says_so(monkeypatch):
         return 1 + u(x) + along * (1 + x[0] ** 2)
 
     narrow = cx.Constraint(ridge, over=cx.Box([0, 0], [1, 1]), points=8)
-    wide = cx.Constraint(
-        lambda u, x: u(x) - jnp.sin(jnp.sum(x**2)), over=cx.Box([0] * 101, [1] * 101), points=8
-    )
+
+    def many(u, x):
+        return u(x) - jnp.sin(jnp.sum(x**2))
+
+    wide = cx.Constraint(many, over=cx.Box([0] * 101, [1] * 101), points=8)
     found = []
     for item, shape in ((narrow, 2), (wide, 101)):
         problem = cx.Problem(item, cx.Linear(shape, "scalar"))
