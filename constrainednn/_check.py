@@ -194,7 +194,7 @@ def _outside(constraint: Constraint, model: Pieces, rows: PyTree) -> np.ndarray:
         np.isfinite(residuals_at(constraint.residual, u, rows)).all(axis=1)
         for u in (usual, further)
     )
-    return ~defined & known
+    return np.asarray(~defined & known)
 
 
 def check_trained(model: PyTree, select: Callable[[Any], Any] | None) -> None:

@@ -156,7 +156,7 @@ class DelayScheme(AbstractScheme):
                 break
             so_far.add(found, end)
             number, taken = number + 1, taken + found.steps
-            last = float(found.pieces.monitor[-1])
+            last = float(so_far.monitor[-1])
             share = (end - self.ends[0]) / (self.ends[-1] - self.ends[0])
             if watch(taken, share, last, to_go_on) and number < len(self.ends) - 1:
                 status, reason = "interrupted", f"at t = {end:.17g}"
@@ -206,15 +206,16 @@ class _SoFar:
         self.at = np.asarray(model.states[0])
 
     def add(self, found: SchemeResult, end: float) -> None:
-        count, model = found.model.count, found.model
+        count, model, pieces = found.model.count, found.model, found.pieces
+        assert isinstance(pieces, PieceHistory)
         self.edges = np.concatenate([self.edges, model.ends[1:]])
         self.states = np.concatenate([self.states, np.asarray(model.states)[:count]])
         self.head = np.concatenate([self.head, np.asarray(model.head)[:count]])
-        self.monitor = np.concatenate([self.monitor, found.pieces.monitor])
-        self.steps = np.concatenate([self.steps, found.pieces.steps])
-        self.rejected += found.pieces.rejected
-        self.spacing = np.maximum(self.spacing, found.pieces.spacing)
-        self.found = np.append(self.found, found.pieces.found)
+        self.monitor = np.concatenate([self.monitor, pieces.monitor])
+        self.steps = np.concatenate([self.steps, pieces.steps])
+        self.rejected += pieces.rejected
+        self.spacing = np.maximum(self.spacing, pieces.spacing)
+        self.found = np.append(self.found, pieces.found)
         value = model(jnp.asarray(model.ends[-1]))
         self.at = np.asarray(ravel_pytree(value)[0])[None]
 

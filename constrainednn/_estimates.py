@@ -279,8 +279,8 @@ def estimates_from(
             by = np.where(np.isfinite(by), by * np.abs(_slope(item, at)), by)
         low, high = np.minimum(*both), np.maximum(*both)
         for k, name in enumerate(names[cut]):
-            numbers = (float(part[k]) for part in (middle, low, high))
-            values[name] = Estimate(*numbers, N, float(by[k]), labels[place + k])
+            value, least, most = float(middle[k]), float(low[k]), float(high[k])
+            values[name] = Estimate(value, least, most, N, float(by[k]), labels[place + k])
         place += at.size
     unit = units(z, unknowns)
     unit = np.where(unit > 0, unit, 1.0)
@@ -390,9 +390,11 @@ def _ends(
                 labels[i] = "from the slope alone"
         return ends, labels
     fixed = np.concatenate([hidden, np.zeros(z.size - q, bool)])
-    weighted = lambda at: tuple(  # noqa: E731
-        part.T * root if part.ndim == 1 else part * root[:, None] for part in rows(at)
-    )
+
+    def weighted(at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        r, S = rows(at)
+        return r * root, S * root[:, None]
+
     profile = Profile(weighted, z, r, S, unknowns, fixed=fixed)
     for i in np.flatnonzero(~hidden):
         rise = (quantile * sigma) ** 2
@@ -484,7 +486,8 @@ def _eliminated(
 
 
 def _jacobian(vector: ResidualVector, params: PyTree) -> tuple[np.ndarray, np.ndarray]:
-    return tuple(np.asarray(part, float) for part in _compiled_jacobian(vector, params))
+    r, J = _compiled_jacobian(vector, params)
+    return np.asarray(r, float), np.asarray(J, float)
 
 
 @eqx.filter_jit

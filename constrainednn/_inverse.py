@@ -32,7 +32,7 @@ from jaxtyping import Array, Float, Key, PyTree
 from constrainednn._field import Field, with_args
 from constrainednn._fit import AbstractFittedScheme, AbstractShooting, Shot, rows_of
 from constrainednn._pieces import Features, Pieces, least_squares, stack_pieces, training_nodes
-from constrainednn._scheme import Observed, SchemeResult, Watch
+from constrainednn._scheme import Observed, PieceHistory, SchemeResult, Watch
 from constrainednn._unknowns import Arguments, TracedArguments
 from constrainednn._windows import InitialValueScheme, WindowRows
 
@@ -149,6 +149,7 @@ class Shooting(AbstractShooting):
             watch=self.watch,
         )
         self.compile, self.run = self.compile + found.compile, self.run + found.run
+        assert isinstance(found.pieces, PieceHistory)
         self.found.update(found.pieces.found)
         self.looked.add(share)
         return self.linearised(found, at)

@@ -26,7 +26,7 @@ from constrainednn._legendre import integrals
 from constrainednn._path import sample
 from constrainednn._pieces import Pieces, stack_pieces
 from constrainednn._scheme import Observed, Watch
-from constrainednn._unknowns import Arguments
+from constrainednn._unknowns import Arguments, TracedArguments
 
 
 class WithArguments(eqx.Module):
@@ -95,7 +95,7 @@ class FittedBoundaryScheme(AbstractFittedScheme):
 
     field: BoundaryField
     conditions: BoundaryConditions
-    arguments: Arguments
+    arguments: Arguments | TracedArguments
     span: tuple[float, float]
     width: int
 

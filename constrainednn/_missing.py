@@ -18,7 +18,7 @@ def missing_values(rows: PyTree[np.ndarray]) -> tuple[int, Bool[np.ndarray, " n"
     if not gone:
         return 0, np.zeros(n, bool)
     every = np.concatenate(gone, axis=1)
-    return int(every.sum()), every.all(axis=1)
+    return int(every.sum()), np.asarray(every.all(axis=1))
 
 
 class Present(eqx.Module):

@@ -102,23 +102,35 @@ class Profile:
         others = ~self.fixed
         others[i] = False
         faint = np.linalg.norm(S, axis=0) <= _FAINT * rise**0.5
-        for _ in range(2):
-            a, B = S[:, i], S[:, others]
-            back = _solved(B, np.stack([r, a], axis=1))
-            across, along = r - B @ back[:, 0], a - B @ back[:, 1]
-            over = float(across @ across) - self.least - rise
-            size, slope = float(along @ along), float(along @ across)
-            moved = np.zeros(z.size)
-            moved[i] = (-slope + sign * np.sqrt(max(slope**2 - size * over, 0.0))) / size
-            moved[others] = -(back[:, 0] + moved[i] * back[:, 1])
+        while True:
+            moved, slopes, over = self._linear(r, S, i, others, sign, rise)
             # One that is as good as on its bound stays there if it would go beyond.
             beyond = np.isfinite(reaches(z[: self.known], moved[: self.known], self.unknowns))
             stuck = others & faint & np.append(beyond, np.zeros(z.size - self.known, bool))
             if not stuck.any():
                 break
             others = others & ~stuck
-            moved[stuck] = 0.0
-        return moved, (size, slope), over, float(np.sum((S[:, others] @ moved[others]) ** 2))
+        return moved, slopes, over, float(np.sum((S[:, others] @ moved[others]) ** 2))
+
+    def _linear(
+        self,
+        r: np.ndarray,
+        S: np.ndarray,
+        i: int,
+        others: Bool[np.ndarray, " z"],
+        sign: int,
+        rise: float,
+    ) -> tuple[np.ndarray, tuple[float, float], float]:
+        """The step to the end with some others following, as linear rows have it."""
+        a, B = S[:, i], S[:, others]
+        back = _solved(B, np.stack([r, a], axis=1))
+        across, along = r - B @ back[:, 0], a - B @ back[:, 1]
+        over = float(across @ across) - self.least - rise
+        size, slope = float(along @ along), float(along @ across)
+        moved = np.zeros(S.shape[1])
+        moved[i] = (-slope + sign * np.sqrt(max(slope**2 - size * over, 0.0))) / size
+        moved[others] = -(back[:, 0] + moved[i] * back[:, 1])
+        return moved, (size, slope), over
 
     def stiffness(self, i: int, bound: Bool[np.ndarray, " known"]) -> float:
         """Half the second derivative of the least sum of squares, with those at bounds held."""

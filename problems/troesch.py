@@ -29,5 +29,5 @@ def line(x):
 def problem(mu=20.0):
     if not 0 < mu <= 50:
         raise ValueError(f"mu must be above zero and at most 50, got {mu}")
-    way = np.linspace(min(mu, 2.0), mu, max(2, round(mu / 3)))
+    way = np.linspace(min(mu, 2.0), mu, max(2, round(mu / 3))).tolist()
     return cx.bvp(troesch, ends, (0.0, 1.0), line, args={"mu": float(mu)}, continuation=("mu", way))
