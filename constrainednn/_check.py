@@ -20,12 +20,12 @@ import numpy as np
 from jaxtyping import Key, PyTree
 
 from constrainednn._blocks import in_blocks
-from constrainednn._domains import AbstractDomain, Data, Points
+from constrainednn._domains import AbstractDomain, Data, Normal, Points
 from constrainednn._experiments import apart
 from constrainednn._gap import draw_streams, mean_square, residuals_at
 from constrainednn._image import OTHER_USE, model_inputs
 from constrainednn._keys import numpy_generator
-from constrainednn._models import trainable_mask
+from constrainednn._models import MLP, trainable_mask
 from constrainednn._pieces import Pieces
 from constrainednn._problem import Constraint, Problem
 from constrainednn._reference import takes
@@ -36,6 +36,8 @@ _HERE = Path(__file__).parent
 _LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")})
 # In lengths of the interval.
 _FURTHER = 1e6
+# Few of the units that are spread over standard normal inputs bend beyond this.
+_REACH = 4.0
 _TRACERS = tuple(f"{Path(inspect.getfile(package)).parent}/" for package in (jax, eqx))
 
 
@@ -93,7 +95,7 @@ def check_constraint(
         rms = float(np.sqrt(mean_square(r, train) / r.shape[1]))
         check_gradient(problem, constraint, model, train, thorough=True)
         check_reference(problem, constraint, model, train)
-        notes = tuple(doubts(constraint, model, train))
+        notes = tuple(doubts(problem, constraint, model, train))
     except (ValueError, TypeError) as problem_error:
         if not raised_here(problem_error):
             raise
@@ -114,7 +116,7 @@ def check_before_solve(
     if doubt := _uneven(sizes):
         warnings.warn(doubt, ProblemWarning, stacklevel=4)
     for constraint, points in zip(problem.constraints, train, strict=True):
-        for doubt in doubts(constraint, model, points):
+        for doubt in doubts(problem, constraint, model, points):
             warnings.warn(doubt, ProblemWarning, stacklevel=4)
     if not at_rounding():
         for constraint, points in zip(problem.constraints, train, strict=True):
@@ -395,9 +397,9 @@ def check_gradient(
             )
 
 
-def doubts(constraint: Constraint, model: PyTree, train: Draw) -> list[str]:
+def doubts(problem: Problem, constraint: Constraint, model: PyTree, train: Draw) -> list[str]:
     """Sentences about what is probably not meant."""
-    found = []
+    found = _out_of_reach(problem, constraint, train)
     label = f"constraint {constraint.name!r}"
     if jnp.result_type(float) == jnp.float32:
         given = getattr(constraint.over, "points", None), getattr(constraint.over, "rows", None)
@@ -426,6 +428,25 @@ def doubts(constraint: Constraint, model: PyTree, train: Draw) -> list[str]:
             "(relu?), so they are zero everywhere. Use a smooth activation such as jnp.tanh."
         )
     return found
+
+
+def _out_of_reach(problem: Problem, constraint: Constraint, train: Draw) -> list[str]:
+    """A sentence where a network bends far from where its points are."""
+    recipe, inputs = problem.model, model_inputs(train.points)
+    if not isinstance(recipe, MLP) or recipe.depth == 0 or not isinstance(inputs, np.ndarray):
+        return []
+    if not isinstance(recipe.over, Normal) or isinstance(constraint.over, Normal):
+        return []
+    reach = float(np.abs(inputs).max(initial=0.0))
+    if inputs.dtype.kind != "f" or inputs.shape[1:] not in ((), (recipe.in_size,)):
+        return []
+    if not reach > _REACH:
+        return []
+    return [
+        f"constraint {constraint.name!r}: points reach {reach:.3g}, but the units of cx.MLP are "
+        "spread over standard normal inputs. Write over= with the domain of the points, such as "
+        f"cx.MLP({recipe.in_size!r}, {recipe.out_size!r}, over={constraint.over!r:.60})."
+    ]
 
 
 def _uneven(sizes: dict[str, float]) -> str:

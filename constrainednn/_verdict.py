@@ -21,6 +21,8 @@ from constrainednn._relative_residual import relative_conditions, relative_resid
 from constrainednn._scheme import goal
 from constrainednn._solution import Solution, Status
 
+# A residual of this share of its terms on fresh points is no solution, whatever the tolerance.
+_LARGE = 0.1
 # With these a method has not come to an end of its own: nothing need be measured.
 _FAILED = (Status.BLOW_UP, Status.NONFINITE, Status.OUT_OF_MEMORY)
 
@@ -155,12 +157,17 @@ def _measured(solution: Solution) -> str:
         for item in solution.problem.constraints
         if solution.problem.scheme is None or isinstance(item.over, Data)
     }
+    rows = {item.name for item in solution.problem.constraints if isinstance(item.over, Data)}
     parts = []
     for item in solution.gap.constraints:
         if item.name in judged:
             text = f"{item.name}: held-out RMS {item.heldout_rms.value:.3g}"
-            share = item.relative
-            parts.append(text if math.isnan(share) else f"{text}, {share:.2g} of its terms")
+            if not math.isnan(item.relative):
+                text += f", {item.relative:.2g} of its terms"
+            # Data have noise; a constraint on a domain should hold.
+            if item.relative > _LARGE and item.name not in rows:
+                text += " (no solution: a wider or steeper model, or stages, may come closer)"
+            parts.append(text)
     for item in solution.gap.finite:
         if item.name in judged and not parts:
             parts.append(f"{item.name}: RMS {item.rms:.3g}, and no fresh points")

@@ -132,6 +132,37 @@ def test_a_minimum_is_no_solution():
     assert "fresh points 1.4e+00" in found.verdict.reason
 
 
+def test_a_residual_as_large_as_its_terms_is_called_no_solution():
+    def on_circle(u, x):
+        return jnp.linalg.norm(u(x)) - 1.0
+
+    over = cx.Normal(2)
+    problem = cx.Problem(cx.Constraint(on_circle, over=over, points=64), cx.Linear(2, 2))
+    found = cx.solve(problem, steps=0, **QUICK)
+    assert found.gap["on_circle"].relative > 0.1
+    assert found.verdict.word == "no tolerance to meet"
+    assert "(no solution: a wider or steeper model, or stages, may come closer)" in str(
+        found.verdict
+    )
+    assert "no solution" not in trained().verdict.reason
+
+
+def test_a_network_whose_units_bend_elsewhere_is_doubted():
+    def stated(high, **settings):
+        return cx.Problem(
+            cx.Constraint(
+                lambda u, t: u(t) - jnp.sin(t), over=cx.Interval(0, high), points=8, name="sine"
+            ),
+            cx.MLP("scalar", "scalar", width=4, **settings),
+        )
+
+    (far,) = cx.check(stated(10.0))
+    assert any("Write over= with the domain of the points" in line for line in far.warnings)
+    for problem in (stated(10.0, over=cx.Interval(0, 10)), stated(3.0)):
+        (near,) = cx.check(problem)
+        assert near.warnings == ()
+
+
 def test_without_a_tolerance_the_number_is_said():
     rng = np.random.default_rng(0)
     x = rng.uniform(size=(40, 1))
