@@ -177,7 +177,7 @@ def bvp(
     )
 
 
-def _trained(u: Pieces) -> tuple[Array, Array, Array]:
+def _trained(u: Pieces) -> tuple[PyTree, ...]:
     """What is solved for; a function with a name, so that a problem can be pickled."""
     return u.head, u.states, u.parameters
 

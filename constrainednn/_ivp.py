@@ -234,7 +234,7 @@ def ivp(
     )
 
 
-def _trained(u: Pieces) -> tuple[Array, Array]:
+def _trained(u: Pieces) -> tuple[PyTree, ...]:
     """What is solved for; a function with a name, so that a problem can be pickled."""
     return u.head, u.parameters
 

@@ -7,14 +7,21 @@ import equinox as eqx
 import jax.numpy as jnp
 
 from constrainednn._experiments import Experiments, Found, apart, of_experiment
-from constrainednn._field import with_args
+from constrainednn._field import EquationResidual, Field, with_args
 from constrainednn._gap import in_total
 from constrainednn._inverse_experiments import FittedExperiments
-from constrainednn._problem import Problem
+from constrainednn._problem import Constraint, Problem
 from constrainednn._windows import InitialValueScheme
 
 if TYPE_CHECKING:
     from constrainednn._solution import Solution
+
+
+def _with_field(constraint: Constraint, field: Field) -> Constraint:
+    """The equation with the arguments that were found: solved again, a model has none."""
+    if not isinstance(constraint.residual, EquationResidual):
+        return constraint
+    return eqx.tree_at(lambda c: c.residual, constraint, EquationResidual(field))
 
 
 def one_of(solution: "Solution", which: int | str) -> "Solution":
@@ -33,7 +40,7 @@ def one_of(solution: "Solution", which: int | str) -> "Solution":
         for item, points in zip(problem.constraints, solution.streams, strict=True)
         if (own := of_experiment(item)) is not None and own.index == index
     ]
-    constraints = [item for item, _ in chosen]
+    constraints = [_with_field(item, known) for item, _ in chosen]
     names = {item.name for item in constraints}
     alone = Problem(
         constraints,

@@ -174,9 +174,11 @@ class Run:
                 f"before training, were {before:.500}, and are {now:.500}."
             )
 
-    def restored(self, blank: PyTree, checkpoint: Checkpoint, prefix: str) -> PyTree:
-        """A part of a checkpoint as a tree like `blank`."""
-        return arrays_to_tree(blank, checkpoint.arrays, self.where, prefix)
+    def restored(
+        self, blank: PyTree, checkpoint: Checkpoint, prefix: str, *, older: bool = False
+    ) -> PyTree:
+        """A part of a checkpoint as a tree like `blank`; see `arrays_to_tree`."""
+        return arrays_to_tree(blank, checkpoint.arrays, self.where, prefix, older=older)
 
     def tell(self, phase: str, step: int, steps: int, train: float, monitor: float) -> None:
         """Show progress; numbers of the training also go to the history and the sinks."""

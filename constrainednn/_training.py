@@ -364,7 +364,7 @@ class Training:
         if checkpoint is not None:
             facts = checkpoint.facts
             begun, first, verdict = facts["begun"], facts["first"], facts["verdict"]
-            state, best = self.run.restored((state, best), checkpoint, "method")
+            state, best = self.run.restored((state, best), checkpoint, "method", older=True)
         started = time.perf_counter()
         nothing = Chunk(stage.method, residual, params, state, best, least, 0)
         # Large is what takes more than a twentieth: to ask the compiler is to compile twice.

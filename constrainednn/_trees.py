@@ -22,7 +22,12 @@ def tree_to_arrays(tree: PyTree, prefix: str = "") -> dict[str, np.ndarray]:
 
 
 def arrays_to_tree(
-    blank: PyTree, arrays: dict[str, np.ndarray], where: str, prefix: str = ""
+    blank: PyTree,
+    arrays: dict[str, np.ndarray],
+    where: str,
+    prefix: str = "",
+    *,
+    older: bool = False,
 ) -> PyTree:
     """Put arrays into a tree of the same structure.
 
@@ -31,6 +36,7 @@ def arrays_to_tree(
         arrays: Arrays by name; those with another prefix are left alone.
         where: The file they come from, for messages.
         prefix: As in `tree_to_arrays`.
+        older: Keep what is in `blank` where the file has nothing, as one of an older version may.
 
     Raises:
         StoreError: Naming the first leaf that differs.
@@ -41,6 +47,8 @@ def arrays_to_tree(
         if not eqx.is_array(leaf):
             return leaf
         name = prefix + jax.tree_util.keystr(path)
+        if name not in remaining and older:
+            return leaf
         if name not in remaining:
             raise StoreError(f"{where}: the problem's model has a leaf {name} that was not saved.")
         array, words = remaining.pop(name), _words(leaf)

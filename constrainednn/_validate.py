@@ -110,7 +110,11 @@ def refuse_traced(value: Any, what: str) -> None:
     import jax  # not above: the command line shows its help without
     from jax.core import Tracer
 
-    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(value)):
+    try:
+        leaves = jax.tree.leaves(value)
+    except (TypeError, ValueError):  # a dictionary whose keys have no order, say
+        return
+    if any(isinstance(leaf, Tracer) for leaf in leaves):
         raise TypeError(f"{what} is traced by jit, vmap or grad. {NOT_TRACED}")
 
 

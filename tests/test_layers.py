@@ -15,7 +15,6 @@ PACKAGE = Path(constrainednn.__file__).parent
 # A module may import only from lines above its own.
 LAYERS = [
     [
-        "_blocks",
         "_files",
         "_gallery",
         "_keys",
@@ -25,10 +24,12 @@ LAYERS = [
         "_numpy_twin",
         "_sinks",
         "_statistics",
+        "_terminal",
         "_validate",
     ],
     [
         "_archive",
+        "_blocks",
         "_domains",
         "_error_equation",
         "_lock",
@@ -64,7 +65,7 @@ LAYERS = [
     ["_reference"],
     ["_estimates", "_rows", "_terms"],
     ["_gap"],
-    ["_check", "_one_experiment"],
+    ["_check", "_evaluation", "_one_experiment"],
     ["_solution"],
     ["_drawing", "_provenance", "_report", "_stages"],
     ["_error_estimate", "_plots", "_run"],
