@@ -281,6 +281,7 @@ def step_ends(
     count = int(np.ceil((end - start) / short * (1 - _NEAR)))
     places = start + short * np.arange(count)
     jumps = np.zeros(1)
+    delays = np.minimum(delays, 2 * (end - start))  # longer ones lead beyond the end as well
     for _ in range(_FOLLOWED):
         jumps = np.unique(np.concatenate([jumps, (jumps[:, None] + delays).ravel()]))
     if len(delays) > 1:

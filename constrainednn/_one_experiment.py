@@ -5,16 +5,23 @@ from typing import TYPE_CHECKING
 
 import equinox as eqx
 import jax.numpy as jnp
+from jaxtyping import PyTree
 
 from constrainednn._experiments import Experiments, Found, apart, of_experiment
 from constrainednn._field import EquationResidual, Field, with_args
 from constrainednn._gap import in_total
 from constrainednn._inverse_experiments import FittedExperiments
+from constrainednn._pieces import Pieces
 from constrainednn._problem import Constraint, Problem
 from constrainednn._windows import InitialValueScheme
 
 if TYPE_CHECKING:
     from constrainednn._solution import Solution
+
+
+def _trained(u: Pieces) -> PyTree:
+    """What is solved for; a function with a name, so that a problem can be pickled."""
+    return u.head
 
 
 def _with_field(constraint: Constraint, field: Field) -> Constraint:
@@ -45,7 +52,7 @@ def one_of(solution: "Solution", which: int | str) -> "Solution":
     alone = Problem(
         constraints,
         blank,
-        trainable=lambda u: u.head,
+        trainable=_trained,
         scheme=InitialValueScheme(known, fit.span, fit.width, fit.breaks, fit.longest),
     )
     gaps = [item for item in solution.gap.constraints if item.name in names]

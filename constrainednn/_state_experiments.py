@@ -74,9 +74,14 @@ def of_experiments(
             for constraint in problems[index].constraints
         ],
         Experiments(parts, jnp.asarray(arguments.start), places, names),
-        trainable=lambda u: ([part.head for part in u.parts], u.parameters),
+        trainable=_trained,
         scheme=FittedExperiments(fits=tuple(fits), arguments=arguments, places=places),
     )
+
+
+def _trained(u: Experiments) -> tuple[PyTree, ...]:
+    """What is solved for; a function with a name, so that a problem can be pickled."""
+    return *(part.head for part in u.parts), u.parameters
 
 
 def _checked(experiments: Any, args: PyTree, y0: PyTree) -> dict[str, Experiment]:
