@@ -47,12 +47,14 @@ class Law:
 
     @property
     def has_trend(self) -> bool:
-        """False where the interval of the exponent holds zero: the loss may not depend on n."""
-        return not self.exponent.low <= 0 <= self.exponent.high
+        """True where the interval of the exponent lies on one side of zero."""
+        return self.exponent.low > 0 or self.exponent.high < 0
 
     def __repr__(self) -> str:
         b = self.exponent
-        if not self.has_trend:
+        if math.isnan(b.low):
+            text = f"no interval for the exponent of n^-b, b = {b.value:.3g}: give more seeds or n"
+        elif not self.has_trend:
             text = (
                 f"no trend: exponent {b.value:.3g} [{b.low:.3g}, {b.high:.3g}] of n^-b holds zero, "
                 f"over {len(self.levels)} values of n"

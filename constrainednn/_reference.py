@@ -68,10 +68,12 @@ def reference_errors(
         raise ProblemError(
             f"reference: its value has {known.shape[1]} entries, the model's {found.shape[1]}."
         )
+    known = known.astype(found.dtype)  # a reference may be whole numbers
     rms = lambda values: float(np.sqrt(np.mean(values**2)))  # noqa: E731
     absolute, here = rms(found - known), rms(known)
     others = (item for item in everywhere if item is not points and takes(model, item))
     fn = eqx.Partial(flat_value, problem.reference)
-    largest = max([here, *(rms(in_blocks(fn, model_inputs(item))) for item in others)])
+    others = (in_blocks(fn, model_inputs(item)).astype(found.dtype) for item in others)
+    largest = max([here, *map(rms, others)])
     zero = here <= _ZERO * float(np.finfo(known.dtype).eps) * largest
     return ReferenceErrors(None if zero else absolute / here, absolute)

@@ -250,9 +250,7 @@ def error_lines(solution: "Solution") -> list[str]:
     several = isinstance(solution.model, Experiments)
     named = {f"{name}: ": solution[name] for name in solution.model.names} if several else {}
     parts = {name: part.verdict.error for name, part in (named or {"": solution}).items()}
-    if None in parts.values():
-        return ["no estimate of the error: not with a mass matrix, nor with delays"]
-    return [f"{name}{error!r}" for name, error in parts.items()]
+    return [f"{name}{error!r}" for name, error in parts.items() if error is not None]
 
 
 def gap_tables(report: GapReport, console: "Console") -> "list[Table]":

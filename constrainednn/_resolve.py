@@ -54,8 +54,9 @@ def resolve(
     found: set[float] = set()
     compiling, running = marched.compile, marched.run
     for rounds in range(_ROUNDS + 1):
-        if marched.ending == "stopped" or not len(marched.kept.ends):
-            return Resolved(marched, math.nan, _in_order(found, stops), None)
+        if marched.ending == "stopped" or len(marched.kept.ends) <= since:  # nothing new to see
+            done = marched._replace(compile=compiling, run=running)
+            return Resolved(done, spacing or math.nan, _in_order(found, stops), None)
         seen = scan(field, marched, since=since, share=share)
         compiling, running = compiling + seen.compile, running + seen.run
         spacing = max(spacing, seen.spacing)

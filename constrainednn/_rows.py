@@ -15,9 +15,6 @@ from constrainednn._problem import Constraint
 from constrainednn._samplers import Draw, parts_of_rows, pick_rows
 from constrainednn._validate import ProblemError
 
-# A row is known by the bytes of its inputs, and by how many rows before it have the same.
-Row = tuple[bytes, int]
-
 
 def split_rows(
     constraints: Sequence[Constraint], *, key: Key[Array, ""]
@@ -35,7 +32,7 @@ def split_rows(
     """
     places = [i for i, item in enumerate(constraints) if isinstance(item.over, Data)]
     # Rows at the same places in two experiments are two observations.
-    seen: defaultdict[str, dict[Row, tuple[int, Constraint]]] = defaultdict(dict)
+    seen: defaultdict[str, dict[bytes, tuple[list[int], Constraint]]] = defaultdict(dict)
     found = {}
     for i in places:
         data = constraints[i].over
@@ -60,21 +57,25 @@ def _as_before(
     constraint: Constraint,
     data: Data,
     part: Int[np.ndarray, " n"],
-    seen: dict[Row, tuple[int, Constraint]],
+    seen: dict[bytes, tuple[list[int], Constraint]],
 ) -> Int[np.ndarray, " n"]:
     """Put known rows where they were put before, and note the others."""
     put = part.copy()
-    for j, row in enumerate(_identities(data)):
-        if part[j] < 0:  # no value there, and perhaps one in another constraint
-            continue
-        before, first = seen.setdefault(row, (int(part[j]), constraint))
-        if before != part[j] and not _split_alike(data, first.over):
-            raise ProblemError(
-                f"constraints {first.name!r} and {constraint.name!r} are over the same rows, and "
-                "one would train on what the other holds out. Give both the same holdout=, "
-                "monitor=, fold= and seed=."
-            )
-        put[j] = before
+    for inputs, places in _by_inputs(data).items():
+        parts, first = seen.setdefault(inputs, (part[places].tolist(), constraint))
+        # Of repeated inputs nobody knows which are missing: none is trained on if one is not.
+        before = parts if len(parts) == len(places) else [max(parts)] * len(places)
+        # A row without a value goes; another constraint may have one there.
+        for place, where in zip(places, before, strict=True):
+            if part[place] < 0 or where < 0:
+                continue
+            if where != part[place] and not _split_alike(data, first.over):
+                raise ProblemError(
+                    f"constraints {first.name!r} and {constraint.name!r} are over the same rows, "
+                    "and one would train on what the other holds out. Give both the same "
+                    "holdout=, monitor=, fold= and seed=."
+                )
+            put[place] = where
     return put
 
 
@@ -84,37 +85,36 @@ def _split_alike(one: Data, other: object) -> bool:
     return all(getattr(one, name) == getattr(other, name) for name in names)
 
 
-def _identities(data: Data) -> list[Row]:
+def _by_inputs(data: Data) -> dict[bytes, list[int]]:
+    """Where the rows with the same inputs are."""
     leaves = [
         np.asarray(leaf, float).reshape(len(data), -1)
         for leaf in jax.tree.leaves(model_inputs(data.rows))
     ]
     # Zero has two signs.
     inputs = np.ascontiguousarray(np.concatenate(leaves, axis=1) + 0.0)
-    count: defaultdict[bytes, int] = defaultdict(int)
-    rows = []
-    for row in map(np.ndarray.tobytes, inputs):
-        rows.append((row, count[row]))
-        count[row] += 1
-    return rows
+    places: defaultdict[bytes, list[int]] = defaultdict(list)
+    for place, row in enumerate(map(np.ndarray.tobytes, inputs)):
+        places[row].append(place)
+    return places
 
 
 def rows_shared(constraints: Sequence[Constraint]) -> dict[int, int]:
-    """For each constraint over data the first one that has equally many rows or one of its rows."""
-    places = [i for i, item in enumerate(constraints) if isinstance(item.over, Data)]
+    """For each constraint over data the first of those that share rows with it, or their number."""
     groups: dict[int, int] = {}
-    known: list[tuple[int, str, int, set[Row]]] = []
+    rows: dict[int, tuple[str, int, set[bytes]]] = {}
+    places = [i for i, item in enumerate(constraints) if isinstance(item.over, Data)]
     for i in places:
-        data = constraints[i].over
+        data, experiment = constraints[i].over, of_experiment(constraints[i])
         assert isinstance(data, Data)
-        rows = set(_identities(data)) if len(places) > 1 else set()
-        experiment = of_experiment(constraints[i])
+        known = set(_by_inputs(data)) if len(places) > 1 else set()
         name = "" if experiment is None else experiment.name
-        alike = (
-            group
-            for group, other, count, others in known
-            if other == name and (count == len(data) or rows & others)
-        )
-        groups[i] = next(alike, i)
-        known.append((groups[i], name, len(data), rows))
+        hit = {
+            groups[k]
+            for k, (other, count, others) in rows.items()
+            if other == name and (count == len(data) or known & others)
+        }
+        groups[i] = min(hit, default=i)
+        groups |= {k: groups[i] for k, group in groups.items() if group in hit}
+        rows[i] = name, len(data), known
     return groups

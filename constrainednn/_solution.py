@@ -261,8 +261,8 @@ class Solution:
 
         For a problem with `Unknown` leaves, in `args` of `ivp` or in the model, and constraints
         over `Data`. Only data have noise: what follows from the equations has none, so that more
-        training points leave the standard errors as they are. Intervals are t intervals of what is
-        trained, mapped back: of the logarithm where there is a bound.
+        training points leave the standard errors as they are. Intervals are profile intervals with
+        t quantiles, one-sided at a bound.
 
         Args:
             sigma: Standard deviation of the noise, if it is known; of the residual times the root

@@ -60,6 +60,8 @@ def _change(
             return u
 
         def around(x: Array) -> PyTree[Array]:
+            if jnp.shape(x) != here.shape:
+                raise TypeError("called at a place that is not the point")
             value = u(here + (1 + step * signs) * (x - here))
             return jax.tree.map(lambda leaf: (1 + step * sign) * leaf, value)
 

@@ -15,7 +15,7 @@ from constrainednn._domains import Data
 from constrainednn._error_estimate import ErrorEstimate, error_estimate
 from constrainednn._experiments import Experiments
 from constrainednn._fit import AbstractFittedScheme
-from constrainednn._gap import GapReport
+from constrainednn._gap import ConstraintGap, GapReport
 from constrainednn._inverse_bvp import FittedBoundaryScheme
 from constrainednn._relative_residual import relative_conditions, relative_residual
 from constrainednn._scheme import goal
@@ -101,8 +101,10 @@ def _of_pieces(solution: Solution) -> Verdict:
         equation.residual, solution.model, np.asarray(points.points), everywhere=elements
     )
     found = f"residual on fresh points {size:.1e} of the equation's terms"
-    if not size <= allowed and not solution.gap[equation.name].at_rounding:
-        return Verdict("not solved", f"{found}, tolerance {allowed:.1e}")
+    if not size <= allowed:
+        if not solution.gap[equation.name].at_rounding:
+            return Verdict("not solved", f"{found}, tolerance {allowed:.1e}")
+        found += ", which is rounding"
     if elements:
         known = scheme.at(solution.model) if fitted else scheme
         assert isinstance(known, BoundaryValueScheme)
@@ -115,6 +117,8 @@ def _of_pieces(solution: Solution) -> Verdict:
     objection = "" if error is None else error.objection(allowed)
     if objection:
         return Verdict("cannot tell", f"{objection}; {found}", error)
+    if error is None:
+        found += "; no error statement with a mass matrix or delays"
     if not fitted:
         return Verdict("solved", found, error)
     if status is not Status.CONVERGED:
@@ -142,11 +146,25 @@ def _by_tolerance(gap: GapReport, tolerance: float) -> Verdict:
     found = f"root of the loss on fresh points {value:.1e} [{low:.1e}, {high:.1e}], {against}"
     if math.isnan(value) or low > tolerance:
         return Verdict("not solved", found)
-    if not high <= tolerance:
-        return Verdict("cannot tell", f"the interval reaches above the tolerance; {found}")
     if gap.heldout.label not in ("", "at rounding"):
         return Verdict("cannot tell", f"interval {gap.heldout.label}; {found}")
+    if not high <= tolerance:
+        return Verdict("cannot tell", f"the interval reaches above the tolerance; {found}")
+    for item in gap.constraints:
+        if _is_large(item, gap):  # small numbers may be a matter of units
+            share = f"{item.name}: the residual is {item.relative:.2g} of its terms"
+            return Verdict("cannot tell", f"{share}; {found}")
     return Verdict("solved", found)
+
+
+def _is_large(item: ConstraintGap, gap: GapReport) -> bool:
+    """True if a residual is no smaller than its terms, and more than a condition that is zero.
+
+    A condition such as u = 0 has no terms but itself, however well it holds.
+    """
+    assert gap.heldout is not None
+    part = item.heldout.value >= 0.1 * gap.heldout.value
+    return item.relative > _LARGE and part and not item.at_rounding
 
 
 def _measured(solution: Solution) -> str:
@@ -165,7 +183,7 @@ def _measured(solution: Solution) -> str:
             if not math.isnan(item.relative):
                 text += f", {item.relative:.2g} of its terms"
             # Data have noise; a constraint on a domain should hold.
-            if item.relative > _LARGE and item.name not in rows:
+            if _is_large(item, solution.gap) and item.name not in rows:
                 text += " (no solution: a wider or steeper model, or stages, may come closer)"
             parts.append(text)
     for item in solution.gap.finite:

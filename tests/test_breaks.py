@@ -295,3 +295,15 @@ def test_breaks_of_a_delay_equation_come_back_after_the_delay():
     known = np.maximum(t - 0.3, 0) - np.maximum(t - 1.3, 0) ** 2 / 2
     np.testing.assert_allclose(solution(t), known, rtol=0, atol=1e-13)
     assert 0 < solution.history.pieces.spacing < 0.1
+
+
+def test_a_field_that_is_not_finite_just_after_a_break_ends_the_march():
+    problem = cx.ivp(
+        lambda t, y, args: jnp.where((t > 1) & (t < 1.0001), jnp.nan, -y),
+        1.0,
+        (0.0, 2.0),
+        breaks=(1.0,),
+    )
+    solution = cx.solve(problem, heldout=64, monitor=16)
+    assert (solution.status, solution.verdict.word) == ("blow_up", "not solved")
+    assert "NaN or infinite at t = 1" in solution.reason

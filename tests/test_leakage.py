@@ -523,3 +523,35 @@ def test_a_reference_is_not_compared_on_points_that_the_model_does_not_take():
     assert gap.error is None and gap.absolute_error is None
     assert "bottom: the reference is not compared" in repr(solution)
     assert solution.gap["poisson"].error is not None
+
+
+def test_repeated_inputs_held_out_by_one_constraint_are_trained_on_by_none():
+    """The second set lacks the first of two rows at the same place: which, nobody can tell."""
+    x = np.repeat(np.arange(40.0), 2)
+    y = np.arange(80.0)
+
+    def misfit(u, row):
+        return u(row[0]) - row[1]
+
+    first, second = (
+        cx.Constraint(misfit, over=cx.Data(rows, holdout=0.3), name=name)
+        for name, rows in (("all", (x, y)), ("most", (x[1:], y[1:])))
+    )
+    problem = cx.Problem([first, second], cx.Linear("scalar", "scalar"))
+    solution = cx.solve(problem, steps=1)
+    one, other = solution.streams
+    held = set(one.heldout.points[1].tolist()) | set(other.heldout.points[1].tolist())
+    trained = set(one.train.points[1].tolist()) | set(other.train.points[1].tolist())
+    assert held and trained and not held & trained
+
+
+def test_a_reference_of_whole_numbers_is_compared(as_released):
+    def value(u, x):
+        return u(x) - 1.0
+
+    problem = cx.Problem(
+        cx.Constraint(value, over=cx.Interval(0, 1), points=8),
+        cx.Linear("scalar", "scalar"),
+        reference=lambda x: 1,
+    )
+    assert cx.solve(problem, heldout=64, monitor=8).gap["value"].error < 1e-12

@@ -132,6 +132,17 @@ def test_a_minimum_is_no_solution():
     assert "fresh points 1.4e+00" in found.verdict.reason
 
 
+def test_small_units_do_not_make_an_equation_solved():
+    def faint(u, t):
+        return 1e-4 * (jax.grad(u)(t) - jnp.cos(t))
+
+    over = cx.Interval(0, 1)
+    problem = cx.Problem(cx.Constraint(faint, over=over, points=16), cx.MLP("scalar", "scalar"))
+    verdict = cx.solve(problem, tolerance=1e-2, steps=0, **QUICK).verdict
+    assert verdict.word == "cannot tell"
+    assert "of its terms; root of the loss" in verdict.reason
+
+
 def test_a_residual_as_large_as_its_terms_is_called_no_solution():
     def on_circle(u, x):
         return jnp.linalg.norm(u(x)) - 1.0
