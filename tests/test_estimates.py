@@ -292,7 +292,9 @@ def profile_of(times, seen, first, scale):
     def rows(z):
         k, A = np.exp(z[0]), 1.0 if scale else z[1]
         y = A * np.exp(-k * times)
-        return y - seen, np.stack([-k * times * y, *([] if scale else [y / A])], axis=1)
+        return y - seen, np.stack(
+            [-k * times * y, *([] if scale else [np.exp(-k * times)])], axis=1
+        )
 
     value = lambda x: (x[1] if x.size > 1 else 1.0) * np.exp(-x[0] * times) - seen  # noqa: E731
     start = np.array(first)
