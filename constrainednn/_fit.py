@@ -49,6 +49,8 @@ _ROUGH = 1e-2
 # First damping and least one, of columns of length one.
 _DAMPING, _LEAST_DAMPING = 1e-3, 1e-16
 _MOST_TRIES_ROUGH = 30
+# Fourth powers of larger rows leave the range of the numbers, and tell nothing.
+_SQUARED = 1e75
 
 
 class Shot(NamedTuple):
@@ -231,6 +233,8 @@ class AbstractFittedScheme(AbstractScheme):
             elif (fitted or tiny) and not now.seen.all():
                 count = f"{int((~now.seen).sum())} of {now.seen.size} observed numbers"
                 return ended("stalled", f"the residual of {count} is NaN at the solution")
+            elif fitted and not np.nanmax(np.abs(now.r)) < _SQUARED:
+                return ended("stalled", "no step lowers the sum of squares, which is out of range")
             elif fitted:
                 return ended("converged", f"the unknowns are fitted in {before + tries} steps")
             elif tiny:

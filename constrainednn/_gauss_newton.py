@@ -105,6 +105,8 @@ class Linearised:
     def ended(self, *, tiny: bool, better: bool, undamped: bool, noise: float) -> bool:
         """True if nothing is left to gain: stationary up to the noise of the solutions."""
         length = self.rss**0.5
+        if not np.isfinite(self.rss):  # squares left the range of the numbers: they tell nothing
+            return False
         exact = length <= max(self.eps**0.6, noise) * self.rows
         if self.offset <= self.eps**0.5 or (tiny and (exact or undamped)):
             return True

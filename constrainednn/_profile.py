@@ -128,7 +128,9 @@ class Profile:
         over = float(across @ across) - self.least - rise
         size, slope = float(along @ along), float(along @ across)
         moved = np.zeros(S.shape[1])
-        moved[i] = (-slope + sign * np.sqrt(max(slope**2 - size * over, 0.0))) / size
+        with np.errstate(over="ignore", invalid="ignore"):  # where squares are out of range
+            room = np.float64(slope) ** 2 - np.float64(size) * over
+            moved[i] = (-slope + sign * np.sqrt(np.fmax(room, 0.0))) / size
         moved[others] = -(back[:, 0] + moved[i] * back[:, 1])
         return moved, (size, slope), over
 

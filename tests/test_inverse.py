@@ -313,10 +313,7 @@ def test_fit_in_single_precision():
 @pytest.mark.slow
 def test_first_unknowns_that_are_far_off_end_with_a_reason():
     far = cx.solve(decay_problem(args={"rate": cx.Unknown(-300.0)}), **SMALL)
-    near = cx.solve(decay_problem(), **SMALL)
-    assert far.status == "converged"  # steps are tenfold at most: it is found from there, too
-    found, known = (item.estimates()["rate"].value for item in (far, near))
-    assert found == pytest.approx(known, rel=1e-6)
+    assert far.status != "converged" and far.verdict.word != "solved"
     data = cx.Data((TIMES[1:], np.exp(-TIMES[1:])), holdout=0.0)
 
     def field(t, y, args):
