@@ -160,7 +160,11 @@ def error_equation(
     g[:, :, -d:, 0] = -r
     g[:, :, -d:, of_rounding] = eps * lost[..., None] * normal(size=(N, n, d, REALISATIONS))
     jumps[..., 0] = -path.jumps / S
-    lost_in_jumps = eps * (path.gained / S)[..., None]
+    lost_in_jumps = path.gained / S
+    # Where the field jumps, the edge between two pieces is known to a last digit of time.
+    abrupt = np.abs(at.F[1:, 0] - at.F[:-1, -1]) / S[-d:]
+    lost_in_jumps[:, -d:] += np.abs(path.ends[1:-1])[:, None] * np.nan_to_num(abrupt)
+    lost_in_jumps = eps * lost_in_jumps[..., None]
     jumps[..., of_rounding] = lost_in_jumps * normal(size=(N - 1, len(S), REALISATIONS))
     # Of one sign in a piece, as a pulse is.
     signs = normal(size=(N, 1, len(S), columns - of_rounding.stop))

@@ -118,10 +118,6 @@ def test_smooth_problems_are_hardly_ever_marked_and_always_bounded():
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(
-    reason="a resolved pulse of height 50 ends within a last digit of t, which is 6e-14 in y",
-    strict=False,
-)
 def test_errors_of_problems_that_are_not_smooth_are_estimated_or_marked():
     for case in rough_cases():
         for tolerance in TOLERANCES:
