@@ -162,7 +162,8 @@ def error_equation(
     jumps[..., 0] = -path.jumps / S
     lost_in_jumps = path.gained / S
     # Where the field jumps, the edge between two pieces is known to a last digit of time.
-    abrupt = np.abs(at.F[1:, 0] - at.F[:-1, -1]) / S[-d:]
+    at_start = np.tensordot(through_nodes(np.asarray([-1.0]), n)[0], at.F, axes=(0, 1))
+    abrupt = np.abs(at_start[1:] - at.F[:-1, -1]) / S[-d:]
     lost_in_jumps[:, -d:] += np.abs(path.ends[1:-1])[:, None] * np.nan_to_num(abrupt)
     lost_in_jumps = eps * lost_in_jumps[..., None]
     jumps[..., of_rounding] = lost_in_jumps * normal(size=(N - 1, len(S), REALISATIONS))
