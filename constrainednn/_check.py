@@ -232,12 +232,10 @@ def check_reference(problem: Problem, constraint: Constraint, model: PyTree, tra
     if not takes(model, train.points):  # the points of an edge, say: nothing is compared there
         return
     x = model_inputs(train.points)
-    value = lambda u, x: jax.tree.map(jnp.asarray, u(x))  # noqa: E731
-    try:
-        found = _traced("model", value, model, x)
-    except OTHER_USE:
-        return  # the residual makes points of the model from those of an edge, say
-    known = _traced("reference", value, problem.reference, x)
+    found, known = (
+        _traced("reference", lambda u, x: jax.tree.map(jnp.asarray, u(x)), u, x)
+        for u in (model, problem.reference)
+    )
     shapes = [jax.tree.map(lambda leaf: leaf.shape, value) for value in (found, known)]
     if shapes[0] != shapes[1]:
         raise ProblemError(

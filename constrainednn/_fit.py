@@ -49,8 +49,6 @@ _ROUGH = 1e-2
 # First damping and least one, of columns of length one.
 _DAMPING, _LEAST_DAMPING = 1e-3, 1e-16
 _MOST_TRIES_ROUGH = 30
-# Fourth powers of larger rows leave the range of the numbers, and tell nothing.
-_SQUARED = 1e75
 
 
 class Shot(NamedTuple):
@@ -223,7 +221,10 @@ class AbstractFittedScheme(AbstractScheme):
                 damping, nu = _damped(damping, nu, gain, expected)
                 if better:
                     z, now = z + step, trial
-            if not last and (slow or fitted or tiny or tries >= _MOST_TRIES_ROUGH):
+            if (fitted or tiny) and here.shadowed:
+                # Nothing but columns that were long once makes the steps short: they are forgotten.
+                scale, damping, nu = np.zeros(z.size), _DAMPING, 2.0
+            elif not last and (slow or fitted or tiny or tries >= _MOST_TRIES_ROUGH):
                 before, tries = before + tries, 0
                 stage, damping, nu = stage + 1, _DAMPING, 2.0
                 scale, onto_failed = np.zeros(z.size), False
@@ -233,8 +234,6 @@ class AbstractFittedScheme(AbstractScheme):
             elif (fitted or tiny) and not now.seen.all():
                 count = f"{int((~now.seen).sum())} of {now.seen.size} observed numbers"
                 return ended("stalled", f"the residual of {count} is NaN at the solution")
-            elif fitted and not np.nanmax(np.abs(now.r)) < _SQUARED:
-                return ended("stalled", "no step lowers the sum of squares, which is out of range")
             elif fitted:
                 return ended("converged", f"the unknowns are fitted in {before + tries} steps")
             elif tiny:

@@ -28,6 +28,8 @@ _NEAR, _LINEAR = 1e-2, 0.1
 _ONTO = np.log(1e8)
 # Where no step helps any more, a relative offset below this is an end: of the standard errors.
 _STATIONARY = 1e-4
+# A column so many times shorter than it was is hidden by its scale.
+_SHADOW = 10.0
 
 
 class Linearised:
@@ -60,7 +62,7 @@ class Linearised:
         self.r, self.S = r[seen] / self.top, S[seen] / self.top
         self.rss = float(self.r @ self.r)
         self.unit, self.limit = units(z, unknowns), limits(unknowns)
-        length = np.linalg.norm(self.S, axis=0)
+        self.length = length = np.linalg.norm(self.S, axis=0)
         self.scale = np.maximum(self.top * length, scale)
         self.score = self.r @ self.S
         # How much the rows vary by unknowns, and what of each of these would be seen in them.
@@ -105,14 +107,19 @@ class Linearised:
     def ended(self, *, tiny: bool, better: bool, undamped: bool, noise: float) -> bool:
         """True if nothing is left to gain: stationary up to the noise of the solutions."""
         length = self.rss**0.5
-        if not np.isfinite(self.rss):  # squares left the range of the numbers: they tell nothing
-            return False
         exact = length <= max(self.eps**0.6, noise) * self.rows
         if self.offset <= self.eps**0.5 or (tiny and (exact or undamped)):
             return True
         # No step is better: then what was predicted must be too little to be seen.
         hidden = self.offset**2 * length <= 10 * noise * self.visible
         return not better and (hidden or (tiny and self.offset <= _STATIONARY))
+
+    @property
+    def shadowed(self) -> bool:
+        """True if the rows can still be lowered, and columns that were long once hide it."""
+        free = ~(self.blind | self.held)
+        longer = self.scale > _SHADOW * self.top * self.length
+        return self.offset > _STATIONARY and bool((longer & free).any())
 
     def near_bounds(self) -> tuple[Float[np.ndarray, " q"], float]:
         """A step onto the bounds that are as good as reached, and its gain; zeros for none."""

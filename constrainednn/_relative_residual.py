@@ -22,6 +22,7 @@ from jaxtyping import Array, Float, PyTree
 
 from constrainednn._blocks import flat_value, in_blocks
 from constrainednn._calculus import taylor
+from constrainednn._path import locate
 from constrainednn._pieces import Pieces
 
 
@@ -91,8 +92,7 @@ def relative_residual(
     """
     r, G, states = in_blocks(eqx.Partial(_at, residual, model), t)
     edges, eps = model.ends.astype(float), float(jnp.finfo(model.head.dtype).eps)
-    way = np.sign(edges[1] - edges[0])
-    piece = np.clip(np.searchsorted(way * edges, way * t, side="right") - 1, 0, model.count - 1)
+    piece, _ = locate(edges, t)
     size = np.abs(np.asarray(model.states, float)[: model.count])  # at the starts
     np.maximum.at(size, piece, np.abs(states))
     size = np.maximum(size, np.append(size[1:], size[-1:], axis=0))  # and at the ends
