@@ -28,7 +28,6 @@ from constrainednn._keys import numpy_generator
 from constrainednn._models import MLP, trainable_mask
 from constrainednn._pieces import Pieces
 from constrainednn._problem import Constraint, Problem
-from constrainednn._reference import takes
 from constrainednn._samplers import Draw
 from constrainednn._validate import ProblemError, as_seed, raised_here, shown
 
@@ -229,13 +228,12 @@ def check_reference(problem: Problem, constraint: Constraint, model: PyTree, tra
     """
     if problem.reference is None or isinstance(constraint.over, Points):
         return
-    if not takes(model, train.points):  # the points of an edge, say: nothing is compared there
+    x, value = model_inputs(train.points), lambda u, x: jax.tree.map(jnp.asarray, u(x))
+    try:
+        found = _traced("reference", value, model, x)
+    except OTHER_USE:  # points of an edge, say, that are none of the model's
         return
-    x = model_inputs(train.points)
-    found, known = (
-        _traced("reference", lambda u, x: jax.tree.map(jnp.asarray, u(x)), u, x)
-        for u in (model, problem.reference)
-    )
+    known = _traced("reference", value, problem.reference, x)
     shapes = [jax.tree.map(lambda leaf: leaf.shape, value) for value in (found, known)]
     if shapes[0] != shapes[1]:
         raise ProblemError(

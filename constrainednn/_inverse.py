@@ -69,12 +69,21 @@ class FittedScheme(AbstractFittedScheme):
 
     def known(self, z: Float[Array, " q"], span: tuple[float, float]) -> InitialValueScheme:
         """The problem for given unknowns."""
-        return InitialValueScheme(
-            self._field(z), span, self.width, within(self.breaks, span), self.longest
-        )
+        return self._with(self.arguments(z), span)
+
+    def _with(self, args: PyTree, span: tuple[float, float]) -> InitialValueScheme:
+        field, breaks = with_args(self.field, args), within(self.breaks, span)
+        return InitialValueScheme(field, span, self.width, breaks, self.longest)
 
     def _field(self, z: Float[Array, " q"]) -> Field:
         return with_args(self.field, self.arguments(z))
+
+    def begun(
+        self, z: Float[Array, " q"], span: tuple[float, float]
+    ) -> tuple[InitialValueScheme, Float[Array, "p d"]]:
+        """The problem for given unknowns, and the state at its start."""
+        args, y0 = self.arguments.both(z)
+        return self._with(args, span), self.start(args, y0)
 
     def begin(self, z: Float[Array, " q"]) -> Float[Array, "p d"]:
         """The state at the start for given unknowns."""
@@ -132,13 +141,13 @@ class Shooting(AbstractShooting):
         begin, end = self.scheme.span
         span = begin, end if share == 1.0 else begin + share * (end - begin)
         at = jnp.asarray(z, jnp.result_type(float))
-        known = self.scheme.known(at, span)
+        known, states = self.scheme.begun(at, span)
         # What an earlier march found, this one need not find again.
         breaks = within({*known.breaks, *self.found}, span)
         known = dataclasses.replace(
             known, breaks=breaks, share=1.0 if share not in self.looked else _GLANCE
         )
-        states = np.asarray(self.scheme.begin(at))
+        states = np.asarray(states)
         head = np.zeros((1, known.width, states.shape[1]))
         blank = stack_pieces(np.asarray(span), states[None], head, unravel=known.field.unravel)
         found = known.solve(

@@ -1,10 +1,9 @@
 """How far a model is from a known solution."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import equinox as eqx
-import jax
 import numpy as np
 from jaxtyping import PyTree
 
@@ -29,18 +28,12 @@ class ReferenceErrors(NamedTuple):
     absolute: float
 
 
-def takes(model: PyTree, points: PyTree) -> bool:
-    """True if these are points of the model; those of an edge may have fewer coordinates."""
-    canonical = jax.dtypes.canonicalize_dtype
-    x = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], canonical(leaf.dtype)),
-        model_inputs(points),
-    )
+def _values(u: Callable[[PyTree], PyTree], points: PyTree) -> np.ndarray | None:
+    """Values at points; None if it does not take them: those of an edge may lack coordinates."""
     try:
-        eqx.filter_eval_shape(lambda u, x: u(x), model, x)
+        return in_blocks(eqx.Partial(flat_value, u), model_inputs(points))
     except OTHER_USE:
-        return False
-    return True
+        return None
 
 
 def reference_errors(
@@ -58,12 +51,9 @@ def reference_errors(
     Raises:
         ProblemError: If the values have different numbers of entries.
     """
-    if problem.reference is None or not takes(model, points):
+    if problem.reference is None or (found := _values(model, points)) is None:
         return None
-    found, known = (
-        in_blocks(eqx.Partial(flat_value, u), model_inputs(points))
-        for u in (model, problem.reference)
-    )
+    known = in_blocks(eqx.Partial(flat_value, problem.reference), model_inputs(points))
     if found.shape != known.shape:
         raise ProblemError(
             f"reference: its value has {known.shape[1]} entries, the model's {found.shape[1]}."
@@ -71,9 +61,7 @@ def reference_errors(
     known = known.astype(found.dtype)  # a reference may be whole numbers
     rms = lambda values: float(np.sqrt(np.mean(values**2)))  # noqa: E731
     absolute, here = rms(found - known), rms(known)
-    others = (item for item in everywhere if item is not points and takes(model, item))
-    fn = eqx.Partial(flat_value, problem.reference)
-    others = (in_blocks(fn, model_inputs(item)).astype(found.dtype) for item in others)
-    largest = max([here, *map(rms, others)])
-    zero = here <= _ZERO * float(np.finfo(known.dtype).eps) * largest
+    others = (_values(problem.reference, item) for item in everywhere if item is not points)
+    sizes = [rms(values.astype(found.dtype)) for values in others if values is not None]
+    zero = here <= _ZERO * float(np.finfo(known.dtype).eps) * max([here, *sizes])
     return ReferenceErrors(None if zero else absolute / here, absolute)

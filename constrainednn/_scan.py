@@ -13,6 +13,7 @@ Symbols (others in `_windows.py` and `_pieces.py`)::
     ratio   (B, n)     largest residual of an equation there, relative to what was allowed
 """
 
+import functools
 import math
 import time
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ from jax import lax
 from jax.extend import core
 from jaxtyping import Array, Float, Int
 
+from constrainednn._blocks import Statement, put_together, take_apart
 from constrainednn._field import Field
 from constrainednn._legendre import integrated
 from constrainednn._march import March
@@ -97,11 +99,14 @@ def scan(field: Field, marched: March, *, since: int = 0, share: float = 1.0) ->
         share: Share of the usual number of places.
     """
     began = time.perf_counter()
-    looker = _Looker(field, marched)
-    looker.look(_Blocks(*np.zeros((3, 0))))  # compiles
-    compiling = time.perf_counter() - began
+    looker, compiling = _Looker(field, marched), 0.0
+    before = _operations.cache_info().misses
+    operations = looker.operations
+    if _operations.cache_info().misses > before:  # what was not counted was not compiled either
+        looker.look(_Blocks(*np.zeros((3, 0))))
+        compiling = time.perf_counter() - began
     lengths = np.abs(np.diff(marched.edges))[since:]
-    places = share * min(max(_OPERATIONS / looker.operations, _LEAST), _MOST)
+    places = share * min(max(_OPERATIONS / operations, _LEAST), _MOST)
     # Proportional to the length, and at least one block a window.
     blocks = np.ceil(lengths / lengths.sum() * max(places / _PLACES, 1)).astype(int)
     window = np.repeat(np.arange(len(lengths)), blocks)
@@ -140,12 +145,18 @@ class _Looker:
         capacity = max(16, 1 << (count - 1).bit_length())
         pad = lambda a: np.concatenate([a, np.repeat(a[-1:], capacity - count, axis=0)])  # noqa: E731
         arrays = self.edges[:-1], np.diff(self.edges) / 2, y, c, marched.kept.allowed
-        self.windows = tuple(jnp.asarray(pad(np.asarray(a)), c.dtype) for a in arrays)
+        # NumPy's own: nine transfers of small arrays would take as long as the look.
+        self.windows = tuple(pad(np.asarray(a)).astype(c.dtype) for a in arrays)
 
     @property
     def operations(self) -> float:
-        """Scalar operations at one place."""
-        return float(_operations(self.field, self.windows[2][0], self.windows[3][0]))
+        """Scalar operations of the residual at one place."""
+        arrays, statement = take_apart(self.field)
+        shapes = tuple(None if a is None else (np.shape(a), jnp.result_type(a)) for a in arrays)
+        (*_, p, d), (capacity, width, _) = self.windows[2].shape, self.windows[3].shape
+        dtype = self.windows[2].dtype
+        own = 3 * (width + p) * (p + 1) * d
+        return own + _operations(statement, shapes, (p, d), dtype, capacity)
 
     def places(self, blocks: _Blocks) -> Float[np.ndarray, "B n"]:
         """Scaled times that are looked at."""
@@ -157,9 +168,9 @@ class _Looker:
         capacity = max(1024, 1 << (count - 1).bit_length())  # one program for scans and searches
         pad = lambda a: np.append(a, np.zeros(capacity - count, a.dtype))  # noqa: E731
         dtype = self.windows[0].dtype
-        window = jnp.asarray(pad(blocks.window).astype(int))
-        low, high = jnp.asarray(pad(blocks.low), dtype), jnp.asarray(pad(blocks.high), dtype)
-        groups = jnp.asarray(-(-count // _GROUP))
+        window = pad(blocks.window).astype(int)
+        low, high = (pad(ends).astype(dtype) for ends in (blocks.low, blocks.high))
+        groups = np.asarray(-(-count // _GROUP))
         return np.asarray(_ratios(self.field, self.windows, window, low, high, groups))[:count]
 
     def located(self, runs: list[tuple]) -> list[Found]:
@@ -199,11 +210,11 @@ class _Looker:
 @eqx.filter_jit
 def _ratios(
     field: Field,
-    windows: tuple[Array, ...],
-    window: Int[Array, " B"],
-    low: Float[Array, " B"],
-    high: Float[Array, " B"],
-    groups: Int[Array, ""],
+    windows: tuple[np.ndarray | Array, ...],
+    window: Int[np.ndarray | Array, " B"],
+    low: Float[np.ndarray | Array, " B"],
+    high: Float[np.ndarray | Array, " B"],
+    groups: Int[np.ndarray | Array, ""],
 ) -> Float[Array, "B n"]:
     """Residuals relative to what was allowed, group after group of blocks."""
     start, half, y, c, allowed = windows
@@ -256,12 +267,16 @@ def _ratios(
     return lax.fori_loop(0, groups, group, jnp.zeros((len(window), _PLACES), c.dtype))
 
 
-@eqx.filter_jit
-def _operations(field: Field, y: Float[Array, "p d"], c: Float[Array, "K d"]) -> Float[Array, ""]:
-    """Scalar operations of the residual at one place, counted once for each structure."""
-    program = jax.make_jaxpr(lambda t, y: field(t, y))(jnp.zeros((), y.dtype), y)
-    own = 3 * (len(c) + len(y)) * (len(y) + 1) * y.shape[1]
-    return jnp.asarray(float(own + _counted(program.jaxpr)))
+@functools.lru_cache(maxsize=64)
+def _operations(
+    statement: Statement, shapes: tuple, state: tuple[int, int], dtype: jnp.dtype, capacity: int
+) -> int:
+    """Scalar operations of a field at one place, counted once for each program of a scan."""
+    del capacity  # it makes another program
+    arrays = [None if shape is None else jax.ShapeDtypeStruct(*shape) for shape in shapes]
+    y = jax.ShapeDtypeStruct(state, dtype)
+    at = lambda arrays, t, y: put_together(arrays, statement)(t, y)  # noqa: E731
+    return _counted(jax.make_jaxpr(at)(arrays, jax.ShapeDtypeStruct((), dtype), y).jaxpr)
 
 
 def _counted(program: core.Jaxpr) -> int:

@@ -11,6 +11,7 @@ Symbols (others in `_pieces.py`)::
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 
@@ -94,16 +95,10 @@ class InitialValueScheme(AbstractScheme):
     ) -> SchemeResult:
         """March from the start to the end."""
         places = draw(Interval(-1.0, 1.0), _MONITOR, Independent(), key=key).points
-        nodes, weights = training_nodes(self.width)
-        features = lambda at: Features(at, self.width, self.field.order)  # noqa: E731
-        evolution = _Evolution(
-            self.field,
-            features(nodes),
-            jnp.asarray(weights),
-            features(places),
-            features(np.ones(1)),
-            features(np.add.outer(_CLUSTERS, _APART * np.arange(_DIFFERENCES + 1)).ravel()),
-        )
+        order = self.field.order
+        nodes, weights, end, clusters = _fixed_features(self.width, order, model.head.dtype.name)
+        monitor = Features(places, self.width, order)
+        evolution = _Evolution(self.field, nodes, weights, monitor, end, clusters)
         state = (model.states[0], self._sizes(model.states[0]))
 
         def through(stops: Sequence[float], resumed: Resumable | None) -> March:
@@ -214,6 +209,18 @@ class InitialValueScheme(AbstractScheme):
         """From the start to where the march got."""
         start, end = float(model.ends[0]), float(model.ends[-1])
         return Interval(min(start, end), max(start, end))
+
+
+@functools.lru_cache(maxsize=16)
+def _fixed_features(
+    width: int, order: int, dtype: str
+) -> tuple[Features, Float[Array, " m"], Features, Features]:
+    """What all windows of all marches share: Gauss nodes, their weights, the end, and clusters."""
+    del dtype  # that of jax's default when they are made
+    nodes, weights = training_nodes(width)
+    clusters = np.add.outer(_CLUSTERS, _APART * np.arange(_DIFFERENCES + 1)).ravel()
+    at_nodes, end, near = (Features(at, width, order) for at in (nodes, np.ones(1), clusters))
+    return at_nodes, jnp.asarray(weights), end, near
 
 
 @eqx.filter_jit
