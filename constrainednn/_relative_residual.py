@@ -2,87 +2,53 @@
 
 Symbols (others in `_pieces.py`)::
 
-    symbol  shape            meaning
-    n       int              times
-    r       (n, d)           residual of the equation
-    G       (n, d, p + 1, d) its derivative by the j-th derivative of the solution, j = 0 ... p
-    size    (n, p + 1, d)    size of these derivatives: that of the state in the piece, and for the
-                             highest that of the one below divided by half the length of the piece
+    symbol  shape         meaning
+    n       int           times
+    r       (n, d)        residual of the equation, M u^(p) - f
+    A       (n, d, p, d)  derivative of f by the state
+    size    (N, p, d)     size of the state in each piece
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
-from constrainednn._blocks import flat_value, in_blocks
-from constrainednn._calculus import taylor
-from constrainednn._path import locate
+from constrainednn._blocks import in_blocks
+from constrainednn._defect import linearise
+from constrainednn._path import locate, states_at
 from constrainednn._pieces import Pieces
 
-
-class _Moved(eqx.Module):
-    """A model whose value and derivatives at one time are changed."""
-
-    model: Pieces
-    at: Float[Array, ""]
-    by: Float[Array, "p_1 d"]
-
-    def __call__(self, t: Float[Array, ""]) -> PyTree[Array]:
-        """Evaluate at one time."""
-        change, power = self.by[0], 1.0
-        for j in range(1, len(self.by)):
-            power = power * (t - self.at) / j
-            change = change + power * self.by[j]
-        return self.model.unravel(ravel_pytree(self.model(t))[0] + change)
-
-    @property
-    def args(self) -> PyTree:
-        """Those of the model."""
-        return self.model.args
-
-    @property
-    def parameters(self) -> Float[Array, " q"]:
-        """Those of the model."""
-        return self.model.parameters
-
-
-def _at(
-    residual: Callable[[Any, Any], Any], model: Pieces, t: Float[Array, ""]
-) -> tuple[Float[Array, " d"], Float[Array, "d p_1 d"], Float[Array, "p d"]]:
-    """Residual, its derivatives by those of the solution, and the state."""
-    p, d = model.states.shape[1:]
-
-    def moved(by: Float[Array, "p_1 d"]) -> Float[Array, " d"]:
-        return flat_value(eqx.Partial(residual, _Moved(model, t, by)), t)
-
-    unmoved = jnp.zeros((p + 1, d), model.head.dtype)
-    *state, _ = taylor(eqx.Partial(_flat, model), t, order=p)
-    return moved(unmoved), jax.jacfwd(moved)(unmoved), jnp.stack(state)
+# Numbers in the derivatives that are held at once.
+_AT_ONCE = 1 << 22
 
 
 def relative_residual(
-    residual: Callable[[Any, Any], Any],
+    field: Callable[..., Array],
+    mass: Float[Array, "d d"] | None,
     model: Pieces,
     t: Float[np.ndarray, " n"],
     *,
+    p: Float[np.ndarray, " q"],
     everywhere: bool,
 ) -> float:
     """Size of a residual at some times, relative to the terms of the equation.
 
-    Each entry is divided by sum |G| size, which follows a change of units of time, of the solution
-    and of the equation. A component that has died away need not be resolved: it is as large as a
-    rounding error of the largest it was.
+    Each entry is divided by |M| |u^(p)| + |A| |u|, which follows a change of units of time, of the
+    solution and of the equation; a derivative is as large as the one below it over half the length
+    of the piece. A component that has died away need not be resolved: it is as large as a rounding
+    error of the largest it was.
 
     Args:
-        residual: `residual(u, t)` of shape (d,).
+        field: `field(t, y, *p)`, the highest derivative for a state of shape (p, d).
+        mass: What the highest derivative is multiplied by; None for the identity.
         model: The solution.
         t: Times that had no say in it.
+        p: Unknown parameters that the field takes, if there are any.
         everywhere: Take the sizes over all pieces, as for elements that are solved together, and
             not in each.
 
@@ -90,24 +56,47 @@ def relative_residual(
         The largest over the entries of their root mean square over the times; infinite where one
         of them is not finite.
     """
-    r, G, states = in_blocks(eqx.Partial(_at, residual, model), t)
     edges, eps = model.ends.astype(float), float(jnp.finfo(model.head.dtype).eps)
-    piece, _ = locate(edges, t)
-    size = np.abs(np.asarray(model.states, float)[: model.count])  # at the starts
-    np.maximum.at(size, piece, np.abs(states))
-    size = np.maximum(size, np.append(size[1:], size[-1:], axis=0))  # and at the ends
+    (Y, top), (piece, _) = states_at(model, t), locate(edges, t)
+    order, d = Y.shape[1:]
+    half = np.abs(np.diff(edges))[:, None] / 2
+    size = _sizes(model, Y, piece, eps * half**-1, everywhere=everywhere)
+    M = np.eye(d) if mass is None else np.asarray(mass, float)
+    squares = np.zeros(d)
+    chunks = np.array_split(np.arange(len(t)), 1 + len(t) * (order * d) ** 2 // _AT_ONCE)
+    for here in chunks:
+        at = linearise(field, t[None, here], Y[None, here], p, np.ones(order * d))
+        A = np.abs(at.A[0, :, -d:]).reshape(-1, d, order, d)
+        own = size[piece[here]]
+        terms = np.einsum("nijk,njk->ni", A, own)
+        terms += (own[:, -1] / half[piece[here]]) @ np.abs(M).T
+        r = top[here] @ M.T - at.F[0]
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+            squares += np.sum(np.where(r == 0, 0.0, np.abs(r) / terms) ** 2, axis=0)
+    worst = np.sqrt(squares / len(t)).max()
+    return float(worst) if np.isfinite(worst) else np.inf
+
+
+def _sizes(
+    model: Pieces,
+    Y: Float[np.ndarray, "n p d"],
+    piece: np.ndarray,
+    least: Float[np.ndarray, "N 1"],
+    *,
+    everywhere: bool,
+) -> Float[np.ndarray, "N p d"]:
+    """Sizes of the state in each piece, at its ends and at the times in it."""
+    size = np.abs(np.asarray(model.states, float)[: model.count])
+    np.maximum.at(size, piece, np.abs(Y))
+    size = np.maximum(size, np.append(size[1:], size[-1:], axis=0))
     if everywhere:
         size = np.broadcast_to(size.max(axis=0), size.shape)
-    size = np.maximum(size, eps * np.maximum.accumulate(size, axis=0))
-    half = np.abs(np.diff(edges))[:, None] / 2
+    size = np.maximum(
+        size, float(jnp.finfo(model.head.dtype).eps) * np.maximum.accumulate(size, axis=0)
+    )
     for j in range(1, size.shape[1]):  # a velocity that passes through zero has a size, too
-        size[:, j] = np.maximum(size[:, j], eps * size[:, j - 1] / half)
-    size = np.concatenate([size, size[:, -1:] / half[:, None]], axis=1)
-    terms = np.einsum("nijk,njk->ni", np.abs(G), size[piece])
-    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        relative = np.where(r == 0, 0.0, np.abs(r) / terms)
-        worst = np.sqrt(np.mean(relative**2, axis=0)).max()
-    return float(worst) if np.isfinite(worst) else np.inf
+        size[:, j] = np.maximum(size[:, j], least * size[:, j - 1])
+    return size
 
 
 def relative_conditions(conditions: Callable[[Array, Array, Array], Array], model: Pieces) -> float:

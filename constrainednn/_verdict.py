@@ -11,15 +11,18 @@ from typing import Literal
 import numpy as np
 
 from constrainednn._boundary import BoundaryValueScheme
+from constrainednn._defect import OnRows
+from constrainednn._delay import DelayScheme
 from constrainednn._domains import Data
 from constrainednn._error_estimate import ErrorEstimate, error_estimate
 from constrainednn._experiments import Experiments
+from constrainednn._field import with_args
 from constrainednn._fit import AbstractFittedScheme
 from constrainednn._gap import ConstraintGap, GapReport
-from constrainednn._inverse_bvp import FittedBoundaryScheme
 from constrainednn._relative_residual import relative_conditions, relative_residual
-from constrainednn._scheme import goal
+from constrainednn._scheme import AbstractScheme, goal
 from constrainednn._solution import Solution, Status
+from constrainednn._windows import InitialValueScheme
 
 # A residual of this share of its terms on fresh points is no solution, whatever the tolerance.
 _LARGE = 0.1
@@ -93,21 +96,15 @@ def _of_pieces(solution: Solution) -> Verdict:
     fitted = isinstance(scheme, AbstractFittedScheme)
     if not fitted and status is not Status.CONVERGED:
         return Verdict("not solved", f"{status}, {solution.reason}")
-    equation, points = solution.problem.constraints[0], solution.streams[0].heldout
-    assert points is not None
-    elements = isinstance(scheme, (BoundaryValueScheme, FittedBoundaryScheme))
+    known = scheme.at(solution.model) if fitted else scheme
     allowed = goal(solution.settings.tolerance, solution.model.head.dtype)
-    size = relative_residual(
-        equation.residual, solution.model, np.asarray(points.points), everywhere=elements
-    )
+    size = _fresh_residual(solution, known)
     found = f"residual on fresh points {size:.1e} of the equation's terms"
     if not size <= allowed:
-        if not solution.gap[equation.name].at_rounding:
+        if not solution.gap.constraints[0].at_rounding:
             return Verdict("not solved", f"{found}, tolerance {allowed:.1e}")
         found += ", which is rounding"
-    if elements:
-        known = scheme.at(solution.model) if fitted else scheme
-        assert isinstance(known, BoundaryValueScheme)
+    if isinstance(known, BoundaryValueScheme):
         missed = relative_conditions(known.statement.conditions, solution.model)
         if not missed <= max(allowed, 100 * float(np.finfo(solution.model.head.dtype).eps)):
             text = f"the boundary conditions are missed by {missed:.1e}, tolerance {allowed:.1e}"
@@ -124,6 +121,22 @@ def _of_pieces(solution: Solution) -> Verdict:
     if status is not Status.CONVERGED:
         return Verdict("cannot tell", f"{status}, {solution.reason}", error)
     return Verdict("no tolerance to meet", f"{_measured(solution)}; {found}", error)
+
+
+def _fresh_residual(solution: Solution, scheme: AbstractScheme) -> float:
+    """The residual of the equation on held-out points, relative to its terms."""
+    points, model = solution.streams[0].heldout, solution.model
+    assert points is not None
+    mass, p, elements = None, np.zeros(0), isinstance(scheme, BoundaryValueScheme)
+    if isinstance(scheme, BoundaryValueScheme):
+        field, p = OnRows(scheme.statement.field), np.asarray(model.parameters, float)
+    elif isinstance(scheme, DelayScheme):
+        field = with_args(scheme.field, (scheme.field.args, model))
+    else:
+        assert isinstance(scheme, InitialValueScheme)
+        field, mass = scheme.field, scheme.field.mass
+    t = np.asarray(points.points, float)
+    return relative_residual(field, mass, model, t, p=p, everywhere=elements)
 
 
 def _error_statement(solution: Solution) -> ErrorEstimate | None:
