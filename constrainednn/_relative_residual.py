@@ -110,9 +110,11 @@ def relative_conditions(conditions: Callable[[Array, Array, Array], Array], mode
     left, right = in_blocks(eqx.Partial(_flat, model), edges)
     p = np.asarray(model.parameters)
     g, slopes = _linearised(conditions, (left, right, p))
-    size = np.abs(np.asarray(model.states, float)[: model.count, 0]).max(axis=0)
-    sizes = (np.maximum(size, np.abs(left)), np.maximum(size, np.abs(right)), np.abs(p))
-    terms = sum(np.abs(slope) @ part for slope, part in zip(slopes, sizes, strict=True))
+    inside = np.asarray(model.states, float)[: model.count, 0]
+    size = np.abs(np.vstack([inside, left, right])).max(axis=0)
+    terms = sum(
+        np.abs(slope) @ part for slope, part in zip(slopes, (size, size, np.abs(p)), strict=True)
+    )
     with np.errstate(invalid="ignore", divide="ignore"):
         missed = np.where(g == 0, 0.0, np.abs(g) / terms)
     return float(np.max(np.nan_to_num(missed, nan=np.inf), initial=0.0))

@@ -80,6 +80,22 @@ def test_solved_needs_the_conditions(boundary):
     assert 0.03 / 3.1 < found < 0.03
 
 
+def test_a_condition_that_is_zero_is_met_to_the_size_of_its_component():
+    """On one element y(0) = 0 holds to rounding of y, which grows to one."""
+    problem = cx.bvp(
+        slope,
+        lambda left, right: jnp.stack([left[0], right[0] - 1.0]),
+        (0.0, 1.0),
+        jnp.zeros(2),
+        mesh=[0.0, 1.0],
+    )
+    found = cx.solve(problem, **QUICK)
+    assert found.model.count == 1 and found.verdict.word == "solved"
+    shift = jnp.asarray([[[1e-17, 0.0]]])  # less than a last digit of y
+    moved = eqx.tree_at(lambda u: u.states, found.model, found.model.states + shift)
+    assert with_model(found, moved).verdict.word == "solved"
+
+
 def test_solved_needs_an_error_statement_that_does_not_object(initial, monkeypatch):
     objection = "not resolved after t = 1"
     monkeypatch.setattr(cx.ErrorEstimate, "objection", lambda self, tolerance: objection)
