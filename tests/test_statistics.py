@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from constrainednn._statistics import UNRELIABLE, estimate_mean, quantiles, total
+from constrainednn._statistics import (
+    UNRELIABLE,
+    _inequality,
+    estimate_mean,
+    quantiles,
+    total,
+)
 
 
 def test_interval_of_many_points_is_nearly_students():
@@ -22,17 +28,17 @@ def test_interval_of_many_points_is_nearly_students():
 
 
 def test_upper_end_is_halls_where_values_are_far_from_zero():
-    values = 1000 + np.random.default_rng(8).exponential(size=30)
+    values = 1000 + np.random.default_rng(8).exponential(size=24)
     found = estimate_mean(values)
     # With n - 1 in the deviation and n / ((n - 1) (n - 2)) before the sum of third powers.
-    skewness = stats.skew(values, bias=False) / math.sqrt(30)
+    skewness = stats.skew(values, bias=False) / math.sqrt(24)
 
     # Hall's monotone cubic of a studentized mean takes the quantile of t at this end.
     def cubic(x):
         return x + skewness / 3 * x**2 + skewness**2 / 27 * x**3 + skewness / 6
 
     at_end = (values.mean() - found.high) / stats.sem(values)
-    assert cubic(at_end) == pytest.approx(-stats.t.ppf(0.975, 29), rel=1e-9)
+    assert cubic(at_end) == pytest.approx(-stats.t.ppf(0.975, 23), rel=1e-9)
     mirrored = estimate_mean(2002 - values)
     assert mirrored.low == pytest.approx(2002 - found.high, rel=1e-9)
 
@@ -58,6 +64,41 @@ def test_tails_of_infinite_variance_are_labelled_and_light_ones_are_not():
     assert [estimate_mean(values).label for values in heavy] == [UNRELIABLE] * 4
     light = [generator.normal(size=4096) ** 2, generator.exponential(size=4096)]
     assert [estimate_mean(values).label for values in light] == ["", ""]
+
+
+def test_heavy_tails_are_labelled_from_400_points_on_and_light_ones_are_not():
+    generator = np.random.default_rng(2)
+    heavy = [1 + generator.pareto(1.5, 400), generator.lognormal(sigma=2, size=400)]
+    assert [estimate_mean(values).label for values in heavy] == [UNRELIABLE] * 2
+    light = [generator.normal(size=400) ** 2, generator.uniform(size=400)]
+    assert [estimate_mean(values).label for values in light] == ["", ""]
+
+
+def test_inequality_is_half_the_mean_difference_over_the_mean():
+    # The largest 60 % of these ten are 2 to 9, above 2; two are level with it and do not count.
+    values = np.array([0.0, 1.0, 2.0, 2.0, 2.0, 2.0, 3.0, 5.0, 6.0, 9.0])
+    excess = np.array([1.0, 3.0, 4.0, 7.0])
+    differences = np.abs(excess[:, None] - excess).sum() / (4 * 3)
+    assert _inequality(values) == pytest.approx((differences / 2 / excess.mean(), 4))
+    assert _inequality(np.array([0.0, 1.0, 1.0, 1.0, 1.0])) == (0.0, 1)
+    assert _inequality(np.array([1.0, 1.0, 1.0, 1.0, 2.0])) == (1.0, 1)
+    # Of a generalised Pareto tail of index 2 it is 2 / 3.
+    tail = (1 - (np.arange(1000) + 0.5) / 1000) ** -0.5
+    assert _inequality(tail)[0] == pytest.approx(2 / 3, abs=0.03)
+
+
+def test_upper_end_is_far_where_few_points_do_not_exclude_a_heavy_tail():
+    generator = np.random.default_rng(7)
+    exponential, uniform = generator.exponential(size=100), generator.uniform(size=100)
+    t = stats.t.ppf(0.975, 99)
+    found = estimate_mean(exponential)
+    assert found.label == ""
+    assert found.high - found.value == pytest.approx(10 * t * found.error, rel=1e-12)
+    assert found.value - found.low == pytest.approx(t * found.error, rel=1e-12)
+    # Uniform numbers exclude it, and so do exponential ones when there are more.
+    for values in (uniform, generator.exponential(size=400)):
+        found = estimate_mean(values)
+        assert found.high - found.value < 1.5 * t * found.error
 
 
 def test_few_points_are_always_labelled():
