@@ -30,7 +30,6 @@ from constrainednn._refinement import (
     ending_of,
     half_of,
     heads,
-    lowered,
     parts_of,
     spread,
     with_waves,
@@ -253,27 +252,23 @@ class BoundaryValueScheme(AbstractScheme):
                     break
             unknowns = _cut(found.unknowns, count)
             failures = 0 if found.solved else failures + 1
-            parts = parts_of(seen, asked, self.width)
+            parts, small = parts_of(seen), seen.error <= np.maximum(asked, 2 * seen.noise)
             if found.solved and not stopped:
-                if (parts == 1).all():
+                if small.all():
                     check, seconds = newton(half, padded, found.unknowns, undamped, 1)
                     running, seen = running + seconds, seen._replace(off=float(check.moved))
                     stuck = off / 2 < seen.off < eps**0.5  # by rounding
                     off = seen.off
-                    if not (seen.off <= asked or seen.rounded or stuck):
-                        parts = parts_of(seen, lowered(seen, asked), self.width)
-                        parts[seen.worst] = max(2, parts[seen.worst])
-                elif spread(parts):
+                    if seen.off <= asked or seen.rounded or stuck:
+                        parts = np.ones_like(parts)
+                if spread(parts):
                     check, seconds = newton(half, padded, found.unknowns, undamped, _LOCATING)
                     running, other = running + seconds, _seen(edges, check)
                     if np.isfinite(other.error).all():
-                        parts, unknowns = (
-                            parts_of(other, asked, self.width),
-                            _cut(check.unknowns, count),
-                        )
+                        parts, unknowns = parts_of(other), _cut(check.unknowns, count)
             if (parts > 1).any():
                 parts = with_waves(parts, np.asarray(found.slopes)[:count], self.width)
-            share = float(np.mean(parts == 1))
+            share = float(np.mean(small))
             undefined = None
             if not np.isfinite(seen.error).all():
                 undefined = self._undefined(statements[stage], edges, unknowns)

@@ -28,7 +28,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.linalg import solve_triangular
 
-from constrainednn._legendre import integrals
+from constrainednn._legendre import gauss, integrals
 
 # Entries of the matrices of pieces that are solved for at once.
 _ENTRIES = 1_000_000
@@ -118,23 +118,52 @@ class _Reduced(NamedTuple):
         return np.concatenate([start[None], inner.reshape(-1, D, k), end[None]])
 
 
+class _Gauss(NamedTuple):
+    """Collocation at Gauss nodes of what is known at the start and the Radau nodes of a piece.
+
+    Attributes:
+        across: From the Radau nodes to the Gauss nodes.
+        at: From the start and the Radau nodes to the Gauss nodes.
+        W: From the slope at the Gauss nodes to its integrals up to each Radau node.
+    """
+
+    across: Float[np.ndarray, "n n"]
+    at: Float[np.ndarray, "n n_1"]
+    W: Float[np.ndarray, "n n"]
+
+
+@functools.cache
+def _at_gauss(n: int) -> _Gauss:
+    nodes, _ = gauss(n)
+    W = integrals(radau(n).nodes, n, 1)[1] @ np.linalg.inv(integrals(nodes, n, 0)[0])
+    return _Gauss(through_nodes(nodes, n), interpolation(nodes, n), W)
+
+
 def _reduce(equation: ErrorEquation) -> list[_Reduced]:
     """Eliminate the inside of each piece by QR.
 
-    The collocation polynomial of degree n satisfies the equation at the n Radau nodes. What is
-    left couples start and end in a form that is scaled alike for modes that grow and modes that
-    decay; the map from start to end would lose the latter where both are fast.
+    The collocation polynomial of degree n satisfies the equation at the n Gauss nodes: a symmetric
+    rule grows where the equation grows and decays where it decays, however fast. Radau's damps
+    both, and then the conditions at the two ends do not fit. What is left couples start and end in
+    a form that is scaled alike for modes that grow and modes that decay; the map from start to end
+    would lose the latter where both are fast.
+
+    Source:
+        Dichotomy of symmetric rules: Ascher, Mattheij and Russell, Numerical Solution of Boundary
+        Value Problems for Ordinary Differential Equations (SIAM 1995), section 10.2.
     """
     n, D = equation.A.shape[1:3]
-    W, inner = radau(n).W, (n - 1) * D
+    rule, inner = _at_gauss(n), (n - 1) * D
     unit = np.tile(np.eye(D), (n, 1))
     cuts = np.cumsum([D, D, equation.B.shape[3]])
     found = []
-    for half, A, B, g in zip(equation.half, equation.A, equation.B, equation.g, strict=True):
-        within = -half * (W[:, None, :, None] * A.transpose(1, 0, 2)).reshape(n * D, n * D)
-        within[np.diag_indices(n * D)] += 1
-        over = lambda b, half=half: half * np.tensordot(W, b, axes=1).reshape(n * D, -1)  # noqa: E731
-        rows = np.hstack([within, -unit, -over(B), over(g)])
+    for half, *parts in zip(equation.half, equation.A, equation.B, equation.g, strict=True):
+        A, B, g = (np.tensordot(rule.across, part, axes=1) for part in parts)
+        by_state = half * np.einsum("im,mjk,ml->ijlk", rule.W, A, rule.at, optimize=True)
+        by_state = by_state.reshape(n * D, (n + 1) * D)
+        within = np.eye(n * D) - by_state[:, D:]
+        over = lambda b, half=half: half * np.tensordot(rule.W, b, axes=1).reshape(n * D, -1)  # noqa: E731
+        rows = np.hstack([within, -unit - by_state[:, :D], -over(B), over(g)])
         R = np.asarray(np.linalg.qr(rows, mode="r"))
         inside = solve_triangular(R[:inner, :inner], R[:inner, inner:], check_finite=False)
         last, first, parameter, known = np.split(R[inner:, inner:], cuts, axis=1)

@@ -28,8 +28,6 @@ _UNRESOLVED = 1e-3
 _MOST_PARTS = 4
 # Where more than this share of so many elements would be divided, the residual was spread.
 _SPREAD, _FEW = 0.5, 16
-# How much an estimated error that is too large lowers the residual asked for, at least and at most.
-_LOWER = (1e-3, 0.3)
 # Errors up to so many times the tolerance are accepted where rounding ends the refinement.
 _ROUNDED = 10.0
 
@@ -95,26 +93,18 @@ def spread(parts: Int[np.ndarray, " N"]) -> bool:
     return len(parts) >= _FEW and float(np.mean(parts > 1)) > _SPREAD
 
 
-def lowered(found: Round, tolerance: float) -> float:
-    """The residual to ask for where the error is too large with the present one."""
-    return float(found.error.max()) * float(np.clip(tolerance / found.off, *_LOWER))
+def parts_of(found: Round) -> Int[np.ndarray, " N"]:
+    """Into how many parts each element is divided; one where others have to come first.
 
-
-def parts_of(found: Round, aim: float, width: int) -> Int[np.ndarray, " N"]:
-    """Into how many parts each element is divided; one where its residual is small enough.
-
-    Far from the solution the numbers do not depend on what is asked for, so that a looser tolerance
-    ends on the way of a tighter one.
+    What is asked for does not enter, only when to end: so a looser tolerance ends on the way of a
+    tighter one, with no more elements.
     """
     error = found.error
-    limit = np.maximum(aim, 2 * found.noise)
     # An unresolved layer spoils its neighbours too; they come right once it is resolved.
-    limit = np.maximum(limit, _SPOILT * np.max(error, initial=0, where=np.isfinite(error)))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        wanted = np.ceil(1.1 * (error / aim) ** (1 / width))
-    wanted = np.where(error > _UNRESOLVED, _MOST_PARTS, wanted)
-    wanted = np.where(np.isfinite(wanted), np.clip(wanted, 2, _MOST_PARTS), _MOST_PARTS)
-    return np.where(error <= limit, 1, wanted).astype(int)
+    largest = np.max(error, initial=0, where=np.isfinite(error))
+    limit = np.maximum(2 * found.noise, _SPOILT * largest)
+    parts = np.where(error <= _UNRESOLVED, 2, _MOST_PARTS)
+    return np.where(error <= limit, 1, parts)
 
 
 def with_waves(
