@@ -128,6 +128,7 @@ def solve_elements(
     """
     eps = jnp.finfo(edges.dtype).eps
     root = jnp.sqrt(weights)[:, None]
+    elements = jnp.sum(jnp.diff(edges) != 0)
 
     def scaled(r: Array, unknowns: Unknowns, scale: tuple) -> tuple[Array, Array]:
         of_state, of_condition = scale
@@ -151,7 +152,7 @@ def solve_elements(
         scale = size[0][None] * _stiffness(A), of_condition + jnp.finfo(edges.dtype).tiny
         r, g = scaled(r, unknowns, scale)
         loss = jnp.sum(r**2) + jnp.sum(g**2)
-        step, condition = _step(nodes, root, (A, B), (r, g), G, scale, size, damping)
+        step, condition = _step(nodes, root, (A, B), (r, g), G, scale, size, damping, elements)
         trial = jax.tree.map(jnp.add, unknowns, step)
         trial_loss = loss_of(trial, scale)
         inside = jnp.max(jnp.abs(_states(nodes, step)), axis=(0, 1))
@@ -295,11 +296,13 @@ def _step(
     scale: tuple[Float[Array, "N d"], Float[Array, " g"]],
     size: tuple[Float[Array, " d"], Float[Array, " q"]],
     damping: Float[Array, ""],
+    elements: Int[Array, ""],
 ) -> tuple[Unknowns, Float[Array, ""]]:
     """Solve [J; sqrt(damping) I] step = [-r; 0] in scaled unknowns, elements first."""
     (A, B), (r, g), (of_state, of_condition), (y_size, p_size) = slopes, residuals, scale, size
     count, m, d, q = *A.shape[:3], B.shape[3]
     inner = (nodes.width - 1) * d
+    width = inner + 2 * d + q + 1
     P, Q = nodes.integrals[0][:, 1:], nodes.integrals[1][:, 1:]
     eye = jnp.eye(d, dtype=A.dtype)
     along = (nodes.places + 1) / 2
@@ -318,10 +321,17 @@ def _step(
         damped = jnp.eye(inner, table.shape[1], dtype=A.dtype) * jnp.sqrt(damping)
         return jnp.linalg.qr(jnp.concatenate([table, damped]), mode="r")
 
-    R = jax.vmap(eliminated)(A, B, r, of_state)
+    # Padded elements are all alike, and many: one of them is enough.
+    once = lax.fori_loop(
+        0,
+        jnp.minimum(elements + 1, count),
+        lambda j, R: R.at[j].set(eliminated(A[j], B[j], r[j], of_state[j])),
+        jnp.zeros((count, width, width), A.dtype),
+    )
+    R = once[jnp.minimum(jnp.arange(count), elements)]
 
     # What is left of each element: 2 d + q + 1 rows in its two edge values and the parameters.
-    left = R[:, inner : inner + 2 * d + q + 1, inner:]
+    left = R[:, inner:, inner:]
     by_left, by_right, by_p = G
     columns: Array = jnp.concatenate([y_size, y_size, p_size])[None] / of_condition[:, None]
     conditions = jnp.concatenate(
