@@ -51,7 +51,11 @@ from constrainednn._methods._abstract import (
     STALLED,
     AbstractMethod,
 )
-from constrainednn._methods._levenberg_marquardt import LevenbergMarquardt, least_numbers
+from constrainednn._methods._levenberg_marquardt import (
+    LevenbergMarquardt,
+    least_numbers,
+    operations,
+)
 from constrainednn._models import trainable_mask
 from constrainednn._problem import Constraint, Problem
 from constrainednn._residuals import ResidualVector, common_unit, residual_vector, rows
@@ -66,6 +70,12 @@ from constrainednn._validate import ProblemError, shown
 # Steps in one call of the compiled chunk at most, and seconds between two looks at the clock.
 _CHUNK = 1024
 _LOOK_EVERY = 0.3
+# Operations of one step that are announced: about ten seconds in which nothing else is heeded.
+_LONG = 1e12
+_SMALLER = (
+    "Lower points= or the width, or take a first-order method: cx.Optax(optax.lbfgs()), "
+    "--method lbfgs"
+)
 
 # Early stopping ends a run after so many times the steps of the lowest monitor loss.
 _PATIENCE = 4
@@ -273,7 +283,15 @@ class Training:
         leaves = jax.tree.leaves(params)
         P = sum(leaf.size for leaf in leaves)
         needed = least_numbers(m, P) * leaves[0].dtype.itemsize
-        _refuse_step(needed, f"with {m} residual entries and {P} parameters")
+        what = f"with {m} residual entries and {P} parameters"
+        _refuse_step(needed, what)
+        if operations(m, P) > _LONG:
+            warnings.warn(
+                f"A step of Levenberg-Marquardt {what} takes some {operations(m, P):.0e} "
+                "operations, a minute on a few cores for every 5e12, and a signal or time_limit= "
+                f"is heeded only between steps. {_SMALLER}.",
+                stacklevel=8,
+            )
         return needed
 
     def step_bytes(self, chunk: Chunk) -> int:
@@ -757,8 +775,7 @@ def _refuse_step(needed: int, what: str) -> None:
     refuse_too_large(
         needed,
         f"A step of Levenberg-Marquardt {what}",
-        "Lower points= or the width, or take a first-order method: cx.Optax(optax.lbfgs()), "
-        "--method lbfgs",
+        _SMALLER,
     )
 
 
@@ -769,11 +786,11 @@ def _warn_of_float32(stages: Sequence[Stage], tolerance: float) -> None:
         warnings.warn(
             f"tolerance={tolerance:g} is below the rounding of float32, 1.2e-07: it may never be "
             "reached. Write jax.config.update('jax_enable_x64', True) before the first array.",
-            stacklevel=5,
+            stacklevel=7,
         )
     elif any(isinstance(stage.method, LevenbergMarquardt) for stage in stages):
         warnings.warn(
             "Levenberg-Marquardt in float32 stops near a relative residual of 1e-7. For float64 "
             "write jax.config.update('jax_enable_x64', True) before the first array.",
-            stacklevel=5,
+            stacklevel=7,
         )

@@ -677,6 +677,15 @@ def test_d7_estimate_is_the_compiler_s_where_it_matters():
     assert least_numbers(m, P) / 2 < account < 3 * least_numbers(m, P)
 
 
+def test_steps_so_long_that_signals_wait_are_announced():
+    wide = cx.Problem(
+        cx.Constraint(lambda u, x: u(x) - x, over=cx.Interval(0, 1), name="line", points=9000),
+        cx.MLP("scalar", "scalar", width=70, depth=2),
+    )
+    with pytest.warns(UserWarning, match="5181 parameters takes some 4e.12 operations"):
+        cx.solve(wide, steps=0)
+
+
 def test_k5_available_memory_honours_the_control_group(tmp_path, monkeypatch):
     from constrainednn import _memory
 

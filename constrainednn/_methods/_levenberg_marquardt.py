@@ -278,6 +278,16 @@ def least_numbers(m: int, P: int) -> int:
     return 7 * m * P
 
 
+def operations(m: int, P: int) -> float:
+    """Of a factorisation: Householder's QR, then singular values with both sets of vectors.
+
+    Source:
+        Golub and Van Loan, Matrix Computations (4th ed.), sections 5.2.2 and 8.6.3.
+    """
+    q = min(m, P)
+    return 2.0 * m * P * q + 22.0 * q**3
+
+
 def _factor(
     A: Float[Array, "m P"], r: Float[Array, " m"]
 ) -> tuple[Float[Array, "P q"], Float[Array, " q"], Float[Array, " q"]]:
