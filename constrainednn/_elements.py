@@ -321,14 +321,12 @@ def _step(
         damped = jnp.eye(inner, table.shape[1], dtype=A.dtype) * jnp.sqrt(damping)
         return jnp.linalg.qr(jnp.concatenate([table, damped]), mode="r")
 
-    # Padded elements are all alike, and many: one of them is enough.
-    once = lax.fori_loop(
+    R = lax.fori_loop(
         0,
-        jnp.minimum(elements + 1, count),
+        elements,
         lambda j, R: R.at[j].set(eliminated(A[j], B[j], r[j], of_state[j])),
         jnp.zeros((count, width, width), A.dtype),
     )
-    R = once[jnp.minimum(jnp.arange(count), elements)]
 
     # What is left of each element: 2 d + q + 1 rows in its two edge values and the parameters.
     left = R[:, inner:, inner:]
@@ -337,13 +335,15 @@ def _step(
     conditions = jnp.concatenate(
         [jnp.concatenate([by_right, by_left, by_p], axis=1) * columns, g[:, None]], axis=1
     )
-    y, p, condition = _edge_values(left, conditions, d, damping)
+    y, p, condition = _edge_values(left, conditions, d, damping, elements)
 
     def head(R, y_left, y_right):
         known = R[:inner, inner:] @ jnp.concatenate([y_left, y_right, p, jnp.ones(1, A.dtype)])
         return -jax.scipy.linalg.solve_triangular(R[:inner, :inner], known)
 
-    b = jax.vmap(head)(R, y[:-1], y[1:]).reshape(count, nodes.width - 1, d)
+    padded = (jnp.arange(count) >= elements)[:, None]
+    b = jnp.where(padded, 0.0, jax.vmap(head)(R, y[:-1], y[1:]))
+    b = b.reshape(count, nodes.width - 1, d)
     step = Unknowns(y * y_size[None], b * y_size[None, None], p * p_size)
     return step, condition
 
@@ -353,6 +353,7 @@ def _edge_values(
     conditions: Float[Array, "g w"],
     d: int,
     damping: Float[Array, ""],
+    real: Int[Array, ""],
 ) -> tuple[Float[Array, "N_1 d"], Float[Array, " q"], Float[Array, ""]]:
     """Minimise over the edge values and the parameters, edge after edge by QR.
 
@@ -361,6 +362,7 @@ def _edge_values(
         conditions: Rows of the boundary conditions in (y_N, y_0, p | r).
         d: Number of components.
         damping: Squared weight of the unknowns themselves.
+        real: Number of elements that are no padding; behind them a value is that before it.
 
     Returns:
         Edge values, parameters, and an estimate of the smallest over the largest singular value:
@@ -373,9 +375,7 @@ def _edge_values(
     by_left, by_right, rest = jnp.split(elements, [d, 2 * d], axis=2)
     unit = root * jnp.eye(d, d + width, dtype=dtype)
 
-    def forward(rows, element):
-        """From rows in (y_j, y_0, p | r) to the same in y_(j+1), and what determines y_j."""
-        by_left, by_right, rest = element
+    def eliminated(rows, by_left, by_right, rest):
         none = jnp.zeros_like(by_left)
         table = jnp.concatenate(
             [
@@ -387,8 +387,15 @@ def _edge_values(
         R = jnp.linalg.qr(table, mode="r")
         return R[d:, d:], R[:d]
 
+    def forward(rows, element):
+        """From rows in (y_j, y_0, p | r) to the same in y_(j+1), and what determines y_j."""
+        padded, *parts = element
+        none = jnp.zeros((d, d + width), dtype)
+        return lax.cond(padded, lambda rows, *_: (rows, none), eliminated, rows, *parts)
+
+    padded = jnp.arange(1, count) >= real
     first = jnp.concatenate([by_right[0], by_left[0], rest[0]], axis=1)
-    rows, edges = lax.scan(forward, first, (by_left[1:], by_right[1:], rest[1:]))
+    rows, edges = lax.scan(forward, first, (padded, by_left[1:], by_right[1:], rest[1:]))
     total = width - 1
     last = jnp.concatenate([rows, conditions, root * jnp.eye(total, width, dtype=dtype)])
     last = jnp.linalg.qr(last, mode="r")[:total]
@@ -397,17 +404,23 @@ def _edge_values(
     right = jnp.concatenate([-last[:, total:], probes(total)], axis=1)
     outer = jax.scipy.linalg.solve_triangular(last[:, :total], right)
 
-    def backward(after, edge):
-        R, probe = edge
+    def solved(after, R, probe):
         known = R[:, d:-1] @ jnp.concatenate([after, outer[d:]])
         right = jnp.concatenate([-R[:, -1:], probe], axis=1)
-        y = jax.scipy.linalg.solve_triangular(R[:, :d], right - known)
+        return jax.scipy.linalg.solve_triangular(R[:, :d], right - known)
+
+    def backward(after, edge):
+        padded, *parts = edge
+        y = lax.cond(padded, lambda after, *_: after, solved, after, *parts)
         return y, y
 
-    _, inside = lax.scan(backward, outer[:d], (edges, probes(count - 1, d)), reverse=True)
+    _, inside = lax.scan(backward, outer[:d], (padded, edges, probes(count - 1, d)), reverse=True)
     y = jnp.concatenate([outer[None, d : 2 * d], inside, outer[None, :d]])
     p = outer[2 * d :]
-    inverse = jnp.max(jnp.sum(y[..., 1:] ** 2, axis=(0, 1)) + jnp.sum(p[:, 1:] ** 2, axis=0))
+    once = jnp.arange(count + 1)[:, None, None] <= real
+    inverse = jnp.max(
+        jnp.sum(jnp.where(once, y[..., 1:], 0) ** 2, axis=(0, 1)) + jnp.sum(p[:, 1:] ** 2, axis=0)
+    )
     size = jnp.sum(edges[..., :-1] ** 2) + jnp.sum(last[:, :total] ** 2)
     # A pivot of zero makes the inverse infinite or NaN.
     condition = jnp.nan_to_num(1 / jnp.sqrt(inverse * size))

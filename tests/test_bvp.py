@@ -8,6 +8,7 @@ from cash_mazzia import CASES, LINEAR, errors
 from scipy.special import erf, mathieu_a
 
 import constrainednn as cx
+from constrainednn import _boundary
 from constrainednn._boundary import unknowns_of
 from constrainednn._gap import residuals_at
 from constrainednn._refinement import divided, heads
@@ -87,6 +88,26 @@ def test_unknown_parameter_of_scipys_sturm_liouville_problem():
     assert found.status == "converged"
     assert abs(float(found.model.parameters[0]) - 1) < REACHED
     assert error(found(x), np.stack([np.sin(x), np.cos(x)], axis=1)) < REACHED
+
+
+def test_room_for_more_elements_changes_no_step(monkeypatch):
+    """Damped steps too: elements of length zero, kept for the next division, take no part."""
+    found = []
+    for room in (16, 256):
+        monkeypatch.setattr(_boundary, "_ROOM", room)
+        problem = cx.bvp(
+            lambda x, y, p: jnp.stack([y[1], -(p[0] ** 2) * y[0]]),
+            lambda left, right, p: jnp.stack([left[0], right[0], left[1] - p[0]]),
+            (0.0, np.pi),
+            lambda x: jnp.stack([jnp.sin(x), jnp.cos(x)]),
+            p=[0.5],
+        )
+        found.append(solved_by_scheme(problem, 1e-9))
+    few, many = found
+    assert few.steps == many.steps > 4
+    np.testing.assert_allclose(many.model.parameters, [1.0], rtol=1e-13)
+    x = np.linspace(0, np.pi, 50)
+    np.testing.assert_allclose(jax.vmap(many.model)(x), jax.vmap(few.model)(x), atol=1e-14)
 
 
 def test_singular_term_of_emdens_equation():
