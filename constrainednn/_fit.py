@@ -206,7 +206,10 @@ class AbstractFittedScheme(AbstractScheme):
             if trial.found.status == "interrupted":
                 return stopped()
             taken, tries = taken + trial.found.steps, tries + 1
-            gain = here.rss - _sum_of_squares(trial.r[here.seen] / here.top)
+            # No step leads on from where derivatives are not finite.
+            usable = np.isfinite(trial.S[here.seen]).all()
+            left = _sum_of_squares(trial.r[here.seen] / here.top) if usable else np.inf
+            gain = here.rss - left
             better = gain > 0
             if trying_bound:
                 onto_failed = not here.is_bound(gain, expected)

@@ -722,3 +722,30 @@ def test_interrupted_fit_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch):
         assert rest.steps == whole.steps
         np.testing.assert_array_equal(rest.model.parameters, whole.model.parameters)
         np.testing.assert_array_equal(rest.model.head, whole.model.head)
+
+
+@jax.custom_jvp
+def without_slope_above_1_95(k):
+    return k
+
+
+@without_slope_above_1_95.defjvp
+def _(primals, tangents):
+    (k,), (dk,) = primals, tangents
+    return k, jnp.where(k > 1.95, jnp.nan, dk)
+
+
+def test_step_to_where_a_derivative_is_nan_is_refused():
+    """The first step goes from 1.5 to 1.99, where the rows are finite and fit better."""
+    t = np.linspace(0.9, 1.0, 12)
+    found = cx.solve(
+        cx.ivp(
+            lambda t, y, args: without_slope_above_1_95(args["k"]) * y,
+            jnp.array([1.0]),
+            (0.0, 1.0),
+            args={"k": cx.Unknown(1.5)},
+            data=cx.Data((t, np.exp(1.9 * t)[:, None])),
+        )
+    )
+    assert found.status == "converged"
+    assert abs(found.estimates()["k"].value - 1.9) < 1e-10
