@@ -23,6 +23,7 @@ from constrainednn._keys import numpy_generator, stream
 from constrainednn._missing import Present
 from constrainednn._problem import Constraint, Problem
 from constrainednn._reference import reference_errors
+from constrainednn._residuals import common_unit
 from constrainednn._rows import rows_shared, split_rows
 from constrainednn._samplers import (
     CANDIDATES,
@@ -279,8 +280,7 @@ def draw_where_large(
         count = CANDIDATES * constraint.points
         candidates = draw(constraint.over, count, Independent(), key=key)
         r = residuals_at(constraint.residual, model, candidates.points)
-        squares = (r**2).sum(axis=1)
-        return constraint.sampler.choose(candidates, squares, key=stream(key, "choice"))
+        return constraint.sampler.choose(candidates, _squares(r), key=stream(key, "choice"))
 
 
 def drawn_arrays(
@@ -370,9 +370,14 @@ def residuals_at(
     return in_blocks(eqx.Partial(flat_value, eqx.Partial(residual, model)), points)
 
 
+def _squares(r: Float[np.ndarray, "n entries"]) -> Float[np.ndarray, " n"]:
+    """|r|^2 of each point, in double precision: squares of single ones soon leave their range."""
+    return np.square(r, dtype=float).sum(axis=1)
+
+
 def mean_square(r: Float[np.ndarray, "n entries"], points: Draw) -> float:
     """Mean of |r|^2 over weighted points: sum_i share_i |r_i|^2."""
-    return float((points.share * (r**2).sum(axis=1)).sum())
+    return float((points.share * _squares(r)).sum())
 
 
 def root_mean_square(r: Float[np.ndarray, "..."]) -> float:
@@ -482,12 +487,15 @@ def _constraint_gap(
     r_held = residuals_at(constraint.residual, model, held.points)
     r_train = residuals_at(constraint.residual, model, train.points) if len(train) else r_held[:0]
     entries = r_train.shape[1]
-    squares_train, squares_held = (r_train**2).sum(axis=1), (r_held**2).sum(axis=1)
-    train_loss = weight * mean_square(r_train, train) if len(train) else math.nan
+    # Squares of residuals in extreme units are out of range, their roots are not.
+    unit = common_unit([root_mean_square(r_train), root_mean_square(r_held)])
+    squares_train, squares_held = _squares(r_train / unit), _squares(r_held / unit)
+    train_loss = weight * mean_square(r_train / unit, train) if len(train) else math.nan
     heldout = estimate_mean(weight * squares_held)
     observed = _observed(constraint, model, train, entries) if len(train) else entries
-    train_rms = math.sqrt(train_loss / (weight * observed))
-    heldout_rms = heldout.root(weight * _observed(constraint, model, held, entries))
+    train_rms = unit * math.sqrt(train_loss / (weight * observed))
+    heldout_rms = heldout.root(weight * _observed(constraint, model, held, entries)).times(unit)
+    train_loss, heldout = unit * unit * train_loss, heldout.times(unit * unit)
     floor = _rounding_floor(constraint, model, held, r_held)
     meaningless = train_rms == 0 or all(
         is_rounding(rms, floor) for rms in (train_rms, heldout_rms.value)
@@ -496,7 +504,7 @@ def _constraint_gap(
     notes = [_note(problem, constraint, model)]
     if problem.reference is not None and errors is None:
         notes.append("the reference is not compared: these points are none that the model takes")
-    length_train, length_held = np.sqrt(squares_train), np.sqrt(squares_held)
+    length_train, length_held = unit * np.sqrt(squares_train), unit * np.sqrt(squares_held)
     return ConstraintGap(
         name=constraint.name,
         measure=repr(over),
@@ -515,7 +523,7 @@ def _constraint_gap(
         worst=_worst(constraint, over, model, held, length_held),
         train_quantiles=quantiles(length_train),
         heldout_quantiles=quantiles(length_held),
-        distance=_by_distance(train, held, squares_held / entries),
+        distance=_by_distance(train, held, length_held / math.sqrt(entries)),
         image=None if problem.scheme else image_of(model, constraint.target, held.points),
         error=None if errors is None else errors.relative,
         absolute_error=None if errors is None else errors.absolute,
@@ -706,7 +714,7 @@ def _walk(
 
     def squares(w: Float[np.ndarray, "k unit_dim"]) -> Float[np.ndarray, " k"]:
         points = in_blocks(over.place, np.clip(ndtr(w), *bounds).astype(cube.dtype))
-        found = (residuals_at(residual, model, points) ** 2).sum(axis=1)
+        found = _squares(residuals_at(residual, model, points))
         return np.where(np.isfinite(found), found, -np.inf)
 
     # From the worst held-out points, and from where few of them are: edges, corners, tails.
@@ -798,7 +806,7 @@ def _value_and_slope(fn: Callable, z: Array | np.ndarray) -> tuple[Array, Array]
     return jax.value_and_grad(fn)(z)
 
 
-def _by_distance(train: Draw, held: Draw, mean_square: Float[np.ndarray, " n"]) -> Distance | None:
+def _by_distance(train: Draw, held: Draw, sizes: Float[np.ndarray, " n"]) -> Distance | None:
     from scipy.spatial import KDTree
 
     def flat(points: PyTree) -> np.ndarray:
@@ -814,5 +822,5 @@ def _by_distance(train: Draw, held: Draw, mean_square: Float[np.ndarray, " n"]) 
     order = np.argsort(distances)
     classes = np.array_split(order, 5)
     edges = [distances[order[0]], *(distances[part[-1]] for part in classes)]
-    rms = [math.sqrt(mean_square[part].mean()) for part in classes]
+    rms = [root_mean_square(sizes[part]) for part in classes]
     return Distance(tuple(map(float, edges)), tuple(rms))

@@ -28,15 +28,14 @@ class Rows(eqx.Module):
     scale: Float[Array, " n"]
 
 
-def common_unit(sizes: Sequence[float], dtype: Any) -> float:
-    """A power of two that all rows are divided by, so that their squares stay in range.
+def common_unit(sizes: Sequence[float]) -> float:
+    """A power of two that all rows are divided by: no digit changes.
 
-    One, as long as the largest size lies within the fourth roots of the smallest normal number and
-    of its inverse: 3e-10 and 3e9 in float32, 1e-77 and 1e77 in float64.
+    One, as long as the largest size lies between 1e-9 and 1e9. Squares of squares stay in the range
+    of single precision then, and what a first-order method compares with fixed numbers makes sense.
     """
     top = max((size for size in sizes if math.isfinite(size)), default=0.0)
-    least = float(jnp.finfo(dtype).tiny) ** 0.25
-    return 1.0 if top == 0 or least < top < 1 / least else 2.0 ** math.frexp(top)[1]
+    return 1.0 if top == 0 or 1e-9 < top < 1e9 else 2.0 ** math.frexp(top)[1]
 
 
 def rows(

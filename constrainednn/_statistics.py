@@ -58,6 +58,13 @@ class Estimate:
             self, value=self.value + by, low=self.low + by, high=self.high + by
         )
 
+    def times(self, unit: float) -> "Estimate":
+        """The estimate in other units."""
+        value, low, high, error = (
+            float(unit * part) for part in (self.value, self.low, self.high, self.error)
+        )
+        return dataclasses.replace(self, value=value, low=low, high=high, error=error)
+
     def root(self, divisor: float) -> "Estimate":
         """Square root of value and ends, each divided by `divisor` first."""
         value, low, high = (
@@ -124,7 +131,7 @@ def estimate_mean(values: Float[np.ndarray, " n"], *, level: float = LEVEL) -> E
     error, t = deviation * float(values.max()) / math.sqrt(n), t_quantile(level, n - 1)
     below, above = (max(t, _in_tail(t, side * skewness / math.sqrt(n))) for side in (-1, 1))
     label, least = _tail(np.sort(scaled))
-    root = 1 - t * error / mean / 3
+    root = 1 - t * deviation / math.sqrt(n) / float(scaled.mean()) / 3
     high = mean + max(above, least * t) * error
     high = max(high, mean / root**3 if root > 0 else math.inf)
     return Estimate(mean, max(mean - below * error, 0.0), high, n, error, label)

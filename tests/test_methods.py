@@ -387,6 +387,22 @@ def test_units_of_the_residual_do_not_matter(unit):
     # Rounding of the units grows with the condition of the problem.
     assert error == pytest.approx(known, rel=1e-3)
     assert one.gap.train < 1e-3 * one.history.loss[0]
+    here, there = (part.gap.constraints[0] for part in (one, solution))
+    assert there.train_rms / unit == pytest.approx(here.train_rms, rel=1e-3)
+    ends = ((item.value, item.low, item.high) for item in (here.heldout_rms, there.heldout_rms))
+    assert np.array(next(ends)) == pytest.approx(np.array(next(ends)) / unit, rel=1e-3)
+
+
+def test_units_of_the_residual_do_not_matter_to_first_order_methods():
+    losses = []
+    for unit in (1e-12, 1e12):
+        problem = cx.Problem(
+            cx.Constraint(lambda u, x: unit * (u - x), over=cx.Points([1.0, 2.0]), name="r"),
+            model=jnp.zeros(()),
+        )
+        solution = cx.solve(problem, cx.Optax(optax.lbfgs()), steps=20)
+        losses.append(solution.gap.finite[0].rms / unit)
+    assert losses == pytest.approx([0.5, 0.5])
 
 
 # Optax --------------------------------------------------------------------------------------------
