@@ -285,8 +285,9 @@ class BoundaryValueScheme(AbstractScheme):
                 continue
             given_up += 1
             edges, unknowns = divided(edges, unknowns, parts, self.width)
-        if stage < len(self.path):
-            ending = ending[0], f"at {self.names[stage]}, on the way: {ending[1]}"
+        if self.path and ending[0] != "converged":
+            way = ", on the way" * (stage < len(self.path))
+            ending = ending[0], f"at {self.names[stage]}{way}: {ending[1]}"
         solved = stack_pieces(
             edges,
             unknowns.y[:-1, None],

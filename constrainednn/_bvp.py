@@ -260,10 +260,16 @@ def _path(args: PyTree, continuation: Any) -> list[PyTree]:
             f"{shown(continuation)}."
         )
     name, values = continuation
-    if not isinstance(args, dict) or name not in args or jnp.ndim(args[name]) != 0:
+    if (
+        not isinstance(name, str)
+        or not isinstance(args, dict)
+        or name not in args
+        or jnp.ndim(args[name]) != 0
+    ):
         raise ValueError(
             f"continuation follows a number in args, a dictionary: it names {shown(name)}, and "
-            f"args has {', '.join(known) or 'no names'}."
+            f"args has {', '.join(known) or 'no names'}. Write e.g. "
+            'continuation=("eps", [1e-2, 1e-3]).'
         )
     values = as_reals(values, "continuation").astype(float)
     if values.ndim != 1 or not values.size or not np.isfinite(values).all():
@@ -323,4 +329,7 @@ def _check_functions(fun, bc, span, guess, more, count, given) -> None:
                 if name == "fun"
                 else ("one for each component of y and each unknown parameter")
             )
-            raise ValueError(f"{name} must return {size} numbers, {what}; it returns {found.size}.")
+            raise ValueError(
+                f"{name} must return {size} numbers, {what}, of which guess has {y.size}; it "
+                f"returns {found.size}."
+            )

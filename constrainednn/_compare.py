@@ -231,10 +231,13 @@ def _boundary(solution: Solution, scheme: BoundaryValueScheme) -> Comparison:
     assert isinstance(field, BoundaryField)
     guess, model = solution.problem.model, solution.model
     unknown = guess.parameters.size > 0
-    many = jax.jit(jax.vmap(field.regular, in_axes=(0, 0, None)))
-    slopes = jax.jit(jax.vmap(jax.jacfwd(field.regular, argnums=(1, 2)), in_axes=(0, 0, None)))
-    ends = jax.jit(conditions)
-    end_slopes = jax.jit(jax.jacfwd(conditions, argnums=(0, 1, 2)))
+    # Functions around them: arrays in args= have no hash.
+    regular = lambda x, y, p: field.regular(x, y, p)  # noqa: E731
+    at_ends = lambda left, right, p: conditions(left, right, p)  # noqa: E731
+    many = jax.jit(jax.vmap(regular, in_axes=(0, 0, None)))
+    slopes = jax.jit(jax.vmap(jax.jacfwd(regular, argnums=(1, 2)), in_axes=(0, 0, None)))
+    ends = jax.jit(at_ends)
+    end_slopes = jax.jit(jax.jacfwd(at_ends, argnums=(0, 1, 2)))
     none = np.zeros(0)
 
     def padded(fn: Callable, x: np.ndarray, y: np.ndarray, p: tuple) -> Any:

@@ -139,17 +139,14 @@ class ErrorEstimate:
     def __repr__(self) -> str:
         level = float(np.max(self.relative_rounding))
         if self.label == "not resolved":
-            size = "unknown"
+            feature = f"the equation has a kink, jump or pulse after {self.unresolved:.6g}"
+            text = f"unknown: {feature}, which the solve did not resolve"
             if not self.glimpsed and self.trusted.all():
-                size = f"about {self._size:.1e}"
-            text = (
-                f"{size} after {self.unresolved:.6g}, where the equation has a kink, jump or pulse "
-                "that the solve did not resolve"
-            )
+                text = f"about {self._size:.1e}: {feature}, where no piece ends"
         elif self.label == "too large to tell":
             text = f"too large to tell near {self._untold:.6g}, and perhaps elsewhere"
         elif self.label == "at rounding":
-            text = f"at rounding, a level of {self._size:.1e}"
+            text = f"at rounding, which comes to {self._size:.1e}"
         else:
             text = f"{self.relative:.1e}, rounding at {level:.1e}"
         highest = float(np.max(self.bound))

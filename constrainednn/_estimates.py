@@ -28,7 +28,7 @@ from constrainednn._problem import Problem
 from constrainednn._profile import Profile, Rows
 from constrainednn._residuals import ResidualVector, residual_vector, rows
 from constrainednn._samplers import Draw
-from constrainednn._scheme import Observed
+from constrainednn._scheme import Observed, goal
 from constrainednn._statistics import LEVEL, Estimate, t_quantile
 from constrainednn._unknowns import (
     Unknown,
@@ -54,6 +54,10 @@ _STATIONARY = 0.1
 _SHARE = 1e-3
 # With more numbers beside the unknowns than this, intervals go by the slope alone.
 _FEW = 100
+# The change that shows whether rows jump where their derivatives are zero, and what is said then.
+_LITTLE = 1e-3
+_JUMPS = "no derivative tells, though the data change with it: a switch at an unknown time?"
+_BELOW = "noise is below the tolerance, to which the equation is solved"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -124,8 +128,9 @@ def estimates(
             "estimates needs data: no constraint is over cx.Data. For rows that are all trained "
             "on write cx.Data(rows, holdout=0)."
         )
-    nuisance = None
+    nuisance, tolerance = None, 0.0
     if isinstance(problem.scheme, AbstractFittedScheme):
+        tolerance = goal(solution.settings.tolerance, model.parameters.dtype)
         unknowns = problem.scheme.arguments.unknowns
         z = np.asarray(model.parameters, float)
         r, S = problem.scheme.sensitivities(model, observations(data))
@@ -144,6 +149,7 @@ def estimates(
         sigma=None if sigma is None else as_positive(sigma, "sigma"),
         level=as_real(level, "level"),
         status=str(solution.status),
+        tolerance=tolerance,
     )
 
 
@@ -179,6 +185,7 @@ def estimates_from(
     sigma: float | None = None,
     level: float = LEVEL,
     status: str = "converged",
+    tolerance: float = 0.0,
 ) -> Estimates:
     """Standard errors and profile intervals from rows and their derivatives.
 
@@ -196,6 +203,7 @@ def estimates_from(
         sigma: Standard deviation of the noise, if it is known.
         level: Coverage in (0, 1).
         status: How the run ended.
+        tolerance: Relative size of what the equation behind the rows is solved to.
 
     Raises:
         ValueError: If there are fewer rows than unknowns, or some are not finite.
@@ -265,6 +273,21 @@ def estimates_from(
         sigma=sigma,
         quantile=math.nan if math.isnan(sigma) else t_quantile(level, degrees or math.inf),
     )
+    unit = units(z, unknowns)
+    unit = np.where(unit > 0, unit, 1.0)
+    directions = [
+        _direction(row / (columns[: z.size] * unit), np.abs(row) > _SHARE, names)
+        for row in open_
+        if np.linalg.norm(row) > _SHARE
+    ]
+    for concerned in list(directions):
+        if rows is not None and _jumps(rows, z_all, concerned, unit, names):
+            directions.remove(concerned)
+            for name in concerned:
+                labels[names.index(name)] = _JUMPS
+    effect = float((length[: z.size] * unit).max(initial=0.0)) / math.sqrt(N)
+    if 0 <= sigma <= tolerance * effect:
+        labels = [label or _BELOW for label in labels]
     if rows is not None and offset > _STATIONARY:
         labels = [label or "not at a minimum" for label in labels]
     values, place = {}, 0
@@ -277,13 +300,12 @@ def estimates_from(
         )
         with np.errstate(invalid="ignore"):  # zero times infinity where there is no error
             by = np.where(np.isfinite(by), by * np.abs(_slope(item, at)), by)
-        low, high = np.minimum(*both), np.maximum(*both)
+        # Rows below the noise of a march could end an interval before it begins.
+        low, high = np.minimum(middle, np.minimum(*both)), np.maximum(middle, np.maximum(*both))
         for k, name in enumerate(names[cut]):
             value, least, most = float(middle[k]), float(low[k]), float(high[k])
             values[name] = Estimate(value, least, most, N, float(by[k]), labels[place + k])
         place += at.size
-    unit = units(z, unknowns)
-    unit = np.where(unit > 0, unit, 1.0)
     scale = np.where(hidden | bound, np.nan, np.sqrt(np.diag(covariance)))
     with np.errstate(invalid="ignore", divide="ignore"):
         correlation = covariance / np.outer(scale, scale)
@@ -293,11 +315,7 @@ def estimates_from(
         sigma,
         degrees,
         s,
-        tuple(
-            _direction(row / (columns[: z.size] * unit), np.abs(row) > _SHARE, names)
-            for row in open_
-            if np.linalg.norm(row) > _SHARE
-        ),
+        tuple(directions),
         offset,
         status,
     )
@@ -420,6 +438,28 @@ def _direction(change: np.ndarray, concerned: np.ndarray, names: list[str]) -> d
     """Shares of the concerned numbers, the largest one."""
     change = change / change[concerned][np.argmax(np.abs(change[concerned]))]
     return {name: float(change[k]) for k, name in enumerate(names) if concerned[k]}
+
+
+def _jumps(
+    rows: Rows,
+    z: Float[np.ndarray, " columns"],
+    direction: dict[str, float],
+    unit: Float[np.ndarray, " q"],
+    names: list[str],
+) -> bool:
+    """Whether the rows change along a direction that their derivatives say they do not change with.
+
+    By a thousandth, and far more than by what is of second order.
+    """
+    shares = np.array([direction.get(name, 0.0) for name in names])
+    moved = z.copy()
+    moved[: unit.size] += _LITTLE * shares * unit
+    (before, S), (after, _) = rows(z), rows(moved)
+    size = float(np.linalg.norm(before))
+    if S.size:
+        size = max(size, float((np.linalg.norm(S[:, : unit.size], axis=0) * unit).max(initial=0.0)))
+    change = float(np.linalg.norm(after - before))
+    return math.isfinite(change) and change > 30 * _LITTLE**2 * size
 
 
 def _eliminated(

@@ -303,7 +303,14 @@ def data_constraints(data: Any) -> list[Constraint]:
 def _whole_state(u: Callable[[Array], PyTree], row: tuple[Array, PyTree]) -> Float[Array, " d"]:
     """What the model misses of an observed state."""
     t, y = row
-    return ravel_pytree(u(t))[0] - ravel_pytree(y)[0]
+    state, seen = ravel_pytree(u(t))[0], ravel_pytree(y)[0]
+    if state.size != seen.size:  # never one number against all of them
+        raise ProblemError(
+            f"data holds {seen.size} numbers at each time, but the state has {state.size}. For a "
+            "part of the state write cx.Constraint(residual, over=cx.Data((t, y))), or NaN for "
+            "what was not measured."
+        )
+    return state - seen
 
 
 def refuse_without(arguments: Arguments, observed: Sequence[Constraint], name: str) -> None:

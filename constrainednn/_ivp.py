@@ -486,5 +486,6 @@ def _check_field(
     if jax.tree.structure(found) != jax.tree.structure(like) or shapes(found) != shapes(like):
         raise ValueError(
             f"vector_field must return the shape of y0, {shapes(like)}, but it returns "
-            f"{shapes(found)}."
+            f"{shapes(found)}. For a vector write y0=jnp.array([...]) and return one array, by "
+            "jnp.stack([...])."
         )

@@ -146,7 +146,8 @@ def ending_of(
     if failures >= _FAILURES:
         return "stalled", (
             f"Newton's method does not converge on {count} elements, and more would not help. Does "
-            "a solution exist? Another guess may be nearer to it, or continuation= lead to it"
+            "a solution exist? Another guess may be nearer to it, or continuation= in small steps "
+            "lead to it"
         )
     if parts.sum() > MOST_ELEMENTS or np.diff(edges)[worst] < 1e-13 * (edges[-1] - edges[0]):
         if tolerance < found.off <= _ROUNDED * tolerance:

@@ -43,6 +43,9 @@ def show(path: Path) -> str:
     if last := _last_line(path / HISTORY, faults):
         lines.append(f"last seen   step {last.get('step')}: {_seen(last)}")
     if report:
+        verdict = report.get("verdict")
+        if isinstance(verdict, dict):
+            lines.append(f"verdict     {verdict.get('word')}: {verdict.get('reason')}")
         lines.append(f"result      {report.get('status')}: {report.get('reason')}")
         lines += _gap(report.get("gap"))
     if running:

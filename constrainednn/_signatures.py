@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from constrainednn._validate import as_arrays, as_function, leaves_of
+from constrainednn._validate import ProblemError, as_arrays, as_function, leaves_of
 
 
 def returned(
@@ -25,6 +25,7 @@ def returned(
 
     Raises:
         TypeError: If it cannot be called so, or returns less precise or complex numbers.
+        ProblemError: If it needs the value of an argument in Python.
     """
     as_function(fn, name, "lambda t, y, args: -y")
     try:
@@ -46,7 +47,24 @@ def returned(
             filled[i] = part
         return as_arrays(fn(*filled), f"what {name} returns")
 
-    found = jax.eval_shape(call, [arguments[i] for i in arrays])
+    try:
+        found = jax.eval_shape(call, [arguments[i] for i in arrays])
+    except jax.errors.TracerArrayConversionError as error:
+        raise ProblemError(
+            f"{name} calls a NumPy function on a traced array. Use jax.numpy there: import "
+            "jax.numpy as jnp."
+        ) from error
+    except jax.errors.ConcretizationTypeError as error:
+        raise ProblemError(
+            f"{name} needs the value of a traced array in Python. Write jnp.where(condition, a, b) "
+            "instead of if; a switch at a known place is named besides, by breaks= of ivp or mesh= "
+            "of bvp."
+        ) from error
+    except KeyError as error:
+        for part in arguments:
+            if isinstance(part, dict):
+                error.add_note(f"{name} looks for {error}; there is: {', '.join(map(str, part))}.")
+        raise
     expected = jnp.result_type(float)
     for leaf in jax.tree.leaves(found):
         if leaf.dtype.kind == "c":

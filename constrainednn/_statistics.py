@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 LEVEL = 0.95
-UNRELIABLE = "unreliable: ask for more held-out points"
+UNRELIABLE = "unreliable: ask for more held-out points, heldout="
 
 # Fewer points than this always carry a label, or fewer rows in a cross-validation, whose folds hide
 # how skewed the rows are.

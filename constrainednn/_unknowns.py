@@ -49,6 +49,10 @@ class Unknown(eqx.Module):
     def __init__(self, start: Any, *, low: float = -math.inf, high: float = math.inf):
         value = as_reals(start, "start of Unknown").astype(float)
         self.low, self.high = as_real(low, "low of Unknown"), as_real(high, "high of Unknown")
+        if not self.low < self.high:
+            raise ValueError(
+                f"low of Unknown must be below high, got low={self.low:g} and high={self.high:g}."
+            )
         if not np.isfinite(value).all():
             raise ValueError(f"start of Unknown must be finite, got {shown(value.tolist())}.")
         if not (self.low < value).all() or not (value < self.high).all():

@@ -199,7 +199,7 @@ def _measured(solution: Solution) -> str:
             if _is_large(item, solution.gap) and item.name not in rows:
                 text += " (no solution: a wider or steeper model, or stages, may come closer)"
             parts.append(text)
-    for item in solution.gap.finite:
-        if item.name in judged and not parts:
-            parts.append(f"{item.name}: RMS {item.rms:.3g}, and no fresh points")
+    whole = [item for item in solution.gap.finite if item.name in judged]
+    for item in whole if not parts else []:
+        parts.append(f"{item.name}: RMS {item.rms:.3g}, and no fresh points")
     return "; ".join(parts)

@@ -34,6 +34,10 @@ def concentration(t, kelvin, start):
 
 
 def problem(observations=20, noise=0.01, draw=0, judged_at=0.0):
+    if judged_at and judged_at not in [kelvin for kelvin, *_ in RUNS]:
+        raise ValueError(
+            f"judged_at must be a temperature of {RUNS}, or 0 for none, got {judged_at:g}."
+        )
     rng = np.random.default_rng(draw)
     experiments = []
     for kelvin, start, seconds in RUNS:

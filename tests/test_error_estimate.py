@@ -342,7 +342,7 @@ def test_printed_level_of_rounding_is_no_less_than_estimate_and_truth(end):
     problem = cx.ivp(oscillator, np.array([1.0, 0.0]), (0.0, end))
     solution = cx.solve(problem, heldout=64, monitor=64)
     estimate = error_estimate(solution)
-    assert "at rounding, a level of" in repr(estimate)
+    assert "at rounding, which comes to" in repr(estimate)
     t = np.linspace(0.0, end, 2000)
     exact = np.stack([np.cos(t), -np.sin(t)], axis=1)
     error = np.linalg.norm(exact - in_blocks(solution.model, t), axis=0)
@@ -644,6 +644,17 @@ def test_boundary_value_problem_is_compared_with_its_functions_in_numpy():
     found = compare(cx.solve(problem, heldout=64, monitor=64))
     assert found.field == "in NumPy"
     assert found.evaluations > 100 and found.difference < 1e-9
+
+
+def test_boundary_value_problem_with_args_is_compared():
+    problem = bvp(
+        lambda x, y, args: jnp.stack([y[1], -args["lam"] * jnp.exp(y[0])]),
+        lambda left, right, args: jnp.stack([left[0], right[0]]),
+        (0.0, 1.0),
+        [0.0, 0.0],
+        args={"lam": jnp.asarray(1.0)},
+    )
+    assert compare(cx.solve(problem, heldout=64, monitor=64)).difference < 1e-9
 
 
 def test_comparison_takes_radau_where_the_problem_is_stiff():

@@ -324,3 +324,40 @@ def test_intervals_of_few_rows_next_to_a_bound_cover(k, n, alone):
     # Exact one-sided binomial test at 1 %.
     assert unlabelled > 300
     assert binom.cdf(inside, unlabelled, 0.93) > 0.01, (inside, unlabelled)
+
+
+def test_unknown_time_of_a_switch_is_not_called_unidentifiable():
+    """The derivative through `where` is zero, and data change all the same."""
+    t = np.linspace(0.1, 5.0, 40)
+    y = np.where(t < 0.7, 0.0, 1 - np.exp(0.7 - t))
+    solution = cx.solve(
+        cx.ivp(
+            lambda t, y, args: jnp.where(t < args["lag"], 0.0, 1.0) - args["k"] * y,
+            0.0,
+            (0.0, 5.0),
+            args={"lag": cx.Unknown(0.5), "k": cx.Unknown(0.8), "unused": cx.Unknown(1.0)},
+            data=cx.Data((t, y), holdout=0),
+        )
+    )
+    found = solution.estimates()
+    assert "a switch at an unknown time?" in found["lag"].label
+    assert found["unused"].label == "not determined by the data"
+    assert found.undetermined == ({"unused": 1.0},)
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-8])
+def test_noise_below_the_tolerance_is_labelled_and_intervals_hold_their_estimate(noise):
+    t = np.linspace(0.2, 3.0, 20)
+    y = np.exp(-3 * t) + noise * np.random.default_rng(2).normal(size=20)
+    problem = cx.ivp(
+        lambda t, y, args: -args["k"] * y,
+        1.0,
+        (0.0, 3.0),
+        args={"k": cx.Unknown(2.0)},
+        data=cx.Data((t, y), holdout=0),
+    )
+    loose = cx.solve(problem, tolerance=1e-5).estimates()["k"]
+    assert loose.label == "noise is below the tolerance, to which the equation is solved"
+    assert loose.low <= loose.value <= loose.high
+    if noise:
+        assert cx.solve(problem).estimates()["k"].label == ""

@@ -559,3 +559,12 @@ def test_a_field_that_is_not_finite_at_the_start_is_named():
     growth = gallery("logistic").growth  # divided by a capacity of zero
     with pytest.raises(cx.ProblemError, match=r"'growth'.*NaN or infinite"):
         cx.solve(cx.ivp(growth, 1.0, (0.0, 1.0), args=(1.0, 0.0)))
+
+
+@pytest.mark.parametrize("field, message", [
+    (lambda t, y, args: np.sin(t) * y, "vector_field calls a NumPy function.*jax.numpy"),
+    (lambda t, y, args: y if t < 0.5 else -y, "vector_field needs the value.*jnp.where.*breaks="),
+])  # fmt: skip
+def test_field_that_cannot_be_traced_is_told_what_to_write(field, message):
+    with pytest.raises(ValueError, match=message):
+        cx.ivp(field, 1.0, (0.0, 1.0))

@@ -397,7 +397,9 @@ def test_units_of_the_residual_do_not_matter_to_first_order_methods():
     losses = []
     for unit in (1e-12, 1e12):
         problem = cx.Problem(
-            cx.Constraint(lambda u, x: unit * (u - x), over=cx.Points([1.0, 2.0]), name="r"),
+            cx.Constraint(
+                lambda u, x, unit=unit: unit * (u - x), over=cx.Points([1.0, 2.0]), name="r"
+            ),
             model=jnp.zeros(()),
         )
         solution = cx.solve(problem, cx.Optax(optax.lbfgs()), steps=20)

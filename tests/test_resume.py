@@ -500,6 +500,7 @@ def test_j2_j10_show_reads_files_alone_and_never_runs_the_problem(file, tmp_path
         "problem     ../files/mine.py:problem width=5",
         "method      slow: Optax(identity(), scale(step_size=-0.001))",
         "checkpoint  checkpoint-000000003.npz, step 3",
+        "verdict     no tolerance to meet: on_circle: held-out RMS",
         "result      max_steps: the limit of 3 steps is reached",
         "gap         on_circle: train RMS",
         f"go on with  constrainednn resume {out} --steps N",
