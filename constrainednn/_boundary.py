@@ -207,7 +207,7 @@ class BoundaryValueScheme(AbstractScheme):
 
         def to_go_on() -> Resumable:
             counters = [capacity, taken, given_up, failures, here, round(1e3 * running), stage]
-            named = start._asdict() | {"damping": damping, "edges": edges}
+            named = start._asdict() | {"damping": damping, "edges": edges, "off": off}
             return jax.tree.map(np.asarray, named), {"counters": counters}
 
         capacity, compiling, running = 0, 0.0, 0.0
@@ -218,14 +218,14 @@ class BoundaryValueScheme(AbstractScheme):
             arrays = resumed[0]
             counters = counters_of(resumed, 7)
             capacity, taken, given_up, failures, here, milliseconds, stage = counters
-            names = (*Unknowns._fields, "damping", "edges")
+            names = (*Unknowns._fields, "damping", "edges", "off")
             whole = set(names) <= arrays.keys() and stage < len(statements)
             if not whole or len(arrays["b"]) != capacity:
                 raise StoreError("the checkpoint is damaged: its elements are not all there.")
             running = milliseconds / 1e3
             start = Unknowns(*(jnp.asarray(arrays[name]) for name in Unknowns._fields))
             within = start, jnp.asarray(arrays["damping"]), here
-            edges = arrays["edges"]
+            edges, off = arrays["edges"], float(arrays["off"])
             unknowns = _cut(start, len(edges) - 1)
         while True:
             count, here = len(edges) - 1, 0
@@ -264,7 +264,7 @@ class BoundaryValueScheme(AbstractScheme):
                 if spread(parts):
                     check, seconds = newton(half, padded, found.unknowns, undamped, _LOCATING)
                     running, other = running + seconds, _seen(edges, check)
-                    if np.isfinite(other.error).all():
+                    if np.isfinite(other.error).all() and (parts_of(other) > 1).any():
                         parts, unknowns = parts_of(other), _cut(check.unknowns, count)
             if (parts > 1).any():
                 parts = with_waves(parts, np.asarray(found.slopes)[:count], self.width)

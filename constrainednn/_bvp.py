@@ -125,6 +125,12 @@ def bvp(
     for x, value in zip(places, first, strict=True):
         if not np.isfinite(value).all():
             raise ValueError(f"guess must be finite, got {shown(value.tolist())} at x = {x:g}.")
+    rows = len(training_nodes(width)[0]) * d
+    if rows < 2 * d + parameters.size + 1:
+        raise ValueError(
+            f"width={width} is too small for {parameters.size} unknown parameters: an element has "
+            f"{rows} rows of its own. Write a larger width=."
+        )
     edges = _mesh(mesh, (left, right), guess, d)
     matrix = None if S is None else as_reals(S, "S")
     if matrix is not None and (matrix.shape != (d, d) or not np.isfinite(matrix).all()):

@@ -128,7 +128,7 @@ def solve_elements(
     """
     eps = jnp.finfo(edges.dtype).eps
     root = jnp.sqrt(weights)[:, None]
-    elements = jnp.sum(jnp.diff(edges) != 0)
+    elements = jnp.sum(edges[:-1] != edges[-1])
 
     def scaled(r: Array, unknowns: Unknowns, scale: tuple) -> tuple[Array, Array]:
         of_state, of_condition = scale
@@ -218,8 +218,12 @@ def heads(unknowns: Unknowns) -> Float[Array, "N K d"]:
     return jnp.concatenate([first, unknowns.b], axis=1)
 
 
-def _halves(edges: Float[Array, " N_1"]) -> Float[Array, "N 1 1"]:
-    return jnp.diff(edges)[:, None, None] / 2
+def _times_half(
+    edges: Float[Array, " N_1"], values: Float[Array, "N ..."]
+) -> Float[Array, "N ..."]:
+    """Times half the length of each element; zero for padding, whatever the field is at the end."""
+    half = jnp.diff(edges).reshape(-1, *[1] * (values.ndim - 1)) / 2
+    return jnp.where(half == 0, 0.0, half * values)
 
 
 def _places(features: Features, edges: Float[Array, " N_1"]) -> Float[Array, "N m"]:
@@ -244,7 +248,7 @@ def _fields(
     """The field in scaled time."""
     on_element = jax.vmap(statement.field, (0, 0, None))
     values = jax.vmap(on_element, (0, 0, None))(_places(features, edges), states, p)
-    return _halves(edges) * values
+    return _times_half(edges, values)
 
 
 def _residual(
@@ -269,8 +273,8 @@ def _linearised(
     (A, B), F = jax.vmap(on_element, (0, 0, None))(
         _places(features, edges), _states(features, unknowns), unknowns.p
     )
-    half = _halves(edges)
-    return _tops(features, unknowns) - half * F, half[..., None] * A, half[..., None] * B
+    r = _tops(features, unknowns) - _times_half(edges, F)
+    return r, _times_half(edges, A), _times_half(edges, B)
 
 
 def _sizes(unknowns: Unknowns, nodes: Features) -> tuple[Float[Array, " d"], Float[Array, " q"]]:

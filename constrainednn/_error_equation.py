@@ -142,11 +142,12 @@ def _at_gauss(n: int) -> _Gauss:
 def _reduce(equation: ErrorEquation) -> list[_Reduced]:
     """Eliminate the inside of each piece by QR.
 
-    The collocation polynomial of degree n satisfies the equation at the n Gauss nodes: a symmetric
-    rule grows where the equation grows and decays where it decays, however fast. Radau's damps
-    both, and then the conditions at the two ends do not fit. What is left couples start and end in
-    a form that is scaled alike for modes that grow and modes that decay; the map from start to end
-    would lose the latter where both are fast.
+    The collocation polynomial of degree n satisfies the equation at the n Gauss nodes, with A, B
+    and g interpolated there from the Radau nodes that they are known at. A symmetric rule grows
+    where the equation grows and decays where it decays, however fast. Radau's damps both, and
+    then the conditions at the two ends do not fit. What is left couples start and end in a form
+    that is scaled alike for modes that grow and modes that decay; the map from start to end would
+    lose the latter where both are fast.
 
     Source:
         Dichotomy of symmetric rules: Ascher, Mattheij and Russell, Numerical Solution of Boundary

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
-from constrainednn._boundary import BoundaryValueScheme
+from constrainednn._boundary import BoundaryField, BoundaryValueScheme
 from constrainednn._curvature import Statement, largest, solve_equation, with_curvature
 from constrainednn._defect import (
     REALISATIONS,
@@ -218,6 +218,9 @@ def error_estimate(solution: Solution, points: int = 200) -> ErrorEstimate:
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         path = sample(model, least=least)
         looks = _looks(solution, model, path)
+        if isinstance(scheme, BoundaryValueScheme) and _is_singular(scheme):
+            # Nearer to the end than any node the defect of a polynomial is none.
+            looks = looks[looks >= path.t[0, 0]]
         equation, missed = error_equation(equations.field, path, model, looks)
         conditions = None
         if equations.conditions is not None:
@@ -226,6 +229,11 @@ def error_estimate(solution: Solution, points: int = 200) -> ErrorEstimate:
         statement = Statement(equations, path, equation, missed, conditions)
         spacing = _spacing(np.concatenate([path.t.ravel(), looks, path.ends]))
         return _estimate(statement, model.ends, points, min(spacing, _scanned(solution)))
+
+
+def _is_singular(scheme: BoundaryValueScheme) -> bool:
+    field = scheme.statement.field
+    return isinstance(field, BoundaryField) and field.singular is not None
 
 
 def _scanned(solution: Solution) -> float:

@@ -286,7 +286,7 @@ def estimates_from(
             for name in concerned:
                 labels[names.index(name)] = _JUMPS
     effect = float((length[: z.size] * unit).max(initial=0.0)) / math.sqrt(N)
-    if 0 <= sigma <= tolerance * effect:
+    if tolerance > 0 and 0 <= sigma <= tolerance * effect:
         labels = [label or _BELOW for label in labels]
     if rows is not None and offset > _STATIONARY:
         labels = [label or "not at a minimum" for label in labels]
@@ -449,17 +449,17 @@ def _jumps(
 ) -> bool:
     """Whether the rows change along a direction that their derivatives say they do not change with.
 
-    By a thousandth, and far more than by what is of second order.
+    By a small step, and half as much by half of it: what is of second order falls to a quarter.
     """
     shares = np.array([direction.get(name, 0.0) for name in names])
-    moved = z.copy()
-    moved[: unit.size] += _LITTLE * shares * unit
-    (before, S), (after, _) = rows(z), rows(moved)
+    step = np.zeros(z.size)
+    step[: unit.size] = _LITTLE * shares * unit
+    (before, S), (after, _), (between, _) = rows(z), rows(z + step), rows(z + step / 2)
     size = float(np.linalg.norm(before))
     if S.size:
         size = max(size, float((np.linalg.norm(S[:, : unit.size], axis=0) * unit).max(initial=0.0)))
-    change = float(np.linalg.norm(after - before))
-    return math.isfinite(change) and change > 30 * _LITTLE**2 * size
+    change, half = (float(np.linalg.norm(part - before)) for part in (after, between))
+    return 30 * _LITTLE**2 * size < change < 3 * half
 
 
 def _eliminated(

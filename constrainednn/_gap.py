@@ -495,6 +495,7 @@ def _constraint_gap(
     observed = _observed(constraint, model, train, entries) if len(train) else entries
     train_rms = unit * math.sqrt(train_loss / (weight * observed))
     heldout_rms = heldout.root(weight * _observed(constraint, model, held, entries)).times(unit)
+    difference = heldout.shifted(-train_loss).times(unit * unit)
     train_loss, heldout = unit * unit * train_loss, heldout.times(unit * unit)
     floor = _rounding_floor(constraint, model, held, r_held)
     meaningless = train_rms == 0 or all(
@@ -514,7 +515,7 @@ def _constraint_gap(
         weight=weight,
         train=train_loss,
         heldout=heldout,
-        difference=heldout.shifted(-train_loss),
+        difference=difference,
         train_rms=train_rms,
         heldout_rms=heldout_rms,
         ratio=math.nan if meaningless else heldout_rms.value / train_rms,

@@ -28,6 +28,8 @@ _UNRESOLVED = 1e-3
 _MOST_PARTS = 4
 # Where more than this share of so many elements would be divided, the residual was spread.
 _SPREAD, _FEW = 0.5, 16
+# Shorter elements than so many last digits of x are not divided.
+_DIGITS = 16
 # Errors up to so many times the tolerance are accepted where rounding ends the refinement.
 _ROUNDED = 10.0
 
@@ -101,8 +103,8 @@ def parts_of(found: Round) -> Int[np.ndarray, " N"]:
     """
     error = found.error
     # An unresolved layer spoils its neighbours too; they come right once it is resolved.
-    largest = np.max(error, initial=0, where=np.isfinite(error))
-    limit = np.maximum(2 * found.noise, _SPOILT * largest)
+    own = np.isfinite(error) & (error > 2 * found.noise)
+    limit = np.maximum(2 * found.noise, _SPOILT * np.max(error, initial=0, where=own))
     parts = np.where(error <= _UNRESOLVED, 2, _MOST_PARTS)
     return np.where(error <= limit, 1, parts)
 
@@ -149,7 +151,10 @@ def ending_of(
             "a solution exist? Another guess may be nearer to it, or continuation= in small steps "
             "lead to it"
         )
-    if parts.sum() > MOST_ELEMENTS or np.diff(edges)[worst] < 1e-13 * (edges[-1] - edges[0]):
+    lengths, digit = np.diff(edges), np.spacing(np.abs(edges).max())
+    shortest = lengths[parts > 1].min(initial=np.inf)
+    too_short = lengths[worst] < 1e-13 * (edges[-1] - edges[0]) or shortest < _DIGITS * digit
+    if parts.sum() > MOST_ELEMENTS or too_short:
         if tolerance < found.off <= _ROUNDED * tolerance:
             return _accepted(found, tolerance, given)
         if found.off > tolerance:
@@ -170,7 +175,7 @@ def ending_of(
 def _accepted(found: Round, tolerance: float, given: bool) -> tuple[str, str]:
     """The ending where no element has to be divided."""
     count = len(found.error)
-    if found.off > _ROUNDED * tolerance:
+    if not found.off <= _ROUNDED * tolerance:
         rounding = f"rounding alone moves this solution by about {found.off:.1e}"
         if given or not found.off < float(np.finfo(found.error.dtype).eps) ** 0.5:
             return (
@@ -196,7 +201,9 @@ def divided(
     new_edges, new_y, new_b = [edges[:1]], [y[:1]], []
     for j, count in enumerate(parts):
         cuts = np.linspace(-1.0, 1.0, count + 1)
-        if count == _MOST_PARTS and j in (0, len(parts) - 1):
+        length, digit = edges[j + 1] - edges[j], np.spacing(np.abs(edges).max())
+        fine = length > _DIGITS * 4.0**_MOST_PARTS * digit
+        if count == _MOST_PARTS and j in (0, len(parts) - 1) and fine:
             graded = 2 * np.append(0.0, 4.0 ** np.arange(-_MOST_PARTS, 1)) - 1
             cuts = graded if j == 0 else -graded[::-1]
         new_edges.append((edges[j] + (edges[j + 1] - edges[j]) * (cuts + 1) / 2)[1:])

@@ -51,14 +51,18 @@ def returned(
         found = jax.eval_shape(call, [arguments[i] for i in arrays])
     except jax.errors.TracerArrayConversionError as error:
         raise ProblemError(
-            f"{name} calls a NumPy function on a traced array. Use jax.numpy there: import "
-            "jax.numpy as jnp."
+            f"{name} meets NumPy with a traced array. Use jax.numpy there, for arrays that are "
+            "indexed too: import jax.numpy as jnp."
         ) from error
-    except jax.errors.ConcretizationTypeError as error:
+    except (
+        jax.errors.ConcretizationTypeError,
+        jax.errors.NonConcreteBooleanIndexError,
+        jax.errors.TracerIntegerConversionError,
+    ) as error:
         raise ProblemError(
             f"{name} needs the value of a traced array in Python. Write jnp.where(condition, a, b) "
-            "instead of if; a switch at a known place is named besides, by breaks= of ivp or mesh= "
-            "of bvp."
+            "instead of if, jnp.sin and so on instead of math.sin, and leave out float() and int()."
+            " A switch at a known place is named besides, by breaks= of ivp or mesh= of bvp."
         ) from error
     except KeyError as error:
         for part in arguments:

@@ -59,11 +59,14 @@ class Estimate:
         )
 
     def times(self, unit: float) -> "Estimate":
-        """The estimate in other units."""
+        """The estimate in other units; labelled where those leave the range of the numbers."""
         value, low, high, error = (
             float(unit * part) for part in (self.value, self.low, self.high, self.error)
         )
-        return dataclasses.replace(self, value=value, low=low, high=high, error=error)
+        label = self.label
+        if math.isfinite(self.value) and (math.isinf(value) or (value == 0) != (self.value == 0)):
+            label = "beyond the range of floating-point numbers: read the RMS"
+        return Estimate(value, low, high, self.n, error, label)
 
     def root(self, divisor: float) -> "Estimate":
         """Square root of value and ends, each divided by `divisor` first."""
@@ -169,7 +172,7 @@ def _tail(ordered: Float[np.ndarray, " n"]) -> tuple[str, float]:
         heavy, least = inverse > 0.5 * (1 - 1.9 / math.sqrt(k)), 0.0
     else:
         inequality, k = _inequality(ordered)
-        heavy = inequality > _UNEQUAL * (1 + 1 / math.sqrt(k))
+        heavy = inequality > min(_UNEQUAL * (1 + 1 / math.sqrt(k)), 0.99)  # one above others: 1
         excluded = inequality < _INDEX_2 - _AWAY / math.sqrt(k)
         far = _NEAR + (_FAR - _NEAR) * min(_HUNDRED / n, 1.0) ** 3
         least = 0.0 if excluded else far
@@ -187,7 +190,7 @@ def _inequality(ordered: Float[np.ndarray, " n"]) -> tuple[float, int]:
     excess = excess[excess > 0]
     k = len(excess)
     if k < 2:
-        return float(k), 1
+        return float(k), k or largest
     weights = np.arange(1 - k, k, 2)
     return float(weights @ excess / ((k - 1) * excess.sum())), k
 

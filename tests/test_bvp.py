@@ -523,3 +523,87 @@ def test_field_that_is_not_finite_is_named_with_its_place():
 def test_bad_meshes_and_continuations_are_refused(keywords, message):
     with pytest.raises(ValueError, match=message):
         cx.bvp(troesch, zero_and_one, (0.0, 1.0), [0.0, 0.0], **keywords)
+
+
+def test_element_at_rounding_does_not_hide_those_above_the_tolerance():
+    """Rounding of 1e9 (y2 - cos x) is larger than the residual that the third equation leaves."""
+    steep, slope = 1e9, 70.0
+
+    def field(x, y):
+        stiff = jnp.where(x < 0.125, steep * (y[1] - jnp.cos(x)), 0.0)
+        return jnp.stack([stiff + jnp.cos(x), -jnp.sin(x), -slope * (x - 0.55) * y[2] ** 2])
+
+    def exact(x):
+        third = 2 / (slope * (x - 0.55) ** 2 + 2)
+        return np.stack([np.sin(x), np.cos(x), third], axis=1)
+
+    start = jnp.asarray(exact(np.zeros(1))[0])
+    stated = cx.bvp(field, lambda left, right: left - start, (0.0, 1.0), start.tolist())
+    found = solved_by_scheme(stated, 1e-11)
+    x = np.linspace(0, 1, 501)
+    off = np.abs(np.asarray(jax.vmap(found.model)(x)) - exact(x)).max()
+    assert found.status != "converged" or off < 1e-10
+
+
+def test_field_may_be_infinite_at_an_end_whatever_the_room_for_more_elements():
+    """y' = -y / (1 - x): the solution 1 - x goes through the singular end."""
+    for count in (8, 127, 128):
+        stated = cx.bvp(
+            lambda x, y: -y / (1 - x),
+            lambda left, right: left - 1,
+            (0.0, 1.0),
+            [1.0],
+            mesh=np.linspace(0, 1, count + 1),
+        )
+        found = solved_by_scheme(stated, 1e-9)
+        assert found.status == "converged", (count, found.reason)
+        assert abs(float(found.model(jnp.asarray(0.5))[0]) - 0.5) < 1e-9
+
+
+def test_jump_far_from_zero_ends_where_digits_of_x_do():
+    """Elements of a few last digits of x are not divided into some of length zero."""
+    start = 1e6
+    stated = cx.bvp(
+        lambda x, y: jnp.stack([y[1], jnp.where(x - start < 0.3137, 0.0, 1.0)]),
+        both_zero,
+        (start, start + 1.0),
+        [0.0, 0.0],
+    )
+    found = solved_by_scheme(stated, 1e-12)
+    assert (np.diff(np.asarray(found.model.ends)) > 0).all()
+    assert found.model.count < 200
+    # y = -c x, then (x - j)^2 / 2 - c x with c = (1 - j)^2 / 2.
+    c = (1 - 0.3137) ** 2 / 2
+    assert abs(float(found.model(jnp.asarray(start + 0.2))[0]) + 0.2 * c) < 1e-6
+
+
+def test_error_of_a_problem_with_a_singular_term_is_not_called_a_kink():
+    for width, tolerance in ((4, 1e-10), (6, 1e-6), (16, 1e-4)):
+        solution = cx.solve(
+            cx.bvp(
+                lambda x, y: jnp.stack([y[1], -(y[0] ** 5)]),
+                lambda left, right: jnp.stack([left[1], right[0] - np.sqrt(0.75)]),
+                (0.0, 1.0),
+                [1.0, 0.0],
+                S=[[0.0, 0.0], [0.0, -2.0]],
+                width=width,
+            ),
+            tolerance=tolerance,
+        )
+        found = solution.error_estimate()
+        assert solution.verdict.success, (width, solution.verdict)
+        known = 1 / np.sqrt(1 + found.t**2 / 3)
+        true = np.abs(known - np.asarray(solution(found.t))[:, 0]).max()
+        assert true < 3 * np.abs(found.estimate[:, 0]).max() + 1e-14
+
+
+def test_more_unknown_parameters_than_an_element_can_take_are_refused():
+    with pytest.raises(ValueError, match="width=3 is too small for 4 unknown parameters"):
+        cx.bvp(
+            lambda x, y, p: -y * p[:1],
+            lambda left, right, p: jnp.concatenate([left - 1, p]),
+            (0.0, 1.0),
+            [1.0],
+            p=[1.0, 1.0, 1.0, 1.0],
+            width=3,
+        )

@@ -361,3 +361,28 @@ def test_noise_below_the_tolerance_is_labelled_and_intervals_hold_their_estimate
     assert loose.low <= loose.value <= loose.high
     if noise:
         assert cx.solve(problem).estimates()["k"].label == ""
+
+
+def test_exact_data_without_an_equation_have_no_label_about_its_tolerance():
+    x = np.linspace(0.0, 1.0, 8)
+    problem = cx.Problem(
+        cx.Constraint(
+            lambda u, row: u["a"].value * row[0] - row[1],
+            over=cx.Data((x, 2 * x), holdout=0),
+            name="line",
+        ),
+        model={"a": cx.Unknown(1.0)},
+    )
+    assert cx.solve(problem).estimates()["a"].label == ""
+
+
+def test_curved_direction_is_no_switch():
+    t = np.linspace(0.1, 1.0, 20)
+    problem = cx.ivp(
+        lambda t, y, args: jnp.cos(300 * (args["c"] - 1)) + 0 * y,
+        0.0,
+        (0.0, 1.0),
+        args={"c": cx.Unknown(1.0)},
+        data=cx.Data((t, t), holdout=0),
+    )
+    assert cx.solve(problem).estimates()["c"].label == "not determined by the data"

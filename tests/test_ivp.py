@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import itertools
 import logging
+import math
 import signal
 
 import jax
@@ -562,7 +563,9 @@ def test_a_field_that_is_not_finite_at_the_start_is_named():
 
 
 @pytest.mark.parametrize("field, message", [
-    (lambda t, y, args: np.sin(t) * y, "vector_field calls a NumPy function.*jax.numpy"),
+    (lambda t, y, args: np.sin(t) * y, "vector_field meets NumPy.*jax.numpy"),
+    (lambda t, y, args: math.sin(t) * y, "vector_field needs the value.*math.sin"),
+    (lambda t, y, args: y[y > 0].sum() * y, "vector_field needs the value"),
     (lambda t, y, args: y if t < 0.5 else -y, "vector_field needs the value.*jnp.where.*breaks="),
 ])  # fmt: skip
 def test_field_that_cannot_be_traced_is_told_what_to_write(field, message):

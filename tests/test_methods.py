@@ -389,6 +389,8 @@ def test_units_of_the_residual_do_not_matter(unit):
     assert one.gap.train < 1e-3 * one.history.loss[0]
     here, there = (part.gap.constraints[0] for part in (one, solution))
     assert there.train_rms / unit == pytest.approx(here.train_rms, rel=1e-3)
+    for item in (there.heldout, there.difference):  # their squares are out of range
+        assert "read the RMS" in item.label
     ends = ((item.value, item.low, item.high) for item in (here.heldout_rms, there.heldout_rms))
     assert np.array(next(ends)) == pytest.approx(np.array(next(ends)) / unit, rel=1e-3)
 

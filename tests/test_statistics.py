@@ -80,8 +80,12 @@ def test_inequality_is_half_the_mean_difference_over_the_mean():
     excess = np.array([1.0, 3.0, 4.0, 7.0])
     differences = np.abs(excess[:, None] - excess).sum() / (4 * 3)
     assert _inequality(values) == pytest.approx((differences / 2 / excess.mean(), 4))
-    assert _inequality(np.array([0.0, 1.0, 1.0, 1.0, 1.0])) == (0.0, 1)
+    assert _inequality(np.array([0.0, 1.0, 1.0, 1.0, 1.0])) == (0.0, 3)
     assert _inequality(np.array([1.0, 1.0, 1.0, 1.0, 2.0])) == (1.0, 1)
+    # One value above level ones may be the first of a tail; none is not.
+    level = np.ones(100)
+    assert estimate_mean(np.append(level[1:], 100.0)).label == UNRELIABLE
+    assert estimate_mean(np.append(level[:70], np.zeros(30))).high < 0.9
     # Of a generalised Pareto tail of index 2 it is 2 / 3.
     tail = (1 - (np.arange(1000) + 0.5) / 1000) ** -0.5
     assert _inequality(tail)[0] == pytest.approx(2 / 3, abs=0.03)
