@@ -151,7 +151,7 @@ def ending_of(
             "a solution exist? Another guess may be nearer to it, or continuation= in small steps "
             "lead to it"
         )
-    lengths, digit = np.diff(edges), np.spacing(np.abs(edges).max())
+    lengths, digit = np.diff(edges), _last_digit(edges, error.dtype)
     shortest = lengths[parts > 1].min(initial=np.inf)
     too_short = lengths[worst] < 1e-13 * (edges[-1] - edges[0]) or shortest < _DIGITS * digit
     if parts.sum() > MOST_ELEMENTS or too_short:
@@ -191,6 +191,10 @@ def _accepted(found: Round, tolerance: float, given: bool) -> tuple[str, str]:
     )
 
 
+def _last_digit(edges: np.ndarray, dtype: np.dtype) -> float:
+    return float(np.finfo(dtype).eps * np.abs(edges).max())
+
+
 def divided(
     edges: np.ndarray, unknowns: OnHost, parts: np.ndarray, width: int
 ) -> tuple[np.ndarray, OnHost]:
@@ -201,9 +205,8 @@ def divided(
     new_edges, new_y, new_b = [edges[:1]], [y[:1]], []
     for j, count in enumerate(parts):
         cuts = np.linspace(-1.0, 1.0, count + 1)
-        length, digit = edges[j + 1] - edges[j], np.spacing(np.abs(edges).max())
-        fine = length > _DIGITS * 4.0**_MOST_PARTS * digit
-        if count == _MOST_PARTS and j in (0, len(parts) - 1) and fine:
+        room = (edges[j + 1] - edges[j]) / _last_digit(edges, y.dtype)
+        if count == _MOST_PARTS and j in (0, len(parts) - 1) and room > _DIGITS * 4**_MOST_PARTS:
             graded = 2 * np.append(0.0, 4.0 ** np.arange(-_MOST_PARTS, 1)) - 1
             cuts = graded if j == 0 else -graded[::-1]
         new_edges.append((edges[j] + (edges[j + 1] - edges[j]) * (cuts + 1) / 2)[1:])

@@ -331,6 +331,10 @@ class Training:
                 return Status(self.run.stop.status), f"{self.run.stop.name} at step {self.step}"
             if last and verdict == CONVERGED:
                 status, reason = Status.CONVERGED, "no step can lower the loss further"
+                params, _, state = self.last
+                if isinstance(stage.method, LevenbergMarquardt):
+                    unseen = stage.method.unseen(params, state)
+                    reason += f"; the residual does not depend on {unseen}" * bool(unseen)
             elif last and verdict == STALLED:
                 status, reason = Status.STALLED, self.obstacle(stage)
         tolerance = self.run.tolerance

@@ -409,6 +409,22 @@ def test_units_of_the_residual_do_not_matter_to_first_order_methods():
     assert losses == pytest.approx([0.5, 0.5])
 
 
+def test_parameter_that_the_residual_never_saw_is_named():
+    """A fit that starts on a plateau: exp(-20 x) is zero beside the data from the first step on."""
+    x = np.array([77.6, 239.9, 760.0])
+    problem = cx.Problem(
+        cx.Constraint(
+            lambda u, row: u["a"] * (1 - jnp.exp(-u["rate"] * row[0])) - row[1],
+            over=cx.Data((x, np.array([10.07, 29.61, 81.78])), holdout=0),
+            name="rows",
+        ),
+        model={"a": jnp.ones(()), "rate": jnp.asarray(20.0)},
+    )
+    solution = cx.solve(problem)
+    assert solution.status == "converged"
+    assert solution.reason.endswith("does not depend on 1 of 2 parameters (['rate'])")
+
+
 # Optax --------------------------------------------------------------------------------------------
 
 

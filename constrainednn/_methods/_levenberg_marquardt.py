@@ -206,12 +206,27 @@ class LevenbergMarquardt(AbstractMethod[LevenbergMarquardtState]):
         ahead = unravel(theta + state.ahead) if np.any(state.ahead) else None
         if not gone.size:
             return "", ahead
-        names = _names(params)
-        shown = ", ".join(names[i] for i in gone[:3]) + (", ..." if gone.size > 3 else "")
         return (
-            f"a plateau and no minimum: the residual no longer depends on {gone.size} of "
-            f"{theta.size} parameters ({shown}). Start elsewhere"
+            "a plateau and no minimum: the residual no longer depends on "
+            f"{_some_of(params, gone)}. Start elsewhere"
         ), ahead
+
+    def unseen(self, params: PyTree, state: LevenbergMarquardtState) -> str:
+        """Name the parameters that the residual never depended on; empty if there are none.
+
+        A change by their own size, or by one, has been rounding beside that of another.
+        """
+        theta, _ = ravel_pytree(params)
+        effect = np.asarray(state.largest) * np.maximum(np.abs(theta), 1)
+        never = np.flatnonzero(effect <= np.finfo(effect.dtype).eps * effect.max(initial=0.0))
+        return _some_of(params, never) if never.size else ""
+
+
+def _some_of(params: PyTree, chosen: Int[np.ndarray, " n"]) -> str:
+    """How many parameters were chosen, and some of their names."""
+    names = _names(params)
+    shown = ", ".join(names[i] for i in chosen[:3]) + (", ..." if chosen.size > 3 else "")
+    return f"{chosen.size} of {len(names)} parameters ({shown})"
 
 
 def _vanished(
