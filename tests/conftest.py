@@ -94,6 +94,18 @@ def signals_are_heard():
         signal.signal(number, handler)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def few_memory_maps():
+    """Forget compiled programs before a worker has as many memory maps as Linux allows.
+
+    At that limit XLA ends the process without an exception.
+    """
+    from constrainednn._memory import keep_below_map_limit
+
+    yield
+    keep_below_map_limit()
+
+
 @pytest.fixture(scope="session")
 def soak():
     """The benchmark that kills runs and attacks the loaders."""
