@@ -1,6 +1,7 @@
 """How much memory a solve will take, and how much there is."""
 
 import gc
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,8 @@ _GROUPS = Path("/sys/fs/cgroup")
 
 # How many maps a process may have, and those that this one has.
 _MAP_LIMIT, _MAPS = Path("/proc/sys/vm/max_map_count"), Path("/proc/self/maps")
+
+_calls = itertools.count(1)
 
 # Bytes that are there on any machine: to ask it takes longer than many a draw of points.
 _SMALL = 1 << 24
@@ -86,12 +89,17 @@ def refuse_too_large(needed: int, what: str, hint: str) -> None:
         )
 
 
-def keep_below_map_limit() -> None:
+def keep_below_map_limit(every: int = 1) -> None:
     """Forget compiled programs before Linux refuses this process further memory maps.
 
-    Each compiled program has some. A residual that is made anew for each combination of a study is
-    compiled anew, too, and at the limit XLA ends the process without an exception.
+    Each compiled program has some. A residual that is made anew for each combination of a study, or
+    in a loop, is compiled anew, too, and at the limit XLA ends the process without an exception.
+
+    Args:
+        every: Calls of which one looks: to count maps takes milliseconds.
     """
+    if next(_calls) % every:
+        return
     try:
         limit = int(_MAP_LIMIT.read_text())
         with _MAPS.open("rb") as lines:

@@ -11,6 +11,7 @@ import numpy as np
 from jax.core import Tracer
 
 from constrainednn._folders import check_folder
+from constrainednn._memory import keep_below_map_limit
 from constrainednn._methods._abstract import AbstractMethod
 from constrainednn._problem import Problem
 from constrainednn._run import Arguments, Run
@@ -103,6 +104,7 @@ def solve(
 
 def drive(run: Run, method: AbstractMethod | Stage | Sequence[Stage] | None) -> Solution:
     """Take a run to its end and save what it finds. Arguments and errors as in `solve`."""
+    keep_below_map_limit(every=8)
     try:
         # Numbers that are not finite are judged, not warned of.
         with np.errstate(over="ignore", invalid="ignore"), collected_signals(run.stop):

@@ -171,3 +171,17 @@ def test_a_study_forgets_programs_before_the_limit_of_maps(monkeypatch, tmp_path
     monkeypatch.setattr(_memory, "_MAP_LIMIT", tmp_path / "none")  # as on other systems
     _memory.keep_below_map_limit()
     assert len(cleared) == 1
+
+
+def test_solve_in_a_loop_forgets_programs_before_the_limit_of_maps(monkeypatch, tmp_path):
+    cleared = []
+    monkeypatch.setattr(_memory.jax, "clear_caches", lambda: cleared.append(True))
+    for name, text in (("_MAP_LIMIT", "10\n"), ("_MAPS", "map\n" * 6)):
+        (tmp_path / name).write_text(text)
+        monkeypatch.setattr(_memory, name, tmp_path / name)
+    problem = cx.Problem(
+        cx.Constraint(lambda u, x: u - x, over=cx.Points([1.0, 2.0]), name="r"), jnp.zeros(())
+    )
+    for _ in range(16):
+        cx.solve(problem, steps=1)
+    assert len(cleared) == 2
