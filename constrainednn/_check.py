@@ -29,6 +29,7 @@ from constrainednn._models import MLP, trainable_mask
 from constrainednn._pieces import Pieces
 from constrainednn._problem import Constraint, Problem
 from constrainednn._samplers import Draw
+from constrainednn._signatures import NEEDS_VALUE
 from constrainednn._validate import ProblemError, as_seed, raised_here, shown
 
 _HERE = Path(__file__).parent
@@ -300,11 +301,7 @@ def _traced(label: str, fn: Callable[[Any, Any], PyTree], u: PyTree, points: PyT
             f"{label}: a NumPy function was called on a traced array{_where(error)}. "
             "Use jax.numpy there: import jax.numpy as jnp."
         ) from None
-    except (
-        jax.errors.ConcretizationTypeError,
-        jax.errors.NonConcreteBooleanIndexError,
-        jax.errors.TracerIntegerConversionError,
-    ) as error:
+    except NEEDS_VALUE as error:
         raise ProblemError(
             f"{label}: Python needs the value of a traced array{_where(error)}. "
             "Use jax.numpy.where instead of if, index jax arrays instead of lists, and leave out "

@@ -11,6 +11,13 @@ from jaxtyping import PyTree
 
 from constrainednn._validate import ProblemError, as_arrays, as_function, leaves_of
 
+# What jax raises where Python needs the value of a traced array.
+NEEDS_VALUE = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.NonConcreteBooleanIndexError,
+    jax.errors.TracerIntegerConversionError,
+)
+
 
 def returned(
     fn: Callable[..., PyTree], arguments: tuple, *, name: str, takes: str
@@ -54,11 +61,7 @@ def returned(
             f"{name} meets NumPy with a traced array. Use jax.numpy there, for arrays that are "
             "indexed too: import jax.numpy as jnp."
         ) from error
-    except (
-        jax.errors.ConcretizationTypeError,
-        jax.errors.NonConcreteBooleanIndexError,
-        jax.errors.TracerIntegerConversionError,
-    ) as error:
+    except NEEDS_VALUE as error:
         raise ProblemError(
             f"{name} needs the value of a traced array in Python. Write jnp.where(condition, a, b) "
             "instead of if, jnp.sin and so on instead of math.sin, and leave out float() and int()."

@@ -200,6 +200,6 @@ def _measured(solution: Solution) -> str:
                 text += " (no solution: a wider or steeper model, or stages, may come closer)"
             parts.append(text)
     whole = [item for item in solution.gap.finite if item.name in judged]
-    for item in whole if not parts else []:
-        parts.append(f"{item.name}: RMS {item.rms:.3g}, and no fresh points")
-    return "; ".join(parts)
+    return "; ".join(
+        parts or [f"{item.name}: RMS {item.rms:.3g}, and no fresh points" for item in whole]
+    )

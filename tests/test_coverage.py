@@ -76,12 +76,11 @@ def test_interval_of_light_tails_covers(name, n):
 @pytest.mark.slow
 @pytest.mark.parametrize("n", [25, 50, 100, 200, 400, 1000, 1500, 4096])
 @pytest.mark.parametrize("name", HEAVY)
-def test_interval_of_heavy_tails_covers_or_is_labelled(name, n):
-    covered, labelled = simulate(*HEAVY[name], n)
+def test_interval_of_heavy_tails_covers_or_is_labelled(name, n, request):
     if (name, n) == ("lognormal 3", 25):
-        # The one exception: 90 % are labelled, and the mean of the others is beyond any reach.
-        assert labelled.mean() >= 0.88
-        return
+        reason = "missed: 90 % of draws are labelled, and the mean of the others is out of reach"
+        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
+    covered, labelled = simulate(*HEAVY[name], n)
     assert labelled.mean() >= 0.95 or covers(covered[~labelled].sum(), (~labelled).sum())
 
 
