@@ -85,14 +85,7 @@ def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         raise StoreError(f"{path} is damaged or no file of this package: {error}") from None
     if len(arrays) < len(contents) or not isinstance(facts, dict):
         raise StoreError(f"{path} is damaged: a name is repeated.")
-    if manifest["format"] == 1:
-        digest = hashlib.sha256()
-        for name, array in arrays.items():
-            digest.update(name.encode() + array.tobytes())
-        found = digest.hexdigest()
-    else:
-        found = _digest(manifest, contents)
-    if found != expected:
+    if _digest(manifest, contents) != expected:
         raise StoreError(f"{path} is damaged: its checksum does not match.")
     return arrays, facts
 
@@ -201,7 +194,7 @@ def unseal(path: Path) -> dict[str, Any]:
     """
     content = parse_json(read_limited(path, _MAX_JSON), str(path))
     check_format(content, path)
-    if content["format"] > 1 and content.get("sha256") != _json_digest(content):
+    if content.get("sha256") != _json_digest(content):
         raise StoreError(f"{path} is damaged: its checksum does not match.")
     return content
 
@@ -220,10 +213,10 @@ def check_format(content: Any, path: Path) -> None:
     if not isinstance(content, dict):
         raise StoreError(f"{path} is damaged: it holds no JSON object.")
     found = content.get("format")
-    if type(found) is not int or found < 1:
+    if type(found) is not int or found < FORMAT:
         raise StoreError(f"{path} is damaged: its format is {found!r:.50}.")
     if found > FORMAT:
         raise UnreadableError(
-            f"{path} was written in format {found}; this version of constrainednn reads up to "
+            f"{path} was written in format {found}; this version of constrainednn reads format "
             f"{FORMAT}. Install a newer one."
         )

@@ -25,6 +25,7 @@ from constrainednn._experiments import apart
 from constrainednn._gap import draw_streams, mean_square, residuals_at
 from constrainednn._image import OTHER_USE, model_inputs
 from constrainednn._keys import numpy_generator
+from constrainednn._memory import equations_of
 from constrainednn._models import MLP, trainable_mask
 from constrainednn._pieces import Pieces
 from constrainednn._problem import Constraint, Problem
@@ -38,6 +39,8 @@ _LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "
 _FURTHER = 1e6
 # Few of the units that are spread over standard normal inputs bend beyond this.
 _REACH = 4.0
+# Primitives that piecewise linear functions are made of.
+_KINKS = frozenset(("max", "min", "abs", "select_n"))
 _TRACERS = tuple(f"{Path(inspect.getfile(package)).parent}/" for package in (jax, eqx))
 
 
@@ -485,8 +488,8 @@ def _bends_without_curvature(constraint: Constraint, model: PyTree, train: Draw)
     if not (callable(model) and isinstance(inputs, np.ndarray) and inputs.dtype.kind == "f"):
         return False
     try:
-        program = str(jax.make_jaxpr(model)(inputs[0]))
-        if not any(kink in program for kink in (" max ", " min ", " abs ", " select_n ")):
+        program = jax.make_jaxpr(model)(inputs[0]).jaxpr
+        if _KINKS.isdisjoint(item.primitive.name for item in equations_of(program)):
             return False  # no kink, so no piecewise linear model; saves two compilations
         curvature = in_blocks(eqx.Partial(_curvature, model), inputs)
         if curvature.any():

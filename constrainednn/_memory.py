@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-# Where control groups of the second and the first version are mounted.
+# Where control groups are mounted.
 _GROUPS = Path("/sys/fs/cgroup")
 
 # How many maps a process may have, and those that this one has.
@@ -53,24 +53,18 @@ def _own_groups() -> Iterator[Path]:
         return
     for line in lines:
         _, kinds, path = line.split(":", 2)
-        if kinds in ("", "memory"):
-            root = _GROUPS / kinds
-            group = root / path.lstrip("/")
-            yield from (part for part in (group, *group.parents) if part.is_relative_to(root))
+        if not kinds:  # of the second version
+            group = _GROUPS / path.lstrip("/")
+            yield from (part for part in (group, *group.parents) if part.is_relative_to(_GROUPS))
 
 
 def _of_group(group: Path) -> int | None:
-    for limit, use, reclaimable in (
-        ("memory.max", "memory.current", "inactive_file"),
-        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-    ):
-        try:  # "max" where there is no limit
-            total, used = (int((group / name).read_text()) for name in (limit, use))
-            stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-            return total - used + int(stat.get(reclaimable, 0))
-        except (OSError, ValueError):
-            continue
-    return None
+    try:  # "max" where there is no limit
+        total, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        return total - used + int(stat.get("inactive_file", 0))
+    except (OSError, ValueError):
+        return None
 
 
 def refuse_too_large(needed: int, what: str, hint: str) -> None:
@@ -111,12 +105,20 @@ def keep_below_map_limit(every: int = 1) -> None:
         gc.collect()
 
 
+def equations_of(program: Any) -> Iterator[Any]:
+    """The equations of a traced program and, once, of what is inside of them."""
+    for equation in program.eqns:
+        yield equation
+        for part in equation.params.values():
+            inner = getattr(part, "jaxpr", part)
+            if hasattr(inner, "eqns"):
+                yield from equations_of(inner)
+
+
 def bytes_computed(program: Any) -> int:
     """Bytes of all that a traced program computes, the inside of a loop counted once."""
     total = 0
-    for equation in program.eqns:
-        inner = [getattr(part, "jaxpr", part) for part in equation.params.values()]
-        total += sum(bytes_computed(part) for part in inner if hasattr(part, "eqns"))
+    for equation in equations_of(program):
         for value in equation.outvars:
             size = getattr(value.aval, "size", 0)
             total += size * getattr(getattr(value.aval, "dtype", None), "itemsize", 0)

@@ -271,15 +271,13 @@ def _with_pieces(model: PyTree, arrays: dict[str, np.ndarray]) -> PyTree:
 def _read_own(path: Path, report: dict[str, Any]) -> dict[str, np.ndarray]:
     """Arrays that belong to a report: a run that was killed while it saved leaves others."""
     arrays, _ = read_arrays(path)
-    if report["format"] > 1:
-        files = report.get("files")
-        expected = files.get(path.name) if isinstance(files, dict) else None
-        if hashlib.sha256(read_limited(path, MAX_BYTES)).hexdigest() != expected:
-            raise StoreError(
-                f"{path} does not belong to {REPORT}: the run was ended while it saved, or a file "
-                f"was replaced. Where there is a run, `constrainednn resume {path.parent}` saves "
-                "again."
-            )
+    files = report.get("files")
+    expected = files.get(path.name) if isinstance(files, dict) else None
+    if hashlib.sha256(read_limited(path, MAX_BYTES)).hexdigest() != expected:
+        raise StoreError(
+            f"{path} does not belong to {REPORT}: the run was ended while it saved, or a file was "
+            f"replaced. Where there is a run, `constrainednn resume {path.parent}` saves again."
+        )
     return arrays
 
 

@@ -116,18 +116,6 @@ class Study:
         writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
         write_atomically(Path(path), buffer.getvalue().encode())
 
-    def to_pandas(self) -> Any:
-        """The flat rows as a `pandas.DataFrame`; needs pandas."""
-        import pandas  # pyright: ignore[reportMissingImports]
-
-        return pandas.DataFrame(self.table())
-
-    def to_polars(self) -> Any:
-        """The flat rows as a `polars.DataFrame`; needs polars."""
-        import polars  # pyright: ignore[reportMissingImports]
-
-        return polars.DataFrame(self.table(), infer_schema_length=None)
-
     def compare(self, axis: str, of: str = "heldout_loss") -> list[Paired]:
         """Compare the settings along an axis with the first one, seed by seed.
 

@@ -147,7 +147,7 @@ def test_f15_newer_format_is_refused(write):
 
     with mock.patch.object(_archive, "FORMAT", 3):
         content = pack_arrays(small_arrays())
-    words = "was written in format 3; this version of constrainednn reads up to 2. Install a newer"
+    words = "was written in format 3; this version of constrainednn reads format 2. Install a newer"
     with pytest.raises(cx.StoreError, match=words):
         read_arrays(write(content))
 

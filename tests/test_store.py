@@ -190,7 +190,7 @@ def test_missing_parts_are_named(folder, tmp_path):
     report = json.loads((folder / "report.json").read_text())
     (tmp_path / "report.json").write_bytes(seal({**report, "format": 99}))
     with pytest.raises(
-        cx.StoreError, match="written in format 99; this version of constrainednn reads up to 2"
+        cx.StoreError, match="written in format 99; this version of constrainednn reads format 2"
     ):
         cx.load_solution(tmp_path, stated())
 
