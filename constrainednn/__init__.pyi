@@ -13,7 +13,7 @@ from ._calculus import (
     partial,
     taylor,
 )
-from ._check import Finding, ProblemError, ProblemWarning, check
+from ._check import Finding, ProblemError, check
 from ._compare import Comparison
 from ._domains import (
     AbstractDomain,
@@ -30,20 +30,15 @@ from ._domains import (
 )
 from ._ensemble import Calibration, CrossValidation, Ensemble, cross_validate, ensemble
 from ._error_estimate import ErrorEstimate
+from ._errors import LoadError, ProblemWarning, RunWarning, StoreError
 from ._estimates import Estimates
 from ._experiments import Experiment, Experiments
-from ._files import RunWarning, StoreError
 from ._gap import ConstraintGap, Distance, FiniteLoss, GapReport, Streams, Worst
 from ._image import Image
 from ._ivp import ivp
 from ._law import Law
-from ._load import LoadError, load_problem
-from ._methods._abstract import (
-    AbstractMethod,
-    AbstractResidual,
-    FunctionResidual,
-    StepInfo,
-)
+from ._load import load_problem
+from ._methods._abstract import AbstractMethod, AbstractResidual, FunctionResidual, StepInfo
 from ._methods._levenberg_marquardt import LevenbergMarquardt
 from ._methods._optax import Optax
 from ._models import (

@@ -17,7 +17,8 @@ from typing import Any, Literal
 import ml_dtypes
 import numpy as np
 
-from constrainednn._files import StoreError, UnreadableError, parse_json, read_limited
+from constrainednn._errors import BadValueError, StoreError, UnreadableError
+from constrainednn._files import parse_json, read_limited
 
 FORMAT = 2
 # Sizes are checked before anything is allocated: a file may come from somebody else.
@@ -110,10 +111,10 @@ def _array(member: dict[str, Any], content: bytes) -> np.ndarray:
     name, shape = member["name"], member["shape"]
     dtype = _DTYPES.get(member["dtype"])
     if dtype is None:
-        raise ValueError(f"{name!r:.200} is of an unknown type")
+        raise BadValueError(f"{name!r:.200} is of an unknown type")
     proper = isinstance(name, str) and isinstance(shape, list) and len(shape) <= _MOST_AXES
     if not proper or not all(type(n) is int and 0 <= n <= MAX_BYTES for n in shape):
-        raise ValueError(f"{name!r:.200} has no proper name or shape")
+        raise BadValueError(f"{name!r:.200} has no proper name or shape")
     size = dtype.itemsize * math.prod(shape)
     stored = (np.dtype(np.uint8), (size,)) if dtype.name in _EXTENSIONS else (dtype, tuple(shape))
     # The header is compared with what it must be and never parsed: parsers of Python literals
@@ -123,7 +124,7 @@ def _array(member: dict[str, Any], content: bytes) -> np.ndarray:
         header = _header(*stored, order)
         if content.startswith(header) and len(content) == len(header) + size:
             return np.frombuffer(content, dtype, offset=len(header)).reshape(shape, order=order)
-    raise ValueError(f"{name!r:.200} has another type or size than stated")
+    raise BadValueError(f"{name!r:.200} has another type or size than stated")
 
 
 def _header(dtype: np.dtype, shape: tuple[int, ...], order: str) -> bytes:

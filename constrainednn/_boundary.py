@@ -14,15 +14,9 @@ from constrainednn._blocks import in_blocks
 from constrainednn._calculus import derivative
 from constrainednn._domains import AbstractDomain, Interval
 from constrainednn._elements import Newton, Statement, Unknowns, solve_elements
-from constrainednn._files import StoreError
+from constrainednn._errors import StoreError
 from constrainednn._legendre import integrals
-from constrainednn._pieces import (
-    Features,
-    Pieces,
-    stack_pieces,
-    training_nodes,
-    training_points,
-)
+from constrainednn._pieces import Features, Pieces, stack_pieces, training_nodes, training_points
 from constrainednn._refinement import (
     OnHost,
     Round,

@@ -20,6 +20,7 @@ from constrainednn._boundary import (
 )
 from constrainednn._domains import Data, Interval, Points
 from constrainednn._elements import Statement
+from constrainednn._errors import BadValueError
 from constrainednn._fit import data_constraints, refuse_without
 from constrainednn._inverse_bvp import FittedBoundaryScheme, WithArguments
 from constrainednn._legendre import integrals
@@ -101,7 +102,7 @@ def bvp(
     few_leaves_of(args, "args")
     args = jax.tree.map(as_argument, args)
     if Arguments(args).unknowns:
-        raise ValueError("args of bvp holds a cx.Unknown: p= takes those, fun(x, y, p, args).")
+        raise BadValueError("args of bvp holds a cx.Unknown: p= takes those, fun(x, y, p, args).")
     path = _path(args, continuation)
     arguments, observed = Arguments(p), data_constraints(data)
     fitted, unknown = bool(arguments.unknowns), p is not None
@@ -109,7 +110,7 @@ def bvp(
     dtype = jnp.result_type(float)
     if fitted:
         if path:
-            raise ValueError("continuation= and unknowns from data exclude each other.")
+            raise BadValueError("continuation= and unknowns from data exclude each other.")
         parameters, more, count = arguments.start, (arguments(jnp.asarray(arguments.start)),), 0
     else:
         parameters = as_reals(p if unknown else np.zeros(0), "p").astype(float)
@@ -124,17 +125,17 @@ def bvp(
     d = _check_guess(first[0], parameters)
     for x, value in zip(places, first, strict=True):
         if not np.isfinite(value).all():
-            raise ValueError(f"guess must be finite, got {shown(value.tolist())} at x = {x:g}.")
+            raise BadValueError(f"guess must be finite, got {shown(value.tolist())} at x = {x:g}.")
     rows = len(training_nodes(width)[0]) * d
     if rows < 2 * d + parameters.size + 1:
-        raise ValueError(
+        raise BadValueError(
             f"width={width} is too small for {parameters.size} unknown parameters: an element has "
             f"{rows} rows of its own. Write a larger width=."
         )
     edges = _mesh(mesh, (left, right), guess, d)
     matrix = None if S is None else as_reals(S, "S")
     if matrix is not None and (matrix.shape != (d, d) or not np.isfinite(matrix).all()):
-        raise ValueError(
+        raise BadValueError(
             f"S must have shape {(d, d)} to match the guess, and be finite, got {shown(matrix)}."
         )
     singular = None if matrix is None else jnp.asarray(matrix, dtype)
@@ -241,14 +242,14 @@ def _mesh(mesh: Any, span: tuple[float, float], guess: Any, d: int) -> Float[np.
     edges = as_reals(mesh, "mesh").astype(float)
     near = 1e-12 * (span[1] - span[0])
     if edges.ndim != 1 or len(edges) < 2 or not (np.diff(edges) > 0).all():
-        raise ValueError(f"mesh must be increasing numbers, two or more, got {shown(mesh)}.")
+        raise BadValueError(f"mesh must be increasing numbers, two or more, got {shown(mesh)}.")
     if abs(edges[0] - span[0]) > near or abs(edges[-1] - span[1]) > near:
-        raise ValueError(
+        raise BadValueError(
             f"mesh must go from one end of span to the other, {span[0]:g} to {span[1]:g}, got "
             f"{edges[0]:g} to {edges[-1]:g}."
         )
     if len(edges) > MOST_ELEMENTS + 1:
-        raise ValueError(
+        raise BadValueError(
             f"mesh has {len(edges) - 1} elements; at most {MOST_ELEMENTS} are possible."
         )
     edges[[0, -1]] = span
@@ -261,7 +262,7 @@ def _path(args: PyTree, continuation: Any) -> list[PyTree]:
         return []
     known = sorted(map(str, args)) if isinstance(args, dict) else []
     if not isinstance(continuation, (tuple, list)) or len(continuation) != 2:
-        raise ValueError(
+        raise BadValueError(
             'continuation must be a name and values, such as ("eps", [1e-2, 1e-3]), got '
             f"{shown(continuation)}."
         )
@@ -272,16 +273,16 @@ def _path(args: PyTree, continuation: Any) -> list[PyTree]:
         or name not in args
         or jnp.ndim(args[name]) != 0
     ):
-        raise ValueError(
+        raise BadValueError(
             f"continuation follows a number in args, a dictionary: it names {shown(name)}, and "
             f"args has {', '.join(known) or 'no names'}. Write e.g. "
             'continuation=("eps", [1e-2, 1e-3]).'
         )
     values = as_reals(values, "continuation").astype(float)
     if values.ndim != 1 or not values.size or not np.isfinite(values).all():
-        raise ValueError(f"continuation needs finite values in a row, got {shown(values)}.")
+        raise BadValueError(f"continuation needs finite values in a row, got {shown(values)}.")
     if not np.isclose(values[-1], float(args[name]), rtol=1e-12, atol=0):
-        raise ValueError(
+        raise BadValueError(
             f"continuation ends at {name} = {values[-1]:g}, but args has {float(args[name]):g}: "
             "the last value must be that of the problem."
         )
@@ -291,20 +292,20 @@ def _path(args: PyTree, continuation: Any) -> list[PyTree]:
 def _ends(span: Any) -> tuple[float, float]:
     left, right = as_pair(span, "span", "(a, b)")
     if not 0 < right - left < math.inf:
-        raise ValueError(f"span must be two finite ends a < b, got ({left:g}, {right:g}).")
+        raise BadValueError(f"span must be two finite ends a < b, got ({left:g}, {right:g}).")
     return left, right
 
 
 def _check_guess(guess: np.ndarray, parameters: np.ndarray) -> int:
     if guess.ndim != 1 or not guess.size:
-        raise ValueError(
+        raise BadValueError(
             f"guess must be an array of shape (d,) or a function of x that returns one, got shape "
             f"{guess.shape}. Write e.g. guess=[0.0, 0.0] for two components."
         )
     if not np.isfinite(guess).all():
-        raise ValueError(f"guess must be finite, got {shown(guess.tolist())}.")
+        raise BadValueError(f"guess must be finite, got {shown(guess.tolist())}.")
     if parameters.ndim != 1 or not np.isfinite(parameters).all():
-        raise ValueError(
+        raise BadValueError(
             f"p must be finite numbers of shape (q,), got {shown(parameters.tolist())}."
         )
     return guess.size
@@ -326,7 +327,7 @@ def _check_functions(fun, bc, span, guess, more, count, given) -> None:
             found = jax.eval_shape(lambda value: jnp.ravel(jnp.asarray(value)), shape)
         except (TypeError, ValueError):
             shapes = jax.tree.map(lambda leaf: leaf.shape, shape)
-            raise ValueError(
+            raise BadValueError(
                 f"{name} must return one array of {size} numbers, got shapes {shown(shapes)}."
             ) from None
         if found.size != size:
@@ -335,7 +336,7 @@ def _check_functions(fun, bc, span, guess, more, count, given) -> None:
                 if name == "fun"
                 else ("one for each component of y and each unknown parameter")
             )
-            raise ValueError(
+            raise BadValueError(
                 f"{name} must return {size} numbers, {what}, of which guess has {y.size}; it "
                 f"returns {found.size}."
             )

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
+from constrainednn._errors import BadTypeError, BadValueError
 from constrainednn._legendre import gauss
 from constrainednn._models import (
     FeatureNetwork,
@@ -125,7 +126,7 @@ def partial(u: Function, i: int) -> Function:
     def at(x):
         x = _point(x, 1, "partial", "Use derivative(u) for points of shape ().")
         if i >= x.size:  # JAX would clamp the index or drop the update, without a word
-            raise ValueError(
+            raise BadValueError(
                 f"partial(u, {i}) got a point of shape {x.shape}: its coordinates are "
                 f"0 to {x.size - 1}."
             )
@@ -205,7 +206,7 @@ def divergence(u: Function) -> Function:
         x = _reals(x, "divergence")
         value = jax.eval_shape(lambda x: u(x), x)
         if not _is_array(value) or value.shape != x.shape:
-            raise ValueError(
+            raise BadValueError(
                 f"divergence needs a value shaped like the point, got a point of shape {x.shape} "
                 f"and a value of shape {_shapes(value)}. Pick the components of the field first."
             )
@@ -247,7 +248,7 @@ def integral(
     def at(s: Array) -> Array:
         value = as_arrays(integrand(s), "what integrand of integral returns")
         if not _is_array(value):
-            raise TypeError("integrand of integral must return one array, not several.")
+            raise BadTypeError("integrand of integral must return one array, not several.")
         return value
 
     values = jax.vmap(at)(low + half * (jnp.asarray(s, half.dtype) + 1))
@@ -273,7 +274,7 @@ def gradient_enhanced(residual: Callable[[Any, Any], Array], weight: float = 0.1
     @functools.wraps(residual)
     def enhanced(u: Any, x: Any) -> Array:
         if not _is_array(x):
-            raise TypeError(
+            raise BadTypeError(
                 "gradient_enhanced needs points that are one array; write the derivatives of the "
                 "residual out for others."
             )
@@ -295,7 +296,7 @@ def at_least(value: Array, bound: ArrayLike) -> Array:
 
 def _check_callable(u: Any, what: str) -> None:
     if not callable(u):
-        raise TypeError(
+        raise BadTypeError(
             f"{what} takes a function or a model, got {type(u).__name__}. "
             f"Pass u itself, not its value: {what}(u), not {what}(u(x))."
         )
@@ -304,7 +305,7 @@ def _check_callable(u: Any, what: str) -> None:
 def _point(x: Any, ndim: int, what: str, advice: str) -> Array:
     if not _is_array(x) or np.ndim(x) != ndim:
         expected = "(d,)" if ndim else "()"
-        raise ValueError(
+        raise BadValueError(
             f"{what} takes one point of shape {expected}, got {_shapes(x)}. {advice} "
             "Add a batch axis with jax.vmap."
         )
@@ -316,7 +317,7 @@ def _numbers(x: PyTree, what: str) -> PyTree[Array]:
     point = as_arrays(x, f"the point of {what}")
     size = sum(leaf.size for leaf in jax.tree.leaves(point))
     if not 0 < size <= _MOST_COORDINATES:
-        raise ValueError(
+        raise BadValueError(
             f"{what} takes a point of 1 to {_MOST_COORDINATES} coordinates, got {size}."
         )
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf, float)), point)
@@ -326,7 +327,7 @@ def _reals(x: PyTree, what: str) -> PyTree[Array]:
     """As `_numbers`, without complex ones: the matrix of their derivatives has no one meaning."""
     x = _numbers(x, what)
     if any(jnp.issubdtype(leaf.dtype, jnp.complexfloating) for leaf in jax.tree.leaves(x)):
-        raise TypeError(f"{what} takes a real point. Write real and imaginary part as two.")
+        raise BadTypeError(f"{what} takes a real point. Write real and imaginary part as two.")
     return x
 
 
@@ -368,7 +369,7 @@ def _taylor_generic(fn: Function, jet: Jet) -> Jet:
     if len(jet) == 1:
         return (fn(jet[0]),)
     if len(jet) > _HIGHEST_NESTED + 1:
-        raise ValueError(
+        raise BadValueError(
             f"order {len(jet) - 1} is too high for {shown(fn)}: the cost of a function that is no "
             f"model of this package doubles with each order. At most {_HIGHEST_NESTED}, please."
         )
@@ -505,8 +506,6 @@ _RULES: dict[type, Callable[[Any, Any, _Algebra], PyTree]] = {
 
 # Recurrences for the Taylor coefficients of fn(x(t)). If y' = g x', then
 # k y_k = sum_{j=1..k} j x_j g_{k-j}; where g depends on y, it is extended along with y.
-
-
 def _step(x: Series, g: Series, k: int) -> Array:
     return sum((j * x[j] * g[k - j] for j in range(2, k + 1)), x[1] * g[k - 1]) / k
 

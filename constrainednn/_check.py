@@ -21,19 +21,20 @@ from jaxtyping import Key, PyTree
 
 from constrainednn._blocks import in_blocks
 from constrainednn._domains import AbstractDomain, Data, Normal, Points
+from constrainednn._errors import BadTypeError, ProblemError, ProblemWarning, UsageError
 from constrainednn._experiments import apart
 from constrainednn._gap import draw_streams, mean_square, residuals_at
 from constrainednn._image import OTHER_USE, model_inputs
 from constrainednn._keys import numpy_generator
 from constrainednn._memory import equations_of
 from constrainednn._models import MLP, trainable_mask
+from constrainednn._paths import PACKAGE, in_gallery
 from constrainednn._pieces import Pieces
 from constrainednn._problem import Constraint, Problem
 from constrainednn._samplers import Draw
 from constrainednn._signatures import NEEDS_VALUE
-from constrainednn._validate import ProblemError, as_seed, raised_here, shown
+from constrainednn._validate import as_seed, shown
 
-_HERE = Path(__file__).parent
 _LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")})
 # In lengths of the interval.
 _FURTHER = 1e6
@@ -42,10 +43,6 @@ _REACH = 4.0
 # Primitives that piecewise linear functions are made of.
 _KINKS = frozenset(("max", "min", "abs", "select_n"))
 _TRACERS = tuple(f"{Path(inspect.getfile(package)).parent}/" for package in (jax, eqx))
-
-
-class ProblemWarning(UserWarning):
-    """A constraint can be solved, but probably not as it is meant."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +76,7 @@ def check(problem: Problem, *, seed: int = 0) -> list[Finding]:
         ProblemError: If what is trained cannot be trained, whatever the constraints are.
     """
     if not isinstance(problem, Problem):
-        raise TypeError(f"problem of check must be a cx.Problem, got {shown(problem)}.")
+        raise BadTypeError(f"problem of check must be a cx.Problem, got {shown(problem)}.")
     key = jax.random.key(as_seed(seed))
     model = problem.build_model(key=key)
     check_trained(model, problem.trainable)
@@ -99,9 +96,7 @@ def check_constraint(
         check_gradient(problem, constraint, model, train, thorough=True)
         check_reference(problem, constraint, model, train)
         notes = tuple(doubts(problem, constraint, model, train))
-    except (ValueError, TypeError) as problem_error:
-        if not raised_here(problem_error):
-            raise
+    except UsageError as problem_error:
         error = str(problem_error)
     return Finding(constraint.name, shape, rms, error, notes)
 
@@ -312,7 +307,7 @@ def _traced(label: str, fn: Callable[[Any, Any], PyTree], u: PyTree, points: PyT
         ) from None
     except (ValueError, TypeError, IndexError) as error:
         if "rank_promotion" not in str(error) and not _raised_by_library(error):
-            if raised_here(error):
+            if isinstance(error, UsageError):
                 raise ProblemError(f"{label}: {error}") from error
             raise  # the user's own exception keeps its type and message
         found = f"{type(error).__name__}: {error}".split("\n")[0]
@@ -574,12 +569,11 @@ def _describe(model: PyTree) -> str:
 
 def user_frames(error: BaseException) -> list[traceback.FrameSummary]:
     """The frames of a traceback that are the user's own, neither ours nor a library's."""
-    gallery = str(_HERE / "problems")  # files like a user's, inside the package in a wheel
     return [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if frame.filename.startswith(gallery)
-        or not frame.filename.startswith((f"{_HERE}/", *_LIBRARIES, "<"))
+        if in_gallery(frame.filename)  # like a user's files, although inside the package in a wheel
+        or not frame.filename.startswith((f"{PACKAGE}/", *_LIBRARIES, "<"))
     ]
 
 

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 
 from constrainednn._blocks import in_blocks
 from constrainednn._boundary import BoundaryConditions, BoundaryField, BoundaryValueScheme
+from constrainednn._errors import BadValueError
 from constrainednn._fit import AbstractFittedScheme
 from constrainednn._numpy_twin import agrees, numpy_twin, on_numpy, raveled, unraveled
 from constrainednn._pieces import Pieces
@@ -97,7 +98,7 @@ def compare(solution: Solution) -> Comparison:
         return _initial(solution, scheme)
     if isinstance(scheme, BoundaryValueScheme):
         return _boundary(solution, scheme)
-    raise ValueError(
+    raise BadValueError(
         "compare needs the solution of a problem that SciPy can solve, made by cx.ivp without "
         f"mass= and delays=, or by cx.bvp; got one with scheme={scheme!r}."
     )

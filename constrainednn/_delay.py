@@ -22,8 +22,8 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key, PyTree
 
 from constrainednn._domains import AbstractDomain
+from constrainednn._errors import StoreError
 from constrainednn._field import EquationResidual, Field, with_args
-from constrainednn._files import StoreError
 from constrainednn._pieces import Pieces, stack_pieces
 from constrainednn._samplers import Draw
 from constrainednn._scheme import (

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
+from constrainednn._errors import BadTypeError, BadValueError
 from constrainednn._missing import missing_values
 from constrainednn._validate import (
     as_arrays,
@@ -30,7 +31,6 @@ from constrainednn._validate import (
 
 GaussRule = Literal["legendre", "hermite"]
 Corner = Sequence[float] | np.ndarray
-
 
 # Sums such as 0.1 + 0.2, or the places of numpy.arange, miss an end by so many units.
 _LAST_PLACES = 4
@@ -85,7 +85,7 @@ class Interval(AbstractDomain):
     def __init__(self, low: float, high: float):
         self.low, self.high = as_real(low, "low of Interval"), as_real(high, "high of Interval")
         if not 0 < self.high - self.low < math.inf:
-            raise ValueError(
+            raise BadValueError(
                 f"Interval needs finite low < high, got low={shown(low)} and high={shown(high)}. "
                 "Swap them, or use Points for a single value."
             )
@@ -289,19 +289,19 @@ class Product(AbstractDomain):
         flat: list[AbstractDomain] = []
         for factor in factors:
             if not isinstance(factor, AbstractDomain):
-                raise TypeError(
+                raise BadTypeError(
                     f"Product takes domains, got {shown(factor)}. "
                     "Finite sets (Points, Data) are no measures and cannot be a factor."
                 )
             point = _placed(factor)
             if not (hasattr(point, "ndim") and point.ndim <= 1):
-                raise TypeError(
+                raise BadTypeError(
                     f"Product concatenates points of shape () or (d,), but {factor!r} has "
                     f"{jax.tree.map(lambda leaf: leaf.shape, point)}."
                 )
             flat.extend(factor.factors if isinstance(factor, Product) else [factor])
         if not flat:
-            raise ValueError("Product needs at least one factor, got none.")
+            raise BadValueError("Product needs at least one factor, got none.")
         self.factors = tuple(flat)
 
     @property
@@ -341,7 +341,7 @@ class Mapped(AbstractDomain):
 
     def __init__(self, base: AbstractDomain, fn: Callable[[Any], PyTree[Array]]):
         if not isinstance(base, AbstractDomain):
-            raise TypeError(f"base of Mapped must be a domain, got {shown(base)}.")
+            raise BadTypeError(f"base of Mapped must be a domain, got {shown(base)}.")
         self.base, self.fn = base, as_function(fn, "fn of domain.map(fn)", "lambda x: 2 * x")
 
     @property
@@ -425,7 +425,7 @@ class Data(eqx.Module):
     ):
         self.rows = _rows("Data", "rows", rows, values=True)
         if missing_values(self.rows)[1].all():
-            raise ValueError("Data has no value: all are NaN, which means missing.")
+            raise BadValueError("Data has no value: all are NaN, which means missing.")
         self.seed = None if seed is None else as_seed(seed)
         self.holdout = as_real(holdout, "holdout of Data")
         self.monitor = as_real(monitor, "monitor of Data")
@@ -433,13 +433,13 @@ class Data(eqx.Module):
         self.fold = None if fold is None else _fold(fold, n)
         for name, share in (("holdout", self.holdout), ("monitor", self.monitor)):
             if not 0 <= share < 1:
-                raise ValueError(
+                raise BadValueError(
                     f"{name} of Data must be in [0, 1), got {share:g}. Write e.g. 0.2."
                 )
         held, watched = self.heldout_rows, self.monitor_rows
         asked = (held, self.fold is not None or self.holdout), (watched, self.monitor)
         if n - held - watched < 1 or any(share and not count for count, share in asked):
-            raise ValueError(
+            raise BadValueError(
                 f"{self} leaves {max(n - held - watched, 0)} rows for training, {watched} to "
                 f"monitor and {held} held out. Each that is asked for needs at least one: give "
                 "more rows, change the shares, or write holdout=0 to train without a gap."
@@ -469,10 +469,10 @@ class Data(eqx.Module):
 
 def _fold(fold: Any, n: int) -> tuple[int, int]:
     if not (isinstance(fold, (tuple, list)) and len(fold) == 2):
-        raise TypeError(f"fold of Data must be a pair (i, k), got {shown(fold)}.")
+        raise BadTypeError(f"fold of Data must be a pair (i, k), got {shown(fold)}.")
     i, k = as_count(fold[0], "fold of Data", least=0), as_count(fold[1], "folds of Data", least=2)
     if not i < k <= n:
-        raise ValueError(
+        raise BadValueError(
             f"fold of Data must be (i, k) with i < k and at most as many parts as the {n} rows, "
             f"got ({i}, {k})."
         )
@@ -492,7 +492,7 @@ def _placed(domain: AbstractDomain) -> PyTree[jax.ShapeDtypeStruct]:
 def _corners(name: str, low: Corner, high: Corner) -> tuple[tuple[float, ...], tuple[float, ...]]:
     lows, highs = as_reals(low, f"low of {name}"), as_reals(high, f"high of {name}")
     if lows.ndim != 1 or lows.shape != highs.shape or lows.size == 0:
-        raise ValueError(
+        raise BadValueError(
             f"{name} needs two corners low and high of equal length, got shapes {lows.shape} and "
             f"{highs.shape}. Write {name}([0, 0], [1, 2]); use Interval for scalar points."
         )
@@ -502,7 +502,7 @@ def _corners(name: str, low: Corner, high: Corner) -> tuple[tuple[float, ...], t
     wrong = np.flatnonzero(~((sides > 0) & np.isfinite(sides)))
     if wrong.size:
         i = wrong[0]
-        raise ValueError(
+        raise BadValueError(
             f"{name} needs finite low < high in every coordinate, "
             f"got low[{i}]={lows[i]:g} and high[{i}]={highs[i]:g}."
         )
@@ -519,14 +519,16 @@ def _rows(name: str, what: str, tree: PyTree, *, values: bool = False) -> PyTree
     leaves = jax.tree.leaves(arrays)
     shapes = [leaf.shape for leaf in leaves]
     if not leaves or any(leaf.ndim == 0 for leaf in leaves):
-        raise ValueError(
+        raise BadValueError(
             f"{what} must be arrays with one row a point, got shapes {shown(shapes)}. "
             "A single point x is written x[None]."
         )
     if len({shape[0] for shape in shapes}) > 1:
-        raise ValueError(f"{what} must be arrays of equal length, got shapes {shown(shapes)}.")
+        raise BadValueError(f"{what} must be arrays of equal length, got shapes {shown(shapes)}.")
     if shapes[0][0] == 0:
-        raise ValueError(f"{name} is empty: {what} has shapes {shown(shapes)}. Give at least one.")
+        raise BadValueError(
+            f"{name} is empty: {what} has shapes {shown(shapes)}. Give at least one."
+        )
     places = len(jax.tree.leaves(arrays[0])) if values and isinstance(arrays, tuple) else None
     for k, leaf in enumerate(leaves):
         value = places is not None and k >= places
@@ -534,7 +536,7 @@ def _rows(name: str, what: str, tree: PyTree, *, values: bool = False) -> PyTree
         bad = np.flatnonzero(wrong.reshape(len(leaf), -1).any(axis=1))
         if bad.size:
             also = " NaN means missing only among the values y of Data((x, y))." * (not value)
-            raise ValueError(
+            raise BadValueError(
                 f"{what} has {bad.size} rows with {'infinity' if value else 'NaN or infinity'}, "
                 f"first at index {bad[:5].tolist()}. Drop or repair them.{also * values}"
             )

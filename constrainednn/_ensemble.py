@@ -13,6 +13,7 @@ from jaxtyping import Array, PyTree
 
 from constrainednn._blocks import flat_value, in_blocks
 from constrainednn._domains import Data
+from constrainednn._errors import BadValueError
 from constrainednn._gap import GapReport, Streams, gap_report
 from constrainednn._image import model_inputs
 from constrainednn._methods._abstract import AbstractMethod
@@ -26,6 +27,7 @@ from constrainednn._validate import as_count, as_seed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
 
 _CLASSES = 8
 
@@ -113,7 +115,7 @@ class Ensemble:
         problem = self.members[0].problem
         held = self.members[0].streams[0].heldout
         if problem.reference is None or held is None:
-            raise ValueError(
+            raise BadValueError(
                 "calibration needs a known solution: give the problem reference=, and a constraint "
                 "with held-out points first."
             )
@@ -162,9 +164,9 @@ def ensemble(
     else:
         chosen = [as_seed(seed) for seed in seeds]
     if len(set(chosen)) < max(2, len(chosen)):
-        raise ValueError(f"ensemble needs two seeds or more, none twice, got {chosen}.")
+        raise BadValueError(f"ensemble needs two seeds or more, none twice, got {chosen}.")
     if isinstance(problem, Problem) and problem.scheme is not None:
-        raise ValueError(
+        raise BadValueError(
             "ensemble: solutions of ivp and bvp do not depend on a seed; their error is known from "
             "solution.error_estimate()."
         )
@@ -256,7 +258,7 @@ def cross_validate(
     places = [i for i, item in enumerate(problem.constraints) if isinstance(item.over, Data)]
     over = [problem.constraints[i].name for i in places]
     if not over:
-        raise ValueError("cross_validate needs a constraint over cx.Data: only rows are split.")
+        raise BadValueError("cross_validate needs a constraint over cx.Data: only rows are split.")
     solutions = []
     for i in range(k):
         solutions.append(solve(_splitting(problem, fold=(i, k)), method, seed=seed, **arguments))

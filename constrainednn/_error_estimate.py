@@ -14,14 +14,9 @@ from jaxtyping import Bool, Float
 
 from constrainednn._boundary import BoundaryField, BoundaryValueScheme
 from constrainednn._curvature import Statement, largest, solve_equation, with_curvature
-from constrainednn._defect import (
-    REALISATIONS,
-    Equations,
-    OnRows,
-    error_conditions,
-    error_equation,
-)
+from constrainednn._defect import REALISATIONS, Equations, OnRows, error_conditions, error_equation
 from constrainednn._error_equation import ErrorEquation, logarithmic_bound, radau
+from constrainednn._errors import BadValueError
 from constrainednn._fit import AbstractFittedScheme
 from constrainednn._path import Interpolation, Path, locate, sample, within
 from constrainednn._pieces import Pieces
@@ -30,6 +25,7 @@ from constrainednn._windows import InitialValueScheme
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
 
 # An estimate below this many times the rounding level says "at rounding".
 _CLEAR = 10
@@ -209,7 +205,7 @@ def error_estimate(solution: Solution, points: int = 200) -> ErrorEstimate:
         equations = Equations(OnRows(statement.field), statement.conditions)
         least = scheme.least(solution.problem.model)
     else:
-        raise ValueError(
+        raise BadValueError(
             "error_estimate needs the solution of a problem made by cx.ivp, without mass= and "
             f"delays=, or by cx.bvp; got one with scheme={scheme!r}. Solve again to another "
             "tolerance and compare."

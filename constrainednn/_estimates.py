@@ -21,6 +21,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, PyTree
 
 from constrainednn._domains import Data
+from constrainednn._errors import BadValueError
 from constrainednn._fit import AbstractFittedScheme, observations
 from constrainednn._keys import stream
 from constrainednn._models import trainable_mask
@@ -30,19 +31,12 @@ from constrainednn._residuals import ResidualVector, residual_vector, rows
 from constrainednn._samplers import Draw
 from constrainednn._scheme import Observed, goal
 from constrainednn._statistics import LEVEL, Estimate, t_quantile
-from constrainednn._unknowns import (
-    Unknown,
-    each,
-    entry_names,
-    limits,
-    reaches,
-    units,
-    unknowns_of,
-)
+from constrainednn._unknowns import Unknown, each, entry_names, limits, reaches, units, unknowns_of
 from constrainednn._validate import as_positive, as_real
 
 if TYPE_CHECKING:
     from constrainednn._solution import Solution
+
 
 # An unknown is at its bound where the way there is less than this share of its standard error.
 _AT_BOUND = 1e-2
@@ -124,7 +118,7 @@ def estimates(
         if isinstance(item.over, Data) and len(points.train)
     ]
     if not data:
-        raise ValueError(
+        raise BadValueError(
             "estimates needs data: no constraint is over cx.Data. For rows that are all trained "
             "on write cx.Data(rows, holdout=0)."
         )
@@ -213,9 +207,11 @@ def estimates_from(
         count alike, the covariance of the weighted estimate: White, Econometrica 48 (1980) 817.
     """
     if not 0 < level < 1:
-        raise ValueError(f"level must lie in (0, 1), got {level}. 0.95 asks for a 95 % interval.")
+        raise BadValueError(
+            f"level must lie in (0, 1), got {level}. 0.95 asks for a 95 % interval."
+        )
     if not (np.isfinite(r).all() and np.isfinite(S).all()):
-        raise ValueError(
+        raise BadValueError(
             "there are no estimates: the solution does not reach all of the data, or is NaN there, "
             f"in a run that ended as {status}."
         )
@@ -229,7 +225,7 @@ def estimates_from(
     besides = q - z.size
     if q > N:
         besides = f" and {besides} numbers that are fitted besides" * bool(besides)
-        raise ValueError(
+        raise BadValueError(
             f"there are no estimates: {N} observed numbers cannot determine {z.size} unknowns"
             f"{besides}. Give more data."
         )
@@ -483,7 +479,7 @@ def _eliminated(
     first = problem.build_model(key=jax.random.key(solution.settings.seed))
     unknowns = _trained_unknowns(first, problem)
     if not unknowns:
-        raise ValueError(
+        raise BadValueError(
             "estimates needs unknowns: no trained leaf of the model is a cx.Unknown. Write e.g. "
             "rate: cx.Unknown and u.rate.value in the residual."
         )

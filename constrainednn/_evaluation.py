@@ -12,6 +12,7 @@ from jax.core import Tracer
 from jaxtyping import Array, PyTree
 
 from constrainednn._blocks import in_blocks
+from constrainednn._errors import BadTypeError, BadValueError
 from constrainednn._gap import Streams
 from constrainednn._image import model_inputs
 from constrainednn._problem import Problem
@@ -34,7 +35,7 @@ class _Overheard(eqx.Module):
 
     def __call__(self, *points: PyTree) -> PyTree:
         if len(points) != 1:
-            raise TypeError("called with several points")
+            raise BadTypeError("called with several points")
         raise _Called(jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), float), points[0]))
 
     def __getattr__(self, name: str) -> Any:
@@ -117,7 +118,7 @@ def _leading(leaves: list[Any], shapes: list[tuple[int, ...]]) -> tuple[int, ...
     if len(found) > 1 or None in found:
         wanted = ", ".join(map(str, shapes))
         got = ", ".join(str(leaf.shape) for leaf in leaves)
-        raise ValueError(
+        raise BadValueError(
             f"a point of this solution has shape {wanted}, and many are stacked along leading "
             f"axes; got shape {got}."
         )

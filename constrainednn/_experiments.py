@@ -14,6 +14,7 @@ import jax
 from jaxtyping import Array, Float, PyTree
 
 from constrainednn._domains import Data
+from constrainednn._errors import BadTypeError, BadValueError
 from constrainednn._pieces import Pieces
 from constrainednn._problem import Constraint
 from constrainednn._unknowns import Unknown, is_unknown
@@ -55,21 +56,23 @@ class Experiment:
 
     def __post_init__(self):
         if self.args is not None and not isinstance(self.args, dict):
-            raise TypeError(
+            raise BadTypeError(
                 f"args of Experiment must be a dict of what is its own, got {shown(self.args)}. "
                 "Write e.g. args={'temperature': 300.0}."
             )
         leaves_of(self.args, "args of Experiment")
         leaves_of(self.y0, "y0 of Experiment")
         if not isinstance(self.heldout, bool):
-            raise TypeError(f"heldout of Experiment must be True or False, {shown(self.heldout)}.")
+            raise BadTypeError(
+                f"heldout of Experiment must be True or False, {shown(self.heldout)}."
+            )
         name = self.name
         if name is None:
             return
         if not isinstance(name, str) or not name.strip() or not name.isprintable():
-            raise ValueError(f"name of Experiment must be printable text, got {shown(name)}.")
+            raise BadValueError(f"name of Experiment must be printable text, got {shown(name)}.")
         if len(name) > _LONGEST_NAME:
-            raise ValueError(
+            raise BadValueError(
                 f"name of Experiment must be at most {_LONGEST_NAME} characters, got {len(name)}."
             )
 

@@ -14,19 +14,9 @@ import stat
 from pathlib import Path
 from typing import Any
 
+from constrainednn._errors import BadValueError, StoreError, UnreadableError
+
 _TEMPORARY = re.compile(r"\..+\.\d+\.constrainednn\.tmp")
-
-
-class StoreError(Exception):
-    """A file could not be written or is not what it should be."""
-
-
-class UnreadableError(StoreError):
-    """A file that is not damaged, as far as is known, and yet cannot be read here and now."""
-
-
-class RunWarning(UserWarning):
-    """Something went wrong with the files of a run; nothing that was saved before is lost."""
 
 
 # The calls through which every byte reaches the disk. Tests make each of them fail in turn.
@@ -157,11 +147,11 @@ def parse_json(text: str | bytes, what: str, *, once: bool = True) -> Any:
     def different(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) < len(pairs):
-            raise ValueError("a key is repeated")
+            raise BadValueError("a key is repeated")
         return found
 
     def never(constant: str) -> None:
-        raise ValueError(f"{constant} is no JSON")
+        raise BadValueError(f"{constant} is no JSON")
 
     try:
         hook = different if once else None

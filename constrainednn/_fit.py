@@ -28,7 +28,7 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from constrainednn._blocks import flat_value
 from constrainednn._domains import AbstractDomain, Data
-from constrainednn._files import StoreError
+from constrainednn._errors import BadTypeError, BadValueError, ProblemError, StoreError
 from constrainednn._gauss_newton import Linearised
 from constrainednn._problem import Constraint
 from constrainednn._samplers import Draw
@@ -42,7 +42,7 @@ from constrainednn._scheme import (
     goal,
 )
 from constrainednn._unknowns import Arguments, TracedArguments, entry_names
-from constrainednn._validate import ProblemError, shown
+from constrainednn._validate import shown
 
 # Until all data count, steps end once they lower the sum of squares by less than this share.
 _ROUGH = 1e-2
@@ -286,13 +286,13 @@ def data_constraints(data: Any) -> list[Constraint]:
     for item in data if isinstance(data, (list, tuple)) else [] if data is None else [data]:
         if isinstance(item, Data):
             if not (isinstance(item.rows, tuple) and len(item.rows) == 2):
-                raise ValueError(
+                raise BadValueError(
                     "data=cx.Data(...) needs rows (t, y) of times and whole states. For a part of "
                     "the state write cx.Constraint(residual, over=cx.Data((t, y)))."
                 )
             item = Constraint(_whole_state, over=item, name="data")
         if not isinstance(item, Constraint) or not isinstance(item.over, Data):
-            raise TypeError(
+            raise BadTypeError(
                 f"data must be cx.Data((t, y)), or cx.Constraint(residual, over=cx.Data(...)), or "
                 f"a list of such; got {shown(item)}."
             )
@@ -320,12 +320,12 @@ def refuse_without(arguments: Arguments, observed: Sequence[Constraint], name: s
         ValueError: Naming the argument that holds the unknowns, or should.
     """
     if arguments.unknowns and not observed:
-        raise ValueError(
+        raise BadValueError(
             f"{name} holds unknowns, {', '.join(arguments.unknowns)}, and there is nothing to "
             "estimate them from. Give data=cx.Data((t, y))."
         )
     if observed and not arguments.unknowns:
-        raise ValueError(
+        raise BadValueError(
             f"data has nothing to estimate: {name} holds no cx.Unknown. Write e.g. "
             f"{name}={{'rate': cx.Unknown(1.0)}}, or compare with known values by reference=."
         )

@@ -7,7 +7,8 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 
-from constrainednn._files import StoreError, is_temporary, put, refusal, write_atomically
+from constrainednn._errors import StoreError
+from constrainednn._files import is_temporary, put, refusal, write_atomically
 from constrainednn._lock import LOCK, holder_of
 
 

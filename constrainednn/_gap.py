@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from constrainednn._blocks import BLOCK, flat_value, in_blocks
 from constrainednn._domains import AbstractDomain, Data, Points
+from constrainednn._errors import BadTypeError, BadValueError, ProblemError, UsageError
 from constrainednn._experiments import OfExperiment, apart, of_experiment
 from constrainednn._image import Image, image_of, model_inputs
 from constrainednn._keys import numpy_generator, stream
@@ -25,23 +26,10 @@ from constrainednn._problem import Constraint, Problem
 from constrainednn._reference import reference_errors
 from constrainednn._residuals import common_unit
 from constrainednn._rows import rows_shared, split_rows
-from constrainednn._samplers import (
-    CANDIDATES,
-    Adaptive,
-    Draw,
-    Independent,
-    draw,
-    finite_points,
-)
-from constrainednn._statistics import (
-    Estimate,
-    estimate_mean,
-    quantiles,
-    total,
-    total_over_same,
-)
+from constrainednn._samplers import CANDIDATES, Adaptive, Draw, Independent, draw, finite_points
+from constrainednn._statistics import Estimate, estimate_mean, quantiles, total, total_over_same
 from constrainednn._terms import term_size
-from constrainednn._validate import ProblemError, as_count, raised_here
+from constrainednn._validate import as_count
 
 # The search for the worst point: without gradients in at most so many dimensions, and until so many
 # scales in a row find nothing higher.
@@ -310,9 +298,9 @@ def drawn_again(
         if isinstance(item.sampler, Adaptive) and points.cube is not None:
             cube, share = (arrays.get(f"{name}{i}.{part}") for part in ("cube", "share"))
             if cube is None or share is None:
-                raise ValueError(f"the points of constraint {item.name!r} are not there")
+                raise BadValueError(f"the points of constraint {item.name!r} are not there")
             if cube.shape != points.cube.shape or share.shape != points.share.shape:
-                raise ValueError(f"the points of constraint {item.name!r} are others")
+                raise BadValueError(f"the points of constraint {item.name!r} are others")
             assert isinstance(item.over, AbstractDomain)
             found[i] = Draw(in_blocks(item.over.place, cube), share, cube)
     return found
@@ -323,9 +311,7 @@ def _named(constraint: Constraint) -> Iterator[None]:
     """Put the constraint's name before a sentence of ours."""
     try:
         yield
-    except (ValueError, TypeError) as error:
-        if not raised_here(error):
-            raise
+    except UsageError as error:
         raise ProblemError(f"constraint {constraint.name!r}: {error}") from error
 
 
@@ -560,15 +546,15 @@ def evaluate_over(
         ValueError: If the constraint is not named and there are several, or has no such name.
     """
     if not isinstance(over, AbstractDomain):
-        raise TypeError(
+        raise BadTypeError(
             f"over must be a domain, to draw held-out points from, got {over!r}. Finite sets have "
             "no population: write e.g. over=cx.Interval(0, 1)."
         )
     names = [item.name for item in problem.constraints]
     if name is None and len(names) > 1:
-        raise ValueError(f"Say which constraint: constraint= one of {', '.join(names)}.")
+        raise BadValueError(f"Say which constraint: constraint= one of {', '.join(names)}.")
     if name is not None and name not in names:
-        raise ValueError(f"No constraint is named {name!r}; there is: {', '.join(names)}.")
+        raise BadValueError(f"No constraint is named {name!r}; there is: {', '.join(names)}.")
     index = 0 if name is None else names.index(name)
     constraint, model = apart(problem.constraints[index], model)
     count = as_count(heldout, "heldout")

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
+from constrainednn._errors import BadValueError
 from constrainednn._experiments import Experiments, OfExperiment
 from constrainednn._field import with_args
 from constrainednn._fit import AbstractFittedScheme, AbstractShooting, Shot
@@ -60,7 +61,7 @@ class FittedExperiments(AbstractFittedScheme):
             ValueError: If the model is that of all.
         """
         if isinstance(model, Experiments):
-            raise ValueError(model.asked_alone)
+            raise BadValueError(model.asked_alone)
         field, width = self.fits[0].field, self.fits[0].width
         ends = float(model.ends[0]), float(model.ends[-1])
         return InitialValueScheme(with_args(field, model.args), ends, width)

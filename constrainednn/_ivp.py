@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, PyTree
 from constrainednn._calculus import taylor
 from constrainednn._delay import DelayedField, DelayResidual, DelayScheme, step_ends
 from constrainednn._domains import Data, Interval
+from constrainednn._errors import BadTypeError, BadValueError
 from constrainednn._experiments import Experiment
 from constrainednn._field import EquationResidual, Field
 from constrainednn._fit import data_constraints, refuse_without
@@ -116,14 +117,14 @@ def ivp(
         docs/benchmarks.
     """
     if isinstance(order, bool) or not isinstance(order, (int, np.integer)) or order not in (1, 2):
-        raise ValueError(
+        raise BadValueError(
             f"order must be 1 or 2, got {shown(order)}. Write higher ones as a system."
         )
     if experiments is not None:
         alone = ("data", data), ("reference", reference), ("delays", delays), ("history", history)
         for name, value in alone:
             if value is not None:
-                raise ValueError(f"experiments= goes without {name}=: leave one of them out.")
+                raise BadValueError(f"experiments= goes without {name}=: leave one of them out.")
         state = functools.partial(
             *(ivp, vector_field),
             order=order,
@@ -134,7 +135,7 @@ def ivp(
         )
         return of_experiments(state, experiments, y0=y0, span=span, args=args, breaks=breaks)
     if y0 is None or span is None:
-        raise TypeError(
+        raise BadTypeError(
             "ivp needs y0 and span, as in cx.ivp(field, y0, (t0, t1)), or experiments=[...]."
         )
     order, span, width = int(order), _span(span), as_width(width)
@@ -151,23 +152,23 @@ def ivp(
         if unknown_start is None:
             first = _called(y0, known) if callable(y0) else y0
     elif callable(y0):
-        raise TypeError(
+        raise BadTypeError(
             f"y0 is a function, {shown(y0)}, but args holds no cx.Unknown that it could depend on: "
             "give its value."
         )
     if order == 2 and not (isinstance(first, (tuple, list)) and len(first) == 2):
-        raise ValueError(
+        raise BadValueError(
             f"order=2 needs y0=(value, velocity), got {shown(y0)}. Write e.g. y0=(1.0, 0.0)."
         )
     first = _start(first)
     parts = (first,) if order == 1 else tuple(first)
     flat = [_flat_start(part) for part in parts]
     if len({len(vector) for vector, _ in flat}) > 1:
-        raise ValueError("the value and the velocity in y0 must have the same shapes.")
+        raise BadValueError("the value and the velocity in y0 must have the same shapes.")
     unravel = flat[0][1]
     delays = _delays(delays, history, span, parts[0])
     if delays is not None and (order == 2 or arguments.unknowns):
-        raise ValueError(
+        raise BadValueError(
             "delays= is for first-order equations whose args are known: write y' = v as further "
             "equations, and give numbers in place of cx.Unknown."
         )
@@ -283,25 +284,27 @@ def _delays(
     """The delays, with a history that is long enough for them."""
     if value is None:
         if history is not None:
-            raise ValueError("history= is for equations with delays: give delays=(1.0,) too.")
+            raise BadValueError("history= is for equations with delays: give delays=(1.0,) too.")
         return None
     delays = np.atleast_1d(as_reals(value, "delays")).astype(float)
     if delays.ndim != 1 or not delays.size or not ((delays > 0) & np.isfinite(delays)).all():
-        raise ValueError(
+        raise BadValueError(
             f"delays must be positive and finite, got {shown(delays.tolist())}. What comes without "
             "a delay is y."
         )
     start, end = span
     if end < start:
-        raise ValueError("an equation with delays goes forwards in time: span must be (low, high).")
+        raise BadValueError(
+            "an equation with delays goes forwards in time: span must be (low, high)."
+        )
     with np.errstate(over="ignore"):
         many = end - start > _MOST_STEPS * delays.min()
     if many:
-        raise ValueError(
+        raise BadValueError(
             f"delays: the shortest, {delays.min():g}, fits more than {_MOST_STEPS} times into span."
         )
     if history is None:
-        raise ValueError(
+        raise BadValueError(
             "delays= needs the solution before the start: history=lambda t: ..., for t from "
             f"{start - delays.max():g} to {start:g}."
         )
@@ -310,15 +313,15 @@ def _delays(
         try:
             known = history(jnp.asarray(t))
         except ValueError as error:  # such as that of a solution, which ends there
-            raise ValueError(f"history cannot tell the solution at t={t:g}: {error}") from None
+            raise BadValueError(f"history cannot tell the solution at t={t:g}: {error}") from None
         known = as_arrays(known, "what history returns")
         shapes = [jax.tree.map(lambda leaf: tuple(leaf.shape), tree) for tree in (known, like)]
         if shapes[0] != shapes[1]:
-            raise ValueError(
+            raise BadValueError(
                 f"history must return the shape of y0, {shapes[1]}, but it returns {shapes[0]}."
             )
         if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(known)):
-            raise ValueError(
+            raise BadValueError(
                 f"history is NaN or infinite at t={t:g}; the delays reach back to "
                 f"{start - delays.max():g}. A history shorter than a delay is not enough."
             )
@@ -329,15 +332,15 @@ def _mass(value: Any, d: int, order: int) -> Float[Array, "d d"]:
     """The mass matrix."""
     mass = as_reals(value, "mass").astype(float)
     if order != 1:
-        raise ValueError("mass= is for first-order equations: write y' = v as further ones.")
+        raise BadValueError("mass= is for first-order equations: write y' = v as further ones.")
     if mass.shape not in ((d,), (d, d)) or not np.isfinite(mass).all():
-        raise ValueError(
+        raise BadValueError(
             f"mass must be {d} finite numbers, its diagonal, or a matrix of shape ({d}, {d}), got "
             f"shape {mass.shape}."
         )
     mass = np.diag(mass) if mass.ndim == 1 else mass
     if not mass.any():
-        raise ValueError("mass is zero: there is no differential equation.")
+        raise BadValueError("mass is zero: there is no differential equation.")
     return jnp.asarray(mass, jnp.result_type(float))
 
 
@@ -359,14 +362,14 @@ def _check_algebraic(field: Field, start: float, states: Float[np.ndarray, "p d"
     g = left @ np.asarray(field(t, y))
     inner = left @ slopes @ right
     if np.linalg.cond(inner) > 1e12:
-        raise ValueError(
+        raise BadValueError(
             "mass: the algebraic equations cannot be solved for the components without a "
             "derivative, at y0 (the index is above 1). Differentiate them by t until they can."
         )
     off = np.abs(g) > 1e-9 * np.maximum(terms, np.abs(g).max() * 1e-3)
     if off.any():
         step = right @ np.linalg.solve(inner, g)
-        raise ValueError(
+        raise BadValueError(
             f"y0 does not satisfy the algebraic equations of mass=: they are off by "
             f"{shown(g[off].tolist())}. Near it, y0 = {shown((states[0] - step).tolist())} may."
         )
@@ -393,19 +396,21 @@ def _called(y0: Callable[[PyTree], PyTree], args: PyTree) -> PyTree:
     try:
         inspect.signature(y0).bind(args)
     except TypeError as error:
-        raise TypeError(f"y0 must take args, y0(args), where it is a function: {error}.") from None
+        raise BadTypeError(
+            f"y0 must take args, y0(args), where it is a function: {error}."
+        ) from None
     return y0(args)
 
 
 def _span(span: Any) -> tuple[float, float]:
     start, end = as_pair(span, "span", "(t0, t1)")
     if not math.isfinite(end - start) or start == end:
-        raise ValueError(
+        raise BadValueError(
             f"span must be two different finite times, got ({start:g}, {end:g}). "
             "Backwards in time is (later, earlier)."
         )
     if abs(end - start) < 100 * float(jnp.finfo(float).eps) * max(abs(start), abs(end)):
-        raise ValueError(
+        raise BadValueError(
             f"span=({start!r}, {end!r}) is so short that times in it cannot be told apart. Count "
             "time from its start."
         )
@@ -418,10 +423,10 @@ def _breaks(value: Any, span: tuple[float, float]) -> tuple[float, ...]:
     start, end = span
     low, high = sorted(span)
     if breaks.ndim != 1 or not np.isfinite(breaks).all():
-        raise ValueError(f"breaks must be finite times, got {shown(breaks.tolist())}.")
+        raise BadValueError(f"breaks must be finite times, got {shown(breaks.tolist())}.")
     outside = (breaks < low) | (breaks > high)
     if outside.any():
-        raise ValueError(
+        raise BadValueError(
             f"breaks must lie within span=({start:g}, {end:g}), got "
             f"{shown(breaks[outside].tolist())}. Leave them out."
         )
@@ -438,10 +443,10 @@ def _longest(value: Any, span: tuple[float, float]) -> float:
     """The length that no window exceeds."""
     longest = as_real(value, "max_window")
     if not longest > 0:
-        raise ValueError(f"max_window must be positive, got {shown(value)}.")
+        raise BadValueError(f"max_window must be positive, got {shown(value)}.")
     many = abs(span[1] - span[0]) / longest
     if many > _MOST_STEPS:
-        raise ValueError(
+        raise BadValueError(
             f"max_window={longest:g} fits {many:.3g} times into span, and more than {_MOST_STEPS} "
             "windows are too many."
         )
@@ -451,7 +456,7 @@ def _longest(value: Any, span: tuple[float, float]) -> float:
 def _start(y0: PyTree) -> PyTree[Array]:
     """The initial value as arrays, and unknowns as they are."""
     if not few_leaves_of(y0, "y0"):
-        raise TypeError(f"y0 must hold real numbers, got {shown(y0)}.")
+        raise BadTypeError(f"y0 must hold real numbers, got {shown(y0)}.")
     dtype = jnp.result_type(float)
     return jax.tree.map(
         lambda leaf: leaf if is_unknown(leaf) else jnp.asarray(as_reals(leaf, "y0"), dtype),
@@ -464,9 +469,9 @@ def _flat_start(value: PyTree[Array]) -> tuple[np.ndarray, Callable[[Array], PyT
     """The initial value as a vector, and the way back."""
     vector, unravel = ravel_pytree(value)
     if not vector.size:
-        raise ValueError("y0 holds no numbers.")
+        raise BadValueError("y0 holds no numbers.")
     if not np.isfinite(vector).all():
-        raise ValueError(f"y0 must be finite, got {shown(np.asarray(vector).tolist())}.")
+        raise BadValueError(f"y0 must be finite, got {shown(np.asarray(vector).tolist())}.")
     return np.asarray(vector), unravel
 
 
@@ -484,7 +489,7 @@ def _check_field(
         raise
     shapes = lambda tree: jax.tree.map(lambda leaf: tuple(jnp.shape(leaf)), tree)  # noqa: E731
     if jax.tree.structure(found) != jax.tree.structure(like) or shapes(found) != shapes(like):
-        raise ValueError(
+        raise BadValueError(
             f"vector_field must return the shape of y0, {shapes(like)}, but it returns "
             f"{shapes(found)}. For a vector write y0=jnp.array([...]) and return one array, by "
             "jnp.stack([...])."

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from constrainednn._errors import BadValueError
 from constrainednn._statistics import LEVEL, Estimate
 
 # An offset c is shown where it lowers the sum of squares more than chance does, at this level.
@@ -111,7 +112,7 @@ def fit_law(
     n, y = n[kept].astype(float), np.log(loss[kept])
     levels, index = np.unique(n, return_inverse=True)
     if len(levels) < 3:
-        raise ValueError(
+        raise BadValueError(
             f"a law needs runs at three numbers of points or more, all of them finished, got "
             f"{[f'{level:g}' for level in levels]}."
         )

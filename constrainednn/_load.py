@@ -15,10 +15,11 @@ from typing import Any
 import optax
 
 from constrainednn._check import user_frames
-from constrainednn._gallery import gallery
+from constrainednn._errors import LoadError
 from constrainednn._methods._abstract import AbstractMethod
 from constrainednn._methods._levenberg_marquardt import LevenbergMarquardt
 from constrainednn._methods._optax import Optax
+from constrainednn._paths import gallery
 from constrainednn._problem import Problem, Source
 from constrainednn._stages import Stage
 from constrainednn._validate import known_names, shown
@@ -29,18 +30,6 @@ RESERVED = (
     *("early_stopping", "engine"),
     *("time_limit", "sinks", "vary", "seeds", "workers", "executor", "members"),
 )
-
-
-class LoadError(Exception):
-    """A problem could not be loaded; the message says what to write instead.
-
-    Attributes:
-        details: The user's own traceback, where the file raised; empty otherwise.
-    """
-
-    def __init__(self, message: str, details: str = ""):
-        super().__init__(message)
-        self.details = details
 
 
 def resolve(source: str) -> tuple[Path, str]:

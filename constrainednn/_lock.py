@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from constrainednn._files import RunWarning, StoreError, parse_json, read_limited, refusal
+from constrainednn._errors import RunWarning, StoreError
+from constrainednn._files import parse_json, read_limited, refusal
 
 LOCK = "lock"
 _MAX_LOCK = 4096

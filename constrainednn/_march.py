@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from constrainednn._files import StoreError
+from constrainednn._errors import StoreError
 from constrainednn._scheme import PieceHistory, Resumable, Watch, counters_of
 from constrainednn._trees import arrays_to_tree, tree_to_arrays
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import jax
 
+from constrainednn._errors import BadValueError
+
 # Where control groups are mounted.
 _GROUPS = Path("/sys/fs/cgroup")
 
@@ -77,7 +79,7 @@ def refuse_too_large(needed: int, what: str, hint: str) -> None:
         return
     there = available_memory()
     if there is not None and needed > there:
-        raise ValueError(
+        raise BadValueError(
             f"{what} needs about {needed / 1e9:.3g} GB of memory, and {max(there, 0) / 1e9:.3g} GB "
             f"are available. {hint}."
         )

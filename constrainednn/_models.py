@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
 from constrainednn._domains import AbstractDomain, Normal
+from constrainednn._errors import BadTypeError, BadValueError
 from constrainednn._keys import numpy_generator, stream
 from constrainednn._samplers import SOBOL_DIMENSIONS, Independent, Sobol, draw
 from constrainednn._validate import as_count, as_function, as_positive, leaves_of, shown
@@ -61,7 +62,7 @@ def trainable_mask(model: PyTree, select: Callable[[Any], Any] | None) -> PyTree
                 select, none, replace_fn=lambda part: jax.tree.map(lambda _: True, part)
             )
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(
+            raise BadValueError(
                 f"trainable= does not name a part of the model, {type(model).__name__}: {error}. "
                 "Write a function such as lambda u: u.layers[-1]."
             ) from error
@@ -140,7 +141,7 @@ class MLP(AbstractRecipe):
         inputs = Normal(1 if self.in_size == "scalar" else self.in_size)
         self.over = inputs if over is None else over
         if not isinstance(self.over, AbstractDomain):
-            raise TypeError(f"MLP needs a domain to spread over, got over={shown(over)}.")
+            raise BadTypeError(f"MLP needs a domain to spread over, got over={shown(over)}.")
 
     def __call__(self, *, key: Key[Array, ""]) -> eqx.nn.MLP:
         """Build an `equinox.nn.MLP` and spread its first layer."""
@@ -152,7 +153,7 @@ class MLP(AbstractRecipe):
         weight, bias = _spread(self.over, self.width, key=key, trained=True)
         first = model.layers[0].weight
         if weight.shape != first.shape:
-            raise ValueError(
+            raise BadValueError(
                 f"MLP with in_size={self.in_size!r} cannot be spread over {self.over!r}, whose "
                 f"points have {weight.shape[1]} coordinates."
             )
@@ -187,7 +188,7 @@ class FeatureNetwork(eqx.Module):
         scalar: bool,
     ):
         if not isinstance(inner, Frozen):
-            raise TypeError(f"inner of FeatureNetwork must be a cx.Frozen, got {shown(inner)}.")
+            raise BadTypeError(f"inner of FeatureNetwork must be a cx.Frozen, got {shown(inner)}.")
         self.inner = inner
         self.head_weight = _array(head_weight, "head_weight", 2)
         self.head_bias = _array(head_bias, "head_bias", 1)
@@ -233,7 +234,7 @@ class RandomFeatures(AbstractRecipe):
         activation: Callable = jnp.tanh,
     ):
         if not isinstance(over, AbstractDomain):
-            raise TypeError(
+            raise BadTypeError(
                 f"RandomFeatures needs a domain to spread over, got over={shown(over)}."
             )
         self.over = over
@@ -292,7 +293,7 @@ class PeriodicInput(eqx.Module):
         """Transform one point."""
         periods = self.period if isinstance(self.period, tuple) else (self.period,)
         if x.shape != ((len(periods),) if isinstance(self.period, tuple) else ()):
-            raise ValueError(
+            raise BadValueError(
                 f"PeriodicInput with period={self.period} got a point of shape {x.shape}. "
                 "Give one period for points of shape (), a tuple of d for points of shape (d,)."
             )
@@ -355,7 +356,7 @@ def with_output(model: PyTree, fn: Callable[[Any, Any], Any]) -> PyTree:
 
 def _transformed(model: PyTree, fn: Callable, wrap: Callable) -> PyTree:
     if not callable(model) or not callable(fn):
-        raise TypeError(
+        raise BadTypeError(
             "with_input and with_output take a model and a function fn, "
             f"got {shown(model)} and {shown(fn)}."
         )
@@ -375,12 +376,14 @@ def _spread(
     sampler = Sobol() if over.unit_dim <= SOBOL_DIMENSIONS else Independent()
     points = draw(over, 1024, sampler, key=stream(key, "spread")).points
     if not isinstance(points, np.ndarray) or points.ndim > 2:
-        raise TypeError(f"A model needs input points of shape () or (d,), but {over!r} has others.")
+        raise BadTypeError(
+            f"A model needs input points of shape () or (d,), but {over!r} has others."
+        )
     points = points.reshape(len(points), -1)
     dim = points.shape[1]
     middle, deviation = points.mean(axis=0), points.std(axis=0)
     if not (deviation > 0).all():
-        raise ValueError(f"{over!r} does not vary in coordinate {int(np.argmin(deviation))}.")
+        raise BadValueError(f"{over!r} does not vary in coordinate {int(np.argmin(deviation))}.")
     generator = numpy_generator(stream(key, "slopes"))
     size = generator.random((width, 1))
     turns = generator.normal(size=(width, dim))
@@ -422,7 +425,7 @@ def _initialised(shape: PyTree, *, key: Key[Array, ""]) -> PyTree:
 
 def _array(value: Array, what: str, ndim: int) -> Array:
     if not eqx.is_inexact_array(value) or value.ndim != ndim:
-        raise TypeError(
+        raise BadTypeError(
             f"{what} of FeatureNetwork must be a floating-point jax array of {ndim} axes, "
             f"got {shown(value)}."
         )
@@ -431,7 +434,7 @@ def _array(value: Array, what: str, ndim: int) -> Array:
 
 def _flag(value: bool, what: str) -> bool:
     if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{what} must be True or False, got {shown(value)}.")
+        raise BadTypeError(f"{what} must be True or False, got {shown(value)}.")
     return bool(value)
 
 
@@ -439,7 +442,7 @@ def _size(value: Size, what: str) -> Size:
     if isinstance(value, str):
         if value == "scalar":
             return "scalar"
-        raise TypeError(
+        raise BadTypeError(
             f'{what} must be an integer, or "scalar" for shape (), got {shown(value)}. '
             "Write whole numbers without quotes."
         )

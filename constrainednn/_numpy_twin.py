@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from constrainednn._errors import BadTypeError
+
 # What NumPy may say to a function that needs more of jax.
 _REFUSALS = (AttributeError, IndexError, TypeError, ValueError)
 
@@ -60,7 +62,7 @@ def raveled(value: Any) -> np.ndarray:
         return np.ravel(value)
     leaves = jax.tree.leaves(value)
     if any(isinstance(leaf, jax.Array) for leaf in leaves):
-        raise TypeError("a value of jax")
+        raise BadTypeError("a value of jax")
     return np.concatenate([np.ravel(leaf) for leaf in leaves])
 
 

@@ -7,6 +7,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
+from constrainednn._errors import BadTypeError
 from constrainednn._experiments import Experiments, Found, apart, of_experiment
 from constrainednn._field import EquationResidual, Field, with_args
 from constrainednn._gap import in_total
@@ -35,7 +36,7 @@ def one_of(solution: "Solution", which: int | str) -> "Solution":
     """The solution of one experiment; `Solution.__getitem__` has the documentation."""
     model, problem, pieces = solution.model, solution.problem, solution.history.pieces
     if not isinstance(model, Experiments) or not isinstance(pieces, tuple):
-        raise TypeError("this solution has no experiments: it is a function, solution(x).")
+        raise BadTypeError("this solution has no experiments: it is a function, solution(x).")
     assert isinstance(problem.scheme, FittedExperiments)
     index = model.index(which)
     fit, u = problem.scheme.fits[index], model[index]

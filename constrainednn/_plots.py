@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from constrainednn._problem import Constraint
     from constrainednn._solution import Solution
 
+
 # Points in one small picture of `moments`; places of a curve.
 _SHOWN = 400
 # Experiments on one page.

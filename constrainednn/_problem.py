@@ -13,6 +13,7 @@ import jax
 from jaxtyping import Array, Key, PyTree
 
 from constrainednn._domains import AbstractDomain, Data, Points
+from constrainednn._errors import BadTypeError, BadValueError
 from constrainednn._keys import stream
 from constrainednn._missing import Present, missing_values
 from constrainednn._models import AbstractRecipe, is_recipe
@@ -69,7 +70,7 @@ class Constraint(eqx.Module):
         label = f"constraint {self.name!r}"
         _check_signature(residual, label)
         if not isinstance(over, (AbstractDomain, Points, Data)):
-            raise TypeError(
+            raise BadTypeError(
                 f"{label}: over must be a domain, Points or Data, got {shown(over)}. "
                 "Write e.g. over=cx.Interval(0, 1), or over=cx.Points(array) for given points."
             )
@@ -79,14 +80,14 @@ class Constraint(eqx.Module):
         if isinstance(over, AbstractDomain):
             self.points = as_count(100 if points is None else points, f"{label}: points")
         elif points is not None or sampler is not None:
-            raise ValueError(
+            raise BadValueError(
                 f"{label}: over={over!r} brings its own points. Leave out points= and sampler=."
             )
         else:
             self.points = None
         self.sampler = Independent() if sampler is None else sampler
         if not isinstance(self.sampler, AbstractSampler):
-            raise TypeError(
+            raise BadTypeError(
                 f"{label}: sampler must be an object such as cx.Sobol(), got {shown(sampler)}. "
                 + "Known: "
                 + ", ".join(f"cx.{known.__name__}()" for known in SAMPLERS)
@@ -94,7 +95,7 @@ class Constraint(eqx.Module):
             )
         self.weight = as_positive(weight, f"{label}: weight")
         if target is not None and not isinstance(target, AbstractTarget):
-            raise TypeError(f"{label}: target must be e.g. cx.Circle(), got {shown(target)}.")
+            raise BadTypeError(f"{label}: target must be e.g. cx.Circle(), got {shown(target)}.")
         self.target = target
 
 
@@ -175,22 +176,22 @@ class Problem(eqx.Module):
             given = [*constraints]
         for item in given:
             if not isinstance(item, Constraint):
-                raise TypeError(
+                raise BadTypeError(
                     f"constraints must be cx.Constraint objects, got {shown(item)}. "
                     "Write cx.Constraint(residual, over=domain), or a list of such."
                 )
         if not given:
-            raise ValueError("constraints must hold at least one cx.Constraint, got none.")
+            raise BadValueError("constraints must hold at least one cx.Constraint, got none.")
         names = [item.name for item in given]
         for name in names:
             if names.count(name) > 1:
-                raise ValueError(
+                raise BadValueError(
                     f"Two constraints are named {name!r}. Names keep their random streams apart: "
                     f"give one of them another with name={name + '_2'!r}."
                 )
         leaves_of(model, "model")
         if is_recipe(model) and not callable(model):
-            raise TypeError(
+            raise BadTypeError(
                 f"model {shown(model)} holds no floating-point array and cannot be called with "
                 "key=. Give a model with parameters, or a recipe such as cx.MLP(2, 2)."
             )
@@ -198,7 +199,7 @@ class Problem(eqx.Module):
             if value is not None:
                 as_function(value, f"{name} of Problem", "lambda u: u")
         if scheme is not None and not isinstance(scheme, AbstractScheme):
-            raise TypeError(f"scheme of Problem is set by ivp and bvp, got {shown(scheme)}.")
+            raise BadTypeError(f"scheme of Problem is set by ivp and bvp, got {shown(scheme)}.")
         self.constraints = tuple(given)
         self.model = model
         self.trainable = trainable
@@ -214,24 +215,24 @@ class Problem(eqx.Module):
             _check_recipe(self.model)
         model = self.model(key=stream(key, "model"))
         if is_recipe(model):
-            raise TypeError(f"The recipe {self.model!r} built a model without any parameters.")
+            raise BadTypeError(f"The recipe {self.model!r} built a model without any parameters.")
         return model
 
 
 def _constraint_name(residual: Callable, name: str | None) -> str:
     if not callable(residual):
-        raise TypeError(f"residual must be a function residual(u, x), got {shown(residual)}.")
+        raise BadTypeError(f"residual must be a function residual(u, x), got {shown(residual)}.")
     if name is None:
         name = getattr(residual, "__name__", type(residual).__name__)
         if name == "<lambda>":
-            raise ValueError(
+            raise BadValueError(
                 "A lambda has no name to key the constraint's random streams. "
                 "Write name='...' beside it."
             )
     if not isinstance(name, str) or not name.strip():
-        raise ValueError(f"name of a constraint must be text, got {shown(name)}.")
+        raise BadValueError(f"name of a constraint must be text, got {shown(name)}.")
     if len(name) > _LONGEST_NAME or not name.isprintable():
-        raise ValueError(
+        raise BadValueError(
             f"name of a constraint must be at most {_LONGEST_NAME} printable characters, got "
             f"{shown(name)} of length {len(name)}."
         )
@@ -246,7 +247,7 @@ def _check_signature(residual: Callable, label: str) -> None:
     try:
         signature.bind(object(), object())
     except TypeError as error:
-        raise TypeError(
+        raise BadTypeError(
             f"{label}: residual must take the model and one point, residual(u, x), "
             f"but it takes {signature}. {str(error).capitalize()}."
         ) from None
@@ -256,7 +257,7 @@ def _check_recipe(model: Callable) -> None:
     try:
         inspect.signature(model).bind(key=jax.random.key(0))
     except TypeError:
-        raise TypeError(
+        raise BadTypeError(
             f"model {shown(model)} holds no floating-point array, so it must be a recipe that "
             "takes key=, e.g. def recipe(*, key): return equinox.nn.MLP(2, 2, 64, 1, key=key)."
         ) from None

@@ -8,9 +8,9 @@ import numpy as np
 from jaxtyping import PyTree
 
 from constrainednn._blocks import flat_value, in_blocks
+from constrainednn._errors import ProblemError
 from constrainednn._image import OTHER_USE, model_inputs
 from constrainednn._problem import Problem
-from constrainednn._validate import ProblemError
 
 # A reference of at most so many rounding errors of its size elsewhere is zero.
 _ZERO = 1e3

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from constrainednn._solution import Solution
 
+
 COLUMNS = ("constraint", "train RMS", "held-out RMS", "gap (loss)", "ratio", "worst |r|", "at")
 
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from constrainednn._files import StoreError
-from constrainednn._gallery import gallery
+from constrainednn._errors import BadTypeError, BadValueError, StoreError
 from constrainednn._load import build, file_digest, find_method, load_module, methods_of
 from constrainednn._methods._abstract import AbstractMethod
+from constrainednn._paths import gallery
 from constrainednn._problem import Problem
 from constrainednn._run import Arguments, Run
 from constrainednn._run_folder import RECORD, RunFolder
@@ -83,7 +83,7 @@ def prepare(
 ) -> tuple[Run, AbstractMethod | Stage | Sequence[Stage] | None]:
     """The run to drive on and its method. Arguments and errors as in `resume`."""
     if problem is not None and not isinstance(problem, Problem):
-        raise TypeError(f"problem of resume must be a cx.Problem, got {shown(problem)}.")
+        raise BadTypeError(f"problem of resume must be a cx.Problem, got {shown(problem)}.")
     folder = RunFolder(path)
     record = folder.reopen()
     try:
@@ -107,7 +107,7 @@ def prepare(
         )
         taken = 0 if run.checkpoint is None else run.checkpoint.step
         if steps is not None and steps < taken:
-            raise ValueError(
+            raise BadValueError(
                 f"steps={steps} is less than the {taken} steps that {path} has taken. Steps of all "
                 "parts together are counted."
             )

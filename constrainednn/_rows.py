@@ -8,12 +8,12 @@ import numpy as np
 from jaxtyping import Array, Int, Key
 
 from constrainednn._domains import Data
+from constrainednn._errors import ProblemError
 from constrainednn._experiments import of_experiment
 from constrainednn._image import model_inputs
 from constrainednn._keys import stream
 from constrainednn._problem import Constraint
 from constrainednn._samplers import Draw, parts_of_rows, pick_rows
-from constrainednn._validate import ProblemError
 
 
 def split_rows(

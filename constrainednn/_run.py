@@ -10,7 +10,7 @@ from typing import Any
 from jaxtyping import PyTree
 
 from constrainednn._domains import AbstractDomain, Data
-from constrainednn._files import RunWarning, StoreError
+from constrainednn._errors import BadTypeError, BadValueError, RunWarning, StoreError
 from constrainednn._problem import Problem
 from constrainednn._provenance import record_settings
 from constrainednn._run_folder import Checkpoint, RunFolder
@@ -210,7 +210,7 @@ def _as_drawn(value: Any, name: str, problem: Problem, *, default: int) -> int:
         return default
     count = as_count(value, name)
     if not any(isinstance(item.over, AbstractDomain) for item in problem.constraints):
-        raise ValueError(
+        raise BadValueError(
             f"{name}={shown(value)} has nothing to draw: every constraint is over given points or "
             "rows. Leave it out; the rows that cx.Data holds out are set there, as in "
             "cx.Data(rows, holdout=0.2)."
@@ -221,7 +221,7 @@ def _as_drawn(value: Any, name: str, problem: Problem, *, default: int) -> int:
 def _refuse_idle(problem: Problem, redraw: int | None) -> None:
     for item in problem.constraints:
         if isinstance(item.sampler, Adaptive) and redraw is None:
-            raise ValueError(
+            raise BadValueError(
                 f"constraint {item.name!r}: cx.Adaptive() chooses points at redraws, and there are "
                 "none. Give redraw=, such as redraw=100."
             )
@@ -229,19 +229,19 @@ def _refuse_idle(problem: Problem, redraw: int | None) -> None:
 
 def _as_early(value: Any, problem: Problem) -> bool:
     if not isinstance(value, bool):
-        raise TypeError(f"early_stopping must be True or False, got {shown(value)}.")
+        raise BadTypeError(f"early_stopping must be True or False, got {shown(value)}.")
     watched = any(
         isinstance(item.over, AbstractDomain)
         or (isinstance(item.over, Data) and item.over.monitor_rows)
         for item in problem.constraints
     )
     if value and problem.scheme is not None:
-        raise ValueError(
+        raise BadValueError(
             "early_stopping is for problems that are trained step by step, and this one is solved "
             "in pieces. Leave it out."
         )
     if value and not watched:
-        raise ValueError(
+        raise BadValueError(
             "early_stopping is by the monitor loss, and this problem has no monitor points. Set "
             "some rows apart: cx.Data(rows, monitor=0.2)."
         )
@@ -251,5 +251,5 @@ def _as_early(value: Any, problem: Problem) -> bool:
 def _as_tolerance(value: Any) -> float:
     number = as_real(value, "tolerance")
     if not 0 <= number < math.inf:
-        raise ValueError(f"tolerance must be a finite number of at least 0, got {number}.")
+        raise BadValueError(f"tolerance must be a finite number of at least 0, got {number}.")
     return number

@@ -18,14 +18,8 @@ from typing import Any
 import numpy as np
 
 from constrainednn._archive import pack_arrays, read_arrays, seal, unseal
-from constrainednn._files import (
-    RunWarning,
-    StoreError,
-    UnreadableError,
-    append_line,
-    refusal,
-    write_atomically,
-)
+from constrainednn._errors import RunWarning, StoreError, UnreadableError
+from constrainednn._files import append_line, refusal, write_atomically
 from constrainednn._folders import check_folder, make_folder, refuse_full, sweep
 from constrainednn._lock import locked
 

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 
 from constrainednn._blocks import in_blocks
 from constrainednn._domains import AbstractDomain, Data, Points
+from constrainednn._errors import BadValueError
 from constrainednn._keys import numpy_generator
 from constrainednn._memory import refuse_too_large
 from constrainednn._missing import missing_values
@@ -68,7 +69,7 @@ class Adaptive(AbstractSampler):
     def __init__(self, share: float = 0.5):
         self.share = as_real(share, "share of Adaptive")
         if not 0 < self.share < 1:
-            raise ValueError(f"share of Adaptive must be in (0, 1), got {self.share:g}.")
+            raise BadValueError(f"share of Adaptive must be in (0, 1), got {self.share:g}.")
 
     def fill(self, domain: AbstractDomain, n: int, *, key: Key[Array, ""]) -> tuple[Cube, Shares]:
         """Draw `n` independent cube points of equal weight: there is no residual yet."""
@@ -117,7 +118,7 @@ class Sobol(AbstractSampler):
         from scipy.stats import qmc  # slow to import, and most runs do without
 
         if domain.unit_dim > SOBOL_DIMENSIONS:
-            raise ValueError(
+            raise BadValueError(
                 f"Sobol has at most {SOBOL_DIMENSIONS} dimensions, but {shown(domain)} has "
                 f"{domain.unit_dim}. Use Independent()."
             )
@@ -163,7 +164,7 @@ class GaussQuadrature(AbstractSampler):
         nodes, weights = [], []
         for rule in domain.gauss_rules:
             if rule is None:
-                raise ValueError(
+                raise BadValueError(
                     f"GaussQuadrature has no rule for {shown(domain)}: it knows Interval, Box, "
                     "Normal and their products. Use Sobol() or Independent()."
                 )
@@ -209,7 +210,7 @@ def draw(domain: AbstractDomain, n: int, sampler: AbstractSampler, *, key: Key[A
     refuse_too_large(8 * n * (4 * domain.unit_dim + 2), f"{n} points", "Ask for fewer")
     filled = sampler.fill(domain, n, key=key)
     if not (isinstance(filled, tuple) and len(filled) == 2):
-        raise ValueError(
+        raise BadValueError(
             f"{shown(sampler)} must return cube points (n, {domain.unit_dim}) and weights (n,), "
             f"got {type(filled).__name__}."
         )
@@ -218,14 +219,14 @@ def draw(domain: AbstractDomain, n: int, sampler: AbstractSampler, *, key: Key[A
     share = as_reals(filled[1], f"weights of {name}")
     expected = (n, domain.unit_dim)
     if cube.shape != expected or share.shape != (n,):
-        raise ValueError(
+        raise BadValueError(
             f"{shown(sampler)} must return cube points of shape {expected} and weights of shape "
             f"({n},), got {cube.shape} and {share.shape}."
         )
     if not (np.isfinite(cube).all() and (cube >= 0).all() and (cube <= 1).all()):
-        raise ValueError(f"{shown(sampler)} returned cube points outside [0, 1] or NaN.")
+        raise BadValueError(f"{shown(sampler)} returned cube points outside [0, 1] or NaN.")
     if not (np.isfinite(share).all() and (share >= 0).all() and abs(share.sum() - 1) < 1e-5):
-        raise ValueError(
+        raise BadValueError(
             f"{shown(sampler)} must return weights >= 0 that sum to one, got sum {share.sum()}."
         )
     dtype = jnp.result_type(float)
@@ -236,7 +237,7 @@ def draw(domain: AbstractDomain, n: int, sampler: AbstractSampler, *, key: Key[A
     for leaf in jax.tree.leaves(points):
         bad = np.flatnonzero(~np.isfinite(leaf.reshape(n, -1)).all(axis=1))
         if bad.size:
-            raise ValueError(
+            raise BadValueError(
                 f"{shown(domain)} places {bad.size} of {n} points at NaN or infinity, first for "
                 f"cube point {cube[bad[0]].tolist()}. Check the function that maps them."
             )
@@ -263,7 +264,7 @@ def parts_of_rows(data: Data, *, key: Key[Array, ""]) -> Int[np.ndarray, " n"]:
     # Rows without any value go now: before the split they would change that of other data.
     part[missing_values(data.rows)[1]] = -1
     if not (part == 0).any():
-        raise ValueError(f"{data} leaves no row with a value for training: most are missing.")
+        raise BadValueError(f"{data} leaves no row with a value for training: most are missing.")
     return part
 
 
@@ -287,14 +288,14 @@ def _points_per_axis(sampler: AbstractSampler, domain: AbstractDomain, n: int) -
     dim = domain.unit_dim
     name = type(sampler).__name__
     if dim > 3:
-        raise ValueError(
+        raise BadValueError(
             f"{name} fills up to three dimensions, but {shown(domain)} has {dim}: a grid there "
             "needs too many points. Use Sobol()."
         )
     per_axis = round(n ** (1 / dim))
     if per_axis**dim != n:
         below = math.floor(n ** (1 / dim))
-        raise ValueError(
+        raise BadValueError(
             f"{name} in {dim} dimensions needs the same count along each coordinate: "
             f"points={n} is no power {dim}. Write {max(below, 1) ** dim} or {(below + 1) ** dim}."
         )

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Key, PyTree
 
 from constrainednn._domains import AbstractDomain
-from constrainednn._files import StoreError
+from constrainednn._errors import BadValueError, StoreError
 from constrainednn._samplers import Draw
 
 
@@ -98,7 +98,7 @@ def goal(tolerance: float, dtype: jnp.dtype) -> float:
     """
     eps = float(jnp.finfo(dtype).eps)
     if 0 < tolerance < 50 * eps:
-        raise ValueError(
+        raise BadValueError(
             f"tolerance={tolerance:g} is below the rounding of {dtype}; write at least "
             f"{50 * eps:.2g}, or leave it out."
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from constrainednn._archive import read_arrays, unseal
-from constrainednn._files import StoreError
+from constrainednn._errors import StoreError
 from constrainednn._lock import describe_holder, holder_of
 from constrainednn._run_folder import HISTORY, RECORD, REPORT, checkpoints, read_record
 

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from constrainednn._validate import ProblemError, as_arrays, as_function, leaves_of
+from constrainednn._errors import BadTypeError, ProblemError
+from constrainednn._validate import as_arrays, as_function, leaves_of
 
 # What jax raises where Python needs the value of a traced array.
 NEEDS_VALUE = (
@@ -43,7 +44,7 @@ def returned(
         try:
             signature.bind(*arguments)
         except TypeError as error:
-            raise TypeError(
+            raise BadTypeError(
                 f"{name} must take {takes}, but it takes {signature}: {error}."
             ) from None
     arrays = [i for i, part in enumerate(arguments) if _is_numeric(part)]
@@ -75,11 +76,11 @@ def returned(
     expected = jnp.result_type(float)
     for leaf in jax.tree.leaves(found):
         if leaf.dtype.kind == "c":
-            raise TypeError(
+            raise BadTypeError(
                 f"{name} returns complex numbers. Write real and imaginary part as two components."
             )
         if leaf.dtype.kind == "f" and leaf.dtype != expected:
-            raise TypeError(
+            raise BadTypeError(
                 f"{name} returns {leaf.dtype} where it is given {expected}, and digits are lost. "
                 f"Look for an array or a cast that is {leaf.dtype} in it."
             )

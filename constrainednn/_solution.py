@@ -14,6 +14,7 @@ from jaxtyping import Array, PyTree
 
 from constrainednn._calculus import derivative
 from constrainednn._domains import AbstractDomain, Interval
+from constrainednn._errors import BadValueError
 from constrainednn._evaluation import evaluated, point_of
 from constrainednn._experiments import Experiments, Found
 from constrainednn._gap import ConstraintGap, GapReport, Streams, evaluate_over
@@ -194,7 +195,7 @@ class Solution:
 
     def _evaluate(self, look: Callable[[Any, Any], Any], x: Any) -> PyTree[Array]:
         if isinstance(self.model, Experiments):
-            raise ValueError(self.model.asked_alone)
+            raise BadValueError(self.model.asked_alone)
         fn = eqx.Partial(look, self.model)
         return evaluated(fn, x, self._point, self._refuse_outside)
 
@@ -208,7 +209,7 @@ class Solution:
             assert isinstance(covered, Interval)
             outside = t[~covered.holds(t)]
             if outside.size:
-                raise ValueError(
+                raise BadValueError(
                     f"the solution is known from {covered.low:g} to {covered.high:g}, got "
                     f"{_beyond(outside.ravel()[0], covered)}."
                 )
@@ -270,7 +271,7 @@ class Solution:
             level: Coverage of the intervals, in (0, 1).
         """
         if isinstance(getattr(self.model, "arguments", None), Found):
-            raise ValueError("estimates are those of all experiments: ask the whole solution.")
+            raise BadValueError("estimates are those of all experiments: ask the whole solution.")
         from constrainednn._estimates import estimates
 
         return estimates(self, sigma=sigma, level=level)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from constrainednn._errors import BadTypeError, BadValueError
 from constrainednn._folders import check_folder
 from constrainednn._memory import keep_below_map_limit
 from constrainednn._methods._abstract import AbstractMethod
@@ -83,11 +84,11 @@ def solve(
         TypeError, ValueError: If a setting cannot be right, or the problem does not fit in memory.
     """
     if not isinstance(problem, Problem):
-        raise TypeError(f"problem of solve must be a cx.Problem, got {shown(problem)}.")
+        raise BadTypeError(f"problem of solve must be a cx.Problem, got {shown(problem)}.")
     # Inside of jit every new array is traced; inside of grad and vmap, what was handed in is.
     given = (*jax.tree.leaves(problem), seed, steps, jnp.zeros(()))
     if any(isinstance(item, Tracer) for item in given):
-        raise TypeError(NOT_TRACED)
+        raise BadTypeError(NOT_TRACED)
     folder = None if out is None else as_path(out, "out")
     if folder is not None:
         check_folder(folder)
@@ -145,7 +146,7 @@ def training_of(
 def _refuse(**given: Any) -> None:
     for name, value in given.items():
         if value is not None:
-            raise ValueError(
+            raise BadValueError(
                 f"a problem made by ivp or bvp is solved by its own Gauss-Newton steps, piece by "
                 f"piece: leave out {name}=."
             )
@@ -155,7 +156,7 @@ def _as_redraw(value: Any, problem: Problem) -> int | None:
     if value is None:
         return None
     if not any(map(is_drawn_again, problem.constraints)):
-        raise ValueError(
+        raise BadValueError(
             f"redraw={value!r} has nothing to draw: the training points of every constraint are "
             "given or those of a rule. Leave it out, or use a random sampler such as cx.Sobol()."
         )

@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 from jaxtyping import PyTree
 
+from constrainednn._errors import BadTypeError, BadValueError
 from constrainednn._methods._abstract import AbstractMethod
 from constrainednn._methods._levenberg_marquardt import LevenbergMarquardt
 from constrainednn._models import trainable_mask
@@ -44,10 +45,10 @@ def _as_method(method: Any) -> AbstractMethod:
     if isinstance(method, AbstractMethod):
         return method
     if isinstance(method, type) and issubclass(method, AbstractMethod):
-        raise TypeError(f"method is the class {method.__name__}; write {method.__name__}().")
+        raise BadTypeError(f"method is the class {method.__name__}; write {method.__name__}().")
     if hasattr(method, "init") and hasattr(method, "update"):
-        raise TypeError("method is an optax transformation; write cx.Optax(...) around it.")
-    raise TypeError(
+        raise BadTypeError("method is an optax transformation; write cx.Optax(...) around it.")
+    raise BadTypeError(
         f"method must be an object, got {shown(method)}; names are for the command line. There, lm "
         "is cx.LevenbergMarquardt(), gd is cx.Optax(optax.sgd(1e-2)), adam is "
         "cx.Optax(optax.adam(1e-3)), and lbfgs is cx.Optax(optax.lbfgs())."
@@ -80,11 +81,11 @@ def as_stages(
     if isinstance(method, (list, tuple)) and not hasattr(method, "update"):
         stages = list(method)
         if not stages or not all(isinstance(stage, Stage) for stage in stages):
-            raise TypeError(
+            raise BadTypeError(
                 f"method as a sequence holds cx.Stage objects, one or more, got {shown(method)}."
             )
         if steps is not None:
-            raise ValueError("Stages have their own steps: leave out steps=, or set it in each.")
+            raise BadValueError("Stages have their own steps: leave out steps=, or set it in each.")
         return stages
     if isinstance(method, Stage):
         return [

@@ -9,13 +9,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
+from constrainednn._errors import BadTypeError, BadValueError, UsageError
 from constrainednn._experiments import Experiment, Experiments, OfExperiment
 from constrainednn._inverse import FittedScheme
 from constrainednn._inverse_experiments import FittedExperiments
 from constrainednn._pieces import Pieces
 from constrainednn._problem import Constraint, Problem
 from constrainednn._unknowns import Arguments, TracedArguments, unknowns_of
-from constrainednn._validate import raised_here, shown
+from constrainednn._validate import shown
 
 
 def of_experiments(
@@ -90,27 +91,29 @@ def _checked(experiments: Any, args: PyTree, y0: PyTree) -> dict[str, Experiment
     given = experiments if isinstance(experiments, (list, tuple)) else [experiments]
     for item in given:
         if not isinstance(item, Experiment):
-            raise TypeError(f"experiments must hold cx.Experiment, got {shown(item)}. {example}.")
+            raise BadTypeError(
+                f"experiments must hold cx.Experiment, got {shown(item)}. {example}."
+            )
     if not given:
-        raise ValueError(f"experiments must hold at least one, got none. Write {example}.")
+        raise BadValueError(f"experiments must hold at least one, got none. Write {example}.")
     names = [item.name or f"experiment {k}" for k, item in enumerate(given, 1)]
     for name in names:
         if names.count(name) > 1:
-            raise ValueError(
+            raise BadValueError(
                 f"two experiments are named {name!r}: give one another, name={name + ' b'!r}."
             )
     if all(item.heldout for item in given):
-        raise ValueError("every experiment is held out: there is none to fit.")
+        raise BadValueError("every experiment is held out: there is none to fit.")
     seen = {id(item): "args or y0 of ivp" for item in unknowns_of((args, y0)).values()}
     for name, item in zip(names, given, strict=True):
         if item.heldout and item.unknowns:
-            raise ValueError(
+            raise BadValueError(
                 f"experiment {name!r} is held out, so that nothing tells the unknowns that are its "
                 "alone: give numbers, or leave out heldout=True."
             )
         for unknown in item.unknowns:
             if seen.setdefault(id(unknown), f"experiment {name!r}") != f"experiment {name!r}":
-                raise ValueError(
+                raise BadValueError(
                     f"one cx.Unknown stands in {seen[id(unknown)]} and in experiment {name!r}. If "
                     "they share it, put it into args or y0 of ivp alone; if each has its own, "
                     "write cx.Unknown(...) in each."
@@ -123,7 +126,7 @@ def _merged(item: Experiment, name: str, args: PyTree) -> PyTree:
     if item.args is None:
         return args
     if args is not None and not isinstance(args, dict):
-        raise TypeError(
+        raise BadTypeError(
             f"experiment {name!r} has args of its own, which needs args of ivp as a dict, got "
             f"{shown(args)}. Write args={{'name': ...}}."
         )
@@ -139,7 +142,7 @@ def _refuse_other_entries(merged: dict[str, PyTree]) -> None:
     for name, own in entries.items():
         if own != every:
             missing = ", ".join(sorted(map(repr, every - own)))
-            raise ValueError(
+            raise BadValueError(
                 f"experiment {name!r} lacks {missing} in args, which another one has. Give it to "
                 "each, or in args of ivp as the default."
             )
@@ -150,9 +153,7 @@ def _named(name: str) -> Iterator[None]:
     """Put the experiment's name before a sentence of ours."""
     try:
         yield
-    except (ValueError, TypeError) as error:
-        if not raised_here(error):
-            raise
+    except UsageError as error:
         raise type(error)(f"experiment {name!r}: {error}") from error
 
 
@@ -161,7 +162,7 @@ def _refuse_other_shapes(names: tuple[str, ...], models: Sequence[Pieces]) -> No
     shapes = [jax.tree.map(jnp.shape, model.unravel(model.states[0, 0])) for model in models]
     for name, shape in zip(names, shapes, strict=True):
         if shape != shapes[0]:
-            raise ValueError(
+            raise BadValueError(
                 f"y0 has the shape {shapes[0]} in experiment {names[0]!r} and {shape} in "
                 f"experiment {name!r}: the equation is the same in all."
             )
@@ -185,7 +186,7 @@ def _all_unknowns(
     for pairs in named:
         for short, full in pairs.items():
             if short != full and full in shared:
-                raise ValueError(f"two unknowns are named {full!r}: rename the experiment.")
+                raise BadValueError(f"two unknowns are named {full!r}: rename the experiment.")
     arguments = Arguments(
         {
             full: fit.arguments.unknowns[short]

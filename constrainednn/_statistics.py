@@ -6,6 +6,8 @@ import math
 import numpy as np
 from jaxtyping import Float
 
+from constrainednn._errors import BadValueError
+
 LEVEL = 0.95
 UNRELIABLE = "unreliable: ask for more held-out points, heldout="
 
@@ -112,10 +114,12 @@ def estimate_mean(values: Float[np.ndarray, " n"], *, level: float = LEVEL) -> E
         Ann. Statist. 3 (1975) 1163 (tail index). Coverage is simulated in tests/test_coverage.py.
     """
     if not 0 < level < 1:
-        raise ValueError(f"level must lie in (0, 1), got {level}. 0.95 asks for a 95 % interval.")
+        raise BadValueError(
+            f"level must lie in (0, 1), got {level}. 0.95 asks for a 95 % interval."
+        )
     n = len(values)
     if n == 0:
-        raise ValueError("A mean needs at least one value, got none.")
+        raise BadValueError("A mean needs at least one value, got none.")
     missing = int((~np.isfinite(values)).sum())
     if missing:
         label = f"not available: residual not finite at {missing} of {n} points"

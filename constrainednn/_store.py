@@ -19,9 +19,10 @@ import numpy as np
 from jaxtyping import PyTree
 
 from constrainednn._archive import MAX_BYTES, pack_arrays, read_arrays, seal, unseal
+from constrainednn._errors import BadValueError, StoreError
 from constrainednn._estimates import has_unknowns
 from constrainednn._experiments import Experiments
-from constrainednn._files import StoreError, read_limited
+from constrainednn._files import read_limited
 from constrainednn._folders import write_folder
 from constrainednn._gap import drawn_again, drawn_arrays, gap_report, problem_streams
 from constrainednn._problem import Problem
@@ -33,6 +34,7 @@ from constrainednn._validate import as_count, as_seed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
 
 _MODEL, _LOSSES = "model.npz", "history.npz"
 
@@ -110,10 +112,10 @@ def load_solution(path: str | Path, problem: Problem) -> Solution:
         stored = report["gap"]
         numbers = (*dataclasses.astuple(timings), steps, parameters)
         if not isinstance(reason, str) or not all(type(n) in (int, float) for n in numbers):
-            raise ValueError("its reason, steps, parameters or timings are of another kind")
+            raise BadValueError("its reason, steps, parameters or timings are of another kind")
         for item in stored["constraints"]:  # before as many points are drawn
             if item["sampler"] != "rows" and item["heldout"]["n"] != counts["heldout"]:
-                raise ValueError("it counts held-out points in two ways")
+                raise BadValueError("it counts held-out points in two ways")
         history = History(
             arrays["loss"],
             arrays["monitor_steps"],

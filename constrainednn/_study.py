@@ -19,8 +19,13 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from constrainednn._check import ProblemWarning
-from constrainednn._files import RunWarning, StoreError
+from constrainednn._errors import (
+    BadTypeError,
+    BadValueError,
+    ProblemWarning,
+    RunWarning,
+    StoreError,
+)
 from constrainednn._load import find_method
 from constrainednn._models import is_recipe
 from constrainednn._problem import Problem
@@ -121,11 +126,11 @@ def study(
     axes = _axes(vary or {}, arguments, stated, elsewhere)
     chosen = _seeds(seeds)
     if engine is not None and engine not in ENGINES:
-        raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {shown(engine)}.")
+        raise BadValueError(f"engine must be one of {', '.join(ENGINES)}, got {shown(engine)}.")
     if workers is not None and executor is not None:
-        raise ValueError("workers and executor are two ways to say the same: leave out one.")
+        raise BadValueError("workers and executor are two ways to say the same: leave out one.")
     if elsewhere and not stated.path:
-        raise TypeError(
+        raise BadTypeError(
             "study with workers needs the problem as a file, study('my_problem.py'): other "
             "processes are told its path and never sent code."
         )
@@ -137,7 +142,9 @@ def study(
         for labels in itertools.product(*axes.values())
     ]
     if engine == "vmap" and any(goes_alone(item.settings) for item in combinations):
-        raise ValueError('runs with time_limit or members go one by one: leave out engine="vmap".')
+        raise BadValueError(
+            'runs with time_limit or members go one by one: leave out engine="vmap".'
+        )
     _warn_of_ready_model(stated, combinations[0], len(chosen))
     stop = Stop()
     with contextlib.ExitStack() as stack:
@@ -264,7 +271,9 @@ def _run_all(
                 alike = len(set(reasons)) == 1 and reasons[0] is not None
                 enough = len(reasons) >= _ALIKE and len(tried) >= min(_ALIKE, len(combinations))
                 if enough and before == 0 and alike:
-                    raise ValueError(f"the first {len(reasons)} runs all fail with: {reasons[0]}")
+                    raise BadValueError(
+                        f"the first {len(reasons)} runs all fail with: {reasons[0]}"
+                    )
                 if done.interrupted:
                     return
                 more = item.tasks() if not task.decided else task.one_by_one(set(item.rows))
@@ -356,7 +365,7 @@ def _refuse_changed(stated: Stated, combinations: list[_Combination]) -> None:
 
 def _refuse_too_many(runs: int) -> None:
     if runs > _MOST:
-        raise ValueError(
+        raise BadValueError(
             f"this study is {runs:,} runs, and one has at most {_MOST:,}: give fewer values or "
             "seeds."
         )
@@ -410,33 +419,33 @@ def _axes(
             ready = ""
             if isinstance(stated.problem, Problem):
                 ready = " A problem has no keywords: give study the function that makes it."
-            raise ValueError(
+            raise BadValueError(
                 f"study cannot vary {shown(name)}. {known_names(str(name), known)}{ready}"
             )
         if name in axes:
-            raise ValueError(f"{name} is varied and given for all runs: leave out one.")
+            raise BadValueError(f"{name} is varied and given for all runs: leave out one.")
         if isinstance(values, Mapping):
             pairs = list(values.items())
         elif isinstance(values, (str, bytes)) or not hasattr(values, "__iter__"):
-            raise TypeError(
+            raise BadTypeError(
                 f"axis {name!r} must be a sequence of values, or a dict from labels to values, got "
                 f"{shown(values)}."
             )
         else:
             pairs = [(label_of(value), value) for value in values]
         if not pairs:
-            raise ValueError(f"axis {name!r} is empty: give at least one value.")
+            raise BadValueError(f"axis {name!r} is empty: give at least one value.")
         for _, value in pairs:
             if name == "method" and isinstance(value, str):
                 find_method(value, stated.methods)
             if elsewhere and not (value is None or type(value) in (bool, int, float, str)):
-                raise TypeError(
+                raise BadTypeError(
                     f"axis {name!r}: {shown(value)} cannot be told to another process. Give "
                     "numbers or text; a method by its name in the file's `methods`."
                 )
         found = dict(pairs)
         if len(found) < len(pairs):
-            raise ValueError(f"axis {name!r} has a value twice: {shown([p[0] for p in pairs])}.")
+            raise BadValueError(f"axis {name!r} has a value twice: {shown([p[0] for p in pairs])}.")
         axes[name] = found
     return axes
 
@@ -445,10 +454,12 @@ def _seeds(seeds: Any) -> list[int]:
     if isinstance(seeds, (int, float, np.number)):
         return list(range(as_count(seeds, "seeds", most=10**6)))
     if isinstance(seeds, (str, bytes)) or not hasattr(seeds, "__iter__"):
-        raise TypeError(f"seeds must be a number of seeds or a sequence, got {shown(seeds)}.")
+        raise BadTypeError(f"seeds must be a number of seeds or a sequence, got {shown(seeds)}.")
     found = [as_seed(seed) for seed in list(seeds)]
     if not found:
-        raise ValueError("seeds is empty: give at least one.")
+        raise BadValueError("seeds is empty: give at least one.")
     if len(set(found)) < len(found):
-        raise ValueError(f"seeds repeat: {shown(found)}. Each is one run, and paired with itself.")
+        raise BadValueError(
+            f"seeds repeat: {shown(found)}. Each is one run, and paired with itself."
+        )
     return found

@@ -7,15 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from constrainednn._archive import seal, unseal
-from constrainednn._files import (
-    RunWarning,
-    StoreError,
-    append_line,
-    parse_json,
-    read_limited,
-    refusal,
-    write_atomically,
-)
+from constrainednn._errors import RunWarning, StoreError
+from constrainednn._files import append_line, parse_json, read_limited, refusal, write_atomically
 from constrainednn._folders import check_folder, make_folder, sweep
 from constrainednn._lock import locked
 from constrainednn._study_runs import Origin
@@ -24,7 +17,6 @@ RECORD, ROWS = "study.json", "runs.jsonl"
 _MOST_BYTES = 1 << 31
 
 Row = dict[str, Any]
-
 
 # What tells a run from all others: every setting, whether it is varied or not, and its seed.
 Key = tuple[str, int]

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
     from constrainednn._ensemble import Calibration
 
+
 Drawn = tuple["Figure", dict[str, Any]]
 _MOST = len(COMPONENTS)
 

@@ -17,11 +17,10 @@ import numpy as np
 import constrainednn
 from constrainednn._check import ProblemError
 from constrainednn._ensemble import Ensemble, ensemble
-from constrainednn._files import StoreError
+from constrainednn._errors import BadTypeError, BadValueError, LoadError, StoreError
 from constrainednn._gap import monitor_loss
 from constrainednn._load import (
     RESERVED,
-    LoadError,
     build,
     find,
     find_method,
@@ -128,7 +127,7 @@ class Stated:
             self.methods = methods_of(self.module, self.path)
             problem = find(self.module, self.path, self.name)
         if not (isinstance(problem, Problem) or callable(problem)):
-            raise TypeError(
+            raise BadTypeError(
                 "problem of study must be a function that returns a cx.Problem, a file, or a "
                 f"cx.Problem, got {shown(problem)}."
             )
@@ -136,9 +135,9 @@ class Stated:
         keywords = problem_keywords(problem)
         for name, item in keywords.items():
             if item.default is inspect.Parameter.empty:
-                raise TypeError(f"problem of study: give keyword {name!r} of it a default.")
+                raise BadTypeError(f"problem of study: give keyword {name!r} of it a default.")
             if name in RESERVED:
-                raise TypeError(
+                raise BadTypeError(
                     f"problem of study: its keyword {name!r} is an argument of solve or study. "
                     f"Give it another name, such as my_{name}."
                 )
@@ -234,7 +233,7 @@ class Stated:
             return build(self.module, self.path, self.name, keywords)
         made = self.problem(**keywords)
         if not isinstance(made, Problem):
-            raise TypeError(f"problem of study must return a cx.Problem, got {shown(made)}.")
+            raise BadTypeError(f"problem of study must return a cx.Problem, got {shown(made)}.")
         return made
 
 
@@ -304,7 +303,7 @@ def _engine(start: Callable[..., Training], problem: Problem, task: Task) -> tup
                 if lanes >= _FEW and faster_together(chunk, training.limit, lanes):
                     return "vmap", lanes
     if task.engine and not fits:
-        raise ValueError(
+        raise BadValueError(
             'engine="vmap" is for cx.Optax methods on problems that are trained step by step: '
             "leave it out."
         )

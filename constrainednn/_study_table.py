@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from constrainednn._archive import unseal
-from constrainednn._files import StoreError, write_atomically
+from constrainednn._errors import BadValueError, StoreError
+from constrainednn._files import write_atomically
 from constrainednn._law import Law, fit_law
 from constrainednn._statistics import Estimate, mean_interval
 from constrainednn._study_folder import RECORD, Row, read_rows
@@ -20,6 +21,7 @@ from constrainednn._validate import as_path, known_names, shown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
 
 # A run that no worker finished.
 LOST = "lost"
@@ -145,13 +147,13 @@ class Study:
         """
         self._known(axis)
         if of == "gap":
-            raise ValueError(
+            raise BadValueError(
                 "a law is fitted to losses, and the gap may be negative: leave out of=."
             )
         found = []
         for where, rows in self.groups(*(name for name in self.axes if name != axis)):
             if not all(isinstance(row[axis], (int, float)) for row in rows):
-                raise ValueError(f"a law is over an axis of numbers, and {axis!r} is none.")
+                raise BadValueError(f"a law is over an axis of numbers, and {axis!r} is none.")
             n = np.array([row[axis] for row in rows], float)
             losses = np.array([_number(row, of) for row in rows], float)
             found.append((where, fit_law(n, losses, np.array([row["seed"] for row in rows]))))
@@ -164,7 +166,7 @@ class Study:
             ValueError: For held-out numbers: what judges must not choose, or it judges no longer.
         """
         if by not in _MONITORED:
-            raise ValueError(
+            raise BadValueError(
                 f"settings cannot be chosen by {by!r}: held-out points judge the choice. "
                 f"Choose by one of {', '.join(_MONITORED)}, and read the winner's held-out loss."
             )
@@ -174,7 +176,7 @@ class Study:
             # Rows of data have no monitor points.
             medians.append(np.inf if np.isnan(values).any() else quantiles_of(values)[1])
         if not np.isfinite(medians).any():
-            raise ValueError(f"no settings have a {by}: choose by another of {_MONITORED}.")
+            raise BadValueError(f"no settings have a {by}: choose by another of {_MONITORED}.")
         winner = list(self.groups(*self.axes))[int(np.argmin(medians))][0]
         rows = tuple(
             row for row in self.rows if all(row["given"][k] == v for k, v in winner.items())
@@ -198,7 +200,7 @@ class Study:
 
     def _known(self, axis: str) -> None:
         if axis not in self.axes:
-            raise ValueError(f"study did not vary {shown(axis)}. {known_names(axis, self.axes)}")
+            raise BadValueError(f"study did not vary {shown(axis)}. {known_names(axis, self.axes)}")
 
     def __repr__(self) -> str:
         return self.shown()
@@ -279,7 +281,9 @@ def _number(row: dict[str, Any], name: str) -> float:
         return math.nan
     if not isinstance(row.get(name), (int, float)):
         numbers = [key for key, value in row.items() if isinstance(value, (int, float))]
-        raise ValueError(f"{shown(name)} is no number of the table. {known_names(name, numbers)}")
+        raise BadValueError(
+            f"{shown(name)} is no number of the table. {known_names(name, numbers)}"
+        )
     return float(row[name])
 
 

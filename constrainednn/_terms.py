@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from constrainednn._blocks import flat_value, in_blocks
+from constrainednn._errors import BadTypeError
 from constrainednn._image import OTHER_USE, model_inputs
 from constrainednn._keys import numpy_generator
 
@@ -61,7 +62,7 @@ def _change(
 
         def around(x: Array) -> PyTree[Array]:
             if jnp.shape(x) != here.shape:
-                raise TypeError("called at a place that is not the point")
+                raise BadTypeError("called at a place that is not the point")
             value = u(here + (1 + step * signs) * (x - here))
             return jax.tree.map(lambda leaf: (1 + step * sign) * leaf, value)
 

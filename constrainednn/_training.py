@@ -21,14 +21,9 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
-from constrainednn._check import (
-    check_before_solve,
-    check_finite,
-    check_gradient,
-    check_trained,
-)
+from constrainednn._check import check_before_solve, check_finite, check_gradient, check_trained
 from constrainednn._domains import AbstractDomain
-from constrainednn._files import StoreError
+from constrainednn._errors import ProblemError, StoreError
 from constrainednn._gap import (
     Streams,
     draw_training,
@@ -44,13 +39,7 @@ from constrainednn._gap import (
     streams_of_all,
 )
 from constrainednn._memory import available_memory, bytes_computed, refuse_too_large
-from constrainednn._methods._abstract import (
-    CONVERGED,
-    NONFINITE,
-    RUNNING,
-    STALLED,
-    AbstractMethod,
-)
+from constrainednn._methods._abstract import CONVERGED, NONFINITE, RUNNING, STALLED, AbstractMethod
 from constrainednn._methods._levenberg_marquardt import (
     LevenbergMarquardt,
     least_numbers,
@@ -65,7 +54,7 @@ from constrainednn._samplers import Adaptive, Draw
 from constrainednn._solution import History, Solution, Status, Timings
 from constrainednn._stages import Stage, described
 from constrainednn._trees import tree_to_arrays
-from constrainednn._validate import ProblemError, shown
+from constrainednn._validate import shown
 
 # Steps in one call of the compiled chunk at most, and seconds between two looks at the clock.
 _CHUNK = 1024

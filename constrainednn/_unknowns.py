@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
+from constrainednn._errors import BadValueError
 from constrainednn._validate import as_real, as_reals, shown
 
 _TENFOLD = math.log(10.0)
@@ -50,13 +51,13 @@ class Unknown(eqx.Module):
         value = as_reals(start, "start of Unknown").astype(float)
         self.low, self.high = as_real(low, "low of Unknown"), as_real(high, "high of Unknown")
         if not self.low < self.high:
-            raise ValueError(
+            raise BadValueError(
                 f"low of Unknown must be below high, got low={self.low:g} and high={self.high:g}."
             )
         if not np.isfinite(value).all():
-            raise ValueError(f"start of Unknown must be finite, got {shown(value.tolist())}.")
+            raise BadValueError(f"start of Unknown must be finite, got {shown(value.tolist())}.")
         if not (self.low < value).all() or not (value < self.high).all():
-            raise ValueError(
+            raise BadValueError(
                 f"start of Unknown must lie between low={self.low:g} and high={self.high:g}, got "
                 f"{shown(value.tolist())}. On a bound there is no way in."
             )
@@ -188,7 +189,9 @@ class Arguments:
         for name, item in unknowns_of(y0).items():
             name = "y0" if name == "args" else f"y0.{name}"
             if name in self.unknowns:
-                raise ValueError(f"args and y0 both hold an unknown {name!r}: rename that of args.")
+                raise BadValueError(
+                    f"args and y0 both hold an unknown {name!r}: rename that of args."
+                )
             self.unknowns[name] = item
         self._hold([np.asarray(leaf) if _is_numeric(leaf) else leaf for leaf in leaves])
 

@@ -5,13 +5,15 @@ import math
 import operator
 import os
 import reprlib
-import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from constrainednn._errors import BadTypeError, BadValueError
+
 if TYPE_CHECKING:
     import numpy as np
+
 
 # Above, a copy of an array does not fit into memory; a view of one number may claim any size.
 _MOST_ENTRIES = 10**9
@@ -24,16 +26,6 @@ NOT_TRACED = (
     "one equation for both, as in docs/ode.md, or take a difference quotient. What can be traced "
     "are init and step of a method, and a solution."
 )
-
-
-class ProblemError(ValueError):
-    """A constraint cannot be solved as it is stated."""
-
-
-def raised_here(error: BaseException) -> bool:
-    """True for an error with a sentence of ours, False for one that a user's code raised itself."""
-    last = traceback.extract_tb(error.__traceback__)[-1].filename
-    return isinstance(error, ProblemError) or last.startswith(f"{Path(__file__).parent}/_")
 
 
 def shown(value: Any) -> str:
@@ -58,14 +50,14 @@ def as_count(value: Any, what: str, *, least: int = 1, most: int = 10**9) -> int
     except TypeError:
         number = None
     if number is None:
-        raise TypeError(
+        raise BadTypeError(
             f"{what} must be an integer, got {shown(value)} ({type(value).__name__}). "
             f"Write a whole number such as {max(least, min(most, 100))}, without quotes."
         )
     if number < least:
-        raise ValueError(f"{what} must be at least {least}, got {shown(number)}.")
+        raise BadValueError(f"{what} must be at least {least}, got {shown(number)}.")
     if number > most:
-        raise ValueError(f"{what} must be at most {most}, got {shown(number)}.")
+        raise BadValueError(f"{what} must be at most {most}, got {shown(number)}.")
     return number
 
 
@@ -86,7 +78,7 @@ def as_real(value: Any, what: str) -> float:
         number = None
     if number is None:
         refuse_traced(value, what)
-        raise TypeError(
+        raise BadTypeError(
             f"{what} must be a number, got {shown(value)} ({type(value).__name__}). "
             "Write it without quotes."
         )
@@ -97,7 +89,7 @@ def as_positive(value: Any, what: str) -> float:
     """Return `value` as a finite float above zero, or raise naming `what`."""
     number = as_real(value, what)
     if not (math.isfinite(number) and number > 0):
-        raise ValueError(f"{what} must be finite and above zero, got {number}.")
+        raise BadValueError(f"{what} must be finite and above zero, got {number}.")
     return number
 
 
@@ -115,7 +107,7 @@ def refuse_traced(value: Any, what: str) -> None:
     except (TypeError, ValueError):  # a dictionary whose keys have no order, say
         return
     if any(isinstance(leaf, Tracer) for leaf in leaves):
-        raise TypeError(f"{what} is traced by jit, vmap or grad. {NOT_TRACED}")
+        raise BadTypeError(f"{what} is traced by jit, vmap or grad. {NOT_TRACED}")
 
 
 def as_reals(value: Any, what: str) -> "np.ndarray":
@@ -128,19 +120,19 @@ def as_reals(value: Any, what: str) -> "np.ndarray":
         refuse_traced(value, what)
         array = np.asarray(None)
     if array.size > _MOST_ENTRIES:
-        raise ValueError(
+        raise BadValueError(
             f"{what} has shape {array.shape}; at most {_MOST_ENTRIES} entries fit into memory."
         )
     if array.dtype.kind not in "fiub":
         complex_too = array.dtype.kind == "c"
-        raise TypeError(
+        raise BadTypeError(
             f"{what} must hold real numbers in rows of equal length, got {shown(value)} "
             f"({type(value).__name__})."
             + complex_too
             * " Write real and imaginary part as two components."
         )
     if array.dtype.kind in "iu" and array.size and max(array.max(), -int(array.min())) > 2**53:
-        raise ValueError(
+        raise BadValueError(
             f"{what} holds whole numbers above 2**53, which change when they become floating-point "
             "numbers. Subtract an offset first."
         )
@@ -152,21 +144,21 @@ def as_pair(value: Any, what: str, example: str) -> tuple[float, float]:
     """Return `value` as two floats, or raise naming `what`."""
     row = isinstance(value, (tuple, list)) or getattr(value, "ndim", 0) == 1
     if not row or len(value) != 2:
-        raise ValueError(f"{what} must be a pair {example}, got {shown(value)}.")
+        raise BadValueError(f"{what} must be a pair {example}, got {shown(value)}.")
     return as_real(value[0], f"start of {what}"), as_real(value[1], f"end of {what}")
 
 
 def as_function(value: Any, what: str, example: str) -> Callable[..., Any]:
     """Return `value` if it can be called, or raise naming `what`."""
     if not callable(value):
-        raise TypeError(f"{what} must be a function such as {example}, got {shown(value)}.")
+        raise BadTypeError(f"{what} must be a function such as {example}, got {shown(value)}.")
     return value
 
 
 def as_path(value: Any, what: str) -> Path:
     """Return `value` as a path, or raise naming `what`."""
     if not isinstance(value, (str, os.PathLike)) or not str(value):
-        raise TypeError(f"{what} must be the name of a folder, got {shown(value)}.")
+        raise BadTypeError(f"{what} must be the name of a folder, got {shown(value)}.")
     return Path(value)
 
 
@@ -177,7 +169,7 @@ def leaves_of(tree: Any, what: str, *, is_leaf: Callable[[Any], bool] | None = N
     try:
         return jax.tree.leaves(tree, is_leaf=is_leaf)
     except (TypeError, ValueError) as error:
-        raise TypeError(
+        raise BadTypeError(
             f"{what} is no pytree: {shown(str(error))}. The keys of a dict must be of one kind."
         ) from None
 
@@ -186,13 +178,13 @@ def few_leaves_of(tree: Any, what: str) -> list[Any]:
     """The leaves of a pytree that is compiled, or raise naming `what` where that has no end."""
     leaves = leaves_of(tree, what)
     if len(leaves) > _MOST_LEAVES:
-        raise ValueError(
+        raise BadValueError(
             f"{what} has {len(leaves)} numbers or arrays of its own; more than {_MOST_LEAVES} take "
             "too long to compile. Put them into one array: jax.numpy.array([...])."
         )
     for leaf in leaves:
         if getattr(leaf, "size", 0) > _MOST_ENTRIES:
-            raise ValueError(
+            raise BadValueError(
                 f"{what} has an array of shape {leaf.shape}; at most {_MOST_ENTRIES} entries fit "
                 "into memory."
             )
@@ -204,7 +196,7 @@ def as_arrays(tree: Any, what: str) -> Any:
     import jax
 
     if not few_leaves_of(tree, what):
-        raise TypeError(f"{what} must hold numbers, got {shown(tree)}. Is a return missing?")
+        raise BadTypeError(f"{what} must hold numbers, got {shown(tree)}. Is a return missing?")
     return jax.tree.map(lambda leaf: _as_array(leaf, what), tree)
 
 
@@ -227,7 +219,7 @@ def _as_array(leaf: Any, what: str) -> Any:
     if isinstance(leaf, (np.ndarray, np.generic)) and leaf.dtype.kind in "iu":
         held = leaf.astype(jax.dtypes.canonicalize_dtype(leaf.dtype))
         if (held != leaf).any():
-            raise ValueError(
+            raise BadValueError(
                 f"{what} holds whole numbers that change when they become {held.dtype}. Write "
                 "jax.config.update('jax_enable_x64', True) before the first array."
             )
@@ -236,7 +228,7 @@ def _as_array(leaf: Any, what: str) -> Any:
             return jnp.asarray(leaf)
     except (TypeError, ValueError):  # extended precision is none of jax's
         pass
-    raise TypeError(f"{what} must hold numbers or arrays of such, got {shown(leaf)}.")
+    raise BadTypeError(f"{what} must hold numbers or arrays of such, got {shown(leaf)}.")
 
 
 def _kind(value: Any) -> str:

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+from constrainednn._errors import BadTypeError
 from constrainednn._validate import as_function, shown
 
 _FAILURES = 3
@@ -51,11 +52,11 @@ class Listeners:
         if progress is not None:
             as_function(progress, "progress", "print")
         if not isinstance(sinks, (list, tuple)):
-            raise TypeError(f"sinks must be a list, got {shown(sinks)}.")
+            raise BadTypeError(f"sinks must be a list, got {shown(sinks)}.")
         self.progress = (lambda _: None) if progress is None else progress
         for sink in sinks:
             if not isinstance(sink, Sink):
-                raise TypeError(
+                raise BadTypeError(
                     f"sinks holds {shown(sink)}; a sink has log(step, values) and close()."
                 )
         self._failures = [(sink, 0) for sink in sinks]

@@ -17,10 +17,10 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import IO, Any
 
-from constrainednn._files import StoreError
+from constrainednn._errors import StoreError
+from constrainednn._paths import PACKAGE
 
 _ONE_THREAD = ("NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -121,7 +121,7 @@ def _start() -> subprocess.Popen:
     environment = dict(os.environ)
     for name in _ONE_THREAD:
         environment[name] = "1"
-    paths = [str(Path(__file__).parent.parent), environment.get("PYTHONPATH", "")]
+    paths = [str(PACKAGE.parent), environment.get("PYTHONPATH", "")]
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     return subprocess.Popen(
         [sys.executable, "-m", "constrainednn._workers"],

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from constrainednn._solution import Solution
     from constrainednn._watching import Progress, Sink
 
+
 _STARTED = time.perf_counter()
 
 USER, ENVIRONMENT, PARTLY = 2, 3, 4
@@ -362,7 +363,7 @@ def problems() -> None:
     """List the gallery, one line each."""
     import ast
 
-    from constrainednn._gallery import gallery
+    from constrainednn._paths import gallery
 
     listed = gallery()
     width = max((len(name) for name in listed), default=0)
@@ -379,7 +380,7 @@ def new(
     """Copy a gallery problem to start from."""
     with _errors(source):
         from constrainednn._files import copy_file
-        from constrainednn._gallery import gallery
+        from constrainednn._paths import gallery
         from constrainednn._validate import known_names
 
         if file.suffix != ".py":
@@ -429,23 +430,16 @@ def _errors(source: str, folder: Path | None = None) -> Iterator[None]:
 
 
 def _explain(error: Exception, source: str) -> NoReturn:
-    from constrainednn._files import StoreError
+    from constrainednn._errors import LoadError, StoreError, UsageError
 
-    if isinstance(error, StoreError):
-        _fail(str(error))
-    from constrainednn._check import ProblemError, raised_here
-    from constrainednn._load import LoadError, resolve, user_traceback
-
-    if isinstance(error, LoadError):
-        if error.details:
-            _say(error.details, err=True)
-        _fail(str(error))
-    if isinstance(error, ProblemError) or (
-        isinstance(error, (ValueError, TypeError)) and raised_here(error)
-    ):
+    if isinstance(error, LoadError) and error.details:
+        _say(error.details, err=True)
+    if isinstance(error, (LoadError, StoreError, UsageError)):
         _fail(str(error))
     if type(error).__module__.startswith("jax") and "RESOURCE_EXHAUSTED" in str(error):
         _fail(f"out of memory: {str(error).splitlines()[0]}. Lower points or width.", 1)
+    from constrainednn._load import resolve, user_traceback
+
     try:
         name = resolve(source)[0].name
     except LoadError:  # the folder of a run
@@ -504,14 +498,7 @@ def _prepare_jax() -> None:
 def _load(source: str, settings: list[str] | None) -> tuple[Any, dict[str, Any]]:
     import inspect
 
-    from constrainednn._load import (
-        build,
-        find,
-        load_module,
-        methods_of,
-        problem_keywords,
-        resolve,
-    )
+    from constrainednn._load import build, find, load_module, methods_of, problem_keywords, resolve
 
     path, name = resolve(source)
     module = load_module(path)

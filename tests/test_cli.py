@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import constrainednn as cx
 from constrainednn import _report, cli
-from constrainednn._gallery import gallery
+from constrainednn._paths import gallery
 
 SETTINGS = """
 import jax.numpy as jnp

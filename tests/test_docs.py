@@ -17,8 +17,8 @@ import typer.main
 
 import constrainednn as cx
 from constrainednn import cli, testing
-from constrainednn._gallery import gallery
 from constrainednn._load import build, load_module, problem_keywords, resolve
+from constrainednn._paths import gallery
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = {page.name: page for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}

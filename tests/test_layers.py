@@ -14,9 +14,9 @@ PACKAGE = Path(constrainednn.__file__).parent
 
 # A module may import only from lines above its own.
 LAYERS = [
+    ["_errors", "_paths"],
     [
         "_files",
-        "_gallery",
         "_keys",
         "_legendre",
         "_memory",

@@ -11,8 +11,8 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import constrainednn as cx
-from constrainednn._gallery import gallery
 from constrainednn._models import trainable_mask
+from constrainednn._paths import gallery
 from constrainednn._residuals import residual_vector, rows
 from constrainednn._samplers import draw, finite_points
 from constrainednn.testing import check_problem

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 from jaxtyping import PyTree
 
+from constrainednn._errors import BadTypeError, BadValueError
 from constrainednn._methods._abstract import (
     NONFINITE,
     RUNNING,
@@ -42,7 +43,7 @@ class Optax(AbstractMethod[PyTree]):
     def __init__(self, tx: optax.GradientTransformation | optax.MultiSteps):
         # Transformations are named tuples: test for the two methods, not for a sequence.
         if not (hasattr(tx, "init") and hasattr(tx, "update")):
-            raise TypeError(
+            raise BadTypeError(
                 f"Optax takes an optax transformation such as optax.adam(1e-3), got tx={shown(tx)}."
             )
         self.tx = tx.gradient_transformation() if isinstance(tx, optax.MultiSteps) else tx
@@ -124,24 +125,24 @@ def _check_descends(tx: optax.GradientTransformation) -> None:
     except (TypeError, OverflowError) as error:
         if "missing" in str(error):
             return  # a line search, which asks for the loss: its step length is its own affair
-        raise TypeError(
+        raise BadTypeError(
             f"Optax: a trial step of tx fails: {shown(str(error))}. "
             "If the learning rate is text, write the number without quotes, e.g. optax.adam(1e-3)."
         ) from None
     except (ValueError, KeyError, AttributeError):
         return  # it needs the structure of the real parameters
     if not np.isfinite(total).all():
-        raise ValueError(
+        raise BadValueError(
             "Optax: the update of a trial step is not finite. "
             "The learning rate must be finite, e.g. optax.adam(1e-3)."
         )
     if not total.any():
-        raise ValueError(
+        raise BadValueError(
             f"Optax: {_TRIALS} trial steps did not move the parameters. "
             "The learning rate must be above zero, e.g. optax.adam(1e-3)."
         )
     if total.sum() > 0:
-        raise ValueError(
+        raise BadValueError(
             "Optax: trial steps climb instead of descending. "
             "The learning rate must be above zero, e.g. optax.adam(1e-3)."
         )
