@@ -22,7 +22,7 @@ import numpy as np
 import optax
 
 import constrainednn as cx
-from constrainednn._study_table import quantiles_of
+from constrainednn._studies.tables.rows import quantiles_of
 
 SEEDS = 4
 

@@ -21,13 +21,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
+from constrainednn.models.pieces.march import march
 from references import reference, relative_error
 
-from constrainednn._field import Field
-from constrainednn._legendre import gauss
-from constrainednn._march import march
-from constrainednn._pieces import Features
-from constrainednn._windows import _Evolution
+from constrainednn._ode.schemes.field import Field
+from constrainednn._ode.schemes.windows import Evolution
+from constrainednn.models.legendre import gauss
+from constrainednn.models.pieces import Features
 
 
 def lotka_volterra(t, y, args):
@@ -59,7 +59,7 @@ def measure(kind, width, tolerance):
     monitor = np.random.default_rng(1).uniform(-1, 1, 32)
     at = lambda places: features(kind, places, width)  # noqa: E731
     field = Field(lotka_volterra, None, lambda y: y, 1)
-    evolution = _Evolution(field, at(nodes), jnp.asarray(weights), at(monitor), at(np.ones(1)))
+    evolution = Evolution(field, at(nodes), jnp.asarray(weights), at(monitor), at(np.ones(1)))
     y = jnp.asarray([[2.5, 1.25]])
 
     def run():

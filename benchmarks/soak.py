@@ -73,7 +73,7 @@ def kills(folder: Path, count: int, *, steps: int, seed: int = 0) -> dict:
     unknown may lie in the folder. Runs that end start anew. In the end each must equal one that was
     never interrupted, to the last bit.
     """
-    from constrainednn._run_folder import RunFolder, checkpoints
+    from constrainednn._storage.run_folder import RunFolder, checkpoints
 
     rng = random.Random(seed)
     file = folder / "circle.py"
@@ -295,9 +295,9 @@ def fuzz(folder: Path, minutes: float, seed: int = 0) -> dict:
     import jax.numpy as jnp
 
     import constrainednn as cx
-    from constrainednn._archive import read_arrays
-    from constrainednn._run_folder import RunFolder, read_record
-    from constrainednn._show import show
+    from constrainednn._storage.archive import read_arrays
+    from constrainednn._storage.run_folder import RunFolder, read_record
+    from constrainednn._storage.show import show
 
     def on_circle(u, x):
         return jnp.linalg.norm(u(x)) - 1.0

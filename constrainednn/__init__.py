@@ -8,7 +8,7 @@ package, as the command line does for `--help`, does not import jax.
 
 import lazy_loader
 
-from constrainednn._validate import known_names
+from constrainednn._common.messages import known_names
 
 _import, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 

@@ -1,83 +1,58 @@
 """Public names, listed once: `__init__.py` exports them lazily from here."""
 
-from ._bvp import bvp
-from ._calculus import (
-    at_least,
-    at_most,
-    derivative,
-    divergence,
-    gradient_enhanced,
-    integral,
-    jacobian,
-    laplacian,
-    partial,
-    taylor,
-)
-from ._check import Finding, ProblemError, check
-from ._compare import Comparison
-from ._domains import (
-    AbstractDomain,
-    Ball,
-    Box,
-    BoxBoundary,
-    Data,
-    Interval,
-    Mapped,
-    Normal,
-    Points,
-    Product,
-    Sphere,
-)
-from ._ensemble import Calibration, CrossValidation, Ensemble, cross_validate, ensemble
-from ._error_estimate import ErrorEstimate
-from ._errors import LoadError, ProblemWarning, RunWarning, StoreError
-from ._estimates import Estimates
-from ._experiments import Experiment, Experiments
-from ._gap import ConstraintGap, Distance, FiniteLoss, GapReport, Streams, Worst
-from ._image import Image
-from ._ivp import ivp
-from ._law import Law
-from ._load import load_problem
-from ._methods._abstract import AbstractMethod, AbstractResidual, FunctionResidual, StepInfo
-from ._methods._levenberg_marquardt import LevenbergMarquardt
-from ._methods._optax import Optax
-from ._models import (
-    MLP,
-    AbstractRecipe,
-    FeatureNetwork,
-    Frozen,
-    Linear,
-    PeriodicInput,
-    RandomFeatures,
-    with_input,
-    with_output,
-)
-from ._pieces import Pieces
-from ._problem import Constraint, Problem
-from ._resume import resume
-from ._samplers import (
-    AbstractSampler,
-    Adaptive,
-    Draw,
-    GaussQuadrature,
-    Grid,
-    Independent,
-    LatinHypercube,
-    Sobol,
-)
-from ._scheme import AbstractScheme, PieceHistory
-from ._sinks import TensorBoard
-from ._solution import History, Settings, Solution, SolveFailed, Status, Timings
-from ._solve import solve
-from ._stages import Stage
-from ._statistics import Estimate
-from ._store import load_solution
-from ._study import StudyProgress, study
-from ._study_table import Paired, Study, load_study
-from ._targets import AbstractTarget, Circle, RotationGroup
-from ._unknowns import Unknown
-from ._verdict import Verdict
-from ._watching import Progress, Sink
+from ._checks.check import Finding, ProblemError, check
+from ._common.errors import LoadError, ProblemWarning, RunWarning, StoreError
+from ._gap.report import ConstraintGap, Distance, FiniteLoss, GapReport, Worst
+from ._gap.statistics import Estimate
+from ._gap.streams import Streams
+from ._ode.bvp import bvp
+from ._ode.ivp import ivp
+from ._problem.constraint import Constraint
+from ._problem.experiments import Experiment, Experiments
+from ._problem.problem import Problem
+from ._problem.scheme import AbstractScheme, PieceHistory
+from ._problem.unknowns import Unknown
+from ._solve.problem_functions import load_problem
+from ._solve.resume import resume
+from ._solve.runs.listeners import Progress, Sink
+from ._solve.runs.tensorboard import TensorBoard
+from ._solve.solve import solve
+from ._studies.ensembles.calibration import Calibration
+from ._studies.ensembles.cross_validation import CrossValidation, cross_validate
+from ._studies.ensembles.ensemble import Ensemble, ensemble
+from ._studies.study import study
+from ._studies.tables.law import Law
+from ._studies.tables.paired import Paired
+from ._studies.tables.table import Study, load_study
+from ._studies.tasks import StudyProgress
+from .domains.base import AbstractDomain, Mapped, Product
+from .domains.boxes import Box, BoxBoundary, Interval
+from .domains.finite import Data, Points
+from .domains.samplers.adaptive import Adaptive
+from .domains.samplers.base import AbstractSampler, Draw
+from .domains.samplers.grids import GaussQuadrature, Grid
+from .domains.samplers.random import Independent, LatinHypercube, Sobol
+from .domains.spheres import Ball, Normal, Sphere
+from .methods.base import AbstractMethod, AbstractResidual, FunctionResidual, StepInfo
+from .methods.first_order import Optax
+from .methods.levenberg_marquardt import LevenbergMarquardt
+from .methods.stages import Stage
+from .models.networks import MLP, Linear
+from .models.pieces import Pieces
+from .models.random_features import FeatureNetwork, RandomFeatures
+from .models.recipes import AbstractRecipe, Frozen
+from .models.transforms import PeriodicInput, with_input, with_output
+from .operators.derivatives import derivative, divergence, jacobian, laplacian, partial, taylor
+from .operators.residual_terms import at_least, at_most, gradient_enhanced, integral
+from .results.comparison.comparison import Comparison
+from .results.error_estimate import ErrorEstimate
+from .results.estimates.estimates import Estimates
+from .results.history import History, Settings, Status, Timings
+from .results.loading import load_solution
+from .results.solution import Solution, SolveFailed
+from .results.verdict import Verdict
+from .targets.image import Image
+from .targets.sets import AbstractTarget, Circle, RotationGroup
 
 __version__: str
 

@@ -52,8 +52,9 @@ def solved():
     `solved("unit_circle", settings={"points": 400}, seed=3)` gives the `Solution`. A method given
     as text is looked up in the `methods` of the problem file.
     """
-    from constrainednn._load import build, load_module, resolve
-    from constrainednn._solve import solve
+    from constrainednn._solve.problem_files import load_module, resolve
+    from constrainednn._solve.problem_functions import build
+    from constrainednn._solve.solve import solve
 
     known = {}
 

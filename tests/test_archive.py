@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 import constrainednn as cx
-from constrainednn._archive import pack_arrays, read_arrays
-from constrainednn._trees import arrays_to_tree, tree_to_arrays
+from constrainednn._common.pytrees import arrays_to_tree, tree_to_arrays
+from constrainednn._storage import archive
+from constrainednn._storage.archive import pack_arrays, read_arrays
 
 FACTS = {"step": 3, "redraws": [1, 2]}
 
@@ -143,9 +144,7 @@ def test_j4_links_and_pipes_are_refused(write, tmp_path):
 def test_f15_newer_format_is_refused(write):
     from unittest import mock
 
-    from constrainednn import _archive
-
-    with mock.patch.object(_archive, "FORMAT", 3):
+    with mock.patch.object(archive, "FORMAT", 3):
         content = pack_arrays(small_arrays())
     words = "was written in format 3; this version of constrainednn reads format 2. Install a newer"
     with pytest.raises(cx.StoreError, match=words):

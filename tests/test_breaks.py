@@ -9,8 +9,8 @@ import pytest
 from scipy.special import erf
 
 import constrainednn as cx
-from constrainednn._delay import step_ends
-from constrainednn._load import load_module, resolve
+from constrainednn._ode.schemes.delays import step_ends
+from constrainednn._solve.problem_files import load_module, resolve
 
 UNIT = np.linspace(0.0, 1.0, 200)
 SMALL = {"heldout": 64, "monitor": 16}

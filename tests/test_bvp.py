@@ -5,13 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cash_mazzia import CASES, LINEAR, errors
+from constrainednn.models.pieces.refinement import divided, heads
 from scipy.special import erf, mathieu_a
 
 import constrainednn as cx
-from constrainednn import _boundary
-from constrainednn._boundary import unknowns_of
-from constrainednn._gap import residuals_at
-from constrainednn._refinement import divided, heads
+from constrainednn._gap.residuals import residuals_at
+from constrainednn._ode.schemes import boundary_values
+from constrainednn._ode.schemes.boundary_values import unknowns_of
 
 # The default tolerance asks each element for a residual of 1e-12 of the solution; 100 times that
 # leaves room for the amplification by a well-conditioned problem.
@@ -94,7 +94,7 @@ def test_room_for_more_elements_changes_no_step(monkeypatch):
     """Damped steps too: elements of length zero, kept for the next division, take no part."""
     found = []
     for room in (16, 256):
-        monkeypatch.setattr(_boundary, "_ROOM", room)
+        monkeypatch.setattr(boundary_values, "_ROOM", room)
         problem = cx.bvp(
             lambda x, y, p: jnp.stack([y[1], -(p[0] ** 2) * y[0]]),
             lambda left, right, p: jnp.stack([left[0], right[0], left[1] - p[0]]),
@@ -260,7 +260,7 @@ def test_dividing_elements_does_not_change_the_function(exponential):
     model = exponential.model
     edges, parts = model.ends, np.array([1, 2, 3, 4] + [1] * (model.count - 4))
     new_edges, new = divided(edges, unknowns_of(model), parts, 16)
-    from constrainednn._pieces import stack_pieces
+    from constrainednn.models.pieces import stack_pieces
 
     whole = stack_pieces(new_edges, new.y[:-1, None], heads(new), unravel=lambda y: y)
     x = places(exponential)[:-1]
@@ -488,7 +488,7 @@ def test_solution_as_guess_brings_its_elements():
 
 
 def test_other_arguments_need_no_compilation():
-    from constrainednn._elements import solve_elements
+    from constrainednn._ode.linearised.elements import solve_elements
 
     solved_by_scheme(classical(2, 0.1)[1], 1e-6)
     before = solve_elements._cached._cache_size()

@@ -10,8 +10,15 @@ import numpy as np
 import pytest
 
 import constrainednn as cx
-from constrainednn._calculus import derivative, divergence, jacobian, laplacian, partial, taylor
-from constrainednn._models import _InputTransformed
+from constrainednn.models.transforms import _InputTransformed
+from constrainednn.operators.derivatives import (
+    derivative,
+    divergence,
+    jacobian,
+    laplacian,
+    partial,
+    taylor,
+)
 
 KEY = jax.random.key(0)
 EPS = np.finfo(float).eps

@@ -13,8 +13,9 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import constrainednn as cx
-from constrainednn import _report, cli
-from constrainednn._paths import gallery
+from constrainednn._common.paths import gallery
+from constrainednn._gap import tables
+from constrainednn.cli.main import app
 
 SETTINGS = """
 import jax.numpy as jnp
@@ -40,7 +41,7 @@ QUICK = ("--heldout", "32", "--monitor", "16")
 
 
 def run(*arguments):
-    return CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def good(*arguments):
@@ -221,7 +222,7 @@ def test_version_and_help():
 
 def printed(report, width):
     console = Console(file=io.StringIO(), width=width)
-    for table in _report.gap_tables(report, console):
+    for table in tables.gap_tables(report, console):
         console.print(table)
     return console.file.getvalue()
 
@@ -243,6 +244,6 @@ def test_table_is_whole_at_any_width(width):
     assert all(len(line) <= width for line in text.splitlines())
     assert "…" not in text
     text = "".join(text.split())  # a long cell wraps at a space
-    for cell in _report.row(report.constraints[0]):
+    for cell in tables.row(report.constraints[0]):
         assert "".join(cell.split()) in text
-    assert _report.number(report.finite[0].rms) in text
+    assert tables.number(report.finite[0].rms) in text

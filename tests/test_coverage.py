@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from constrainednn._law import fit_law
-from constrainednn._statistics import UNRELIABLE, estimate_mean, loss_interval, total
+from constrainednn._gap.statistics import UNRELIABLE, estimate_mean, loss_interval, total
+from constrainednn._studies.tables.law import fit_law
 
 DRAWS = 4000
 

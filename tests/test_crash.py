@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from constrainednn._run_folder import checkpoints
+from constrainednn._storage.run_folder import checkpoints
 
 SCRIPT = Path(sys.executable).with_name("constrainednn")
 

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 import constrainednn as cx
-from constrainednn import _files, _folders, _lock, _run_folder
-from constrainednn._files import append_line, write_atomically
-from constrainednn._lock import holder_of, locked
-from constrainednn._run_folder import RunFolder, checkpoints
+from constrainednn._storage import files, folders, lock, run_folder
+from constrainednn._storage.files import append_line, write_atomically
+from constrainednn._storage.lock import holder_of, locked
+from constrainednn._storage.run_folder import RunFolder, checkpoints
 
 CALLS = ("open", "write", "fsync", "replace", "close")
 STEPS = 5
@@ -54,7 +54,7 @@ def counted(monkeypatch, action):
         return call
 
     for name in CALLS:
-        monkeypatch.setattr(_files, f"_{name}", replacement(getattr(_files, f"_{name}")))
+        monkeypatch.setattr(files, f"_{name}", replacement(getattr(files, f"_{name}")))
     return number
 
 
@@ -140,8 +140,8 @@ CHILD = """
 import os, sys, warnings
 sys.path[:0] = [{tests!r}, {package!r}]
 import numpy as np
-import constrainednn._files as files
-from constrainednn._run_folder import RunFolder
+import constrainednn._storage.files as files
+from constrainednn._storage.run_folder import RunFolder
 assert "jax" not in sys.modules
 warnings.simplefilter("error")
 CALLS, STEPS = {calls!r}, {steps!r}
@@ -231,7 +231,7 @@ def test_f21_what_is_flushed_before_what(tmp_path, monkeypatch):
 
 def test_disk_that_loses_bytes_is_found_before_the_old_file_goes(tmp_path, monkeypatch):
     write_atomically(tmp_path / "a", b"old")
-    monkeypatch.setattr(_files, "_write", lambda handle, content: len(content))
+    monkeypatch.setattr(files, "_write", lambda handle, content: len(content))
     with pytest.raises(OSError, match="reads back as something else"):
         write_atomically(tmp_path / "a", b"new")
     assert (tmp_path / "a").read_bytes() == b"old"
@@ -276,12 +276,12 @@ def test_f22_slow_disk_stretches_the_interval(tmp_path, monkeypatch):
     folder = RunFolder(tmp_path / "run")
     folder.begin({})
     now = [1000.0]
-    monkeypatch.setattr(_run_folder.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(run_folder.time, "monotonic", lambda: now[0])
 
     def slow(*arguments):
         now[0] += 3.0
 
-    monkeypatch.setattr(_run_folder, "write_atomically", slow)
+    monkeypatch.setattr(run_folder, "write_atomically", slow)
     folder.save(1, state(1), {})
     folder.close()
     spent = now[0]
@@ -295,7 +295,7 @@ def test_f18_second_process_is_refused_and_named(tmp_path):
     script(path)
     code = (
         "import sys, time; from pathlib import Path\n"
-        "from constrainednn._lock import locked\n"
+        "from constrainednn._storage.lock import locked\n"
         "with locked(Path(sys.argv[1])):\n"
         "    print('held', flush=True); time.sleep(60)\n"
     )
@@ -325,7 +325,7 @@ def test_f19_without_locks_of_the_kernel_the_process_decides(tmp_path, monkeypat
     def without(*arguments):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr(_lock.fcntl, "flock", without)
+    monkeypatch.setattr(lock.fcntl, "flock", without)
     with (
         locked(tmp_path),
         pytest.raises(cx.StoreError, match="in use by process"),
@@ -346,7 +346,7 @@ def test_f19_of_many_that_take_over_at_once_one_has_the_lock(tmp_path, monkeypat
     def without(*arguments):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr(_lock.fcntl, "flock", without)
+    monkeypatch.setattr(lock.fcntl, "flock", without)
     gone = {"pid": 2**22 + 1, "host": os.uname().nodename, "started": "1", "since": "then"}
     holders, most, held = [], [], []
 
@@ -383,14 +383,14 @@ def test_a_run_that_came_and_went_while_the_lock_was_taken_is_not_overwritten(
     path = tmp_path / "run"
 
     def late(folder):
-        monkeypatch.setattr(_run_folder, "locked", locked)
+        monkeypatch.setattr(run_folder, "locked", locked)
         script(path)  # after the check of the folder, before the lock
         return locked(folder)
 
-    monkeypatch.setattr(_run_folder, "locked", late)
+    monkeypatch.setattr(run_folder, "locked", late)
     with pytest.raises(cx.StoreError, match="holds a run"):
         RunFolder(path).begin({"mine": True})
-    assert _run_folder.read_record(path)["method"] == ""
+    assert run_folder.read_record(path)["method"] == ""
 
 
 def test_f9_folder_that_vanishes_costs_warnings_only(tmp_path):
@@ -428,11 +428,11 @@ def test_folder_that_is_another_run_s_by_now_is_left_alone(tmp_path):
 
 
 def test_newer_checkpoint_is_refused_and_not_set_aside(tmp_path, monkeypatch):
-    from constrainednn import _archive
+    from constrainednn._storage import archive
 
     folder = RunFolder(tmp_path / "run")
     folder.begin({})
-    monkeypatch.setattr(_archive, "FORMAT", 3)
+    monkeypatch.setattr(archive, "FORMAT", 3)
     folder.save(1, state(1), {})
     monkeypatch.undo()
     with pytest.raises(cx.StoreError, match="was written in format 3"):
@@ -485,6 +485,6 @@ def test_j6_folder_that_another_user_prepared(tmp_path, monkeypatch):
     shared = tmp_path / "shared"
     (shared / "run").mkdir(parents=True)
     shared.chmod(0o1777)
-    monkeypatch.setattr(_folders.os, "geteuid", lambda: os.getuid() + 1)
+    monkeypatch.setattr(folders.os, "geteuid", lambda: os.getuid() + 1)
     with pytest.raises(cx.StoreError, match="run belongs to another user"):
         RunFolder(shared / "run").begin({})

@@ -16,9 +16,12 @@ import pytest
 import typer.main
 
 import constrainednn as cx
-from constrainednn import cli, testing
-from constrainednn._load import build, load_module, problem_keywords, resolve
-from constrainednn._paths import gallery
+from constrainednn import testing
+from constrainednn._common.paths import gallery
+from constrainednn._solve.problem_files import load_module, resolve
+from constrainednn._solve.problem_functions import build, problem_keywords
+from constrainednn.cli import solve
+from constrainednn.cli.main import app
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = {page.name: page for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
@@ -102,7 +105,7 @@ def test_every_block_is_of_a_known_kind(name):
 
 @pytest.mark.parametrize("name", PAGES)
 def test_commands_parse(name):
-    commands = typer.main.get_command(cli.app).commands
+    commands = typer.main.get_command(app).commands
     files = {**gallery(), **_files_shown()}
     for subcommand, *words in _calls(PAGES[name]):
         assert subcommand in commands
@@ -186,7 +189,7 @@ def test_readme_lists_the_gallery():
 def test_readme_shows_what_is_printed(solved, capsys):
     texts = [body for kind, body, _ in _blocks(PAGES["README.md"]) if kind == "text"]
     (shown,) = (body for body in texts if "train RMS" in body)
-    cli._print_solution(solved("unit_circle"), 0.0)
+    solve._print_solution(solved("unit_circle"), 0.0)
     printed = capsys.readouterr().out
 
     def words(text):

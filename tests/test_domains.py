@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import constrainednn as cx
-from constrainednn._samplers import draw
-from constrainednn.testing import check_domain
+from constrainednn.domains.samplers.draws import draw
+from constrainednn.testing.domains import check_domain
 
 N = 4096
 EPS = np.finfo(float).eps

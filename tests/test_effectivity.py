@@ -9,7 +9,7 @@ import pytest
 from effectivity import Case, rough_cases, smooth_cases
 
 import constrainednn as cx
-from constrainednn._path import sample
+from constrainednn._ode.linearised.sampled_solution import sample
 
 TOLERANCES = (1e-4, 1e-7, 1e-10)
 # A closed form is known to a few last digits.

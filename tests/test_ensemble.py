@@ -8,7 +8,7 @@ import optax
 import pytest
 
 import constrainednn as cx
-from constrainednn import _training
+from constrainednn._solve.training import trainer
 
 
 def noisy(points=40, width=32):
@@ -95,7 +95,7 @@ def test_early_stopping_ends_at_the_same_step_on_a_slow_machine(monkeypatch):
     method = cx.Optax(optax.adam(2e-2))
     settings = {"steps": 2000, "early_stopping": True, **SETTINGS}
     quick = cx.solve(noisy(), method, **settings)
-    monkeypatch.setattr(_training, "_LOOK_EVERY", 0.0)  # a step at a time
+    monkeypatch.setattr(trainer, "_LOOK_EVERY", 0.0)  # a step at a time
     slow = cx.solve(noisy(), method, **settings)
     assert (slow.steps, slow.status) == (quick.steps, "early_stopped") == (slow.steps, quick.status)
     assert slow.gap.heldout.value == quick.gap.heldout.value

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import constrainednn as cx
-from constrainednn import _march
-from constrainednn._delay import step_ends
+from constrainednn._ode.schemes.delays import step_ends
+from constrainednn._pieces import march
 
 SMALL = {"heldout": 64, "monitor": 16}
 
@@ -231,8 +231,8 @@ def test_blow_up_between_delays_keeps_what_was_before():
 
 @pytest.mark.slow
 def test_step_limit_and_interruption_of_a_delay_equation(tmp_path, monkeypatch):
-    monkeypatch.setattr(_march, "_FIRST_TRIES", 2)
-    monkeypatch.setattr(_march, "_LOOK_EVERY", 0.0)
+    monkeypatch.setattr(march, "_FIRST_TRIES", 2)
+    monkeypatch.setattr(march, "_LOOK_EVERY", 0.0)
     problem = cx.ivp(
         lambda t, y, args, before: -before,
         1.0,

@@ -14,11 +14,10 @@ from jax.flatten_util import ravel_pytree
 from scipy.integrate import solve_ivp
 
 import constrainednn as cx
-from constrainednn import _path, _resolve, _scan
-from constrainednn._blocks import in_blocks
-from constrainednn._bvp import bvp
-from constrainednn._compare import _slope_in_numpy, compare
-from constrainednn._error_equation import (
+from constrainednn._common.batched import in_blocks
+from constrainednn._ode.bvp import bvp
+from constrainednn._ode.linearised import sampled_solution
+from constrainednn._ode.linearised.error_equation import (
     SEEN,
     Conditions,
     ErrorEquation,
@@ -27,9 +26,11 @@ from constrainednn._error_equation import (
     logarithmic_bound,
     radau,
 )
-from constrainednn._error_estimate import error_estimate
-from constrainednn._numpy_twin import agrees, numpy_twin
-from constrainednn._windows import Field
+from constrainednn._ode.schemes import scan, second_look
+from constrainednn._ode.schemes.initial_values import Field
+from constrainednn.results.comparison.comparison import _slope_in_numpy, compare
+from constrainednn.results.comparison.numpy_twin import agrees, numpy_twin
+from constrainednn.results.error_estimate import error_estimate
 
 
 def nodes_of(edges, n):
@@ -299,8 +300,8 @@ def test_a_corner_that_the_nodes_miss_is_said_and_not_bounded(name):
 @pytest.fixture
 def unscanned(monkeypatch):
     """Marches that nobody looks at again: what they step over is left to the error statement."""
-    nothing = _scan.Scan([], math.inf, 0.0, 0.0)
-    monkeypatch.setattr(_resolve, "scan", lambda field, marched, **_: nothing)
+    nothing = scan.Scan([], math.inf, 0.0, 0.0)
+    monkeypatch.setattr(second_look, "scan", lambda field, marched, **_: nothing)
 
 
 def gaussian(centre, width):
@@ -535,7 +536,7 @@ def test_error_too_large_for_a_linear_equation_is_not_given():
 def test_pieces_cut_for_large_systems_give_the_same_estimate(monkeypatch):
     solution = solved("lorenz short", 1e-6)
     whole = error_estimate(solution)
-    monkeypatch.setattr(_path, "_LARGE", 1)
+    monkeypatch.setattr(sampled_solution, "_LARGE", 1)
     cut = error_estimate(solution)
     size = np.abs(whole.estimate).max()
     assert np.abs(whole.estimate - cut.estimate).max() < 0.01 * size

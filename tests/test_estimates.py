@@ -7,9 +7,9 @@ from scipy.optimize import curve_fit, least_squares
 from scipy.stats import binom, t
 
 import constrainednn as cx
-from constrainednn import _inverse
-from constrainednn._estimates import estimates_from
-from constrainednn._fit import _damped
+from constrainednn._ode.fitting import initial_values
+from constrainednn._ode.fitting.scheme import _damped
+from constrainednn.results.estimates.estimates import estimates_from
 
 SMALL = {"heldout": 64, "monitor": 16}
 
@@ -265,7 +265,7 @@ def test_data_are_not_judged_on_an_unsolved_model():
 
 
 def test_limit_of_steps_is_named_and_stands_before_the_estimates(monkeypatch):
-    monkeypatch.setattr(_inverse, "_SHARES", (1.0,))
+    monkeypatch.setattr(initial_values, "_SHARES", (1.0,))
     problem = logistic_fit(10**-1.4)[2]
     solution = cx.solve(problem, **SMALL, steps=400)
     assert solution.status == "max_steps"

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import constrainednn as cx
-from constrainednn._evaluation import evaluated, point_of
-from constrainednn._gap import draw_streams
+from constrainednn._gap.streams import draw_streams
+from constrainednn.results.evaluation import evaluated, point_of
 
 SMALL: dict[str, Any] = {"heldout": 16, "monitor": 8}
 ROUNDING = 1e-11  # the march stops at 1e-12 of the solution

@@ -13,8 +13,10 @@ from scipy.integrate import solve_ivp
 from scipy.optimize import least_squares
 
 import constrainednn as cx
-from constrainednn import _blocks, _inverse, _march
-from constrainednn._load import load_module, resolve
+from constrainednn._common import batched
+from constrainednn._ode.fitting import initial_values
+from constrainednn._pieces import march
+from constrainednn._solve.problem_files import load_module, resolve
 
 SMALL = {"heldout": 64, "monitor": 16}
 KINETICS = load_module(resolve("experiments")[0])
@@ -424,16 +426,16 @@ def test_experiments_of_one_shape_share_what_is_compiled():
     def programs():
         return [
             fn._cached._cache_size()
-            for fn in (_march._advance, _inverse._linearised, _inverse.rows_of)
+            for fn in (march._advance, initial_values._linearised, initial_values.rows_of)
         ]
 
     cx.solve(stated(1), **SMALL)
-    marching, measuring = programs(), _blocks._block._cache_size()
+    marching, measuring = programs(), batched._block._cache_size()
     solution = cx.solve(stated(3), **SMALL)
     assert abs(solution.estimates()["rate"].value - 0.5) < 1e-12
     assert programs() == marching
     # What is new maps the unit interval onto two more spans; no residual is compiled again.
-    assert _blocks._block._cache_size() <= measuring + 2
+    assert batched._block._cache_size() <= measuring + 2
 
 
 @pytest.mark.slow

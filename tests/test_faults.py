@@ -7,7 +7,6 @@ solve.
 
 import ast
 import contextlib
-import inspect
 import json
 import math
 import os
@@ -40,12 +39,16 @@ from faults import (
 )
 
 import constrainednn as cx
-from constrainednn import _check, _gap, _load, _report, _training, cli
-from constrainednn._folders import check_folder
-from constrainednn._gap import draw_streams, refuse_overlap
-from constrainednn._keys import stream
-from constrainednn._samplers import draw
-from constrainednn._validate import as_count
+from constrainednn import _checks, _gap, methods
+from constrainednn._common.arguments import as_count
+from constrainednn._common.random_keys import stream
+from constrainednn._gap import tables
+from constrainednn._gap.streams import draw_streams, refuse_overlap
+from constrainednn._solve import problem_files, training
+from constrainednn._storage.folders import check_folder
+from constrainednn.cli import solve
+from constrainednn.domains.samplers.draws import draw
+from constrainednn.results import summary
 
 
 @pytest.fixture
@@ -424,7 +427,7 @@ def test_b24_constant_map_is_told_from_a_solution():
     solution = small(stated(on_circle, model=constant, target=cx.Circle()))
     assert solution.gap.loss == 0.0
     assert solution.gap["on_circle"].image.collapsed is True
-    assert any("collapsed" in line for line in _report.notes(solution.gap))
+    assert any("collapsed" in line for line in tables.notes(solution.gap))
 
 
 def test_b16_model_whose_output_does_not_fit():
@@ -658,10 +661,10 @@ def test_c14_no_terminal_and_a_plain_one(tmp_path):
 LIGHT = """
 import sys
 from typer.testing import CliRunner
-from constrainednn import cli
+from constrainednn.cli.main import app
 for arguments in (["--help"], ["--version"], ["solve", "--help"], ["problems"], ["check", "--help"],
                   ["new", sys.argv[1], "--from", "rotation"]):
-    result = CliRunner().invoke(cli.app, arguments)
+    result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0 and result.output, result
     heavy = {"jax", "numpy", "scipy", "matplotlib", "equinox", "optax"} & set(sys.modules)
     assert not heavy, (arguments, heavy)
@@ -868,16 +871,16 @@ def test_e4_nan_on_held_out_only():
     gap = small(problem).gap["residual"]
     assert np.isfinite(gap.train) and math.isnan(gap.difference.value)
     assert "not available: residual not finite at" in gap.heldout.label
-    assert _report.row(gap)[3] == "-"
+    assert tables.row(gap)[3] == "-"
 
 
 def test_e6_both_at_rounding():
     exact = cx.with_output(MODEL, lambda x, y: y / jnp.linalg.norm(y))
     solution = small(stated(on_circle, model=exact))
     assert solution.steps == 0
-    cells = dict(zip(_report.COLUMNS, _report.row(solution.gap["on_circle"]), strict=True))
+    cells = dict(zip(tables.COLUMNS, tables.row(solution.gap["on_circle"]), strict=True))
     assert cells["gap (loss)"] == cells["ratio"] == "at rounding"
-    assert "nan" not in _report.summary(solution).lower()
+    assert "nan" not in summary.summary(solution).lower()
 
 
 def test_e7_nothing_that_steers_sees_held_out_points():
@@ -892,25 +895,28 @@ def test_e7_nothing_that_steers_sees_held_out_points():
             elif isinstance(item, ast.Name):
                 yield item.id
 
-    def functions(module):
-        tree = ast.parse(inspect.getsource(module))
-        return {node.name: node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    def functions(package):
+        return {
+            (path.stem, node.name): node
+            for path in Path(package.__file__).parent.glob("*.py")
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.FunctionDef)
+        }
 
     judging = {"heldout", "heldout_points", "Streams", "gap_report", "evaluate_over", "gap"}
-    driver = functions(_training)
-    allowed = {"go": {"heldout"}, "finish": judging, "_digest": {"heldout", "Streams"}}
-    for name, node in driver.items():
+    driver = functions(training)
+    allowed = {"go": {"heldout"}, "finish": judging, "digest": {"heldout", "Streams"}}
+    for (_, name), node in driver.items():
         used = judging & set(reads(node))
         assert used <= allowed.get(name, set()), (name, used)
     # In `go` the points leave the streams for where only `finish` reads them.
-    assert [item for item in reads(driver["go"]) if item == "heldout"] == ["heldout"]
-    for name, node in functions(_check).items():
+    assert [item for item in reads(driver["trainer", "go"]) if item == "heldout"] == ["heldout"]
+    for name, node in functions(_checks).items():
         assert not judging & set(reads(node)), name
     steering = functions(_gap)
     for name in ("holds_already", "monitor_loss"):
-        assert not judging & set(reads(steering[name])), name
-    folder = Path(_training.__file__).parent
-    for path in (folder / "_methods").glob("*.py"):
+        assert not judging & set(reads(steering["residuals", name])), name
+    for path in Path(methods.__file__).parent.glob("*.py"):
         assert "heldout" not in path.read_text() and "held-out" not in path.read_text(), path.name
     shown = set(cx.Progress.__dataclass_fields__)
     assert shown == {"phase", "step", "steps", "train", "monitor"}
@@ -936,7 +942,7 @@ def test_e9_negative_gap_is_shown():
     )
     gap = small(problem, steps=0).gap["residual"]
     assert gap.difference.value < 0
-    assert _report.row(gap)[3].startswith("-")
+    assert tables.row(gap)[3].startswith("-")
 
 
 # Ctrl-C and signals
@@ -963,7 +969,7 @@ def test_l1_signal_ends_with_the_best_and_restores_handlers(number):
     assert solution.status == "interrupted"
     assert solution.reason.startswith(signal.Signals(number).name)
     assert 0 < solution.steps < 10**6
-    assert cli._exit_code(solution) == 128 + number
+    assert solve._exit_code(solution) == 128 + number
     assert before == [signal.getsignal(item) for item in (signal.SIGINT, signal.SIGTERM)]
 
 
@@ -1060,7 +1066,7 @@ def test_load_problem_raises_the_same_in_python(write):
     with pytest.raises(cx.LoadError, match=r"no setting 'wdth'. Did you mean width"):
         cx.load_problem(write(HEADER + BODY), wdth=3)
     assert isinstance(cx.load_problem(write(HEADER + BODY), width=3), cx.Problem)
-    assert _load.resolve("unit_circle")[1] == "problem"
+    assert problem_files.resolve("unit_circle")[1] == "problem"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -369,7 +369,7 @@ def test_k6_no_home(tmp_path, home):
 @pytest.mark.parametrize("options", [("-W", "error"), ("-O",), ("-I",)])
 def test_k10_python_with_options(options):
     """Warnings are errors, asserts are gone, the environment is ignored: the same."""
-    code = "import sys; from constrainednn.cli import main; "
+    code = "import sys; from constrainednn.cli.main import main; "
     code += f"sys.argv[1:] = ['check', {QUICK[0]!r}]; main()"
     done = child([sys.executable, *options, "-c", code])
     assert done.returncode == 0, done.stderr

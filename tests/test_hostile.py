@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import constrainednn as cx
-from constrainednn import cli
-from constrainednn._samplers import draw
+from constrainednn.cli.main import app
+from constrainednn.domains.samplers.draws import draw
 
 PACKAGE = Path(cx.__file__).parent
 
@@ -381,7 +381,7 @@ def refusing(monkeypatch):
 
 def refuse(*arguments):
     """Run the command line and expect one sentence, with nothing in it that moves a cursor."""
-    result = CliRunner().invoke(cli.app, list(arguments))
+    result = CliRunner().invoke(app, list(arguments))
     shown = f"{arguments!r:.200}: {result.output[-2000:]!r}"
     assert isinstance(result.exception, SystemExit), f"{shown} {result.exception!r:.500}"
     assert result.exit_code == 2, shown

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import constrainednn as cx
-from constrainednn._image import image_of
-from constrainednn._samplers import draw
+from constrainednn.domains.samplers.draws import draw
+from constrainednn.targets.image import image_of
 
 PLANE = draw(cx.Normal(2), 1024, cx.Independent(), key=jax.random.key(0)).points
 SPACE = draw(cx.Normal(3), 1024, cx.Independent(), key=jax.random.key(1)).points

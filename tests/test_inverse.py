@@ -7,17 +7,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from constrainednn._problem.problem.equation_arguments import Arguments
+from constrainednn._problem.problem.scheme import Observed
 from scipy.integrate import solve_ivp
 from scipy.optimize import least_squares
 
 import constrainednn as cx
-from constrainednn import _inverse, _march
-from constrainednn._estimates import estimates_from
-from constrainednn._load import load_module, resolve
-from constrainednn._pieces import Features, stack_pieces
-from constrainednn._scheme import Observed
-from constrainednn._unknowns import Arguments
-from constrainednn._windows import _Evolution
+from constrainednn._ode.fitting import initial_values
+from constrainednn._ode.schemes.windows import Evolution
+from constrainednn._pieces import march
+from constrainednn._solve.problem_files import load_module, resolve
+from constrainednn.models.pieces import Features, stack_pieces
+from constrainednn.results.estimates.estimates import estimates_from
 
 SMALL = {"heldout": 64, "monitor": 16}
 LOTKA = load_module(resolve("inverse_lotka_volterra")[0])
@@ -506,7 +507,7 @@ def test_coverage_of_the_intervals():
     names = sorted(LOTKA.TRUTH)
     truth = jnp.log(jnp.array([LOTKA.TRUTH[name] for name in names]))
     edges = cx.solve(LOTKA.problem(noise=1e-9), **SMALL).model.ends
-    features = _inverse.features_of(scheme)
+    features = initial_values.features_of(scheme)
     monitor = Features(np.linspace(-0.9, 0.9, 8), scheme.width, 1)
     blank = stack_pieces(
         edges,
@@ -519,7 +520,7 @@ def test_coverage_of_the_intervals():
     import equinox as eqx
 
     def solved_for(z):
-        evolution = _Evolution(
+        evolution = Evolution(
             scheme.known(z, scheme.span).field, features[0], features[1], monitor, features[2]
         )
 
@@ -541,7 +542,7 @@ def test_coverage_of_the_intervals():
         observed = (Observed(constraint.residual, (jnp.asarray(times), noisy), 1.0),)
 
         def linearised(z):
-            return _inverse._linearised(scheme, *features, solved_for(z), observed)
+            return initial_values._linearised(scheme, *features, solved_for(z), observed)
 
         def step(z, _):
             r, S = linearised(z)
@@ -702,8 +703,8 @@ def test_blow_up_at_the_first_guess_is_survived():
 def test_interrupted_fit_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch):
     import signal
 
-    monkeypatch.setattr(_march, "_FIRST_TRIES", 2)
-    monkeypatch.setattr(_march, "_LOOK_EVERY", 0.0)
+    monkeypatch.setattr(march, "_FIRST_TRIES", 2)
+    monkeypatch.setattr(march, "_LOOK_EVERY", 0.0)
     problem = decay_problem()
     whole = cx.solve(problem, **SMALL)
     for looks in (2, 25):

@@ -16,7 +16,7 @@ from scipy.integrate import solve_ivp
 from scipy.special import ellipj, ellipk
 
 import constrainednn as cx
-from constrainednn._load import load_module, resolve
+from constrainednn._solve.problem_files import load_module, resolve
 
 # Every field is compiled once a session, so tests share fields: those of the gallery. Evaluating a
 # solution is compiled for every number of times, so there is one number, in [0, 1].

@@ -11,12 +11,13 @@ import optax
 import pytest
 
 import constrainednn as cx
-from constrainednn import _gap
-from constrainednn._gap import draw_streams, gap_report, loss_at, streams_of_all
-from constrainednn._models import trainable_mask
-from constrainednn._residuals import residual_vector, rows
-from constrainednn._store import report_dict
-from constrainednn._terms import term_size
+from constrainednn._gap import residuals
+from constrainednn._gap.measure import gap_report
+from constrainednn._gap.residuals import loss_at, term_size
+from constrainednn._gap.streams import draw_streams, streams_of_all
+from constrainednn.methods.residual_vector import residual_vector, rows
+from constrainednn.models.recipes import trainable_mask
+from constrainednn.results.saving import report_dict
 
 
 def on_circle(u, x):
@@ -395,8 +396,8 @@ def test_residual_that_is_as_large_as_its_terms_is_no_solution():
 
 def test_search_for_the_worst_point_is_bounded_and_says_so(monkeypatch):
     calls = []
-    evaluate = _gap.residuals_at
-    monkeypatch.setattr(_gap, "residuals_at", lambda *a: calls.append(1) or evaluate(*a))
+    evaluate = residuals.residuals_at
+    monkeypatch.setattr(residuals, "residuals_at", lambda *a: calls.append(1) or evaluate(*a))
 
     def ridge(u, x):  # along it each scale finds a little more
         along = jnp.exp(-1e10 * (x[1] - 0.5 - 0.3 * jnp.sin(20 * x[0])) ** 2)

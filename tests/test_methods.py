@@ -10,12 +10,11 @@ import scipy.optimize
 from jaxtyping import Array, Float, PyTree
 
 import constrainednn as cx
-from constrainednn import _training
-from constrainednn._methods._abstract import CONVERGED, NONFINITE, RUNNING, STALLED, loss_of
-from constrainednn._methods._levenberg_marquardt import _factor
-from constrainednn._residuals import residual_vector, rows
-from constrainednn._samplers import finite_points
-from constrainednn.testing import _drive, _jitted_step, check_method
+from constrainednn.domains.samplers.draws import finite_points
+from constrainednn.methods.base import CONVERGED, NONFINITE, RUNNING, STALLED, loss_of
+from constrainednn.methods.levenberg_marquardt import _factor
+from constrainednn.methods.residual_vector import residual_vector, rows
+from constrainednn.testing.methods import _drive, _jitted_step, check_method
 
 EPS = np.finfo(float).eps
 LM = cx.LevenbergMarquardt()
@@ -527,7 +526,7 @@ def test_a_chunk_ends_where_it_is_told_to():
     method, params = cx.Optax(optax.sgd(0.1)), jnp.zeros(4)
     state, best = method.init(residual, params), (params, jnp.asarray(jnp.inf, float))
     for steps in (0, 1, 7):
-        moved, *_, losses, taken, verdict = _training._advance(
+        moved, *_, losses, taken, verdict = steps.advance(
             method, residual, params, state, best, jnp.asarray(0.0, float), jnp.asarray(steps)
         )
         assert int(taken) == steps

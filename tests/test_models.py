@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import constrainednn as cx
-from constrainednn._models import is_recipe, trainable_mask
-from constrainednn._samplers import draw
+from constrainednn.domains.samplers.draws import draw
+from constrainednn.models.recipes import is_recipe, trainable_mask
 
 KEY = jax.random.key(0)
 EPS = np.finfo(float).eps

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 import constrainednn as cx
-from constrainednn._drawing import hues, new_figure, widen
-from constrainednn._plots import share_above
+from constrainednn._figures.curves import hues
+from constrainednn._figures.residual_panels import share_above
+from constrainednn._figures.style import new_figure, widen
 
 
 def titles(figure):

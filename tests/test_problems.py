@@ -10,10 +10,11 @@ import optax
 import pytest
 
 import constrainednn as cx
-from constrainednn._gap import draw_streams, loss_at
-from constrainednn._load import load_module, resolve
-from constrainednn._models import trainable_mask
-from constrainednn._residuals import residual_vector, rows
+from constrainednn._gap.residuals import loss_at
+from constrainednn._gap.streams import draw_streams
+from constrainednn._solve.problem_files import load_module, resolve
+from constrainednn.methods.residual_vector import residual_vector, rows
+from constrainednn.models.recipes import trainable_mask
 
 ALL = ["exponential_decay", "linear_regression", "rotation", "unit_circle", "unit_circle_exact"]
 
@@ -257,11 +258,11 @@ def test_redraws_train_on_the_last_draw_only():
 
 
 def test_splitting_into_chunks_changes_no_bit(monkeypatch):
-    from constrainednn import _training
+    from constrainednn._solve.training import trainer
 
     problem = cx.load_problem("unit_circle", points=16)
     whole = cx.solve(problem, cx.Optax(optax.adam(1e-2)), steps=50, monitor=64, heldout=64)
-    monkeypatch.setattr(_training, "_LOOK_EVERY", 0.0)  # one step between two looks
+    monkeypatch.setattr(trainer, "_LOOK_EVERY", 0.0)  # one step between two looks
     split = cx.solve(problem, cx.Optax(optax.adam(1e-2)), steps=50, monitor=64, heldout=64)
     for a, b in zip(jax.tree.leaves(whole.model), jax.tree.leaves(split.model), strict=True):
         if eqx.is_array(a):

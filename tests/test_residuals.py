@@ -11,11 +11,11 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import constrainednn as cx
-from constrainednn._models import trainable_mask
-from constrainednn._paths import gallery
-from constrainednn._residuals import residual_vector, rows
-from constrainednn._samplers import draw, finite_points
-from constrainednn.testing import check_problem
+from constrainednn._common.paths import gallery
+from constrainednn.domains.samplers.draws import draw, finite_points
+from constrainednn.methods.residual_vector import residual_vector, rows
+from constrainednn.models.recipes import trainable_mask
+from constrainednn.testing.problems import check_problem
 
 KEY = jax.random.key(0)
 EPS = np.finfo(float).eps

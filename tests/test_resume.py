@@ -15,10 +15,15 @@ import pytest
 from faults import run
 
 import constrainednn as cx
-from constrainednn import _boundary, _march, _run_folder, _store, _training, cli
-from constrainednn._archive import seal
-from constrainednn._run_folder import RunFolder, checkpoints
-from constrainednn._trees import tree_to_arrays
+from constrainednn._common.pytrees import tree_to_arrays
+from constrainednn._ode.schemes import boundary_values
+from constrainednn._pieces import march
+from constrainednn._solve.training import steps, trainer
+from constrainednn._storage import run_folder
+from constrainednn._storage.archive import seal
+from constrainednn._storage.run_folder import RunFolder, checkpoints
+from constrainednn.cli import solve, values
+from constrainednn.results import saving
 
 SMALL = {"seed": 3, "heldout": 32, "monitor": 16}
 
@@ -54,10 +59,10 @@ METHODS = {
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """A look after every step or few, and figures that cost nothing."""
-    monkeypatch.setattr(_training, "_LOOK_EVERY", 0.0)
-    monkeypatch.setattr(_march, "_FIRST_TRIES", 2)
-    monkeypatch.setattr(_march, "_LOOK_EVERY", 0.0)
-    monkeypatch.setattr(_store, "_png", lambda draw: (b"", ""))
+    monkeypatch.setattr(trainer, "_LOOK_EVERY", 0.0)
+    monkeypatch.setattr(march, "_FIRST_TRIES", 2)
+    monkeypatch.setattr(march, "_LOOK_EVERY", 0.0)
+    monkeypatch.setattr(saving, "_png", lambda draw: (b"", ""))
 
 
 def after(looks, action=lambda: signal.raise_signal(signal.SIGINT)):
@@ -209,7 +214,7 @@ BVP = cx.bvp(layer, ends, (0.0, 1.0), lambda x: jnp.stack([1.0 + 0 * x, 0 * x]))
     ("problem", "places"), [(IVP, (1, 4, 9)), (BVP, (1, 2))], ids=["ivp", "bvp"]
 )
 def test_windows_and_elements_go_on(tmp_path, monkeypatch, problem, places):
-    monkeypatch.setattr(_boundary, "_LOOK_EVERY", 1)
+    monkeypatch.setattr(boundary_values, "_LOOK_EVERY", 1)
     with jax.numpy_rank_promotion("allow"):  # the march promotes ranks inside
         whole = cx.solve(problem, **SMALL)
         for looks in places:
@@ -545,7 +550,7 @@ def test_show_loads_no_jax(file, tmp_path):
 
     started(file, tmp_path / "run", "--steps", 1)
     code = (
-        "import sys; from pathlib import Path; from constrainednn._show import show\n"
+        "import sys; from pathlib import Path; from constrainednn._storage.show import show\n"
         "show(Path(sys.argv[1])); print([n for n in ('jax', 'equinox') if n in sys.modules])"
     )
     done = subprocess.run(
@@ -562,7 +567,7 @@ def test_d5_time_limit(file, tmp_path):
     solution = cx.solve(CIRCLE, method, steps=10**9, **SMALL, time_limit=0.2)
     assert solution.status == "time_limit"
     assert solution.reason == f"the time limit of 0.2 s at step {solution.steps}"
-    assert cli._exit_code(solution) == 0
+    assert solve._exit_code(solution) == 0
     long = FILE.replace("optax.sgd(1e-3)", "optax.sgd(1e-6)")
     file.write_text(long)
     result = run(
@@ -603,7 +608,7 @@ def test_time_limits_as_they_are_read():
         "1h30m": 5400,
         "1h2m3s": 3723,
     }
-    assert {text: cli._seconds(text) for text in read} == read
+    assert {text: values.as_seconds(text) for text in read} == read
 
 
 def test_f23_state_that_is_not_finite_is_never_saved(tmp_path):
@@ -621,28 +626,28 @@ def test_f23_state_that_is_not_finite_is_never_saved(tmp_path):
 
 
 def test_d8_memory_that_runs_out_in_a_step_keeps_what_there_is(tmp_path, monkeypatch):
-    real, calls = _training._advance, itertools.count()
+    real, calls = steps.advance, itertools.count()
 
     def advance(*arguments):
         if next(calls) == 4:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes")
         return real(*arguments)
 
-    monkeypatch.setattr(_training, "_advance", advance)
+    monkeypatch.setattr(steps, "advance", advance)
     solution = cx.solve(CIRCLE, ADAM, steps=20, **SMALL, out=tmp_path / "a")
     assert solution.status == "out_of_memory"
     assert (
         "out of memory after step" in solution.reason and "Lower points or width" in solution.reason
     )
-    assert cli._exit_code(solution) == 1
+    assert solve._exit_code(solution) == 1
     assert (tmp_path / "a" / "report.json").exists()
 
 
 def test_d7_dense_step_that_does_not_fit_is_refused_with_the_number(monkeypatch):
-    from constrainednn import _memory
+    from constrainednn._common import memory
 
-    monkeypatch.setattr(_memory, "available_memory", lambda: 10**9)
-    monkeypatch.setattr(_training, "available_memory", lambda: 10**9)
+    monkeypatch.setattr(memory, "available_memory", lambda: 10**9)
+    monkeypatch.setattr(trainer, "available_memory", lambda: 10**9)
     big = circle(points=10_000, width=400)
     words = (
         r"A step of Levenberg-Marquardt with 10000 residual entries and 2002 parameters needs "
@@ -653,16 +658,16 @@ def test_d7_dense_step_that_does_not_fit_is_refused_with_the_number(monkeypatch)
 
 
 def test_b25_points_that_do_not_fit(monkeypatch):
-    from constrainednn import _memory
+    from constrainednn._common import memory
 
-    monkeypatch.setattr(_memory, "available_memory", lambda: 10**6)
+    monkeypatch.setattr(memory, "available_memory", lambda: 10**6)
     with pytest.raises(ValueError, match=r"'on_circle'.* 100000000 points needs about"):
         cx.solve(circle(points=10**8), ADAM, **SMALL)
 
 
 def test_d7_estimate_is_the_compiler_s_where_it_matters():
     """What is taken for certain is below the compiler's account, and within its double there."""
-    from constrainednn._methods._levenberg_marquardt import least_numbers
+    from constrainednn.methods.levenberg_marquardt import least_numbers
 
     m, P = 400, 322
     account = []
@@ -688,15 +693,15 @@ def test_steps_so_long_that_signals_wait_are_announced():
 
 
 def test_k5_available_memory_honours_the_control_group(tmp_path, monkeypatch):
-    from constrainednn import _memory
+    from constrainednn._common import memory
 
-    monkeypatch.setattr(_memory, "_own_groups", lambda: iter([tmp_path]))
+    monkeypatch.setattr(memory, "_own_groups", lambda: iter([tmp_path]))
     (tmp_path / "memory.max").write_text("3000000\n")
     (tmp_path / "memory.current").write_text("1000000\n")
     (tmp_path / "memory.stat").write_text("anon 600000\ninactive_file 400000\n")
-    assert _memory.available_memory() == 2_400_000  # file pages make room
+    assert memory.available_memory() == 2_400_000  # file pages make room
     (tmp_path / "memory.max").write_text("max\n")
-    assert _memory.available_memory() == pytest.approx(_memory._of_machine(), rel=0.1)
+    assert memory.available_memory() == pytest.approx(memory._of_machine(), rel=0.1)
 
 
 # Sinks
@@ -797,17 +802,17 @@ def test_f4_second_signal_while_the_gap_is_measured_ends_at_once_where_all_is_sa
 
 def test_l9_interrupt_between_checkpoint_and_clean_up(tmp_path, monkeypatch):
     monkeypatch.setattr(RunFolder, "due", True)
-    real, calls = _run_folder.checkpoints, itertools.count()
+    real, calls = run_folder.checkpoints, itertools.count()
 
     def interrupted(path):
         if next(calls) == 2:
             raise KeyboardInterrupt
         return real(path)
 
-    monkeypatch.setattr(_run_folder, "checkpoints", interrupted)
+    monkeypatch.setattr(run_folder, "checkpoints", interrupted)
     with pytest.raises(KeyboardInterrupt):
         cx.solve(CIRCLE, ADAM, steps=20, **SMALL, out=tmp_path / "a")
-    monkeypatch.setattr(_run_folder, "checkpoints", real)
+    monkeypatch.setattr(run_folder, "checkpoints", real)
     equal(cx.solve(CIRCLE, ADAM, steps=20, **SMALL), cx.resume(tmp_path / "a", CIRCLE, ADAM))
 
 

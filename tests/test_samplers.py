@@ -8,8 +8,9 @@ import pytest
 from scipy.stats import qmc
 
 import constrainednn as cx
-from constrainednn._samplers import SOBOL_DIMENSIONS, draw
-from constrainednn.testing import check_sampler
+from constrainednn.domains.samplers.draws import draw
+from constrainednn.domains.samplers.random import SOBOL_DIMENSIONS
+from constrainednn.testing.domains import check_sampler
 
 KEY = jax.random.key(0)
 SAMPLERS = [

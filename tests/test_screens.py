@@ -10,13 +10,14 @@ import pytest
 from faults import run
 
 import constrainednn as cx
-from constrainednn import _memory, _study_plots
-from constrainednn._law import fit_law
-from constrainednn._plots import _some
-from constrainednn._report import point
-from constrainednn._show import show
-from constrainednn._study_table import endings, ends_shown
-from constrainednn._terminal import table_lines, wrapped
+from constrainednn._common import memory
+from constrainednn._common.tables import table_lines, wrapped
+from constrainednn._figures.style import some_points
+from constrainednn._gap.tables import point
+from constrainednn._storage.show import show
+from constrainednn._studies.tables import curves, figures
+from constrainednn._studies.tables.law import fit_law
+from constrainednn._studies.tables.rows import endings, ends_shown
 
 
 def test_show_of_a_finished_march_says_no_more_than_that_it_is(tmp_path):
@@ -44,7 +45,7 @@ def test_lines_wrap_at_words_in_their_column_and_commands_stay_whole():
 
 
 def test_problems_and_show_fit_into_80_columns(tmp_path, monkeypatch):
-    monkeypatch.setattr("constrainednn.cli.terminal_width", lambda: 80)
+    monkeypatch.setattr("constrainednn.cli.terminal.terminal_width", lambda: 80)
     listed = run("problems").output
     assert max(map(len, listed.splitlines())) <= 80
     words = {"unit_circle", "Predators", "convection"} & set(listed.split())
@@ -90,22 +91,22 @@ def test_a_study_says_what_ended_its_runs(stopped):
 def test_bands_are_labelled_as_what_is_drawn(stopped):
     assert ends_shown(9) == "smallest to largest" and ends_shown(10) == "10 to 90 %"
     for draw in (
-        lambda: _study_plots._against(stopped, "points"),
-        lambda: _study_plots._time(stopped),
+        lambda: curves.against(stopped, "points"),
+        lambda: curves.time(stopped),
     ):
         labels = [axes.get_ylabel() for axes in draw()[0].axes]
         assert labels[0].endswith("median, smallest to largest")
     with warnings.catch_warnings():  # an empty legend would be one
         warnings.simplefilter("error")
-        _study_plots._distance(stopped)  # 16 held-out points have no classes
-    legend = _study_plots._against(stopped, "points")[0].axes[0].get_legend()
+        curves.distance(stopped)  # 16 held-out points have no classes
+    legend = curves.against(stopped, "points")[0].axes[0].get_legend()
     assert legend is not None
     said = [text.get_text() for text in legend.get_texts()]
     assert "some runs stopped on their way" in said
 
 
 def test_a_map_pools_no_other_axis(stopped):
-    figure, numbers = _study_plots._map(stopped, "points", "width")
+    figure, numbers = figures._map(stopped, "points", "width")
     assert list(numbers["heldout"]) == ["depth 1", "depth 2"]
     for depth in (1, 2):
         for j, width in enumerate((3, 4)):
@@ -132,11 +133,11 @@ def test_a_law_whose_exponent_may_be_zero_is_no_trend():
 
 def test_a_part_of_a_grid_is_drawn_all_over_it():
     x = np.stack(np.meshgrid(*[np.linspace(0, 1, 30)] * 2, indexing="ij"), axis=-1).reshape(-1, 2)
-    some = _some(x, 400)
+    some = some_points(x, 400)
     # A quarter of the points in each quadrant, with four standard errors.
     quadrants = np.histogram2d(*some.T, bins=2)[0]
     assert len(some) == 400 and np.all(np.abs(quadrants - 100) < 4 * math.sqrt(400 * 3 / 16))
-    np.testing.assert_array_equal(_some(x, 1000), x)
+    np.testing.assert_array_equal(some_points(x, 1000), x)
 
 
 def test_places_are_told_apart_whatever_their_offset():
@@ -160,25 +161,25 @@ def test_a_history_fits_on_one_screen(stopped):
 def test_a_study_forgets_programs_before_the_limit_of_maps(monkeypatch, tmp_path):
     """Measured: 210 maps a combination whose residual is new, and all are given back."""
     cleared = []
-    monkeypatch.setattr(_memory.jax, "clear_caches", lambda: cleared.append(True))
+    monkeypatch.setattr(memory.jax, "clear_caches", lambda: cleared.append(True))
     (tmp_path / "limit").write_text("10\n")
-    monkeypatch.setattr(_memory, "_MAP_LIMIT", tmp_path / "limit")
-    monkeypatch.setattr(_memory, "_MAPS", tmp_path / "maps")
+    monkeypatch.setattr(memory, "_MAP_LIMIT", tmp_path / "limit")
+    monkeypatch.setattr(memory, "_MAPS", tmp_path / "maps")
     for count, expected in ((5, 0), (6, 1)):
         (tmp_path / "maps").write_text("map\n" * count)
-        _memory.keep_below_map_limit()
+        memory.keep_below_map_limit()
         assert len(cleared) == expected
-    monkeypatch.setattr(_memory, "_MAP_LIMIT", tmp_path / "none")  # as on other systems
-    _memory.keep_below_map_limit()
+    monkeypatch.setattr(memory, "_MAP_LIMIT", tmp_path / "none")  # as on other systems
+    memory.keep_below_map_limit()
     assert len(cleared) == 1
 
 
 def test_solve_in_a_loop_forgets_programs_before_the_limit_of_maps(monkeypatch, tmp_path):
     cleared = []
-    monkeypatch.setattr(_memory.jax, "clear_caches", lambda: cleared.append(True))
+    monkeypatch.setattr(memory.jax, "clear_caches", lambda: cleared.append(True))
     for name, text in (("_MAP_LIMIT", "10\n"), ("_MAPS", "map\n" * 6)):
         (tmp_path / name).write_text(text)
-        monkeypatch.setattr(_memory, name, tmp_path / name)
+        monkeypatch.setattr(memory, name, tmp_path / name)
     problem = cx.Problem(
         cx.Constraint(lambda u, x: u - x, over=cx.Points([1.0, 2.0]), name="r"), jnp.zeros(())
     )

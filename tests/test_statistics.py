@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from constrainednn._statistics import UNRELIABLE, _inequality, estimate_mean, quantiles, total
+from constrainednn._gap.statistics import (
+    UNRELIABLE,
+    _inequality,
+    estimate_mean,
+    quantiles,
+    total,
+)
 
 
 def test_interval_of_many_points_is_nearly_students():

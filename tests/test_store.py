@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 import constrainednn as cx
-from constrainednn import _files, _store
-from constrainednn._archive import seal
-from constrainednn._store import plain
-from constrainednn._trees import tree_to_arrays
+from constrainednn._common.pytrees import tree_to_arrays
+from constrainednn._storage import files
+from constrainednn._storage.archive import seal
+from constrainednn.results import saving
+from constrainednn.results.saving import plain
 
 FILES = ["history.npz", "model.npz", "moments.png", "overview.png", "report.json"]
 
@@ -61,8 +62,8 @@ def same(first, second):
 def test_loaded_numbers_are_equal_to_the_last_bit(solution, folder):
     loaded = cx.load_solution(folder, stated())
     report = json.loads((folder / "report.json").read_text())
-    assert plain(_store.dataclasses.asdict(loaded.gap)) == report["gap"]
-    assert plain(_store.dataclasses.asdict(solution.gap)) == report["gap"]
+    assert plain(saving.dataclasses.asdict(loaded.gap)) == report["gap"]
+    assert plain(saving.dataclasses.asdict(solution.gap)) == report["gap"]
     for kind in ("loss", "monitor_steps", "monitor"):
         pair = (getattr(item.history, kind) for item in (loaded, solution))
         np.testing.assert_array_equal(*pair)
@@ -145,12 +146,12 @@ def test_damaged_report_is_refused(folder, tmp_path):
 
 
 def test_figure_that_fails_costs_no_number(solution, tmp_path, monkeypatch):
-    from constrainednn import _plots
+    from constrainednn._figures import overview
 
     def broken(solution):
         raise ZeroDivisionError("no such axis")
 
-    monkeypatch.setattr(_plots, "overview", broken)
+    monkeypatch.setattr(overview, "overview", broken)
     with pytest.warns(UserWarning, match=r"overview.png could not be drawn: Zero.*no such axis"):
         solution.save(tmp_path / "out")
     assert sorted(os.listdir(tmp_path / "out")) == FILES
@@ -199,7 +200,7 @@ def test_missing_parts_are_named(folder, tmp_path):
 @pytest.mark.parametrize("at", [0, 3])
 def test_a_failing_write_leaves_nothing(solution, tmp_path, monkeypatch, call, at):
     """The disk fills at the first write, or when other files are complete."""
-    real, count = getattr(_files, f"_{call}"), []
+    real, count = getattr(files, f"_{call}"), []
 
     def full(*arguments, **options):
         count.append(1)
@@ -207,7 +208,7 @@ def test_a_failing_write_leaves_nothing(solution, tmp_path, monkeypatch, call, a
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return real(*arguments, **options)
 
-    monkeypatch.setattr(_files, f"_{call}", full)
+    monkeypatch.setattr(files, f"_{call}", full)
     with pytest.raises(cx.StoreError, match="No space left on device"):
         solution.save(tmp_path / "new" / "deep" / "out")
     assert list(tmp_path.iterdir()) == []
@@ -223,10 +224,10 @@ def test_saving_twice_is_refused(solution, folder):
 def test_copy_refuses_to_overwrite(tmp_path):
     source, target = tmp_path / "a.py", tmp_path / "b.py"
     source.write_text("a")
-    _files.copy_file(source, target)
+    files.copy_file(source, target)
     source.write_text("b")
     with pytest.raises(cx.StoreError, match=r"exists. Nothing is overwritten"):
-        _files.copy_file(source, target)
+        files.copy_file(source, target)
     assert target.read_text() == "a"
     with pytest.raises(cx.StoreError, match="cannot write to"):
-        _files.copy_file(source, tmp_path / "no" / "folder.py")
+        files.copy_file(source, tmp_path / "no" / "folder.py")

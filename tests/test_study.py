@@ -15,12 +15,12 @@ import pytest
 from faults import run
 
 import constrainednn as cx
-from constrainednn import _study_folder
-from constrainednn._law import fit_law
-from constrainednn._lock import locked
-from constrainednn._study_folder import read_rows
-from constrainednn._study_table import quantiles_of
-from constrainednn._together import Unlike, _stacked
+from constrainednn._solve.training.side_by_side import Unlike, _stacked
+from constrainednn._storage.lock import locked
+from constrainednn._studies import folder
+from constrainednn._studies.folder import read_rows
+from constrainednn._studies.tables.law import fit_law
+from constrainednn._studies.tables.rows import quantiles_of
 
 SMALL = {"heldout": 32, "monitor": 8, "steps": 5}
 
@@ -196,7 +196,7 @@ def test_g7_signal_ends_the_study_with_what_is_finished(tmp_path):
 def test_f6_disk_that_fills_keeps_the_rows_before(tmp_path, monkeypatch):
     def fill(now):
         if now.done == 2:
-            monkeypatch.setattr(_study_folder, "append_line", refused)
+            monkeypatch.setattr(folder, "append_line", refused)
 
     def refused(path, line):
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 import constrainednn as cx
-from constrainednn._study_folder import read_rows
-from constrainednn._workers import TooLong, Workers
+from constrainednn._studies.folder import read_rows
+from constrainednn._studies.workers import TooLong, Workers
 
 FILE = """
 import jax.numpy as jnp

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import constrainednn as cx
-from constrainednn import cli
-from constrainednn._gap import gap_report
-from constrainednn._relative_residual import relative_residual
+from constrainednn._gap.measure import gap_report
+from constrainednn._ode.linearised.relative_residual import relative_residual
+from constrainednn.cli import solve
 
 QUICK = {"heldout": 256, "monitor": 16}
 
@@ -266,7 +266,7 @@ def test_tables_of_the_page_on_methods(initial, boundary):
         column = next(i for i, name in enumerate(verdicts[0]) if driver in name)
         (row,) = (row for row in verdicts if row[0].strip("`") == solution.verdict.word)
         assert row[column] != "-", (driver, str(solution.verdict))
-        assert int(row[-1]) == cli._exit_code(solution)
+        assert int(row[-1]) == solve._exit_code(solution)
         column = next(i for i, name in enumerate(statuses[0]) if driver in name)
         (row,) = (row for row in statuses if row[0].strip("`") == solution.status)
         assert driver == "fits" or row[column] == "yes"

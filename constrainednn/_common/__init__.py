@@ -1,0 +1,1 @@
+"""What every package may use: errors, messages, arguments, random keys, memory; no mathematics."""

@@ -1,0 +1,87 @@
+"""Evaluate a function of one point at many points, in blocks of fixed size.
+
+One of the two compiled entry points (the other advances a chunk of steps). A fixed block means one
+compilation for any number of points, bounded memory, and the same bits for a point whatever its
+neighbours are.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, PyTree
+
+from constrainednn._common.messages import refuse_traced
+
+BLOCK = 1024
+
+
+def flat_value(fn: Callable[[Any], Any], x: PyTree) -> Float[Array, " k"]:
+    """The value at one point as a vector, whatever its structure."""
+    return ravel_pytree(fn(x))[0]
+
+
+Statement = tuple[Any, tuple]
+
+
+def take_apart(tree: PyTree) -> tuple[list, Statement]:
+    """The arrays of a tree, and the rest of it, which can be hashed.
+
+    What `equinox.filter_jit` does in each call, apart from it: done once for many calls.
+    """
+    leaves, structure = jax.tree.flatten(tree)
+    traced = [isinstance(leaf, (jax.Array, np.ndarray, np.generic)) for leaf in leaves]
+    arrays = [leaf if kept else None for leaf, kept in zip(leaves, traced, strict=True)]
+    rest = tuple(None if kept else leaf for leaf, kept in zip(leaves, traced, strict=True))
+    return arrays, (structure, rest)
+
+
+def put_together(arrays: list, statement: Statement) -> PyTree:
+    """The tree that was taken apart, or one with other arrays."""
+    structure, rest = statement
+    leaves = [other if leaf is None else leaf for leaf, other in zip(arrays, rest, strict=True)]
+    return jax.tree.unflatten(structure, leaves)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _block(statement: Statement, arrays: list, points: PyTree) -> PyTree:
+    return jax.vmap(put_together(arrays, statement))(points)
+
+
+def in_blocks(fn: Callable[[Any], Any], points: PyTree) -> PyTree[np.ndarray]:
+    """Apply `fn` to each point along the first axis.
+
+    Args:
+        fn: A function of one point; bind a model with `equinox.Partial` so that its arrays are
+            arguments of the compiled function instead of constants in it.
+        points: A pytree of arrays with n points along the first axis.
+
+    Returns:
+        The stacked results as NumPy arrays.
+    """
+    arrays, statement = take_apart(fn)
+    leaves, structure = jax.tree.flatten(points)
+    leaves = [np.asarray(leaf) for leaf in leaves]
+    n = len(leaves[0])
+    if n == 0:
+        one = [jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype) for leaf in leaves]
+        value = jax.eval_shape(fn, jax.tree.unflatten(structure, one))
+        return jax.tree.map(lambda leaf: np.zeros((0, *leaf.shape), leaf.dtype), value)
+    found = []
+    for start in range(0, n, BLOCK):
+        piece = [_padded(leaf[start : start + BLOCK]) for leaf in leaves]
+        # Not waited for: the next block is cut while this one is computed.
+        found.append(_block(statement, arrays, jax.tree.unflatten(structure, piece)))
+        # Although the points are not: something traced came along in a closure.
+        refuse_traced(found[-1], "what a function closes over")
+    columns = zip(*map(jax.tree.leaves, found), strict=True)
+    results = [np.concatenate([np.asarray(part) for part in column])[:n] for column in columns]
+    return jax.tree.unflatten(jax.tree.structure(found[0]), results)
+
+
+def _padded(leaf: np.ndarray) -> np.ndarray:
+    missing = BLOCK - len(leaf)
+    return np.concatenate([leaf, np.repeat(leaf[:1], missing, axis=0)]) if missing else leaf

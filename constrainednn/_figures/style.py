@@ -1,0 +1,129 @@
+"""What the figures are made of: colours, axes, curves and clouds of points."""
+
+import functools
+import io
+from typing import TYPE_CHECKING
+
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
+from constrainednn._gap.report import ConstraintGap
+from constrainednn._gap.streams import Streams
+from constrainednn.domains.samplers.base import Draw
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from constrainednn._problem.constraint import Constraint
+    from constrainednn.results.solution import Solution
+
+
+# Colour-blind safe (Okabe and Ito), one meaning each.
+TRAIN, MONITOR, HELDOUT, KNOWN = "#0072B2", "#E69F00", "#D55E00", "#444444"
+# The same set for the components of a value.
+COMPONENTS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+
+
+def new_figure(width: float, height: float) -> "Figure":
+    """An empty figure that belongs to nobody: no pyplot."""
+    return _figure_class()(figsize=(width, height), layout="constrained")
+
+
+@functools.cache
+def _figure_class() -> "type[Figure]":
+    from matplotlib.figure import Figure
+
+    class Shown(Figure):
+        """What a notebook shows, whether pyplot was imported or not."""
+
+        def _repr_png_(self) -> bytes:
+            buffer = io.BytesIO()
+            self.savefig(buffer, format="png")
+            return buffer.getvalue()
+
+    return Shown
+
+
+def say(axes: "Axes", text: str) -> None:
+    """Write why there is nothing to draw."""
+    axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, parse_math=False)
+    axes.set_axis_off()
+
+
+def on_log_axis(values: np.ndarray) -> np.ndarray:
+    """What a logarithmic axis can show; its ticks overflow where a run diverged beyond this."""
+    shown = np.where(np.isfinite(values) & (values > 0), values, np.nan)
+    return np.clip(shown, 1e-200, 1e200)
+
+
+def widen(axes: "Axes") -> None:
+    """Let log axes show two powers of ten, and label nothing between them: labels would overlap."""
+    from matplotlib.ticker import NullFormatter
+
+    for axis, limits, widened in (
+        (axes.xaxis, axes.get_xlim(), axes.set_xlim),
+        (axes.yaxis, axes.get_ylim(), axes.set_ylim),
+    ):
+        if axis.get_scale() == "log":
+            axis.set_minor_formatter(NullFormatter())
+            low, high = np.log10(limits)
+            if np.floor(high) - np.ceil(low) < 1:
+                widened(10 ** np.floor(low), 10 ** np.ceil(high))
+
+
+# Points in one small picture of `moments`; places of a curve.
+SHOWN = 400
+# Experiments on one page.
+_EXPERIMENTS = 6
+
+
+def trained(points: Streams) -> list[tuple[str, Draw, str]]:
+    """The streams that are shown of a training: name, points and colour."""
+    streams = [("train", points.train, TRAIN)]
+    if points.monitor is not None:
+        streams.append(("monitor", points.monitor, MONITOR))
+    return streams
+
+
+def first_experiments(solution: "Solution") -> "dict[str, Solution]":
+    """As many experiments as a page holds, by name."""
+    return {name: solution[name] for name in solution.model.names[:_EXPERIMENTS]}
+
+
+def say_more(figure: "Figure", solution: "Solution") -> None:
+    names = solution.model.names
+    if len(names) > _EXPERIMENTS:
+        figure.suptitle(
+            f"first {_EXPERIMENTS} of {len(names)} experiments; solution[name].plot() draws one",
+            fontsize=9,
+        )
+
+
+def some_points(stream: PyTree, count: int) -> PyTree:
+    """At most so many points, at random: the first of a grid or of sorted rows lie on one side."""
+    n = len(jax.tree.leaves(stream)[0])
+    kept = np.sort(np.random.default_rng(0).permutation(n)[:count])
+    return jax.tree.map(lambda leaf: leaf[kept], stream)
+
+
+def panel_width(x: PyTree) -> int:
+    """Numbers in one input of a model, 0 if it is no single array."""
+    return int(np.prod(x.shape[1:])) if isinstance(x, np.ndarray) else 0
+
+
+def which(solution: "Solution", constraint: "Constraint") -> str:
+    constraints = solution.problem.constraints
+    if len(constraints) == 1:
+        return constraint.name
+    names = [item.name for item in constraints]
+    return f"constraint {names.index(constraint.name) + 1} of {len(constraints)}: {constraint.name}"
+
+
+def shown_constraint(solution: "Solution") -> "tuple[Constraint, Streams, ConstraintGap] | None":
+    """The first constraint with a population: what one page can show."""
+    for constraint, points in zip(solution.problem.constraints, solution.streams, strict=True):
+        if points.heldout is not None:
+            return constraint, points, solution.gap[constraint.name]
+    return None

@@ -1,0 +1,1 @@
+"""The gap: three streams of points, residuals on them, statistics, the report."""

@@ -1,0 +1,237 @@
+"""The gap report: how much worse a constraint holds away from its training points.
+
+Every number comes from `residuals_at`, after training, at the same parameters.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Key, PyTree
+
+from constrainednn._common.arguments import as_count
+from constrainednn._common.errors import BadTypeError, BadValueError
+from constrainednn._common.random_keys import stream
+from constrainednn._gap.data_rows import rows_shared
+from constrainednn._gap.reference import reference_errors
+from constrainednn._gap.report import ConstraintGap, Distance, FiniteLoss, GapReport
+from constrainednn._gap.residuals import (
+    mean_square,
+    observed_entries,
+    residuals_at,
+    root_mean_square,
+    rounding_floor,
+    squares,
+    term_size,
+)
+from constrainednn._gap.statistics import Estimate, estimate_mean, quantiles, total, total_over_same
+from constrainednn._gap.streams import Streams, over_covered, refuse_overlap
+from constrainednn._gap.tables import is_rounding
+from constrainednn._gap.worst_case import worst_point
+from constrainednn._problem.constraint import Constraint
+from constrainednn._problem.experiments import OfExperiment, apart, of_experiment
+from constrainednn._problem.problem import Problem
+from constrainednn.domains.base import AbstractDomain
+from constrainednn.domains.finite import Data, Points
+from constrainednn.domains.samplers.base import Draw
+from constrainednn.domains.samplers.draws import draw
+from constrainednn.domains.samplers.random import Independent
+from constrainednn.methods.residual_vector import common_unit
+from constrainednn.targets.image import image_of, model_inputs
+
+
+def gap_report(problem: Problem, model: PyTree, streams: Sequence[Streams]) -> GapReport:
+    """Measure the gap of a model on given streams.
+
+    Raises:
+        ProblemError: If training and held-out points overlap, as with a sampler that ignores its
+            key.
+    """
+    gaps: list[ConstraintGap] = []
+    finite: list[FiniteLoss] = []
+    everywhere = [item.heldout.points for item in streams if item.heldout is not None]
+    for declared, points in zip(problem.constraints, streams, strict=True):
+        constraint, part = apart(declared, model)
+        constraint, own = over_covered(problem, constraint, part), of_experiment(declared)
+        if points.heldout is not None:
+            found = _constraint_gap(problem, constraint, part, points, everywhere)
+            if own is not None and isinstance(constraint.over, Data):
+                found = _within(found, own)
+            gaps.append(found)
+        else:
+            r = residuals_at(constraint.residual, part, points.train.points)
+            square, weight, entries = mean_square(r, points.train), constraint.weight, r.shape[1]
+            rms = math.sqrt(square / observed_entries(constraint, part, points.train, entries))
+            count = len(points.train)
+            finite.append(FiniteLoss(constraint.name, count, entries, weight, weight * square, rms))
+    return in_total(problem.constraints, gaps, finite)
+
+
+def in_total(
+    constraints: Sequence[Constraint], gaps: Sequence[ConstraintGap], finite: Sequence[FiniteLoss]
+) -> GapReport:
+    """The report of some constraints, with their total; what was not trained on is not in it."""
+    index, same = {item.name: i for i, item in enumerate(constraints)}, rows_shared(constraints)
+    shared: dict[int, list[Estimate]] = {}
+    for gap in gaps:
+        place = index[gap.name]
+        if gap.points:
+            shared.setdefault(same.get(place, place), []).append(gap.heldout)
+    train = sum(gap.train for gap in gaps if gap.points)
+    heldout = total([total_over_same(parts) for parts in shared.values()]) if shared else None
+    return GapReport(
+        tuple(gaps),
+        tuple(finite),
+        train,
+        heldout,
+        heldout.shifted(-train) if heldout else None,
+        train + sum(item.loss for item in finite),
+    )
+
+
+def _constraint_gap(
+    problem: Problem,
+    constraint: Constraint,
+    model: PyTree,
+    points: Streams,
+    everywhere: Sequence[PyTree],
+    over: AbstractDomain | Data | Points | None = None,
+) -> ConstraintGap:
+    over = constraint.over if over is None else over
+    train, held = points.train, points.heldout
+    assert held is not None
+    refuse_overlap(constraint, train, held)
+    weight = constraint.weight
+    r_held = residuals_at(constraint.residual, model, held.points)
+    r_train = residuals_at(constraint.residual, model, train.points) if len(train) else r_held[:0]
+    entries = r_train.shape[1]
+    # Squares of residuals in extreme units are out of range, their roots are not.
+    unit = common_unit([root_mean_square(r_train), root_mean_square(r_held)])
+    squares_train, squares_held = squares(r_train / unit), squares(r_held / unit)
+    train_loss = weight * mean_square(r_train / unit, train) if len(train) else math.nan
+    heldout = estimate_mean(weight * squares_held)
+    observed = observed_entries(constraint, model, train, entries) if len(train) else entries
+    train_rms = unit * math.sqrt(train_loss / (weight * observed))
+    heldout_rms = heldout.root(weight * observed_entries(constraint, model, held, entries)).times(
+        unit
+    )
+    difference = heldout.shifted(-train_loss).times(unit * unit)
+    train_loss, heldout = unit * unit * train_loss, heldout.times(unit * unit)
+    floor = rounding_floor(constraint, model, held, r_held)
+    meaningless = train_rms == 0 or all(
+        is_rounding(rms, floor) for rms in (train_rms, heldout_rms.value)
+    )
+    errors = reference_errors(problem, model, held.points, everywhere)
+    notes = [_note(problem, constraint, model)]
+    if problem.reference is not None and errors is None:
+        notes.append("the reference is not compared: these points are none that the model takes")
+    length_train, length_held = unit * np.sqrt(squares_train), unit * np.sqrt(squares_held)
+    return ConstraintGap(
+        name=constraint.name,
+        measure=repr(over),
+        sampler=f"{constraint.sampler!r}" if train.cube is not None else "rows",
+        points=len(train),
+        entries=entries,
+        weight=weight,
+        train=train_loss,
+        heldout=heldout,
+        difference=difference,
+        train_rms=train_rms,
+        heldout_rms=heldout_rms,
+        ratio=math.nan if meaningless else heldout_rms.value / train_rms,
+        floor=floor,
+        terms=math.nan if problem.scheme else term_size(constraint.residual, model, held.points),
+        worst=worst_point(constraint, over, model, held, length_held),
+        train_quantiles=quantiles(length_train),
+        heldout_quantiles=quantiles(length_held),
+        distance=_by_distance(train, held, length_held / math.sqrt(entries)),
+        image=None if problem.scheme else image_of(model, constraint.target, held.points),
+        error=None if errors is None else errors.relative,
+        absolute_error=None if errors is None else errors.absolute,
+        note="; ".join(filter(None, notes)),
+    )
+
+
+def _within(found: ConstraintGap, own: OfExperiment) -> ConstraintGap:
+    """The gap of data of one experiment, with what was held out of it."""
+    if not own.heldout:
+        return dataclasses.replace(found, note="train and held-out are rows of this experiment")
+    return dataclasses.replace(
+        found,
+        measure=f"Data({found.heldout.n} rows)",
+        note="the whole experiment is held out: no row of it was fitted",
+    )
+
+
+def evaluate_over(
+    problem: Problem,
+    model: PyTree,
+    streams: Sequence[Streams],
+    *,
+    over: AbstractDomain,
+    name: str | None,
+    heldout: int,
+    key: Key[Array, ""],
+) -> ConstraintGap:
+    """Measure one constraint on held-out points of another measure.
+
+    Raises:
+        TypeError: If `over` is no domain.
+        ValueError: If the constraint is not named and there are several, or has no such name.
+    """
+    if not isinstance(over, AbstractDomain):
+        raise BadTypeError(
+            f"over must be a domain, to draw held-out points from, got {over!r}. Finite sets have "
+            "no population: write e.g. over=cx.Interval(0, 1)."
+        )
+    names = [item.name for item in problem.constraints]
+    if name is None and len(names) > 1:
+        raise BadValueError(f"Say which constraint: constraint= one of {', '.join(names)}.")
+    if name is not None and name not in names:
+        raise BadValueError(f"No constraint is named {name!r}; there is: {', '.join(names)}.")
+    index = 0 if name is None else names.index(name)
+    constraint, model = apart(problem.constraints[index], model)
+    count = as_count(heldout, "heldout")
+    held = draw(over, count, Independent(), key=stream(key, f"extrapolation/{constraint.name}"))
+    other = Streams(streams[index].train, None, held)
+    everywhere = [item.heldout.points for item in streams if item.heldout is not None]
+    gap = _constraint_gap(problem, constraint, model, other, everywhere, over=over)
+    return dataclasses.replace(gap, note=f"extrapolation: trained over {constraint.over!r}")
+
+
+def _note(problem: Problem, constraint: Constraint, model: PyTree) -> str:
+    if isinstance(constraint.over, Data):
+        return "train and held-out are rows of one data set"
+    if problem.scheme is not None:
+        return (
+            f"train is a Gauss rule in each of {model.count} pieces, which weigh as they are long: "
+            "the gap is what the rules cannot see between their nodes"
+        )
+    if not constraint.sampler.random:
+        return (
+            f"train is {constraint.sampler!r}, a rule for the same integral as held-out: "
+            "the gap is what the rule cannot see between its nodes"
+        )
+    return ""
+
+
+def _by_distance(train: Draw, held: Draw, sizes: Float[np.ndarray, " n"]) -> Distance | None:
+    from scipy.spatial import KDTree
+
+    def flat(points: PyTree) -> np.ndarray:
+        # For a pair (x, y) the distance is between inputs: y is what the model should give.
+        x = model_inputs(points)
+        return np.concatenate(
+            [np.asarray(leaf, float).reshape(len(leaf), -1) for leaf in jax.tree.leaves(x)], axis=1
+        )
+
+    if len(held) < 25 or not len(train):
+        return None
+    distances, _ = KDTree(flat(train.points)).query(flat(held.points))
+    order = np.argsort(distances)
+    classes = np.array_split(order, 5)
+    edges = [distances[order[0]], *(distances[part[-1]] for part in classes)]
+    rms = [root_mean_square(sizes[part]) for part in classes]
+    return Distance(tuple(map(float, edges)), tuple(rms))

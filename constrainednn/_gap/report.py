@@ -1,0 +1,161 @@
+"""The gap report: what was measured."""
+
+import dataclasses
+import math
+
+import numpy as np
+from jaxtyping import PyTree
+
+from constrainednn._gap.statistics import Estimate
+from constrainednn._gap.tables import is_rounding
+from constrainednn.targets.image import Image
+
+
+@dataclasses.dataclass(frozen=True)
+class Worst:
+    """The largest residual found.
+
+    Attributes:
+        residual: |r|.
+        point: Where it occurs.
+        ended: True if the search was ended while it still climbed.
+    """
+
+    residual: float
+    point: PyTree[np.ndarray]
+    ended: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Distance:
+    """Held-out residual against the distance to the nearest training point.
+
+    Attributes:
+        edges: Ends of the five classes of distance, equally many held-out points in each.
+        rms: Root mean square residual in each class.
+    """
+
+    edges: tuple[float, ...]
+    rms: tuple[float, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class ConstraintGap:
+    """The gap of one constraint.
+
+    Losses are weight * mean |r|^2; the RMS values are sqrt(loss / (weight * entries)), in the
+    residual's own units.
+
+    Attributes:
+        name: Name of the constraint.
+        measure: The measure that held-out points are drawn from.
+        sampler: How the training points were drawn.
+        points: Number of training points.
+        entries: Entries of the residual at a point.
+        weight: Factor in the total loss.
+        train: Loss on the training points of the last completed step.
+        heldout: Loss on independent points of the measure, with its interval.
+        difference: The gap, heldout - train, with its interval.
+        train_rms: Root mean square residual on the training points.
+        heldout_rms: The same on held-out points, with its interval.
+        ratio: heldout_rms / train_rms; NaN where both are at rounding.
+        floor: RMS change of the residual when the parameters change in their last digits.
+        terms: RMS size of the terms of the residual on held-out points: how much it changes when
+            the model's value and slopes change by a factor, per unit of the factor. NaN where the
+            model is no function of points, or is solved piece by piece.
+        worst: Largest residual, searched from the worst held-out points.
+        train_quantiles: Quantiles of |r| on training points.
+        heldout_quantiles: Quantiles of |r| on held-out points.
+        distance: Residual against distance to the nearest training point.
+        image: Rank and spread of the model's values, where it can be called on a point.
+        error: Relative L2 error against the reference on held-out points. None without one, where
+            the reference is zero, and where the points are none of the model's.
+        absolute_error: Root mean square of the same error; None without a reference, and where
+            the points are none of the model's.
+        note: What to know when reading the numbers.
+    """
+
+    name: str
+    measure: str
+    sampler: str
+    points: int
+    entries: int
+    weight: float
+    train: float
+    heldout: Estimate
+    difference: Estimate
+    train_rms: float
+    heldout_rms: Estimate
+    ratio: float
+    floor: float
+    terms: float
+    worst: Worst
+    train_quantiles: dict[str, float]
+    heldout_quantiles: dict[str, float]
+    distance: Distance | None
+    image: Image | None
+    error: float | None
+    absolute_error: float | None
+    note: str
+
+    @property
+    def at_rounding(self) -> bool:
+        """True if train and held-out residual are no larger than their rounding error."""
+        return is_rounding(self.train_rms, self.floor) and is_rounding(
+            self.heldout_rms.value, self.floor
+        )
+
+    @property
+    def relative(self) -> float:
+        """Held-out RMS over the size of the residual's terms; about one if nothing is solved."""
+        return self.heldout_rms.value / self.terms if self.terms > 0 else math.nan
+
+
+@dataclasses.dataclass(frozen=True)
+class FiniteLoss:
+    """A constraint on a finite set used whole: a loss, no population, no gap."""
+
+    name: str
+    points: int
+    entries: int
+    weight: float
+    loss: float
+    rms: float
+
+
+@dataclasses.dataclass(frozen=True)
+class GapReport:
+    """Train, held-out and their difference, in total and for each constraint.
+
+    Attributes:
+        constraints: One entry for each constraint with a population behind it.
+        finite: Constraints on finite sets, which count in the loss and have no gap.
+        train: Total loss on training points, constraints with a population only.
+        heldout: Total loss on held-out points, with its interval.
+        difference: The gap in total, heldout - train.
+        loss: All of the training loss, finite sets included: the number that was minimised.
+    """
+
+    constraints: tuple[ConstraintGap, ...]
+    finite: tuple[FiniteLoss, ...]
+    train: float
+    heldout: Estimate | None
+    difference: Estimate | None
+    loss: float
+
+    @property
+    def worst(self) -> dict[str, Worst]:
+        """Largest residual of each constraint and where it occurs."""
+        return {item.name: item.worst for item in self.constraints}
+
+    def __getitem__(self, name: str) -> ConstraintGap:
+        for item in self.constraints:
+            if item.name == name:
+                return item
+        known = ", ".join(item.name for item in self.constraints)
+        raise KeyError(f"no gap for a constraint named {name!r}; there is: {known}")
+
+    def _repr_html_(self) -> str:
+        from constrainednn._gap.tables import gap_html
+
+        return gap_html(self)

@@ -1,0 +1,198 @@
+"""The gap report as a table, in terminals and in notebooks."""
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from constrainednn._common.tables import number
+from constrainednn._gap.statistics import Estimate
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from constrainednn._gap.report import ConstraintGap, GapReport
+
+
+COLUMNS = ("constraint", "train RMS", "held-out RMS", "gap (loss)", "ratio", "worst |r|", "at")
+
+
+def interval(estimate: Estimate) -> str:
+    """Value with its 95 % interval."""
+    if math.isnan(estimate.low):
+        return number(estimate.value)
+    return f"{number(estimate.value)} [{number(estimate.low)}, {number(estimate.high)}]"
+
+
+def row(gap: "ConstraintGap") -> tuple[str, ...]:
+    """One constraint's line under `COLUMNS`."""
+    if gap.at_rounding:  # the digits of a gap between rounding errors mean nothing
+        difference, ratio = "at rounding", "at rounding"
+    else:
+        difference = interval(gap.difference)
+        ratio = "train at rounding" if is_rounding(gap.train_rms, gap.floor) else number(gap.ratio)
+    return (
+        gap.name,
+        number(gap.train_rms),
+        interval(gap.heldout_rms),
+        difference,
+        ratio,
+        number(gap.worst.residual),
+        point(gap.worst.point, gap.distance.edges[-1] if gap.distance else math.inf),
+    )
+
+
+def point(x: object, spacing: float = math.inf) -> str:
+    """A point in three digits, or as many as tell it from others at that distance."""
+    if isinstance(x, tuple):
+        return "(" + ", ".join(point(part, spacing) for part in x) + ")"
+    array = np.asarray(x)
+    if array.ndim == 0:
+        return _coordinate(float(array), spacing)
+    shown = ", ".join(_coordinate(float(entry), spacing) for entry in array.ravel()[:4])
+    return f"({shown}{', ...' if array.size > 4 else ''})"
+
+
+def _coordinate(x: float, spacing: float) -> str:
+    ratio = abs(x) / spacing if spacing > 0 else 0.0
+    digits = math.ceil(math.log10(ratio)) + 1 if 0 < ratio < math.inf else 3
+    return f"{x:.{min(max(3, digits), 17)}g}"
+
+
+def notes(report: "GapReport") -> list[str]:
+    """What must be known to read the numbers: measures, counts, labels, images."""
+    lines = []
+    for gap in report.constraints:
+        train, judge = f"{gap.points} points, {drawn_lines(gap.sampler)}", "independent points"
+        if gap.sampler == "rows":
+            train, judge = f"{gap.points} rows", "other rows"
+        if not gap.points:
+            train, judge = "none of its rows", "rows"
+        lines.append(
+            f"{gap.name}: trained on {train}; judged on {gap.heldout.n} {judge} of {gap.measure}; "
+            "95 % intervals over that draw; a region of probability below "
+            f"{number(3 / gap.heldout.n)} may have been missed"
+        )
+        if gap.note:
+            lines.append(f"{gap.name}: {gap.note}")
+        if gap.heldout.label and not gap.at_rounding:
+            lines.append(f"{gap.name}: interval {gap.heldout.label}")
+        if gap.absolute_error is not None:
+            text = f"RMS error {number(gap.absolute_error)} against the reference, which is zero,"
+            if gap.error is not None:
+                text = f"relative L2 error against the reference {number(gap.error)}"
+            lines.append(f"{gap.name}: {text} on the held-out points")
+        if gap.worst.ended:
+            lines.append(
+                f"{gap.name}: the search for the worst point was ended while it still climbed"
+            )
+        lines += [f"{gap.name}: {line}" for line in _image_lines(gap)]
+    for item in report.finite:
+        lines.append(
+            f"{item.name}: finite set of {item.points} used whole, RMS residual "
+            f"{number(item.rms)}; no population, no gap"
+        )
+    return lines
+
+
+def drawn_lines(sampler: str) -> str:
+    words = {
+        "Independent()": "independent draws",
+        "LatinHypercube()": "a Latin hypercube",
+        "Sobol()": "a scrambled Sobol sequence",
+        "Grid()": "a uniform grid",
+        "GaussQuadrature()": "a Gauss rule",
+    }
+    return words.get(sampler, sampler)
+
+
+def _image_lines(gap: "ConstraintGap") -> list[str]:
+    image = gap.image
+    if image is None or len(image.spread) < 2:
+        return []
+    spread = ", ".join(number(value) for value in image.spread[:4])
+    more = ", ..." if len(image.spread) > 4 else ""
+    line = f"image spread ({spread}{more})"
+    if image.rank is not None:
+        line += f", rank {image.rank}"
+    if image.coverage is not None:
+        line += f", covers {100 * image.coverage:.0f} % of the target"
+    lines = [line]
+    if image.degree:
+        lines.append(
+            f"degree {image.degree} on a circle around the points: somewhere inside the "
+            "constraint must fail, or u must jump"
+        )
+    if image.collapsed:
+        lines.append("collapsed: the values do not fill the target")
+    elif image.rank is not None and image.collapsed is None:
+        lines.append("cannot tell whether the map collapsed: rank and coverage disagree")
+    return lines
+
+
+def table_rows(report: "GapReport") -> list[tuple[str, ...]]:
+    """All lines under `COLUMNS`: constraints, finite sets, and the total of several constraints."""
+    rows = [row(gap) for gap in report.constraints]
+    rows += [(item.name, number(item.rms), *["-"] * 5) for item in report.finite]
+    if report.heldout is not None and report.difference is not None and len(report.constraints) > 1:
+        rounding = all(gap.at_rounding for gap in report.constraints)
+        rows.append(
+            (
+                "total (loss)",
+                number(report.train),
+                interval(report.heldout),
+                "at rounding" if rounding else interval(report.difference),
+                *["-"] * 3,
+            )
+        )
+    return rows
+
+
+def gap_tables(report: "GapReport", console: "Console") -> "list[Table]":
+    """One table for a terminal, or one below the other for each constraint where that is wider."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    rows = table_rows(report)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in COLUMNS:
+        table.add_column(title, justify="left" if title in ("constraint", "at") else "right")
+    for cells in rows:
+        # Text, not markup: a constraint may be named "[red]".
+        table.add_row(*(Text(cell) for cell in cells))
+    needed = console.measure(table, options=console.options.update(width=10_000)).maximum
+    if needed <= console.width:
+        return [table]
+    stacked = []
+    for cells in rows:
+        block = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        block.add_column(COLUMNS[0])
+        block.add_column(Text(cells[0]))
+        for title, cell in zip(COLUMNS[1:], cells[1:], strict=True):
+            if cell != "-":
+                block.add_row(title, Text(cell))
+        stacked.append(block)
+    return stacked
+
+
+_HTML = """<table><thead><tr>{% for title in columns %}<th>{{ title }}</th>{% endfor %}</tr></thead>
+<tbody>{% for cells in rows %}<tr>{% for cell in cells %}<td>{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}</tbody></table>
+<ul>{% for line in notes %}<li>{{ line }}</li>{% endfor %}</ul>"""
+
+
+def gap_html(report: "GapReport") -> str:
+    """The table for a notebook; every name in it is escaped."""
+    import jinja2
+
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    return environment.from_string(_HTML).render(
+        columns=COLUMNS, rows=table_rows(report), notes=notes(report)
+    )
+
+
+def is_rounding(rms: float, floor: float) -> bool:
+    """True for a residual that a change of the parameters in their last digits explains."""
+    return math.isfinite(rms) and rms <= 4 * floor

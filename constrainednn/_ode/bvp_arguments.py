@@ -1,0 +1,173 @@
+"""Arguments of `bvp`, checked and brought into the forms that the scheme takes."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from constrainednn._common.arguments import as_argument, as_pair, as_reals
+from constrainednn._common.batched import in_blocks
+from constrainednn._common.errors import BadValueError
+from constrainednn._common.messages import shown
+from constrainednn._ode.functions import returned
+from constrainednn._ode.schemes.boundary_values import unchanged
+from constrainednn._pieces.refinement import MOST_ELEMENTS, OnHost, heads
+from constrainednn.models.legendre import integrals
+from constrainednn.models.pieces import Pieces, stack_pieces, training_nodes
+
+
+def guessed(guess, first, edges, width, parameters, arguments) -> Pieces:
+    """The guess as a model: interpolated on elements."""
+    d = len(first)
+    count = len(edges) - 1
+    nodes, weights = training_nodes(width)
+    if callable(guess):
+        Q = integrals(nodes, width, 1)[1]
+        at = edges[:-1, None] + np.diff(edges)[:, None] * (nodes + 1) / 2
+        # In blocks: no mesh is compiled for. One without a model has arrays in it as constants.
+        model = _pieces_of(guess)
+        see = _flat_values(guess) if model is None else model
+        y = in_blocks(see, edges.astype(jnp.result_type(float))).astype(float)
+        inside = in_blocks(see, at.ravel().astype(jnp.result_type(float))).astype(float)
+        # The part that the edge values do not fix, in least squares.
+        rest = inside.reshape(count, -1, d) - y[:-1, None]
+        rest -= np.diff(y, axis=0)[:, None] * (nodes[:, None] + 1) / 2
+        root = np.sqrt(weights)[:, None]
+        solve = np.linalg.pinv(root * Q[:, 1:]) * root.T
+        b = solve @ rest
+    else:
+        y, b = np.stack([first] * (count + 1)), np.zeros((count, width - 1, d))
+    head = heads(OnHost(y, b, parameters))
+    return stack_pieces(
+        edges,
+        y[:-1, None],
+        head,
+        unravel=unchanged,
+        parameters=parameters,
+        arguments=arguments,
+    )
+
+
+def _flat_values(guess: Callable[[Array], Any]) -> Callable[[Array], Array]:
+    return lambda x: jnp.ravel(jnp.asarray(guess(x)))
+
+
+def _pieces_of(guess: Any) -> Pieces | None:
+    """The model of a guess that is a solution, or is such a model."""
+    model = getattr(guess, "model", guess)
+    return model if isinstance(model, Pieces) and model.states.shape[1] == 1 else None
+
+
+def as_mesh(mesh: Any, span: tuple[float, float], guess: Any, d: int) -> Float[np.ndarray, " N_1"]:
+    """Ends of the first elements."""
+    if mesh is None:
+        model = _pieces_of(guess)
+        if model is not None and (model.ends[0], model.ends[-1]) == span:
+            return model.ends.astype(float)
+        # A few, and fewer where each is large.
+        return np.linspace(*span, 9 if d <= 8 else max(1, 64 // d) + 1)
+    edges = as_reals(mesh, "mesh").astype(float)
+    near = 1e-12 * (span[1] - span[0])
+    if edges.ndim != 1 or len(edges) < 2 or not (np.diff(edges) > 0).all():
+        raise BadValueError(f"mesh must be increasing numbers, two or more, got {shown(mesh)}.")
+    if abs(edges[0] - span[0]) > near or abs(edges[-1] - span[1]) > near:
+        raise BadValueError(
+            f"mesh must go from one end of span to the other, {span[0]:g} to {span[1]:g}, got "
+            f"{edges[0]:g} to {edges[-1]:g}."
+        )
+    if len(edges) > MOST_ELEMENTS + 1:
+        raise BadValueError(
+            f"mesh has {len(edges) - 1} elements; at most {MOST_ELEMENTS} are possible."
+        )
+    edges[[0, -1]] = span
+    return edges
+
+
+def continuation_path(args: PyTree, continuation: Any) -> list[PyTree]:
+    """The arguments of the problems that lead to the one stated, which is not among them."""
+    if continuation is None:
+        return []
+    known = sorted(map(str, args)) if isinstance(args, dict) else []
+    if not isinstance(continuation, (tuple, list)) or len(continuation) != 2:
+        raise BadValueError(
+            'continuation must be a name and values, such as ("eps", [1e-2, 1e-3]), got '
+            f"{shown(continuation)}."
+        )
+    name, values = continuation
+    if (
+        not isinstance(name, str)
+        or not isinstance(args, dict)
+        or name not in args
+        or jnp.ndim(args[name]) != 0
+    ):
+        raise BadValueError(
+            f"continuation follows a number in args, a dictionary: it names {shown(name)}, and "
+            f"args has {', '.join(known) or 'no names'}. Write e.g. "
+            'continuation=("eps", [1e-2, 1e-3]).'
+        )
+    values = as_reals(values, "continuation").astype(float)
+    if values.ndim != 1 or not values.size or not np.isfinite(values).all():
+        raise BadValueError(f"continuation needs finite values in a row, got {shown(values)}.")
+    if not np.isclose(values[-1], float(args[name]), rtol=1e-12, atol=0):
+        raise BadValueError(
+            f"continuation ends at {name} = {values[-1]:g}, but args has {float(args[name]):g}: "
+            "the last value must be that of the problem."
+        )
+    return [args | {name: as_argument(float(value))} for value in values[:-1]]
+
+
+def ends(span: Any) -> tuple[float, float]:
+    left, right = as_pair(span, "span", "(a, b)")
+    if not 0 < right - left < math.inf:
+        raise BadValueError(f"span must be two finite ends a < b, got ({left:g}, {right:g}).")
+    return left, right
+
+
+def check_guess(guess: np.ndarray, parameters: np.ndarray) -> int:
+    if guess.ndim != 1 or not guess.size:
+        raise BadValueError(
+            f"guess must be an array of shape (d,) or a function of x that returns one, got shape "
+            f"{guess.shape}. Write e.g. guess=[0.0, 0.0] for two components."
+        )
+    if not np.isfinite(guess).all():
+        raise BadValueError(f"guess must be finite, got {shown(guess.tolist())}.")
+    if parameters.ndim != 1 or not np.isfinite(parameters).all():
+        raise BadValueError(
+            f"p must be finite numbers of shape (q,), got {shown(parameters.tolist())}."
+        )
+    return guess.size
+
+
+def check_functions(fun, bc, span, guess, more, count, given) -> None:
+    """Evaluate the shapes that the functions return; `count` parameters have conditions."""
+    dtype, (unknown, args) = jnp.result_type(float), given
+    y = jnp.asarray(guess, dtype)
+    p_too = "with p, since p= is given" if unknown else "without p, since no p= is given"
+    p_too += ", and args last" * (args is not None)
+    for fn, name, arguments, size in (
+        (fun, "fun", (jnp.asarray(span[0], dtype), y, *more), y.size),
+        (bc, "bc", (y, y, *more), y.size + count),
+    ):
+        takes = f"{len(arguments)} arguments, {p_too}"
+        shape = returned(fn, arguments, name=name, takes=takes)
+        try:
+            found = jax.eval_shape(lambda value: jnp.ravel(jnp.asarray(value)), shape)
+        except (TypeError, ValueError):
+            shapes = jax.tree.map(lambda leaf: leaf.shape, shape)
+            raise BadValueError(
+                f"{name} must return one array of {size} numbers, got shapes {shown(shapes)}."
+            ) from None
+        if found.size != size:
+            what = (
+                "one for each component of y"
+                if name == "fun"
+                else ("one for each component of y and each unknown parameter")
+            )
+            raise BadValueError(
+                f"{name} must return {size} numbers, {what}, of which guess has {y.size}; it "
+                f"returns {found.size}."
+            )

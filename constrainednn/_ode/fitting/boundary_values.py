@@ -1,0 +1,205 @@
+"""Unknowns of a boundary value problem, estimated from data.
+
+For given unknowns the problem is solved as always; they are its parameters p, held by the further
+conditions p = z. The derivative of the solution by z obeys the linearised equation with the
+linearised conditions, whose right-hand sides are zero but for these:
+
+    e' = f_y e + f_p dp,    linearised conditions = 0,    dp = 1.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key, PyTree
+
+from constrainednn._ode.fitting.observations import rows_of
+from constrainednn._ode.fitting.scheme import AbstractFittedScheme, AbstractShooting, Shot
+from constrainednn._ode.linearised.defect import OnRows, linearise, linearise_conditions
+from constrainednn._ode.linearised.element_step import Statement
+from constrainednn._ode.linearised.error_equation import Conditions, ErrorEquation, between_ends
+from constrainednn._ode.linearised.sampled_solution import sample
+from constrainednn._ode.schemes.boundary_fields import BoundaryConditions, BoundaryField
+from constrainednn._ode.schemes.boundary_values import BoundaryValueScheme
+from constrainednn._problem.equation_arguments import Arguments, TracedArguments
+from constrainednn._problem.scheme import Observed, Watch
+from constrainednn.models.legendre import integrals
+from constrainednn.models.pieces import Pieces, stack_pieces
+
+
+class WithArguments(eqx.Module):
+    """A function of the user, whose third argument holds unknowns, as one of raw numbers."""
+
+    fn: Callable[..., Array]
+    arguments: Arguments
+
+    def __call__(self, *given: PyTree) -> Array:
+        """Evaluate with the unknowns put in."""
+        first, second, raw, *rest = given
+        return self.fn(first, second, self.arguments(raw), *rest)
+
+
+class Held(eqx.Module):
+    """Boundary conditions, and the parameters held at given values."""
+
+    conditions: BoundaryConditions
+    z: Float[Array, " q"]
+
+    def __call__(
+        self, left: Float[Array, " d"], right: Float[Array, " d"], p: Float[Array, " q"]
+    ) -> Float[Array, " d_q"]:
+        """Evaluate for values at both ends."""
+        return jnp.concatenate([self.conditions(left, right, p), p - self.z])
+
+
+class Moved(eqx.Module):
+    """A model moved along its derivatives by the unknowns.
+
+    Attributes:
+        model: The model.
+        slopes: Its derivatives, side by side.
+        by: How far along each.
+    """
+
+    model: Pieces
+    slopes: Pieces
+    by: Float[Array, " q"]
+
+    def __call__(self, x: Float[Array, ""]) -> Float[Array, " d"]:
+        """Evaluate at one place."""
+        return self.model(x) + self.slopes(x).reshape(-1, self.by.size) @ self.by
+
+    @property
+    def parameters(self) -> Float[Array, " q"]:
+        """The unknowns."""
+        return self.model.parameters + self.by
+
+    @property
+    def args(self) -> PyTree:
+        """The arguments of the equation."""
+        return self.model.arguments(self.parameters)
+
+
+class FittedBoundaryScheme(AbstractFittedScheme):
+    """Elements between two ends, whose equation or conditions hold unknowns.
+
+    Attributes:
+        field: The equation.
+        conditions: As many as there are components.
+        arguments: From the unknowns to the arguments of both.
+        span: Left and right end.
+        width: Number of features in an element.
+    """
+
+    field: BoundaryField
+    conditions: BoundaryConditions
+    arguments: Arguments | TracedArguments
+    span: tuple[float, float]
+    width: int
+
+    def __repr__(self) -> str:
+        return f"elements with {self.width} features, Gauss-Newton on the unknowns"
+
+    def known(self, z: Float[Array, " q"]) -> BoundaryValueScheme:
+        """The problem for given unknowns."""
+        held = Statement(self.field, Held(self.conditions, z))
+        return BoundaryValueScheme(held, self.span, self.width)
+
+    def at(self, model: PyTree) -> BoundaryValueScheme:
+        """The problem for the unknowns that were found."""
+        return self.known(model.parameters)
+
+    def shooting(
+        self,
+        model: PyTree,
+        observed: tuple[Observed, ...],
+        *,
+        tolerance: float,
+        key: Key[Array, ""],
+        watch: Watch,
+    ) -> "_Solving":
+        """Solves of the whole problem."""
+        return _Solving(self, model, observed, tolerance, key, watch)
+
+    def sensitivities(
+        self, model: PyTree, observed: tuple[Observed, ...]
+    ) -> tuple[Float[np.ndarray, " N"], Float[np.ndarray, "N q"]]:
+        """Rows of all data and their derivatives by the unknowns, for a solved model."""
+        r, S = _moved_rows(model, self._slopes(model), observed)
+        return np.asarray(r, float), np.asarray(S, float)
+
+    def _slopes(self, model: Pieces) -> Pieces:
+        """Derivatives of the model by the unknowns, side by side."""
+        path, z = sample(model), jnp.asarray(model.parameters)
+        F, _, A, B = linearise(OnRows(self.field), path.t, path.Y[:, 1:], path.p, path.size)
+        _, (left, right, by_p) = linearise_conditions(
+            Held(self.conditions, z), path, path.Y, path.p
+        )
+        d, q = F.shape[2], path.p.size
+        none = np.zeros((*A.shape[:3], q)), np.zeros((len(A) - 1, d, q))
+        conditions = Conditions(left, right, by_p, np.eye(d + q)[:, d:])
+        e, _ = between_ends(ErrorEquation(path.half, A, B, *none), conditions)
+        e = (e * path.size[:, None]).reshape(*e.shape[:2], d * q)
+        # The polynomial through the start and the nodes, by its derivative.
+        width = len(path.s)
+        head = np.linalg.solve(integrals(path.s, width, 1)[1], e[:, 1:] - e[:, :1])
+        return stack_pieces(path.ends, e[:, :1], head, unravel=_flat)
+
+
+class _Solving(AbstractShooting):
+    """Solves for given unknowns, each from the same guess: a resume finds the same."""
+
+    def __init__(
+        self,
+        scheme: FittedBoundaryScheme,
+        model: Pieces,
+        observed: tuple[Observed, ...],
+        tolerance: float,
+        key: Key[Array, ""],
+        watch: Watch,
+    ):
+        self.scheme, self.guess, self.observed = scheme, model, observed
+        self.tolerance, self.key = tolerance, key
+        self.shares, self.rows = [1.0], rows_of(model, observed).size
+        self.compile, self.run, self.begun = 0.0, 0.0, False
+        self.watch: Watch = lambda taken, done, residual, state: watch(taken, done, residual, None)
+
+    def at(self, z: Float[np.ndarray, " q"], share: float, steps: int) -> Shot:
+        """Solve for the unknowns."""
+        at = jnp.asarray(z, jnp.result_type(float))
+        guess = eqx.tree_at(lambda u: u.parameters, self.guess, at)
+        found = self.scheme.known(at).solve(
+            guess,
+            tolerance=self.tolerance,
+            steps=max(steps, 1),
+            key=self.key,
+            watch=self.watch,
+        )
+        model = eqx.tree_at(
+            lambda u: (u.parameters, u.arguments), found.model, (at, self.scheme.arguments)
+        )
+        began, before = time.perf_counter(), self.begun
+        r, S = self.scheme.sensitivities(model, self.observed)
+        if found.status != "converged":  # no solution, so nothing to compare with data
+            r = np.full_like(r, np.nan)
+        elapsed, self.begun = time.perf_counter() - began, True
+        self.compile += found.compile + (0.0 if before else elapsed)
+        self.run += found.run + (elapsed if before else 0.0)
+        return Shot(dataclasses.replace(found, model=model), r, S)
+
+
+@eqx.filter_jit
+def _moved_rows(
+    model: Pieces, slopes: Pieces, observed: tuple[Observed, ...]
+) -> tuple[Float[Array, " N"], Float[Array, "N q"]]:
+    along = lambda by: rows_of(Moved(model, slopes, by), observed)  # noqa: E731
+    still = jnp.zeros_like(model.parameters)
+    return along(still), jax.jacfwd(along)(still)
+
+
+def _flat(y: Array) -> Array:
+    return y

@@ -1,0 +1,156 @@
+"""Unknowns that several experiments share, estimated from the data of all of them.
+
+Each experiment is a fit of its own, as in `_inverse.py`, with those of the unknowns that concern
+it: it is marched alone, and its rows and their derivatives go into one least-squares problem in
+all unknowns. Spans, initial values and constants are traced, so that experiments of one shape
+share what is compiled.
+"""
+
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key, PyTree
+
+from constrainednn._common.errors import BadValueError
+from constrainednn._ode.fitting.initial_values import FittedScheme, Shooting, useful_shares
+from constrainednn._ode.fitting.scheme import AbstractFittedScheme, AbstractShooting, Shot
+from constrainednn._ode.schemes.field import with_args
+from constrainednn._ode.schemes.initial_values import InitialValueScheme
+from constrainednn._problem.equation_arguments import Arguments, TracedArguments
+from constrainednn._problem.experiments import Experiments, OfExperiment
+from constrainednn._problem.scheme import Observed, SchemeResult, Watch
+
+
+class FittedExperiments(AbstractFittedScheme):
+    """Several marches whose equations hold unknowns that are estimated from all data.
+
+    Attributes:
+        fits: Each experiment for itself.
+        arguments: The unknowns of all.
+        places: Where those of each experiment are among them.
+    """
+
+    fits: tuple[FittedScheme, ...]
+    arguments: Arguments | TracedArguments
+    places: tuple[tuple[int, ...], ...]
+
+    def __repr__(self) -> str:
+        return (
+            f"{len(self.fits)} marches of windows with {self.fits[0].width} features, Gauss-Newton "
+            "on the unknowns"
+        )
+
+    def shooting(
+        self,
+        model: PyTree,
+        observed: tuple[Observed, ...],
+        *,
+        tolerance: float,
+        key: Key[Array, ""],
+        watch: Watch,
+    ) -> "_Together":
+        """Marches of all experiments, on more and more of their intervals."""
+        return _Together(self, model, observed, tolerance, key, watch)
+
+    def at(self, model: PyTree) -> InitialValueScheme:
+        """The problem of one experiment for the unknowns that were found.
+
+        Raises:
+            ValueError: If the model is that of all.
+        """
+        if isinstance(model, Experiments):
+            raise BadValueError(model.asked_alone)
+        field, width = self.fits[0].field, self.fits[0].width
+        ends = float(model.ends[0]), float(model.ends[-1])
+        return InitialValueScheme(with_args(field, model.args), ends, width)
+
+    def sensitivities(
+        self, model: PyTree, observed: tuple[Observed, ...]
+    ) -> tuple[Float[np.ndarray, " N"], Float[np.ndarray, "N q"]]:
+        """Rows of all data and their derivatives by the unknowns, for a solved model."""
+        found = [
+            fit.sensitivities(model[index], _own(observed, index))
+            for index, fit in enumerate(self.fits)
+        ]
+        return self.stacked(found)
+
+    def stacked(
+        self, found: Sequence[tuple[Float[np.ndarray, " _"], Float[np.ndarray, "_ _"]]]
+    ) -> tuple[Float[np.ndarray, " N"], Float[np.ndarray, "N q"]]:
+        """Rows of all experiments, and their derivatives by the unknowns of all."""
+        q = sum(item.raw.size for item in self.arguments.unknowns.values())
+        columns = [np.zeros((len(r), q)) for r, _ in found]
+        for S, (_, own), where in zip(columns, found, self.places, strict=True):
+            S[:, list(where)] = own
+        return np.concatenate([r for r, _ in found]), np.concatenate(columns)
+
+
+class _Together(AbstractShooting):
+    """Marches of all experiments for given unknowns."""
+
+    def __init__(
+        self,
+        scheme: FittedExperiments,
+        model: Experiments,
+        observed: tuple[Observed, ...],
+        tolerance: float,
+        key: Key[Array, ""],
+        watch: Watch,
+    ):
+        self.scheme, self.names = scheme, model.names
+        self.parts = [
+            Shooting(fit, model[index], _own(observed, index), tolerance, key, watch)
+            for index, fit in enumerate(scheme.fits)
+        ]
+        self.compile, self.run = 0.0, 0.0
+        self.rows = sum(part.rows for part in self.parts)
+        reached = lambda share: sum(part.reached(share) for part in self.parts)  # noqa: E731
+        self.shares = useful_shares(reached, model.parameters.size)
+
+    def at(self, z: Float[np.ndarray, " q"], share: float, steps: int) -> Shot:
+        """Solve for the unknowns up to a share of each interval."""
+        shots, left = [], steps
+        for part, where in zip(self.parts, self.scheme.places, strict=True):
+            shots.append(part.at(z[list(where)], share, left))
+            left -= shots[-1].found.steps
+        self.compile = sum(part.compile for part in self.parts)
+        self.run = sum(part.run for part in self.parts)
+        parts = [shot.found.model for shot in shots]
+        model = Experiments(
+            tuple(eqx.tree_at(lambda u: u.parameters, part, jnp.zeros(0)) for part in parts),
+            jnp.asarray(z, jnp.result_type(float)),
+            self.scheme.places,
+            self.names,
+        )
+        status, reason = self._verdict([shot.found for shot in shots])
+        found = SchemeResult(
+            model,
+            status,
+            reason,
+            steps - left,
+            tuple(shot.found.pieces for shot in shots),
+            self.compile,
+            self.run,
+        )
+        return Shot(found, *self.scheme.stacked([(shot.r, shot.S) for shot in shots]))
+
+    def _verdict(self, found: Sequence[SchemeResult]) -> tuple[str, str]:
+        """Status and reason of all: of the first that was interrupted or did not reach its end."""
+        pairs = list(zip(self.names, found, strict=True))
+        stopped = [pair for pair in pairs if pair[1].status == "interrupted"]
+        for name, item in stopped or pairs:
+            if item.status != "converged":
+                return item.status, f"experiment {name!r}: {item.reason}"
+        windows = sum(item.model.count for item in found)
+        return "converged", f"the ends of {len(found)} experiments are reached in {windows} windows"
+
+
+def _own(observed: tuple[Observed, ...], index: int) -> tuple[Observed, ...]:
+    """The data of one experiment, of which its own model is the model."""
+    return tuple(
+        Observed(item.residual.residual, item.rows, item.root)
+        for item in observed
+        if isinstance(item.residual, OfExperiment) and item.residual.index == index
+    )

@@ -1,0 +1,311 @@
+"""Unknowns of an initial value problem, estimated from data by Gauss-Newton over its windows.
+
+For given unknowns the windows are solved as always, to the tolerance. In each the head is then
+eliminated: its derivative by the state at the start and by the unknowns follows from the linearised
+residual, by QR. Chained from window to window these make the derivative of the whole solution by
+the unknowns, and the outer least-squares problem is only as wide as these are many.
+
+Symbols (others in `scheme.py`, `windows.py` and `models/pieces.py`)::
+
+    symbol  shape         meaning
+    Y       (n, p, d, q)  derivative of the states at the edges by z
+    C       (n, K, d, q)  derivative of the heads by z
+
+Source:
+    Condensed Gauss-Newton for parameters of differential equations: Bock, in Modelling of Chemical
+    Reaction Systems, Springer (1981) 102.
+"""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, Key, PyTree
+
+from constrainednn._ode.fitting.observations import rows_of
+from constrainednn._ode.fitting.scheme import AbstractFittedScheme, AbstractShooting, Shot
+from constrainednn._ode.schemes.field import Field, with_args
+from constrainednn._ode.schemes.initial_values import InitialValueScheme
+from constrainednn._ode.schemes.windows import WindowRows
+from constrainednn._problem.equation_arguments import Arguments, TracedArguments
+from constrainednn._problem.scheme import Observed, PieceHistory, SchemeResult, Watch
+from constrainednn.models.pieces import (
+    Features,
+    Pieces,
+    least_squares,
+    stack_pieces,
+    training_nodes,
+)
+
+# Data are fitted up to these shares of the interval, one after the other: far from the solution a
+# long trajectory depends on the unknowns too wildly.
+_SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
+# After the first march over a share of it, so much of the usual scan.
+_GLANCE = 1 / 8
+
+
+class FittedScheme(AbstractFittedScheme):
+    """Windows in time whose equation holds unknowns that are estimated from data.
+
+    Attributes:
+        field: The vector field; its arguments are those of the model.
+        arguments: From the unknowns to the arguments and, where some are in it, the initial value.
+        start: From both to the state at the start, of shape (p, d).
+        span: Start and end.
+        width: Number of features in a window.
+        breaks: Times on the way, in order, at which windows end.
+        longest: Length that no window exceeds.
+    """
+
+    field: Field
+    arguments: Arguments | TracedArguments
+    start: Callable[[PyTree, PyTree], Float[Array, "p d"]]
+    span: tuple[float, float]
+    width: int
+    breaks: tuple[float, ...] = ()
+    longest: float = math.inf
+
+    def __repr__(self) -> str:
+        return f"march of windows with {self.width} features, Gauss-Newton on the unknowns"
+
+    def known(self, z: Float[Array, " q"], span: tuple[float, float]) -> InitialValueScheme:
+        """The problem for given unknowns."""
+        return self._with(self.arguments(z), span)
+
+    def _with(self, args: PyTree, span: tuple[float, float]) -> InitialValueScheme:
+        field, breaks = with_args(self.field, args), within(self.breaks, span)
+        return InitialValueScheme(field, span, self.width, breaks, self.longest)
+
+    def _field(self, z: Float[Array, " q"]) -> Field:
+        return with_args(self.field, self.arguments(z))
+
+    def begun(
+        self, z: Float[Array, " q"], span: tuple[float, float]
+    ) -> tuple[InitialValueScheme, Float[Array, "p d"]]:
+        """The problem for given unknowns, and the state at its start."""
+        args, y0 = self.arguments.both(z)
+        return self._with(args, span), self.start(args, y0)
+
+    def begin(self, z: Float[Array, " q"]) -> Float[Array, "p d"]:
+        """The state at the start for given unknowns."""
+        return self.start(*self.arguments.both(z))
+
+    def shooting(
+        self,
+        model: PyTree,
+        observed: tuple[Observed, ...],
+        *,
+        tolerance: float,
+        key: Key[Array, ""],
+        watch: Watch,
+    ) -> "Shooting":
+        """Marches, on more and more of the interval."""
+        return Shooting(self, model, observed, tolerance, key, watch)
+
+    def at(self, model: PyTree) -> InitialValueScheme:
+        """The problem for the unknowns that were found."""
+        return self.known(model.parameters, self.span)
+
+    def sensitivities(
+        self, model: PyTree, observed: tuple[Observed, ...]
+    ) -> tuple[Float[np.ndarray, " N"], Float[np.ndarray, "N q"]]:
+        """Rows of all data and their derivatives by the unknowns, for a solved model."""
+        r, S = _linearised(_timeless(self), *features_of(self), model, observed)
+        return np.asarray(r, float), np.asarray(S, float)
+
+
+class Shooting(AbstractShooting):
+    """Marches for given unknowns, with what is the same for all of them."""
+
+    def __init__(
+        self,
+        scheme: FittedScheme,
+        model: Pieces,
+        observed: tuple[Observed, ...],
+        tolerance: float,
+        key: Key[Array, ""],
+        watch: Watch,
+    ):
+        self.scheme, self.observed, self.tolerance, self.key = scheme, observed, tolerance, key
+        self.features = features_of(scheme)
+        self.compile, self.run = 0.0, 0.0
+        self.capacity, self.compiled_for = 16, 0
+        self.found: set[float] = set()  # times at which the equation changes abruptly
+        self.looked: set[float] = set()  # shares of the interval that were scanned in full
+        self.model, self.rows = model, rows_of(model, observed).size
+        self.shares = useful_shares(self.reached, model.parameters.size)
+        # Signals and progress, but nothing to save: a march is short.
+        self.watch: Watch = lambda taken, done, residual, state: watch(taken, done, residual, None)
+
+    def at(self, z: Float[np.ndarray, " q"], share: float, steps: int) -> Shot:
+        """Solve for the unknowns up to a share of the interval."""
+        begin, end = self.scheme.span
+        span = begin, end if share == 1.0 else begin + share * (end - begin)
+        at = jnp.asarray(z, jnp.result_type(float))
+        known, states = self.scheme.begun(at, span)
+        # What an earlier march found, this one need not find again.
+        breaks = within({*known.breaks, *self.found}, span)
+        known = dataclasses.replace(
+            known, breaks=breaks, share=1.0 if share not in self.looked else _GLANCE
+        )
+        states = np.asarray(states)
+        head = np.zeros((1, known.width, states.shape[1]))
+        blank = stack_pieces(np.asarray(span), states[None], head, unravel=known.field.unravel)
+        found = known.solve(
+            blank,
+            tolerance=self.tolerance,
+            steps=max(steps, 1),
+            key=self.key,
+            watch=self.watch,
+        )
+        self.compile, self.run = self.compile + found.compile, self.run + found.run
+        assert isinstance(found.pieces, PieceHistory)
+        self.found.update(found.pieces.found)
+        self.looked.add(share)
+        return self.linearised(found, at)
+
+    def linearised(self, found: SchemeResult, z: Float[Array, " q"]) -> Shot:
+        """Rows and their derivatives for a model that solves the equation."""
+        count, model = found.model.count, found.model
+        self.capacity = max(self.capacity, len(model.head))
+        model = stack_pieces(
+            model.ends,
+            np.asarray(model.states)[:count],
+            np.asarray(model.head)[:count],
+            unravel=model.unravel,
+            parameters=np.asarray(z),
+            arguments=self.scheme.arguments,
+            capacity=self.capacity,
+        )
+        began = time.perf_counter()
+        r, S = jax.block_until_ready(
+            _linearised(_timeless(self.scheme), *self.features, model, self.observed)
+        )
+        elapsed = time.perf_counter() - began
+        if self.compiled_for == self.capacity:
+            self.run += elapsed
+        else:
+            self.compile, self.compiled_for = self.compile + elapsed, self.capacity
+        return Shot(
+            dataclasses.replace(found, model=model), np.asarray(r, float), np.asarray(S, float)
+        )
+
+    def reached(self, share: float) -> int:
+        """The number of rows on a share of the interval."""
+        begin, end = self.scheme.span
+        stop = begin + share * (end - begin)
+        cut = eqx.tree_at(lambda u: u.edges, self.model, self.model.edges.at[1].set(stop))
+        return int(np.isfinite(rows_of(cut, self.observed)).sum())
+
+
+def useful_shares(reached: Callable[[float], int], unknowns: int) -> list[float]:
+    """The shares of the interval on which there are twice as many rows as unknowns, and all."""
+    return [share for share in _SHARES if share == 1.0 or reached(share) >= 2 * unknowns]
+
+
+def _timeless(scheme: FittedScheme) -> FittedScheme:
+    """The scheme without its times, which no derivative needs: they would be compiled in."""
+    return dataclasses.replace(scheme, span=(0.0, 1.0), breaks=(), longest=math.inf)
+
+
+def within(times: Iterable[float], span: tuple[float, float]) -> tuple[float, ...]:
+    """The times inside of a span, in the order in which they are reached."""
+    low, high = sorted(span)
+    return tuple(sorted((t for t in times if low < t < high), reverse=span[1] < span[0]))
+
+
+def features_of(scheme: FittedScheme) -> tuple[Features, Float[Array, " m"], Features]:
+    """Features at the Gauss nodes of a window, their weights, and features at its end."""
+    nodes, weights = training_nodes(scheme.width)
+    at = lambda s: Features(s, scheme.width, scheme.field.order)  # noqa: E731
+    return at(nodes), jnp.asarray(weights), at(np.ones(1))
+
+
+@eqx.filter_jit
+def _linearised(
+    scheme: FittedScheme,
+    nodes: Features,
+    weights: Float[Array, " m"],
+    end: Features,
+    model: Pieces,
+    observed: tuple[Observed, ...],
+) -> tuple[Float[Array, " N"], Float[Array, "N q"]]:
+    """Rows, and their derivatives by the unknowns along solutions of the equation."""
+    z = model.parameters
+    Y, C = _derivatives(scheme, nodes, weights, end, model)
+
+    def rows(states: Array, head: Array, z: Array) -> Array:
+        parts = lambda u: (u.states, u.head, u.parameters)  # noqa: E731
+        return rows_of(eqx.tree_at(parts, model, (states, head, z)), observed)
+
+    at = model.states, model.head, z
+    along = lambda *change: jax.jvp(rows, at, change)[1]  # noqa: E731
+    S = jax.vmap(along, in_axes=-1, out_axes=-1)(Y, C, jnp.eye(z.size, dtype=z.dtype))
+    return rows(*at), S
+
+
+def _derivatives(
+    scheme: FittedScheme,
+    nodes: Features,
+    weights: Float[Array, " m"],
+    end: Features,
+    model: Pieces,
+) -> tuple[Float[Array, "n p d q"], Float[Array, "n K d q"]]:
+    """Derivatives of states and heads by the unknowns."""
+    z = model.parameters
+    root = jnp.sqrt(weights)[:, None]
+    p, d = model.states.shape[1:]
+    largest = jnp.max(jnp.abs(model.states), axis=0)
+    starts, stops = model.edges[:-1], model.edges[1:]
+    real = jnp.isfinite(stops)
+    starts = jnp.where(real, starts, model.edges[0])
+    halves = jnp.where(real, stops - starts, 0) / 2
+
+    def local(t: Array, half: Array, y: Array, c: Array) -> tuple[Array, Array, Array, Array]:
+        """Derivatives of head and end state by start state and unknowns."""
+
+        def residual(y: Array, z: Array) -> Array:
+            return WindowRows(scheme._field(z), nodes, y, t, half, largest).residual(c)
+
+        training = WindowRows(scheme._field(z), nodes, y, t, half, largest)
+        _, A, scale, stiff = training.linearised(c)
+        columns = jnp.maximum(scale, jnp.max(jnp.abs(nodes.integrals[0] @ c), axis=0))
+        rows = root / (columns * stiff)[None]
+        J = training.jacobian(A) * rows[:, :, None, None] * columns[None, None, None]
+        by_y, by_z = jax.jacfwd(residual, argnums=(0, 1))(y, z)
+        both = jnp.concatenate([by_y.reshape(*by_z.shape[:2], p * d), by_z], axis=2)
+        both = (both * rows[:, :, None]).reshape(rows.size, -1)
+        dc = least_squares(J.reshape(rows.size, -1), both).reshape(*c.shape, -1)
+        dc = dc * columns[None, :, None]
+        dy = jnp.eye(p * d, p * d + z.size, dtype=y.dtype).reshape(p, d, -1)
+
+        def at_end(y: Array, c: Array) -> Array:
+            return WindowRows(scheme.field, end, y, t, half, largest).states(c)[0]
+
+        along = lambda dy, dc: jax.jvp(at_end, (y, c), (dy, dc))[1]  # noqa: E731
+        de = jax.vmap(along, in_axes=-1, out_axes=-1)(dy, dc)
+        cut = lambda a: (a[..., : p * d].reshape(*a.shape[:2], p, d), a[..., p * d :])  # noqa: E731
+        return (*cut(dc), *cut(de))
+
+    C_y, C_z, E_y, E_z = jax.vmap(local)(starts, halves, model.states, model.head)
+    first = jax.jacfwd(scheme.begin)(z)
+
+    def chain(Y: Array, window: tuple[Array, Array]) -> tuple[Array, Array]:
+        by_y, by_z = window
+        return jnp.einsum("pdab,abq->pdq", by_y, Y) + by_z, Y
+
+    _, Y = lax.scan(chain, first, (E_y, E_z))
+    return Y, jnp.einsum("nkdab,nabq->nkdq", C_y, Y) + C_z
+
+
+def raveled_rows(tree: PyTree, order: int) -> Float[Array, "p d"]:
+    """A start as states, one row for each derivative."""
+    parts = (tree,) if order == 1 else tuple(tree)
+    return jnp.stack([ravel_pytree(part)[0] for part in parts])

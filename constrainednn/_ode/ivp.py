@@ -1,0 +1,243 @@
+"""Initial value problems, stated as SciPy and diffrax do."""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from constrainednn._common.arguments import as_argument, few_leaves_of
+from constrainednn._common.errors import BadTypeError, BadValueError
+from constrainednn._common.messages import refuse_traced, shown
+from constrainednn._ode.conserved import conserved
+from constrainednn._ode.fitting.initial_values import FittedScheme
+from constrainednn._ode.fitting.observations import data_constraints, refuse_without
+from constrainednn._ode.ivp_arguments import (
+    as_breaks,
+    as_delays,
+    as_mass,
+    as_span,
+    as_start,
+    check_algebraic,
+    check_field,
+    filled,
+    flat_start,
+    from_args,
+    longest_window,
+    start_of,
+    unchanged_states,
+)
+from constrainednn._ode.schemes.delays import DelayedField, DelayResidual, DelayScheme, step_ends
+from constrainednn._ode.schemes.field import EquationResidual, Field
+from constrainednn._ode.schemes.initial_values import InitialValueScheme
+from constrainednn._ode.stated_experiments import of_experiments
+from constrainednn._problem.constraint import Constraint
+from constrainednn._problem.equation_arguments import Arguments
+from constrainednn._problem.experiments import Experiment
+from constrainednn._problem.problem import Problem
+from constrainednn._problem.unknowns import unknowns_of
+from constrainednn.domains.boxes import Interval
+from constrainednn.domains.finite import Data
+from constrainednn.domains.samplers.grids import GaussQuadrature
+from constrainednn.models.pieces import Pieces, as_width, stack_pieces, training_nodes
+
+
+def ivp(
+    vector_field: Callable[..., PyTree],
+    y0: PyTree = None,
+    span: tuple[float, float] | None = None,
+    *,
+    args: PyTree = None,
+    data: Data | Constraint | Sequence[Data | Constraint] | None = None,
+    experiments: Sequence[Experiment] | None = None,
+    order: int = 1,
+    mass: Any = None,
+    delays: Any = None,
+    history: Callable[[Any], PyTree] | None = None,
+    breaks: Any = (),
+    max_window: float = math.inf,
+    invariants: Callable[..., Any] | Sequence[Callable[..., Any]] = (),
+    width: int = 16,
+    reference: Callable[[Any], Any] | None = None,
+) -> Problem:
+    """State an initial value problem: y' = f(t, y, args), or y'' = f(t, (y, y'), args).
+
+    `solve` marches from `span[0]` to `span[1]`, backwards if that is less. In each window the
+    model is a linear head on frozen Legendre features in scaled time that starts exactly at the
+    end of the window before; the head minimises the residual in least squares, and the window is as
+    long as the residual at monitor points allows (`tolerance` of `solve`, relative to the size of
+    each component; 1e-12 by default).
+
+    Args:
+        vector_field: `f(t, y, args)`, the argument order of SciPy and diffrax. Returns the
+            structure of y: y' or, for order two, y''.
+        y0: Initial value: a number, an array or a pytree of arrays; an `Unknown` in it is
+            estimated. Or a function of `args` that returns one, where it depends on unknowns. For
+            order two the pair (value, velocity).
+        span: Start and end.
+        args: Handed to `vector_field`. Floats in it become arrays, so that other values need no
+            compilation; whole numbers, flags, strings and functions are constants. An `Unknown`
+            in it is estimated from `data`; the function gets its value.
+        data: What unknowns are estimated from: `Data((t, y))` with whole states y, or constraints
+            over `Data` with a residual `residual(u, row)` of one's own, in which `u(t)` is the
+            solution and `u.args` the arguments. Rows count alike in all of them, each times the
+            weight of its constraint, an inverse variance.
+        experiments: Instead of `data`: several experiments that share the unknowns in `args`, each
+            with data, and its own initial value, span and arguments where it states them. Each is
+            marched alone. The solution has one for each, `solution["name"]` or `solution[0]`, and
+            its estimates are those of all.
+        order: Order of the equation, 1 or 2.
+        mass: A matrix M of shape (d, d), or its diagonal, where the equation is M y' = f(t, y,
+            args). It may be singular: a row of zeros states an algebraic equation 0 = f, which
+            must be solvable for the components without a derivative (index 1).
+        delays: Positive numbers; the equation is y' = f(t, y, args, y(t - delays[0]), ...).
+        history: The solution up to the start, a function of t, where there are delays.
+        breaks: Times within the span at which the field or a derivative of it jumps, such as doses
+            and switches. Windows end there, and on each side the field is seen from that side only.
+        max_window: Length that no window exceeds, in the units of time; no limit by default.
+        invariants: Functions `fn(t, y, args)`, such as an energy, that should stay what they are at
+            the start. Nothing is trained on them: how far they drift is reported as a gap of its
+            own, and is a measure of the error that needs no reference.
+        width: Number of features in a window.
+        reference: A known solution, called like the model.
+
+    Returns:
+        A problem; `solve` returns a solution that is a function of t.
+
+    Raises:
+        ValueError, TypeError: If y0 is not finite, the span is empty, breaks lie outside of it,
+            max_window is not positive, or the field does not return the shape of y0.
+
+    Source:
+        Least-squares collocation with hard initial values, e.g. Ascher, SIAM J. Numer. Anal. 15
+        (1978) 478; windows with random features as the basis in Dong and Li, CMAME 387 (2021)
+        114129. The features here are orthonormal polynomials, measured against tanh features in
+        docs/benchmarks.
+    """
+    if isinstance(order, bool) or not isinstance(order, (int, np.integer)) or order not in (1, 2):
+        raise BadValueError(
+            f"order must be 1 or 2, got {shown(order)}. Write higher ones as a system."
+        )
+    if experiments is not None:
+        alone = ("data", data), ("reference", reference), ("delays", delays), ("history", history)
+        for name, value in alone:
+            if value is not None:
+                raise BadValueError(f"experiments= goes without {name}=: leave one of them out.")
+        state = functools.partial(
+            *(ivp, vector_field),
+            order=order,
+            mass=mass,
+            max_window=max_window,
+            invariants=invariants,
+            width=width,
+        )
+        return of_experiments(state, experiments, y0=y0, span=span, args=args, breaks=breaks)
+    if y0 is None or span is None:
+        raise BadTypeError(
+            "ivp needs y0 and span, as in cx.ivp(field, y0, (t0, t1)), or experiments=[...]."
+        )
+    order, span, width = int(order), as_span(span), as_width(width)
+    breaks, longest = as_breaks(breaks, span), longest_window(max_window, span)
+    few_leaves_of(args, "args")
+    few_leaves_of(y0, "y0")
+    refuse_traced(args, "args")
+    args = jax.tree.map(as_argument, args)
+    unknown_start = None if callable(y0) or not unknowns_of(y0) else as_start(y0)
+    arguments = Arguments(args, unknown_start)
+    known, first = args, y0
+    if arguments.unknowns:
+        known, first = arguments.both(jnp.asarray(arguments.start))
+        if unknown_start is None:
+            first = start_of(y0, known) if callable(y0) else y0
+    elif callable(y0):
+        raise BadTypeError(
+            f"y0 is a function, {shown(y0)}, but args holds no cx.Unknown that it could depend on: "
+            "give its value."
+        )
+    if order == 2 and not (isinstance(first, (tuple, list)) and len(first) == 2):
+        raise BadValueError(
+            f"order=2 needs y0=(value, velocity), got {shown(y0)}. Write e.g. y0=(1.0, 0.0)."
+        )
+    first = as_start(first)
+    parts = (first,) if order == 1 else tuple(first)
+    flat = [flat_start(part) for part in parts]
+    if len({len(vector) for vector, _ in flat}) > 1:
+        raise BadValueError("the value and the velocity in y0 must have the same shapes.")
+    unravel = flat[0][1]
+    delays = as_delays(delays, history, span, parts[0])
+    if delays is not None and (order == 2 or arguments.unknowns):
+        raise BadValueError(
+            "delays= is for first-order equations whose args are known: write y' = v as further "
+            "equations, and give numbers in place of cx.Unknown."
+        )
+    past = [parts[0]] * (0 if delays is None else len(delays))
+    check_field(vector_field, span[0], first if order == 1 else parts, known, parts[0], past)
+    states = np.stack([vector for vector, _ in flat])
+    mass = None if mass is None else as_mass(mass, states.shape[1], order)
+    fn, residual = vector_field, EquationResidual
+    if delays is not None:
+        assert history is not None
+        fn = DelayedField(vector_field, history, jnp.asarray(span[0]), jnp.asarray(delays))
+        residual = DelayResidual
+    if mass is not None:
+        with_past = known if delays is None else (known, lambda t: parts[0])
+        check_algebraic(Field(fn, with_past, unravel, order, mass), span[0], states)
+    observed = data_constraints(data)
+    refuse_without(arguments, observed, "args")
+    if arguments.unknowns:
+        field = Field(vector_field, None, unravel, order, mass)
+        if unknown_start is not None:
+            begin = eqx.Partial(filled, order)
+        elif callable(y0):
+            begin = eqx.Partial(from_args, y0, order)
+        else:
+            begin = eqx.Partial(unchanged_states, jnp.asarray(states))
+        scheme = FittedScheme(
+            field=field,
+            arguments=arguments,
+            start=begin,
+            span=span,
+            width=width,
+            breaks=breaks,
+            longest=longest,
+        )
+    else:
+        field = Field(fn, args, unravel, order, mass)
+        if delays is None:
+            scheme = InitialValueScheme(field, span, width, breaks, longest)
+        else:
+            scheme = DelayScheme(field, step_ends(span, delays, breaks), width, longest)
+    name = getattr(vector_field, "__name__", type(vector_field).__name__)
+    constraint = Constraint(
+        residual(field),
+        over=Interval(*sorted(span)),
+        points=len(training_nodes(width)[0]),
+        sampler=GaussQuadrature(),
+        name="equation" if name == "<lambda>" else name,
+    )
+    # One window over the whole span that stays at the initial value.
+    model = stack_pieces(
+        np.asarray(span),
+        states[None],
+        np.zeros((1, width, states.shape[1])),
+        unravel=unravel,
+        parameters=arguments.start,
+        arguments=arguments if arguments.unknowns else None,
+    )
+    return Problem(
+        [constraint, *conserved(invariants, field, span), *observed],
+        model,
+        trainable=_trained,
+        reference=reference,
+        scheme=scheme,
+    )
+
+
+def _trained(u: Pieces) -> tuple[PyTree, ...]:
+    """What is solved for; a function with a name, so that a problem can be pickled."""
+    return u.head, u.parameters

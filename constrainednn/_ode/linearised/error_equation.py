@@ -1,0 +1,282 @@
+"""The linear equation that the error of a solution in pieces obeys, solved by collocation.
+
+With e = true - computed and the residual r = u' - f(t, u) of a first-order system, to first order
+
+    e' = A e + B dp - r,        e = 0 at the start, or linearised boundary conditions,
+
+where A and B are the derivatives of f by the state and by unknown parameters, and e jumps by -J
+where u jumps by +J between pieces. Arrays only; nothing here knows a model or a field.
+
+Symbols::
+
+    symbol  shape         meaning
+    N, n    int           pieces; nodes in each
+    D, q    int           components of the state, of a first-order system; unknown parameters
+    k       int           right-hand sides solved for at once
+    half    (N,)          half the length of each piece, negative backwards in time
+    A, B    (N, n, D, .)  derivatives of f at the nodes
+    g       (N, n, D, k)  right-hand sides: -r, or realisations of its rounding
+    W       (n, n)        integrals from s = -1 to each node of the polynomials that are one there
+    E       (N, n+1, D, k)  the error at the start of each piece and at its nodes
+"""
+
+import dataclasses
+import functools
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from scipy.linalg import solve_triangular
+
+from constrainednn.models.legendre import gauss, integrals
+
+# Entries of the matrices of pieces that are solved for at once.
+_ENTRIES = 1_000_000
+# A difference between the residual and what its nodes tell is too small to matter below this share.
+SEEN = 1e-2
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ErrorEquation:
+    """The equation on all pieces.
+
+    Attributes:
+        half: Half the length of each piece.
+        A: Derivative by the state at `radau(n).nodes`.
+        B: Derivative by the parameters.
+        g: Right-hand sides.
+        jumps: What e gains between a piece and the next: minus the jump of the model.
+    """
+
+    half: Float[np.ndarray, " N"]
+    A: Float[np.ndarray, "N n D D"]
+    B: Float[np.ndarray, "N n D q"]
+    g: Float[np.ndarray, "N n D k"]
+    jumps: Float[np.ndarray, "N_less_1 D k"]
+
+
+class Conditions(NamedTuple):
+    """Linearised boundary conditions: left e(a) + right e(b) + parameter dp = known."""
+
+    left: Float[np.ndarray, "D_q D"]
+    right: Float[np.ndarray, "D_q D"]
+    parameter: Float[np.ndarray, "D_q q"]
+    known: Float[np.ndarray, "D_q k"]
+
+
+class Radau(NamedTuple):
+    """Nodes in (-1, 1], their weights and W."""
+
+    nodes: Float[np.ndarray, " n"]
+    weights: Float[np.ndarray, " n"]
+    W: Float[np.ndarray, "n n"]
+
+
+@functools.cache
+def radau(n: int) -> Radau:
+    """The right Radau rule, which damps what decays within a piece."""
+    from scipy.special import roots_jacobi  # slow to import, and most runs do without
+
+    inner, _ = roots_jacobi(n - 1, 1.0, 0.0)
+    nodes = np.append(inner, 1.0)
+    features, integral = integrals(nodes, n, 1)
+    W = integral @ np.linalg.inv(features)
+    return Radau(nodes, W[-1], W)
+
+
+def through_nodes(s: Float[np.ndarray, " m"], n: int) -> Float[np.ndarray, "m n"]:
+    """From the nodes of a piece to the places `s` of it."""
+    return integrals(s, n, 0)[0] @ _features_from(n, 0)
+
+
+def interpolation(s: Float[np.ndarray, " m"], n: int) -> Float[np.ndarray, "m n_1"]:
+    """From the start and the nodes of a piece to the places `s` of it."""
+    return integrals(s, n + 1, 0)[0] @ _features_from(n, 1)
+
+
+@functools.cache
+def _features_from(n: int, start: int) -> Float[np.ndarray, "n_start n_start"]:
+    """From values at the nodes, after that at the start if `start` is one, to features."""
+    known = np.append(np.full(start, -1.0), radau(n).nodes)
+    return np.linalg.inv(integrals(known, n + start, 0)[0])
+
+
+class _Reduced(NamedTuple):
+    """One piece: first e_start + last e_end + parameter dp = known, and what is inside."""
+
+    last: Float[np.ndarray, "D D"]
+    first: Float[np.ndarray, "D D"]
+    parameter: Float[np.ndarray, "D q"]
+    known: Float[np.ndarray, "D k"]
+    inside: Float[np.ndarray, "inner columns"]
+
+    def nodes(self, start: np.ndarray, end: np.ndarray, dp: np.ndarray) -> np.ndarray:
+        """The error at the start, inside and at the end."""
+        D, k = start.shape
+        outer = np.concatenate([end, start, dp])
+        inner = self.inside[:, len(outer) :] - self.inside[:, : len(outer)] @ outer
+        return np.concatenate([start[None], inner.reshape(-1, D, k), end[None]])
+
+
+class _Gauss(NamedTuple):
+    """Collocation at Gauss nodes of what is known at the start and the Radau nodes of a piece.
+
+    Attributes:
+        across: From the Radau nodes to the Gauss nodes.
+        at: From the start and the Radau nodes to the Gauss nodes.
+        W: From the slope at the Gauss nodes to its integrals up to each Radau node.
+    """
+
+    across: Float[np.ndarray, "n n"]
+    at: Float[np.ndarray, "n n_1"]
+    W: Float[np.ndarray, "n n"]
+
+
+@functools.cache
+def _at_gauss(n: int) -> _Gauss:
+    nodes, _ = gauss(n)
+    W = integrals(radau(n).nodes, n, 1)[1] @ np.linalg.inv(integrals(nodes, n, 0)[0])
+    return _Gauss(through_nodes(nodes, n), interpolation(nodes, n), W)
+
+
+def _reduce(equation: ErrorEquation) -> list[_Reduced]:
+    """Eliminate the inside of each piece by QR.
+
+    The collocation polynomial of degree n satisfies the equation at the n Gauss nodes, with A, B
+    and g interpolated there from the Radau nodes that they are known at. A symmetric rule grows
+    where the equation grows and decays where it decays, however fast. Radau's damps both, and
+    then the conditions at the two ends do not fit. What is left couples start and end in a form
+    that is scaled alike for modes that grow and modes that decay; the map from start to end would
+    lose the latter where both are fast.
+
+    Source:
+        Dichotomy of symmetric rules: Ascher, Mattheij and Russell, Numerical Solution of Boundary
+        Value Problems for Ordinary Differential Equations (SIAM 1995), section 10.2.
+    """
+    n, D = equation.A.shape[1:3]
+    rule, inner = _at_gauss(n), (n - 1) * D
+    unit = np.tile(np.eye(D), (n, 1))
+    cuts = np.cumsum([D, D, equation.B.shape[3]])
+    found = []
+    for half, *parts in zip(equation.half, equation.A, equation.B, equation.g, strict=True):
+        A, B, g = (np.tensordot(rule.across, part, axes=1) for part in parts)
+        by_state = half * np.einsum("im,mjk,ml->ijlk", rule.W, A, rule.at, optimize=True)
+        by_state = by_state.reshape(n * D, (n + 1) * D)
+        within = np.eye(n * D) - by_state[:, D:]
+        over = lambda b, half=half: half * np.tensordot(rule.W, b, axes=1).reshape(n * D, -1)  # noqa: E731
+        rows = np.hstack([within, -unit - by_state[:, :D], -over(B), over(g)])
+        R = np.asarray(np.linalg.qr(rows, mode="r"))
+        inside = solve_triangular(R[:inner, :inner], R[:inner, inner:], check_finite=False)
+        last, first, parameter, known = np.split(R[inner:, inner:], cuts, axis=1)
+        found.append(_Reduced(last, first, parameter, known, inside))
+    return found
+
+
+def from_start(equation: ErrorEquation) -> Float[np.ndarray, "N n_1 D k"]:
+    """Solve with e = 0 at the start, piece after piece."""
+    (N, n, D, k), W = equation.g.shape, radau(equation.g.shape[1]).W
+    unit, start, found = np.tile(np.eye(D), (n, 1)), np.zeros((D, k)), np.empty((N, n + 1, D, k))
+    jumps = [*equation.jumps, np.zeros((D, k))]
+    at_once = max(1, _ENTRIES // (n * D) ** 2)
+    for first in range(0, N, at_once):
+        part = slice(first, first + at_once)
+        half, A, g = equation.half[part], equation.A[part], equation.g[part]
+        within = -np.einsum("c,nm,cmij->cnimj", half, W, A).reshape(-1, n * D, n * D)
+        within[:, np.arange(n * D), np.arange(n * D)] += 1
+        known = np.einsum("c,nm,cmik->cnik", half, W, g).reshape(-1, n * D, k)
+        # By LU: a march needs no form in which growth and decay are scaled alike.
+        starts = np.broadcast_to(unit, (len(half), *unit.shape))
+        solved = np.linalg.solve(within, np.concatenate([starts, known], axis=2))
+        for j, piece in enumerate(solved, first):
+            found[j, 0] = start
+            found[j, 1:] = (piece[:, :D] @ start + piece[:, D:]).reshape(n, D, k)
+            start = found[j, -1] + jumps[j]
+    return found
+
+
+def between_ends(
+    equation: ErrorEquation, conditions: Conditions
+) -> tuple[Float[np.ndarray, "N n_1 D k"], Float[np.ndarray, "q k"]]:
+    """Solve with linearised boundary conditions: all pieces in one sparse system.
+
+    Returns:
+        The error at the nodes, and that of the parameters. NaN where the system is singular.
+    """
+    from scipy.sparse import block_array
+    from scipy.sparse.linalg import splu
+
+    pieces = _reduce(equation)
+    N, (D, k), q = len(pieces), equation.g.shape[2:], equation.B.shape[3]
+    # A row for each piece and one for the conditions; columns for e at the edges, and for dp.
+    rows: list[list] = [[None] * (N + 1 + bool(q)) for _ in range(N + 1)]
+    known = []
+    jumps = [*equation.jumps, np.zeros((D, k))]
+    for j, (piece, jump) in enumerate(zip(pieces, jumps, strict=True)):
+        rows[j][j : j + 2] = piece.first, piece.last
+        rows[j][N + 1 :] = [piece.parameter] * bool(q)
+        known.append(piece.known + piece.last @ jump)
+    outer = np.hstack([conditions.left, conditions.right, conditions.parameter])
+    size = np.abs(outer).max(axis=1, keepdims=True)
+    rows[N][0], rows[N][N] = conditions.left / size, conditions.right / size
+    rows[N][N + 1 :] = [conditions.parameter / size] * bool(q)
+    known.append(conditions.known / size)
+    try:
+        x = splu(block_array(rows, format="csc")).solve(np.concatenate(known))
+    except RuntimeError:  # exactly singular
+        x = np.full(((N + 1) * D + q, k), np.nan)
+    at, dp = x[: (N + 1) * D].reshape(N + 1, D, k), x[(N + 1) * D :]
+    found = [
+        piece.nodes(at[j], at[j + 1] - jump, dp)
+        for j, (piece, jump) in enumerate(zip(pieces, jumps, strict=True))
+    ]
+    return np.stack(found), dp
+
+
+def logarithmic_bound(
+    equation: ErrorEquation, weights: Float[np.ndarray, " D"]
+) -> Float[np.ndarray, "N n_1"]:
+    """Bound |e / weights| from zero at the start, by the logarithmic norm of A.
+
+    |e|' <= mu |e| + |r| with mu the largest eigenvalue of the symmetric part, in these weights.
+    Between two nodes mu is taken as the larger of the two, and |r| as its maximum over a fine grid:
+    nothing of r cancels here, as it does in e. Three standard deviations of what hides it, in all
+    columns of `g` and `jumps` but the first, are added.
+
+    Source:
+        Dahlquist's logarithmic norm: Hairer, Norsett and Wanner, Solving Ordinary Differential
+        Equations I, section I.10, theorem 10.6.
+    """
+    n = equation.A.shape[1]
+    nodes = np.append(-1.0, radau(n).nodes)
+    sign = np.sign(equation.half[0])
+    A = sign * equation.A * (weights / weights[:, None])
+    # No node at the start: the first one speaks for what is before it.
+    mu = np.linalg.eigvalsh((A + A.swapaxes(-1, -2)) / 2)[..., -1]
+    mu = np.maximum(mu, np.concatenate([mu[:, :1], mu[:, :-1]], axis=1))
+    fine = 8
+    places = nodes[:-1, None] + np.diff(nodes)[:, None] * np.linspace(0, 1, fine + 1)
+    to_fine = through_nodes(places.ravel(), n)
+    r = np.linalg.norm(np.tensordot(to_fine, equation.g[..., 0] / weights, axes=(1, 1)), axis=-1)
+    r = (1 + SEEN) * r.reshape(n, fine + 1, -1).max(axis=1).T
+    hidden = _spread(equation.g, weights)
+    r += 3 * np.maximum(hidden, np.concatenate([hidden[:, :1], hidden[:, :-1]], axis=1))
+    h = np.abs(equation.half)[:, None] * np.diff(nodes)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        growth = np.exp(mu * h)
+        gain = r * np.where(np.abs(mu * h) < 1e-8, h, np.expm1(mu * h) / mu)
+        jumps = np.linalg.norm(equation.jumps[..., 0] / weights, axis=1)
+        jumps += 3 * _spread(equation.jumps, weights)
+        found, value = np.zeros((len(h), n + 1)), 0.0
+        for j in range(len(h)):
+            found[j, 0] = value
+            for i in range(n):
+                value = growth[j, i] * value + gain[j, i]
+                found[j, i + 1] = value
+            value += jumps[j] if j < len(jumps) else 0.0
+    return np.where(np.isnan(found), np.inf, found)
+
+
+def _spread(columns: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Root mean square over the columns but the first, of the norm over components."""
+    others = columns[..., 1:] / weights[:, None]
+    return np.sqrt(np.sum(others**2, axis=(-1, -2)) / max(others.shape[-1], 1))

@@ -1,0 +1,1 @@
+"""How initial and boundary value problems are put together from pieces."""

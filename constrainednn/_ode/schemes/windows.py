@@ -1,0 +1,222 @@
+"""One window of an initial value problem: its rows, and least squares on frozen features."""
+
+import functools
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float, PyTree
+
+from constrainednn._ode.schemes.field import Field
+from constrainednn._pieces.march import AbstractEvolution, Window
+from constrainednn.models.pieces import Features, least_squares, start_polynomial, training_nodes
+
+_NEWTON_STEPS = 12
+# Times at which a system at rest is asked what will push it.
+LOOKS = 257
+# Windows shorter than this many last digits of the time cannot tell where a jump is.
+_TOLD_APART = 1024
+# A component below this power of eps of the terms that its slope is the sum of is not resolved.
+_CANCELLED = 0.2
+# Centres of clusters of places in which the noise of the vector field is measured; their spacing
+# and the order of the differences that are taken: what is smooth drops out.
+_CLUSTERS, _APART, _DIFFERENCES = (-0.83, -0.39, 0.07, 0.41, 0.79), 1e-3, 5
+
+
+@functools.lru_cache(maxsize=16)
+def fixed_features(
+    width: int, order: int, dtype: str
+) -> tuple[Features, Float[Array, " m"], Features, Features]:
+    """What all windows of all marches share: Gauss nodes, their weights, the end, and clusters."""
+    del dtype  # that of jax's default when they are made
+    nodes, weights = training_nodes(width)
+    clusters = np.add.outer(_CLUSTERS, _APART * np.arange(_DIFFERENCES + 1)).ravel()
+    at_nodes, end, near = (Features(at, width, order) for at in (nodes, np.ones(1), clusters))
+    return at_nodes, jnp.asarray(weights), end, near
+
+
+@eqx.filter_jit
+def along(field: Field, times: Float[Array, " n"], y: Float[Array, "p d"]) -> Float[Array, "n d"]:
+    """The vector field at one state and many times."""
+    return jax.vmap(lambda t: field(t, y))(times)
+
+
+class Evolution(AbstractEvolution):
+    """The windows of an initial value problem; a state is (y, largest |y| so far)."""
+
+    field: Field
+    nodes: Features
+    weights: Float[Array, " m"]
+    monitor: Features
+    end: Features
+    clusters: Features | None = None
+
+    @property
+    def convergence(self) -> int:
+        """One more than the number of features."""
+        return self.nodes.width + 1
+
+    def window(self, state: PyTree[Array], t: Float[Array, ""], h: Float[Array, ""]) -> Window:
+        """Gauss-Newton on the head, from the slope at the start."""
+        y, largest = state
+        order, d = y.shape
+        half, width = h / 2, self.nodes.width
+        limits = jnp.finfo(y.dtype)
+        rows_at = lambda features: WindowRows(self.field, features, y, t, half, largest)  # noqa: E731
+        training, monitor = rows_at(self.nodes), rows_at(self.monitor)
+        root = jnp.sqrt(self.weights)[:, None]
+
+        def newton(carry):
+            c, steps, size, _ = carry
+            r, A, scale, stiff = training.linearised(c)
+            # A component that starts at zero has no size yet; its slope lends it one.
+            columns = jnp.maximum(scale, jnp.max(jnp.abs(training.at.integrals[0] @ c - r), axis=0))
+            rows = root / (columns * stiff)[None]
+            J = training.jacobian(A) * rows[:, :, None, None] * columns[None, None, None]
+            J, r = J.reshape(-1, width * d), (r * rows).reshape(-1, 1)
+            step = least_squares(J, r).reshape(width, d) * columns[None]
+            return c + step, steps + 1, jnp.max(jnp.abs(step) / scale[None]), size
+
+        def unfinished(carry):
+            _, steps, size, before = carry
+            # Convergence is quadratic: after a step of eps^0.6 the next would be rounding.
+            far = size > limits.eps**0.6
+            return (steps < _NEWTON_STEPS) & far & ~((steps > 3) & (size > 2 * before))
+
+        slope = math.sqrt(2) * half**order * self.field.slope(t, y)
+        first = jnp.zeros((width, d), y.dtype).at[0].set(slope)
+        far = jnp.asarray(limits.max, y.dtype)
+        c, steps, size, _ = lax.while_loop(unfinished, newton, (first, jnp.asarray(0), far, far))
+
+        r, _, scale, stiff = monitor.linearised(c)
+        rounding = monitor.rounding(c)
+        # Scaled before it is squared: a square may underflow where the number does not.
+        relative = lambda r: 2 * jnp.sqrt(jnp.mean((r / (scale * stiff)[None]) ** 2, axis=0))  # noqa: E731
+        error, noise = relative(r), relative(rounding)
+        if self.clusters is not None:
+            noise = jnp.maximum(noise, rows_at(self.clusters).noise(c) / (scale * stiff))
+        return Window(
+            piece=(y, c),
+            end=(
+                rows_at(self.end).states(c)[0],
+                jnp.maximum(largest, jnp.max(jnp.abs(training.states(c)), axis=0)),
+            ),
+            error=error,
+            noise=noise,
+            scale=scale * stiff,
+            steps=steps,
+            solved=jnp.all(jnp.isfinite(error)) & (size < limits.eps**0.4),
+        )
+
+
+class WindowRows(eqx.Module):
+    """The residual of one window at given places."""
+
+    field: Field
+    at: Features
+    y: Float[Array, "p d"]
+    t: Float[Array, ""]
+    half: Float[Array, ""]
+    largest: Float[Array, "p d"]
+
+    def states(self, c: Float[Array, "K d"]) -> Float[Array, "m p d"]:
+        """Value and derivatives, in the user's time."""
+        order = self.y.shape[0]
+        dt = self.half * (self.at.places + 1)
+        rows = [
+            start_polynomial(self.y, dt, j) + self.at.integrals[order - j] @ c / self.half**j
+            for j in range(order)
+        ]
+        return jnp.stack(rows, axis=1)
+
+    def fields(
+        self, states: Float[Array, "m p d"], late: float | Array = 0.0
+    ) -> Float[Array, "m d"]:
+        """The vector field, in scaled time; `late` by some share of the time."""
+        t = (self.t + self.half * (self.at.places + 1)) * (1 + late)
+        return self.factor * jax.vmap(self.field)(t, states)
+
+    @property
+    def factor(self) -> Float[Array, "..."]:
+        """What an equation is multiplied by in scaled time."""
+        factor = self.half ** self.y.shape[0]
+        algebraic = self.field.algebraic
+        return factor if algebraic is None else jnp.where(algebraic, 1.0, factor)[None]
+
+    def residual(self, c: Float[Array, "K d"]) -> Float[Array, "m d"]:
+        """The residual in scaled time."""
+        top = self.at.integrals[0] @ c
+        if self.field.mass is not None:
+            top = top @ self.field.mass.T
+        return top - self.fields(self.states(c))
+
+    def linearised(
+        self, c: Float[Array, "K d"]
+    ) -> tuple[
+        Float[Array, "m d"], Float[Array, "m d p d"], Float[Array, " d"], Float[Array, " d"]
+    ]:
+        """Residual, derivative of the scaled field, size of each component, stiffness of each.
+
+        The size is that of the highest derivative in the state, in scaled time: the largest in
+        the window, but no less than a rounding error of the largest before it, since a component
+        that has died away need not be resolved.
+        """
+        order = self.y.shape[0]
+        states = self.states(c)
+        slope = lambda t, y: jax.jacfwd(self.field, argnums=1)(t, y)  # noqa: E731
+        t = self.t + self.half * (self.at.places + 1)
+        factor = self.factor
+        A = jnp.reshape(factor, (1, -1, 1, 1)) * jax.vmap(slope)(t, states)
+        length, limits = jnp.abs(self.half), jnp.finfo(c.dtype)
+        size = jnp.maximum(jnp.max(jnp.abs(states), axis=0), limits.eps * self.largest)
+        # As short as times can be told apart a jump at a component's own zero is as large as the
+        # component, however short the window is: there the component's largest size counts.
+        shortest = _TOLD_APART * limits.eps * jnp.abs(self.t + self.half)
+        size = jnp.where(length <= shortest, jnp.maximum(size, self.largest), size)
+        scale = jnp.maximum(length ** (order - 1) * size[-1], limits.eps * size[0]) + limits.tiny
+        own = jnp.abs(jnp.diagonal(A, axis1=1, axis2=3))  # (m, p, d)
+        per_time = length ** -jnp.arange(order, dtype=c.dtype)
+        stiff = jnp.maximum(1.0, 2 * jnp.max(own * per_time[None, :, None], axis=(0, 1)))
+        # What is left where large terms cancel is rounding, and so is a component made of that.
+        terms = jnp.max(jnp.einsum("mipj,pj->mi", jnp.abs(A), size), axis=0)
+        scale = jnp.maximum(scale, limits.eps**_CANCELLED * terms / stiff)
+        r = self.residual(c)
+        algebraic = self.field.algebraic
+        if algebraic is not None:  # relative to the largest term, whatever the window is
+            terms = jnp.max(jnp.sum(jnp.abs(A[:, :, 0]) * size[:1][None], axis=2), axis=0)
+            stiff = jnp.where(algebraic, (terms + limits.tiny) / scale, stiff)
+        return r, A, scale, stiff
+
+    def jacobian(self, A: Float[Array, "m d p d"]) -> Float[Array, "m d K d"]:
+        """Derivative of the residual by the head, from that of the scaled field."""
+        order, d = self.y.shape
+        Q = self.at.integrals
+        mass = jnp.eye(d, dtype=A.dtype) if self.field.mass is None else self.field.mass
+        J = Q[0][:, None, :, None] * mass[None, :, None, :]
+        for j in range(order):
+            J -= A[:, :, None, j, :] * (Q[order - j] / self.half**j)[:, None, :, None]
+        return J
+
+    def rounding(self, c: Float[Array, "K d"]) -> Float[Array, "m d"]:
+        """Change of the residual when state and time change in their last digits."""
+        states = self.states(c)
+        signs = (-1.0) ** np.indices(states.shape).sum(axis=0)
+        eps = jnp.finfo(c.dtype).eps
+        moved = states * (1 + 2 * eps * signs)
+        return self.fields(moved, jnp.asarray(eps * signs[:, 0, 0], c.dtype)) - self.fields(states)
+
+    def noise(self, c: Float[Array, "K d"]) -> Float[Array, " d"]:
+        """Noise of the residual in clusters of places: that of a field in lower precision, say.
+
+        The median over the clusters, so that a jump in one of them is none.
+
+        Source:
+            Differences as in More and Wild, Estimating computational noise, SIAM J. Sci. Comput.
+            33 (2011) 1292.
+        """
+        r = self.residual(c).reshape(len(_CLUSTERS), _DIFFERENCES + 1, -1)
+        size = math.sqrt(math.comb(2 * _DIFFERENCES, _DIFFERENCES))
+        return jnp.median(jnp.abs(jnp.diff(r, _DIFFERENCES, axis=1))[:, 0], axis=0) * 2 / size

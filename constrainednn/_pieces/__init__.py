@@ -1,0 +1,1 @@
+"""Parts of solvers in pieces: marching and refinement. Knows no equation."""

@@ -1,0 +1,153 @@
+"""Constraints and problems: what the user states."""
+
+import dataclasses
+import hashlib
+import inspect
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+from jaxtyping import Array, Key, PyTree
+
+from constrainednn._common.arguments import as_function, leaves_of
+from constrainednn._common.errors import BadTypeError, BadValueError
+from constrainednn._common.messages import shown
+from constrainednn._common.random_keys import stream
+from constrainednn._problem.constraint import Constraint
+from constrainednn._problem.scheme import AbstractScheme
+from constrainednn.models.recipes import AbstractRecipe, is_recipe
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Where a problem was loaded from.
+
+    Attributes:
+        path: The file, absolute.
+        gallery: True for a file that comes with the package.
+        name: Name of the problem in it.
+        settings: Keywords that its function was called with, as pairs; None if one of them is
+            neither a number nor text.
+        files: Names and SHA-256 of the file and of those that it imports beside it, as pairs.
+    """
+
+    path: Path
+    gallery: bool
+    name: str
+    settings: tuple[tuple[str, Any], ...] | None
+    files: tuple[tuple[str, str], ...]
+
+    @property
+    def digest(self) -> str:
+        """One SHA-256 for all files."""
+        text = "".join(f"{name} {digest}\n" for name, digest in self.files)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def recorded(self, folder: Path) -> dict[str, Any] | None:
+        """As plain data, if it can be; the path is relative to a folder."""
+        if self.settings is None:
+            return None
+        path = self.path.stem if self.gallery else os.path.relpath(self.path, folder.resolve())
+        return {
+            "path": path,
+            "gallery": self.gallery,
+            "name": self.name,
+            "settings": dict(self.settings),
+            "files": dict(self.files),
+        }
+
+
+class Problem(eqx.Module):
+    """Constraints, the model that should satisfy them, and what of it is trained.
+
+    Args:
+        constraints: One constraint or a sequence of them.
+        model: A recipe (called with `key=`; holds no inexact array), or a ready model: any pytree.
+        trainable: As `where` in `equinox.tree_at`: from the model to the part that is trained.
+            Default: every inexact array outside `Frozen`.
+        reference: A known solution, called like the model; the report then shows the error.
+        scheme: How a model made of pieces is solved; set by `ivp` and `bvp`.
+        source: Where it was loaded from; set by `load_problem`.
+
+    Raises:
+        TypeError, ValueError: If a part cannot be right, naming it.
+    """
+
+    constraints: tuple[Constraint, ...]
+    model: PyTree
+    trainable: Callable[[Any], Any] | None
+    reference: Callable[[Any], Any] | None
+    scheme: AbstractScheme | None
+    source: Source | None = eqx.field(static=True)
+
+    def __init__(
+        self,
+        constraints: Constraint | Sequence[Constraint],
+        model: PyTree,
+        *,
+        trainable: Callable[[Any], Any] | None = None,
+        reference: Callable[[Any], Any] | None = None,
+        scheme: AbstractScheme | None = None,
+        source: Source | None = None,
+    ):
+        given: list[Any] = [constraints]
+        if isinstance(constraints, (list, tuple)):
+            given = [*constraints]
+        for item in given:
+            if not isinstance(item, Constraint):
+                raise BadTypeError(
+                    f"constraints must be cx.Constraint objects, got {shown(item)}. "
+                    "Write cx.Constraint(residual, over=domain), or a list of such."
+                )
+        if not given:
+            raise BadValueError("constraints must hold at least one cx.Constraint, got none.")
+        names = [item.name for item in given]
+        for name in names:
+            if names.count(name) > 1:
+                raise BadValueError(
+                    f"Two constraints are named {name!r}. Names keep their random streams apart: "
+                    f"give one of them another with name={name + '_2'!r}."
+                )
+        leaves_of(model, "model")
+        if is_recipe(model) and not callable(model):
+            raise BadTypeError(
+                f"model {shown(model)} holds no floating-point array and cannot be called with "
+                "key=. Give a model with parameters, or a recipe such as cx.MLP(2, 2)."
+            )
+        for value, name in ((trainable, "trainable"), (reference, "reference")):
+            if value is not None:
+                as_function(value, f"{name} of Problem", "lambda u: u")
+        if scheme is not None and not isinstance(scheme, AbstractScheme):
+            raise BadTypeError(f"scheme of Problem is set by ivp and bvp, got {shown(scheme)}.")
+        self.constraints = tuple(given)
+        self.model = model
+        self.trainable = trainable
+        self.reference = reference
+        self.scheme = scheme
+        self.source = source
+
+    def build_model(self, *, key: Key[Array, ""]) -> PyTree:
+        """The ready model: built from its recipe with the stream "model", or as given."""
+        if not is_recipe(self.model):
+            return self.model
+        if not isinstance(self.model, AbstractRecipe):
+            _check_recipe(self.model)
+        model = self.model(key=stream(key, "model"))
+        if is_recipe(model):
+            raise BadTypeError(f"The recipe {self.model!r} built a model without any parameters.")
+        return model
+
+
+def _check_recipe(model: Callable) -> None:
+    try:
+        inspect.signature(model).bind(key=jax.random.key(0))
+    except TypeError:
+        raise BadTypeError(
+            f"model {shown(model)} holds no floating-point array, so it must be a recipe that "
+            "takes key=, e.g. def recipe(*, key): return equinox.nn.MLP(2, 2, 64, 1, key=key)."
+        ) from None
+    except ValueError:
+        return

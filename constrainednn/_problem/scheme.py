@@ -1,0 +1,149 @@
+"""What a problem may say about how its model is put together from pieces."""
+
+import abc
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Key, PyTree
+
+from constrainednn._common.errors import BadValueError, StoreError
+from constrainednn.domains.base import AbstractDomain
+from constrainednn.domains.samplers.base import Draw
+
+
+@dataclasses.dataclass(frozen=True)
+class PieceHistory:
+    """How the pieces of a solution came about.
+
+    Attributes:
+        edges: Ends of the pieces, in order of solution.
+        monitor: Size of the monitor residual of each piece, relative to the state: what was
+            compared with the tolerance.
+        steps: Newton steps of each piece; of the last round where all were solved together.
+        rejected: Attempts that were given up: windows too long, or rounds before a refinement.
+        spacing: Largest distance, in the user's time, between two places where the equation was
+            looked at along the finished solution; NaN where it was not. What is narrower may have
+            been missed.
+        found: Times at which the equation was found to change abruptly, and windows made to end.
+    """
+
+    edges: np.ndarray
+    monitor: np.ndarray
+    steps: np.ndarray
+    rejected: int
+    spacing: float = math.nan
+    found: tuple[float, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class SchemeResult:
+    """What a scheme found.
+
+    Attributes:
+        model: The model with its pieces.
+        status: A value of `Status`.
+        reason: The same in a sentence.
+        steps: Newton steps of all accepted pieces.
+        pieces: How the pieces came about; for each experiment where there are several.
+        compile: Seconds of compiling.
+        run: Seconds of solving.
+    """
+
+    model: PyTree
+    status: str
+    reason: str
+    steps: int
+    pieces: "PieceHistory | tuple[PieceHistory, ...]"
+    compile: float
+    run: float
+
+
+# What a scheme can go on from: arrays by name, and the rest as plain data.
+Resumable = tuple[dict[str, np.ndarray], dict[str, Any]]
+# Called with the Newton steps taken, the share of the work that is done, the monitor residual, and
+# a function that gives what to go on from, or None in between; True asks to end.
+Watch = Callable[[int, float, float, Callable[[], Resumable] | None], bool]
+
+
+class Observed(NamedTuple):
+    """Rows of data and the residual of the model at one of them, times the root of its weight."""
+
+    residual: Callable[[Any, Any], Any]
+    rows: PyTree[Array]
+    root: float
+
+
+def counters_of(resumed: Resumable, count: int) -> list[int]:
+    """The counters of what is gone on from.
+
+    Raises:
+        StoreError: If there are others.
+    """
+    counters = resumed[1]["counters"]
+    if len(counters) != count or min(counters) < 0:
+        raise StoreError(f"the checkpoint is damaged: its counters are {counters!r:.100}.")
+    return counters
+
+
+def goal(tolerance: float, dtype: jnp.dtype) -> float:
+    """The tolerance to solve to: the user's, or the default for 0.
+
+    Raises:
+        ValueError: If it is below rounding.
+    """
+    eps = float(jnp.finfo(dtype).eps)
+    if 0 < tolerance < 50 * eps:
+        raise BadValueError(
+            f"tolerance={tolerance:g} is below the rounding of {dtype}; write at least "
+            f"{50 * eps:.2g}, or leave it out."
+        )
+    return tolerance or max(1e-12, 100 * eps)
+
+
+class AbstractScheme(eqx.Module):
+    """How a model made of pieces is solved: window after window, or all elements together.
+
+    Steering uses monitor points of its own, drawn once from a key in scaled time and used in every
+    piece, so that the features there are evaluated once.
+    """
+
+    @abc.abstractmethod
+    def solve(
+        self,
+        model: PyTree,
+        *,
+        tolerance: float,
+        steps: int,
+        key: Key[Array, ""],
+        watch: Watch,
+        resumed: Resumable | None = None,
+        observed: Sequence[Observed] = (),
+    ) -> SchemeResult:
+        """Find the pieces.
+
+        Args:
+            model: The model before training.
+            tolerance: Largest accepted monitor residual relative to the state, 0 for the default.
+            steps: Largest number of Newton steps.
+            key: Key of the monitor points.
+            watch: Called now and then.
+            resumed: What an earlier run gave to go on from.
+            observed: What unknowns of the equation are estimated from.
+        """
+
+    @abc.abstractmethod
+    def known_at(self, model: PyTree) -> float:
+        """A place where the equation must be defined for a model before training."""
+
+    @abc.abstractmethod
+    def training_points(self, model: PyTree) -> Draw:
+        """The training points of a solved model."""
+
+    @abc.abstractmethod
+    def covered(self, model: PyTree) -> AbstractDomain:
+        """Where a solved model is defined: all of the domain unless the run ended early."""

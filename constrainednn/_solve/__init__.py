@@ -1,0 +1,1 @@
+"""Solving: problem files, drivers, going on with a run."""

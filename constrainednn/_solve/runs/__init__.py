@@ -1,0 +1,1 @@
+"""A run: its settings, its folder, what it tells and hears."""

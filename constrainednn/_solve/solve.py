@@ -1,0 +1,168 @@
+"""Solving a problem: the one entry point, for whatever driver it needs."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from constrainednn._common.arguments import as_count, as_path
+from constrainednn._common.errors import BadTypeError, BadValueError
+from constrainednn._common.memory import keep_below_map_limit
+from constrainednn._common.messages import NOT_TRACED, shown
+from constrainednn._problem.constraint import is_drawn_again
+from constrainednn._problem.problem import Problem
+from constrainednn._solve.piecewise import solve_pieces
+from constrainednn._solve.runs.listeners import Progress, Sink
+from constrainednn._solve.runs.run import Arguments, Run
+from constrainednn._solve.runs.signals import collected_signals, interrupted_late
+from constrainednn._solve.training.steps import alone
+from constrainednn._solve.training.trainer import Training
+from constrainednn._storage.folders import check_folder
+from constrainednn._storage.run_folder import RunFolder
+from constrainednn.methods.base import AbstractMethod
+from constrainednn.methods.stages import Stage, as_stages
+from constrainednn.results.history import Status
+from constrainednn.results.saving import result_files
+from constrainednn.results.solution import Solution, SolveFailed
+
+
+def solve(
+    problem: Problem,
+    method: AbstractMethod | Stage | Sequence[Stage] | None = None,
+    *,
+    steps: int | None = None,
+    seed: int = 0,
+    tolerance: float = 0.0,
+    heldout: int | None = None,
+    monitor: int | None = None,
+    redraw: int | None = None,
+    early_stopping: bool = False,
+    time_limit: float | None = None,
+    out: str | Path | None = None,
+    sinks: Sequence[Sink] = (),
+    progress: Callable[[Progress], None] | None = None,
+) -> Solution:
+    """Train the problem's model to satisfy its constraints and measure the gap.
+
+    Args:
+        problem: What to solve.
+        method: A method, a stage, or a sequence of stages. Default: Levenberg-Marquardt. Problems
+            made by `ivp` and `bvp` bring their own.
+        steps: Largest number of steps; 0 evaluates the untrained model. Default: the stages' own,
+            1,000 for a bare method, 100,000 Newton steps for `ivp` and `bvp`.
+        seed: Seed of the model, of the training points and of the held-out points, in streams
+            that do not depend on each other.
+        tolerance: Stop as converged when the root of the loss is at most this. For `ivp` and `bvp`
+            the largest residual of a piece at its monitor points, times its length and relative to
+            the solution; default 1e-12.
+        heldout: Held-out points a constraint, drawn independently from its domain; one point gives
+            no interval. Default: 4,096. Rows of `Data` are split by its own `holdout` instead.
+        monitor: Monitor points a constraint, likewise; shown during the run. Default: 1,024.
+        redraw: Draw new training points every so many steps, and at once where the method
+            converged on the present ones. The best parameters are then those of the last draw,
+            and "train" is the last draw.
+        early_stopping: Return the parameters with the lowest monitor loss of those at the
+            log-spaced steps where it is taken (ten a decade), and end the run once four times the
+            steps that led there, and a hundred, brought no lower one.
+        time_limit: Seconds after which the run ends with status "time_limit".
+        out: New folder to save to: checkpoints while it runs, from which `resume` goes on, and
+            model, history, report and figures in the end.
+        sinks: Where the numbers of the run go besides, such as `TensorBoard`.
+        progress: Called a few times a second with a `Progress`.
+
+    Returns:
+        The solution with the best parameters, by training loss unless `early_stopping`. Ctrl-C or
+        SIGTERM (in the main thread) ends the run after the current chunk with status "interrupted";
+        a second one while it trains raises KeyboardInterrupt. While the gap is measured a signal
+        waits for its end, the second one only where nothing is saved.
+
+    Raises:
+        ProblemError: If a constraint cannot be solved as stated; see `check`.
+        SolveFailed: If the residual becomes NaN or infinite; the best solution is attached.
+        StoreError: If `out` cannot be used. What fails later costs a `RunWarning` and never the
+            result.
+        TypeError, ValueError: If a setting cannot be right, or the problem does not fit in memory.
+    """
+    if not isinstance(problem, Problem):
+        raise BadTypeError(f"problem of solve must be a cx.Problem, got {shown(problem)}.")
+    # Inside of jit every new array is traced; inside of grad and vmap, what was handed in is.
+    given = (*jax.tree.leaves(problem), seed, steps, jnp.zeros(()))
+    if any(isinstance(item, Tracer) for item in given):
+        raise BadTypeError(NOT_TRACED)
+    folder = None if out is None else as_path(out, "out")
+    if folder is not None:
+        check_folder(folder)
+    run = Run(
+        problem,
+        Arguments(steps, seed, tolerance, heldout, monitor, redraw, early_stopping),
+        folder=None if folder is None else RunFolder(folder),
+        time_limit=time_limit,
+        sinks=sinks,
+        progress=progress,
+    )
+    return drive(run, method)
+
+
+def drive(run: Run, method: AbstractMethod | Stage | Sequence[Stage] | None) -> Solution:
+    """Take a run to its end and save what it finds. Arguments and errors as in `solve`."""
+    keep_below_map_limit(every=8)
+    try:
+        # Numbers that are not finite are judged, not warned of.
+        with np.errstate(over="ignore", invalid="ignore"), collected_signals(run.stop):
+            solution = _driver(run, method)()
+            if run.stop.signals and solution.status is not Status.INTERRUPTED:
+                reason = interrupted_late(run.stop.name, solution.status, solution.reason)
+                solution = dataclasses.replace(solution, status=Status.INTERRUPTED, reason=reason)
+            if run.folder is not None:
+                run.folder.write(result_files(solution))
+    finally:
+        run.listeners.close()
+        if run.folder is not None:
+            run.folder.close()
+    if solution.status is Status.NONFINITE:
+        raise SolveFailed(solution.reason, solution)
+    return solution
+
+
+def _driver(
+    run: Run, method: AbstractMethod | Stage | Sequence[Stage] | None
+) -> Callable[[], Solution]:
+    problem, steps = run.problem, run.arguments.steps
+    if problem.scheme is not None:
+        _refuse(method=method, redraw=run.redraw)
+        return lambda: solve_pieces(run, 100_000 if steps is None else steps)
+    training = training_of(run, method)
+    return lambda: alone(training.go())
+
+
+def training_of(
+    run: Run, method: AbstractMethod | Stage | Sequence[Stage] | None, *, checked: bool = False
+) -> Training:
+    """The driver of a problem that is trained step by step; arguments as in `Training`."""
+    run.redraw = _as_redraw(run.redraw, run.problem)
+    return Training(run, as_stages(method, run.arguments.steps), checked=checked)
+
+
+def _refuse(**given: Any) -> None:
+    for name, value in given.items():
+        if value is not None:
+            raise BadValueError(
+                f"a problem made by ivp or bvp is solved by its own Gauss-Newton steps, piece by "
+                f"piece: leave out {name}=."
+            )
+
+
+def _as_redraw(value: Any, problem: Problem) -> int | None:
+    if value is None:
+        return None
+    if not any(map(is_drawn_again, problem.constraints)):
+        raise BadValueError(
+            f"redraw={value!r} has nothing to draw: the training points of every constraint are "
+            "given or those of a rule. Leave it out, or use a random sampler such as cx.Sobol()."
+        )
+    return as_count(value, "redraw")

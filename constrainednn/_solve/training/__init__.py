@@ -1,0 +1,1 @@
+"""The driver of problems that are trained step by step."""

@@ -1,0 +1,1 @@
+"""Files: archives, locks, folders of runs."""

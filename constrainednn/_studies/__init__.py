@@ -1,0 +1,1 @@
+"""Studies: a grid of settings times seeds."""

@@ -1,0 +1,1 @@
+"""Several solutions of one problem."""

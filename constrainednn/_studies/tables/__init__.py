@@ -1,0 +1,1 @@
+"""The table of a study, and what can be read off it."""

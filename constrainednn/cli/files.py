@@ -1,0 +1,97 @@
+"""The commands that show runs, check problems, list the gallery and write a new problem."""
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from constrainednn.cli.app import app
+from constrainednn.cli.environment import prepare_jax
+from constrainednn.cli.terminal import USER, errors, fail, say, show_text
+from constrainednn.cli.values import Folder, Setting, Source, load
+
+
+@app.command()
+def show(folder: Folder) -> None:
+    """Print the state of a run from its files alone; runs none of its code."""
+    with errors(str(folder)):
+        from constrainednn._storage.show import show as state
+
+        show_text(state(folder))
+
+
+@app.command()
+def check(
+    source: Source,
+    seed: Annotated[int, typer.Option(help="Seed of the model and of all points.")] = 0,
+    settings: Setting = None,
+) -> None:
+    """Evaluate every residual before training: shapes, dtypes, finiteness, gradients."""
+    with errors(source):
+        prepare_jax()
+        import jax
+
+        from constrainednn._checks.check import check_constraint, check_trained
+        from constrainednn._common.arguments import as_seed
+        from constrainednn._common.messages import user_traceback
+
+        problem, _ = load(source, settings)
+        key = jax.random.key(as_seed(seed))
+        model = problem.build_model(key=key)
+        check_trained(model, problem.trainable)
+        failed = False
+        for constraint in problem.constraints:
+            try:
+                finding = check_constraint(problem, constraint, model, key=key)
+            except Exception as error:  # noqa: BLE001  (the user's own; the others are checked too)
+                failed = True
+                say(user_traceback(error), err=True)
+                say(f"FAIL constraint {constraint.name!r} raises {type(error).__name__}: {error}")
+                continue
+            if finding.error:
+                failed = True
+                say(f"FAIL {finding.error}")
+            else:
+                say(
+                    f"ok   {finding.constraint}: residual of shape {finding.shape}, finite with a "
+                    f"finite gradient, RMS {finding.rms:.3g} before training"
+                )
+            for warning in finding.warnings:
+                say(f"warn {warning}")
+        if failed:
+            raise typer.Exit(USER)
+
+
+@app.command()
+def problems() -> None:
+    """List the gallery, one line each."""
+    import ast
+
+    from constrainednn._common.paths import gallery
+
+    listed = gallery()
+    width = max((len(name) for name in listed), default=0)
+    for name, path in listed.items():
+        doc = ast.get_docstring(ast.parse(path.read_text())) or ""
+        show_text(f"{name:<{width}}  {doc.splitlines()[0] if doc else ''}")
+
+
+@app.command()
+def new(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write.")],
+    source: Annotated[str, typer.Option("--from", metavar="NAME", help="Gallery problem to copy.")],
+) -> None:
+    """Copy a gallery problem to start from."""
+    with errors(source):
+        from constrainednn._common.messages import known_names
+        from constrainednn._common.paths import gallery
+        from constrainednn._storage.files import copy_file
+
+        if file.suffix != ".py":
+            fail(f"{file} must end in .py, or solve would take it for a gallery name.")
+        known = gallery()
+        if source not in known:
+            fail(f"no gallery problem is named {source!r}. {known_names(source, known)}")
+        copy_file(known[source], file)
+        say(f"wrote {file}; try: constrainednn solve {shlex.quote(str(file))}")

@@ -1,0 +1,1 @@
+"""Domains: probability measures to draw points from, and samplers that fill the unit cube."""

@@ -1,0 +1,1 @@
+"""Samplers: which points of the unit cube there are, with what weights."""

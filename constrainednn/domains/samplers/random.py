@@ -1,0 +1,55 @@
+"""Random samplers: independent points, Latin hypercubes and scrambled Sobol points."""
+
+from jaxtyping import Array, Key
+
+from constrainednn._common.errors import BadValueError
+from constrainednn._common.messages import shown
+from constrainednn._common.random_keys import numpy_generator
+from constrainednn.domains.base import AbstractDomain
+from constrainednn.domains.samplers.base import AbstractSampler, Cube, Shares, equal
+
+# For so many there are direction numbers: `MAXDIM` of `scipy.stats.qmc.Sobol`.
+SOBOL_DIMENSIONS = 21201
+
+
+class Independent(AbstractSampler):
+    """Independent uniform draws: the measure itself."""
+
+    def fill(self, domain: AbstractDomain, n: int, *, key: Key[Array, ""]) -> tuple[Cube, Shares]:
+        """Draw `n` independent cube points of equal weight."""
+        return numpy_generator(key).random((n, domain.unit_dim)), equal(n)
+
+
+class LatinHypercube(AbstractSampler):
+    """A randomised Latin hypercube: one point in each of n slices of every coordinate.
+
+    Source:
+        McKay, Beckman and Conover, Technometrics 21 (1979) 239; drawn by `scipy.stats.qmc`.
+    """
+
+    def fill(self, domain: AbstractDomain, n: int, *, key: Key[Array, ""]) -> tuple[Cube, Shares]:
+        """Draw `n` stratified cube points of equal weight."""
+        from scipy.stats import qmc  # slow to import, and most runs do without
+
+        return qmc.LatinHypercube(domain.unit_dim, rng=numpy_generator(key)).random(n), equal(n)
+
+
+class Sobol(AbstractSampler):
+    """A Sobol sequence under a random scrambling; best with a power of two of points.
+
+    Source:
+        Owen, J. Complexity 14 (1998) 466; drawn by `scipy.stats.qmc`.
+    """
+
+    def fill(self, domain: AbstractDomain, n: int, *, key: Key[Array, ""]) -> tuple[Cube, Shares]:
+        """Draw the first `n` points of the scrambled sequence, of equal weight."""
+        from scipy.stats import qmc  # slow to import, and most runs do without
+
+        if domain.unit_dim > SOBOL_DIMENSIONS:
+            raise BadValueError(
+                f"Sobol has at most {SOBOL_DIMENSIONS} dimensions, but {shown(domain)} has "
+                f"{domain.unit_dim}. Use Independent()."
+            )
+        # Never unscrambled: such sequences nest, so held-out points would repeat training points.
+        engine = qmc.Sobol(domain.unit_dim, scramble=True, bits=32, rng=numpy_generator(key))
+        return engine.random_base2(max(n - 1, 0).bit_length())[:n], equal(n)

@@ -1,0 +1,339 @@
+"""Levenberg-Marquardt by orthogonal factorisation: the default method.
+
+Symbols::
+
+    symbol  shape     meaning
+    r       (m,)      residual; the loss is |r|^2
+    J       (m, P)    its Jacobian
+    D       (P,)      column scale, the largest column norm of J since it was forgotten last
+    A       (m, P)    J / D
+    W       (P, q)    right singular vectors of A, q = min(m, P)
+    s       (q,)      singular values of A
+    g       (q,)      the residual in the left singular vectors of A
+    step    (P,)      -W (s g / (s^2 + damping)) / D
+"""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from constrainednn._common.arguments import as_positive
+from constrainednn.methods.base import (
+    CONVERGED,
+    NONFINITE,
+    RUNNING,
+    STALLED,
+    AbstractMethod,
+    AbstractResidual,
+    StepInfo,
+)
+
+# Dampings tried in one step, relative to the last accepted one; the undamped step is tried too.
+_FACTORS = (1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2)
+# A step that keeps this share of the decrease that the linear model promised is trusted.
+_TRUSTED = 0.25
+# Columns that fell below this share of their largest norm may have vanished.
+_FALLEN = 1e-8
+# All of them failed: the next step starts this much higher.
+_RETREAT = 1e4
+
+
+class LevenbergMarquardtState(eqx.Module):
+    """What a step hands on.
+
+    Attributes:
+        damping: Relative to the largest singular value squared.
+        scale: Largest norm of each column since the scales were forgotten last.
+        largest: Largest norm of each column since the first step.
+        vanished: Whether the residual no longer saw a parameter at the last step.
+        tiny_decreases: Accepted steps in a row that lowered the loss by less than 10 eps.
+        ahead: From the parameters of the last step to the nearest of those tried where the
+            residual was NaN or infinite; zero if it was finite at all of them.
+    """
+
+    damping: Float[Array, ""]
+    scale: Float[Array, " P"]
+    largest: Float[Array, " P"]
+    vanished: Bool[Array, " P"]
+    tiny_decreases: Int[Array, ""]
+    ahead: Float[Array, " P"]
+
+
+class LevenbergMarquardt(AbstractMethod[LevenbergMarquardtState]):
+    """Damped Gauss-Newton steps in scaled columns; reaches rounding where the model can.
+
+    J is factored by QR (its transpose when parameters outnumber rows) and only the small triangle
+    by SVD, so J^T J, which squares the condition number, is never formed. Every damping then costs
+    O(P); several are tried in one batched residual evaluation, each with and without the
+    second-order correction of the geodesic. The best decrease is taken of those that keep a quarter
+    of what the linear model promised, if there are any.
+
+    Ends when |A^T r| <= 10 eps |A| |r|; when no step is predicted to lower the loss by a relative
+    10 eps, or by more than the rounding error of evaluating it (measured at every step by
+    perturbing the parameters in their last digits); when no step lowers it and the predicted
+    decrease is below the rounding error of summing m squares; when three accepted steps in a row
+    lowered it by less than 10 eps; when the damping passes |A|^2 / eps.
+
+    The end is converged if it is stationary by the column norms of J as they are there: the cosine
+    between r and every column is below 100 sqrt(eps), the smallest that the digits of a loss show,
+    or promises no more than its rounding error. Otherwise the scales are forgotten once, since
+    larger ones hide a gradient. If that does not help the end is stalled; so it is on a plateau,
+    where a column fell to 1e-8 of its largest norm and its parameter no longer shows in r.
+
+    Args:
+        damping: First damping, relative to the largest singular value squared. It adapts by orders
+            of magnitude in a step, so it hardly matters.
+
+    Source:
+        More, Numerical Analysis (Dundee 1977), LNM 630, p. 105 (scaled steps by QR);
+        Transtrum and Sethna, arXiv:1201.5885, eq. 15 (acceleration; their a is twice ours here,
+        so that their bound 2|a|/|v| <= 0.75 reads as below).
+    """
+
+    damping: float = 1e-3
+
+    def __init__(self, damping: float = 1e-3):
+        self.damping = as_positive(damping, "damping of LevenbergMarquardt")
+
+    def init(self, residual: AbstractResidual, params: PyTree) -> LevenbergMarquardtState:
+        """Start from the given damping and no column scales."""
+        del residual
+        theta, _ = ravel_pytree(params)
+        none = jnp.zeros_like(theta)
+        damping = jnp.asarray(self.damping, theta.dtype)
+        return LevenbergMarquardtState(damping, none, none, none > 0, jnp.asarray(0), none)
+
+    def step(
+        self, residual: AbstractResidual, params: PyTree, state: LevenbergMarquardtState
+    ) -> tuple[PyTree, LevenbergMarquardtState, StepInfo]:
+        """Factor once, try several dampings, keep the best."""
+        theta, unravel = ravel_pytree(params)
+        flat = lambda theta: residual(unravel(theta))  # noqa: E731
+        eps = jnp.finfo(theta.dtype).eps
+        r, J = residual.jacobian(params)
+        loss = r @ r
+        finite = jnp.isfinite(loss) & jnp.all(jnp.isfinite(J))
+        # The factorisations must not see NaN: some LAPACK drivers do not return from it.
+        J, r = jnp.where(finite, J, 0), jnp.where(finite, r, 0)
+
+        present = _column_norms(J)
+        scale = jnp.maximum(state.scale, present)
+        D = jnp.where(scale > 0, scale, 1)
+        A = J / D[None]
+        W, s, g = _factor(A, r)
+        peak = jnp.max(s) ** 2
+        # Zero: the step that is damped only where singular values are rounding themselves.
+        factors = jnp.asarray((0.0, *_FACTORS), theta.dtype)
+        dampings = jnp.clip(state.damping * peak * factors, eps**2 * peak, peak / eps)
+        filters = s[None] / (s[None] ** 2 + dampings[:, None] + jnp.finfo(theta.dtype).tiny)
+        plain = -(filters * g[None]) @ W.T / D[None]
+        bends = jax.vmap(lambda step, damping: _bend(flat, theta, step, A, W, s, damping) / D)(
+            plain, dampings
+        )
+        small = jnp.linalg.norm(D[None] * bends, axis=1) <= 0.75 * jnp.linalg.norm(
+            D[None] * plain, axis=1
+        )
+        steps = jnp.concatenate([plain, plain + jnp.where(small[:, None], bends / 2, 0)])
+
+        jitter = 4 * eps * jnp.where(jnp.arange(theta.size) % 2 == 0, theta, -theta)
+        trials = jax.vmap(flat)(theta[None] + jnp.concatenate([steps, jitter[None]]))
+        noise = jnp.linalg.norm(trials[-1] - r - J @ jitter)
+        losses = jnp.sum(trials[:-1] ** 2, axis=1)
+        abyss = ~jnp.isfinite(losses)
+        losses = jnp.where(abyss, jnp.inf, losses)
+        # The greatest decrease of all may lead far away, to a plateau: it is taken only where no
+        # step does what the linear model promised.
+        promised = jnp.sum((g**2 * s)[None] * filters * (2 - s[None] * filters), axis=1)
+        kept = jnp.where(loss - losses >= _TRUSTED * jnp.tile(promised, 2), losses, jnp.inf)
+        best = jnp.argmin(jnp.where(jnp.min(kept) < loss, kept, losses))
+        accepted = finite & (losses[best] < loss)
+
+        # Of the undamped step we learn only that damping is not needed now; forgetting the last
+        # damping altogether would cost many rejections where the problem turns curved again.
+        chosen = jnp.maximum(factors[best % factors.size], _FACTORS[0])
+        damping = state.damping * jnp.where(accepted, chosen, _RETREAT)
+        tiny = accepted & (loss - losses[best] < 10 * eps * loss)
+        count = jnp.where(
+            tiny, state.tiny_decreases + 1, jnp.where(accepted, 0, state.tiny_decreases)
+        )
+        largest = jnp.maximum(state.largest, present)
+
+        # Directions that J does not resolve (a symmetry, say) promise decreases that are rounding.
+        resolved = s > 10 * jnp.sqrt(theta.size) * eps * jnp.max(s)
+        filters = jnp.where(resolved[None], filters, 0)
+        predicted = jnp.max(jnp.sum((g**2 * s)[None] * filters * (2 - s[None] * filters), axis=1))
+        length = jnp.sqrt(loss)
+        # A sum of m squares is rounded by about sqrt(m) eps; a decrease below that may not show.
+        hidden = 100 * jnp.sqrt(r.size) * eps * loss
+        ended = (
+            (jnp.linalg.norm(s * g) <= 10 * eps * jnp.max(s) * length)
+            | (predicted <= jnp.maximum(10 * eps * length, noise) * length)
+            | (~accepted & (predicted <= hidden))
+            | (count >= 3)
+            | (~accepted & (state.damping >= 1 / eps))
+        )
+        vanished = _vanished(theta, present, largest, length)
+        stationary = _is_stationary(J, r, present, vanished, noise)
+        # Scales that are larger than the columns now may hide a gradient: once more without.
+        again = ended & ~stationary & jnp.any(scale > 10 * present)
+        verdict = jnp.select(
+            [~finite, ~ended | again, stationary], [NONFINITE, RUNNING, CONVERGED], STALLED
+        )
+        nearest = jnp.argmin(jnp.where(abyss, jnp.linalg.norm(D[None] * steps, axis=1), jnp.inf))
+        ahead = jnp.where(finite & jnp.any(abyss), steps[nearest], 0)
+        new_state = LevenbergMarquardtState(
+            jnp.where(again, self.damping, jnp.clip(damping, eps**2, 1 / eps)),
+            jnp.where(again, 0, scale),
+            largest,
+            vanished,
+            jnp.where(again, 0, count),
+            jnp.where(jnp.isfinite(ahead), ahead, 0),
+        )
+        new_theta = jnp.where(accepted, theta + steps[best], theta)
+        return unravel(new_theta), new_state, StepInfo(loss, verdict)
+
+    def explain(
+        self, params: PyTree, state: LevenbergMarquardtState
+    ) -> tuple[str, PyTree[Array] | None]:
+        """Name the columns that vanished, and where the residual ceases to be finite."""
+        theta, unravel = ravel_pytree(params)
+        gone = np.flatnonzero(state.vanished)
+        ahead = unravel(theta + state.ahead) if np.any(state.ahead) else None
+        if not gone.size:
+            return "", ahead
+        return (
+            "a plateau and no minimum: the residual no longer depends on "
+            f"{_some_of(params, gone)}. Start elsewhere"
+        ), ahead
+
+    def unseen(self, params: PyTree, state: LevenbergMarquardtState) -> str:
+        """Name the parameters that the residual never depended on; empty if there are none.
+
+        A change by their own size, or by one, has been rounding beside that of another.
+        """
+        theta, _ = ravel_pytree(params)
+        effect = np.asarray(state.largest) * np.maximum(np.abs(theta), 1)
+        never = np.flatnonzero(effect <= np.finfo(effect.dtype).eps * effect.max(initial=0.0))
+        return _some_of(params, never) if never.size else ""
+
+
+def _some_of(params: PyTree, chosen: Int[np.ndarray, " n"]) -> str:
+    """How many parameters were chosen, and some of their names."""
+    names = _names(params)
+    shown = ", ".join(names[i] for i in chosen[:3]) + (", ..." if chosen.size > 3 else "")
+    return f"{chosen.size} of {len(names)} parameters ({shown})"
+
+
+def _vanished(
+    theta: Float[Array, " P"],
+    present: Float[Array, " P"],
+    largest: Float[Array, " P"],
+    length: Float[Array, ""],
+) -> Bool[Array, " P"]:
+    """Parameters that the residual no longer sees: a plateau.
+
+    Their columns fell by orders, which alone may be the way from a steep start to a minimum, and
+    a change by the parameter's own size would not show in a residual of this length.
+    """
+    unseen = jnp.abs(theta) * present < jnp.finfo(theta.dtype).eps ** 0.5 * length
+    return (present < _FALLEN * largest) & unseen
+
+
+def _is_stationary(
+    J: Float[Array, "m P"],
+    r: Float[Array, " m"],
+    present: Float[Array, " P"],
+    vanished: Bool[Array, " P"],
+    noise: Float[Array, ""],
+) -> Bool[Array, ""]:
+    """True if no single parameter lowers the loss, by the column norms as they are now.
+
+    A parameter alone promises a decrease of |r|^2 cos^2, with the angle between its column and r.
+    Near a minimum the loss is flat: its last digits show no gradient below the root of eps.
+    """
+    eps = jnp.finfo(r.dtype).eps
+    length = jnp.linalg.norm(r)
+    units = J / jnp.where(present > 0, present, 1)[None]
+    decrease = jnp.max(jnp.abs(units.T @ r)) ** 2
+    flat = decrease <= jnp.maximum(1e4 * eps * length, noise) * length
+    # A residual that is rounding has nowhere to go, whatever its columns are.
+    return flat & ((length <= 100 * noise) | ~jnp.any(vanished))
+
+
+def _names(params: PyTree) -> list[str]:
+    """A name for each of the raveled parameters, such as ['rate'] or .layers[0].weight[3, 1]."""
+    names = []
+    for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
+        name = jax.tree_util.keystr(path)
+        names += [
+            f"{name}[{', '.join(map(str, index))}]" if index else name
+            for index in np.ndindex(leaf.shape)
+        ]
+    return names
+
+
+def _column_norms(J: Float[Array, "m P"]) -> Float[Array, " P"]:
+    """Norms of columns, whose squares may leave the range of the numbers."""
+    # By powers of two, which change no digit.
+    _, power = jnp.frexp(jnp.max(jnp.abs(J), axis=0))
+    return jnp.ldexp(jnp.linalg.norm(jnp.ldexp(J, -power[None]), axis=0), power)
+
+
+def least_numbers(m: int, P: int) -> int:
+    """Numbers that a step holds at once, at least.
+
+    J, A, its factors and their workspace; by the account of XLA 7.1 to 8.9 m P where the residual
+    has no derivatives of the model, and 16 to 39 m P with second ones.
+    """
+    return 7 * m * P
+
+
+def operations(m: int, P: int) -> float:
+    """Of a factorisation: Householder's QR, then singular values with both sets of vectors.
+
+    Source:
+        Golub and Van Loan, Matrix Computations (4th ed.), sections 5.2.2 and 8.6.3.
+    """
+    q = min(m, P)
+    return 2.0 * m * P * q + 22.0 * q**3
+
+
+def _factor(
+    A: Float[Array, "m P"], r: Float[Array, " m"]
+) -> tuple[Float[Array, "P q"], Float[Array, " q"], Float[Array, " q"]]:
+    """Return W, s, g with A = U diag(s) W^T and g = U^T r, q = min(m, P)."""
+    m, P = A.shape
+    if m >= P:
+        # qr([A r]) carries Q^T r in its last column, so Q itself is never formed.
+        R = jnp.linalg.qr(jnp.column_stack([A, r]), mode="r")
+        U, s, Wt = jnp.linalg.svd(R[:P, :P])
+        return Wt.T, s, U.T @ R[:P, P]
+    # A^T = Q R, R = U s V^T: A = V s (Q U)^T. Keeping Q avoids A V / s, which loses the small s.
+    Q, R = jnp.linalg.qr(A.T)
+    U, s, Vt = jnp.linalg.svd(R)
+    return Q @ U, s, Vt @ r
+
+
+def _bend(
+    flat: Callable[[Array], Array],
+    theta: Float[Array, " P"],
+    step: Float[Array, " P"],
+    A: Float[Array, "m P"],
+    W: Float[Array, "P q"],
+    s: Float[Array, " q"],
+    damping: Float[Array, ""],
+) -> Float[Array, " P"]:
+    """Second derivative of the geodesic along `step`, in scaled columns.
+
+    The residual curves by r'' = d^2/dh^2 r(theta + h step); the damped system that gave the step
+    is solved once more for -r''.
+    """
+    slope = lambda theta: jax.jvp(flat, (theta,), (step,))[1]  # noqa: E731
+    curvature = jax.jvp(slope, (theta,), (step,))[1]
+    # A^T r'' squares the condition number of this correction only, never of the step.
+    return -W @ ((W.T @ (A.T @ curvature)) / (s**2 + damping))

@@ -1,0 +1,99 @@
+"""Stages: methods with their numbers of steps, one after another."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+from jaxtyping import PyTree
+
+from constrainednn._common.arguments import as_count, as_function
+from constrainednn._common.errors import BadTypeError, BadValueError
+from constrainednn._common.messages import shown
+from constrainednn.methods.base import AbstractMethod
+from constrainednn.methods.levenberg_marquardt import LevenbergMarquardt
+from constrainednn.models.recipes import trainable_mask
+
+
+class Stage(eqx.Module):
+    """A method with its own number of steps and, if wanted, its own trained part.
+
+    Args:
+        method: The method.
+        steps: Largest number of steps of this stage.
+        trainable: As in `Problem`; default: the problem's.
+    """
+
+    method: AbstractMethod
+    steps: int
+    trainable: Callable[[Any], Any] | None
+
+    def __init__(
+        self,
+        method: AbstractMethod,
+        *,
+        steps: int,
+        trainable: Callable[[Any], Any] | None = None,
+    ):
+        self.method = _as_method(method)
+        self.steps = as_count(steps, "steps of Stage", least=0)
+        if trainable is not None:
+            as_function(trainable, "trainable of Stage", "lambda u: u.layers[-1]")
+        self.trainable = trainable
+
+
+def _as_method(method: Any) -> AbstractMethod:
+    if isinstance(method, AbstractMethod):
+        return method
+    if isinstance(method, type) and issubclass(method, AbstractMethod):
+        raise BadTypeError(f"method is the class {method.__name__}; write {method.__name__}().")
+    if hasattr(method, "init") and hasattr(method, "update"):
+        raise BadTypeError("method is an optax transformation; write cx.Optax(...) around it.")
+    raise BadTypeError(
+        f"method must be an object, got {shown(method)}; names are for the command line. There, lm "
+        "is cx.LevenbergMarquardt(), gd is cx.Optax(optax.sgd(1e-2)), adam is "
+        "cx.Optax(optax.adam(1e-3)), and lbfgs is cx.Optax(optax.lbfgs())."
+    )
+
+
+def described(stages: Sequence[Stage], model: PyTree) -> str:
+    """What the stages do: their methods, steps if there are several, and what each trains.
+
+    What `trainable=` selects is named by its leaves, since a function tells nothing of itself.
+    """
+    parts = []
+    for stage in stages:
+        text = f"{stage.method!r}"
+        if len(stages) > 1:
+            text += f" for {stage.steps} steps"
+        if stage.trainable is not None:
+            trained = eqx.filter(model, trainable_mask(model, stage.trainable))
+            paths = jax.tree_util.tree_flatten_with_path(trained)[0]
+            text += " on " + ", ".join(jax.tree_util.keystr(path) for path, _ in paths)
+        parts.append(text)
+    return ", then ".join(parts)
+
+
+def as_stages(
+    method: AbstractMethod | Stage | Sequence[Stage] | None, steps: int | None
+) -> list[Stage]:
+    """Methods and stages as a list of stages, each with its steps."""
+    if steps is not None:
+        steps = as_count(steps, "steps", least=0)
+    if isinstance(method, (list, tuple)) and not hasattr(method, "update"):
+        stages = list(method)
+        if not stages or not all(isinstance(stage, Stage) for stage in stages):
+            raise BadTypeError(
+                f"method as a sequence holds cx.Stage objects, one or more, got {shown(method)}."
+            )
+        if steps is not None:
+            raise BadValueError("Stages have their own steps: leave out steps=, or set it in each.")
+        return stages
+    if isinstance(method, Stage):
+        return [
+            method
+            if steps is None
+            else Stage(method.method, steps=steps, trainable=method.trainable)
+        ]
+    chosen = LevenbergMarquardt() if method is None else _as_method(method)
+    return [Stage(chosen, steps=1000 if steps is None else steps)]

@@ -1,0 +1,1 @@
+"""Models: recipes, networks, random features, pieces, and transforms of input and output."""

@@ -1,0 +1,1 @@
+"""Operators: derivatives of a model by its point, integrals, inequalities."""

@@ -1,0 +1,1 @@
+"""Estimates of unknowns, with intervals."""

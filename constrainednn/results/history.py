@@ -1,0 +1,120 @@
+"""How a run went: its status, settings, history and timings."""
+
+import dataclasses
+import enum
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import PyTree
+
+from constrainednn._problem.scheme import PieceHistory
+
+if TYPE_CHECKING:
+    pass
+
+
+# Lines of a history on display.
+_MOMENTS = 12
+
+
+class Status(enum.StrEnum):
+    """How a method ended; whether the statement holds is another matter, see `Verdict`."""
+
+    CONVERGED = "converged"
+    MAX_STEPS = "max_steps"
+    TIME_LIMIT = "time_limit"
+    STALLED = "stalled"
+    EARLY_STOPPED = "early_stopped"
+    BLOW_UP = "blow_up"
+    NONFINITE = "nonfinite"
+    OUT_OF_MEMORY = "out_of_memory"
+    INTERRUPTED = "interrupted"
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Everything that decides a run besides the problem.
+
+    Attributes:
+        method: The method or stages, as written.
+        steps: Largest number of steps.
+        seed: Seed of all streams.
+        tolerance: Root of the training loss at which the run stops.
+        heldout: Number of held-out points a constraint on a domain.
+        monitor: Number of monitor points a constraint on a domain.
+        redraw: Steps between new training draws, or None.
+        dtype: Floating-point type.
+        device: Platform and device kind.
+        threads: CPU cores this process may use; results can differ where it does.
+        versions: Versions of this package and those below it.
+        environment: Those environment variables, if set, that JAX and the linear algebra heed.
+        problem: SHA-256 of the file the problem was loaded from and of those it imports beside
+            it; empty for a problem stated in Python.
+        early_stopping: True if the parameters are those of the lowest monitor loss.
+    """
+
+    method: str
+    steps: int
+    seed: int
+    tolerance: float
+    heldout: int
+    monitor: int
+    redraw: int | None
+    dtype: str
+    device: str
+    threads: int
+    versions: dict[str, str]
+    environment: dict[str, str] = dataclasses.field(default_factory=dict)
+    problem: str = ""
+    early_stopping: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class History:
+    """What was seen on the way.
+
+    Attributes:
+        loss: Training loss at the parameters before step 0, 1, 2, ...; the last entry, as that of
+            `monitor` and `snapshots`, belongs to the parameters that were returned.
+        monitor_steps: Steps at which the monitor loss was taken, log-spaced.
+        monitor: Loss on monitor points at those steps; finite sets have none and count with their
+            training points, so that it compares with `loss`. NaN if no constraint has any.
+        snapshots: Models at a few of those steps, as pairs (step, model).
+        best_step: Steps that led to the parameters that were returned.
+        redraws: Steps before which new training points were drawn.
+        last_draw: How many of the redraws there were before those parameters: 0 for the first draw.
+        pieces: How the pieces came about, for a problem that is solved in pieces, of each
+            experiment where there are several; `loss` and `monitor` then hold the final numbers
+            only.
+    """
+
+    loss: np.ndarray
+    monitor_steps: np.ndarray
+    monitor: np.ndarray
+    snapshots: tuple[tuple[int, PyTree], ...]
+    best_step: int
+    redraws: tuple[int, ...] = ()
+    last_draw: int = 0
+    pieces: PieceHistory | tuple[PieceHistory, ...] | None = None
+
+    def __repr__(self) -> str:
+        """A dozen moments, whatever the number of steps."""
+        watched = dict(zip(self.monitor_steps.tolist(), self.monitor.tolist(), strict=True))
+        steps = sorted(watched)
+        some = np.unique(np.linspace(0, len(steps) - 1, _MOMENTS).round().astype(int))
+        lines = ["  step  train loss  monitor loss"]
+        for step in [steps[i] for i in some] if steps else []:
+            # Of a problem in pieces only the end is kept.
+            loss = float(self.loss[min(step, len(self.loss) - 1)])
+            lines.append(f"{step:6}  {loss:10.3g}  {watched[step]:12.3g}")
+        best = f"the best is step {self.best_step}"
+        return "\n".join([*lines, f"{best}, {len(self.redraws)} redraws; arrays: .loss, .monitor"])
+
+
+@dataclasses.dataclass(frozen=True)
+class Timings:
+    """Seconds spent: compiling (first calls), running steps, measuring the gap."""
+
+    compile: float
+    run: float
+    report: float

@@ -1,0 +1,73 @@
+"""The solution of one of several experiments, taken out of that of all."""
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import PyTree
+
+from constrainednn._common.errors import BadTypeError
+from constrainednn._gap.measure import in_total
+from constrainednn._ode.fitting.experiments import FittedExperiments
+from constrainednn._ode.schemes.field import EquationResidual, Field, with_args
+from constrainednn._ode.schemes.initial_values import InitialValueScheme
+from constrainednn._problem.constraint import Constraint
+from constrainednn._problem.experiments import Experiments, Found, apart, of_experiment
+from constrainednn._problem.problem import Problem
+from constrainednn.models.pieces import Pieces
+
+if TYPE_CHECKING:
+    from constrainednn.results.solution import Solution
+
+
+def _trained(u: Pieces) -> PyTree:
+    """What is solved for; a function with a name, so that a problem can be pickled."""
+    return u.head
+
+
+def _with_field(constraint: Constraint, field: Field) -> Constraint:
+    """The equation with the arguments that were found: solved again, a model has none."""
+    if not isinstance(constraint.residual, EquationResidual):
+        return constraint
+    return eqx.tree_at(lambda c: c.residual, constraint, EquationResidual(field))
+
+
+def one_of(solution: "Solution", which: int | str) -> "Solution":
+    """The solution of one experiment; `Solution.__getitem__` has the documentation."""
+    model, problem, pieces = solution.model, solution.problem, solution.history.pieces
+    if not isinstance(model, Experiments) or not isinstance(pieces, tuple):
+        raise BadTypeError("this solution has no experiments: it is a function, solution(x).")
+    assert isinstance(problem.scheme, FittedExperiments)
+    index = model.index(which)
+    fit, u = problem.scheme.fits[index], model[index]
+    known = with_args(fit.field, u.args)
+    blank = eqx.tree_at(lambda u: u.arguments, problem.model.parts[index], Found(u.args))
+    u = eqx.tree_at(lambda u: (u.parameters, u.arguments), u, (jnp.zeros(0), Found(u.args)))
+    chosen = [
+        (apart(item, model)[0], points)
+        for item, points in zip(problem.constraints, solution.streams, strict=True)
+        if (own := of_experiment(item)) is not None and own.index == index
+    ]
+    constraints = [_with_field(item, known) for item, _ in chosen]
+    names = {item.name for item in constraints}
+    alone = Problem(
+        constraints,
+        blank,
+        trainable=_trained,
+        scheme=InitialValueScheme(known, fit.span, fit.width, fit.breaks, fit.longest),
+    )
+    gaps = [item for item in solution.gap.constraints if item.name in names]
+    finite = [item for item in solution.gap.finite if item.name in names]
+    history = dataclasses.replace(
+        solution.history, pieces=pieces[index], snapshots=((solution.steps, u),)
+    )
+    return dataclasses.replace(
+        solution,
+        problem=alone,
+        model=u,
+        gap=in_total(constraints, gaps, finite),
+        parameters=u.count * u.head[0].size,
+        history=history,
+        streams=tuple(points for _, points in chosen),
+    )

@@ -1,0 +1,155 @@
+"""Saving and loading solutions."""
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import math
+import textwrap
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
+from constrainednn._common.pytrees import tree_to_arrays
+from constrainednn._gap.streams import drawn_arrays
+from constrainednn._problem.experiments import Experiments
+from constrainednn._problem.scheme import PieceHistory
+from constrainednn._storage.archive import pack_arrays, seal
+from constrainednn._storage.folders import write_folder
+from constrainednn._storage.run_folder import REPORT
+from constrainednn.results.estimates.estimates import has_unknowns
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from constrainednn.results.solution import Solution
+
+
+MODEL, LOSSES = "model.npz", "history.npz"
+
+
+def save_solution(solution: "Solution", path: Path) -> None:
+    """Write a solution into a new or empty folder.
+
+    Files: `model.npz` (parameters), `history.npz` (losses), `report.json` (settings, status and
+    every number of the gap report), `overview.png` and `moments.png` (as `Solution.plot` and
+    `Solution.plot_moments` draw them).
+
+    A figure that cannot be drawn is a page that says why, and a warning; the numbers are kept.
+
+    Raises:
+        StoreError: If the folder is in use or cannot be written.
+    """
+    write_folder(path, result_files(solution))
+
+
+def result_files(solution: "Solution") -> Iterator[tuple[str, bytes]]:
+    """The files of a solution and what is in them, one after another."""
+    history = solution.history
+    losses = {
+        "loss": history.loss,
+        "monitor_steps": history.monitor_steps,
+        "monitor": history.monitor,
+        "best_step": np.asarray(history.best_step),
+        "redraws": np.asarray(history.redraws, int),
+        **drawn_arrays(
+            solution.problem.constraints, [item.train for item in solution.streams], "draw"
+        ),
+        **_pieces_to_arrays(history.pieces),
+    }
+    arrays = {
+        MODEL: pack_arrays(tree_to_arrays(solution.model)),
+        LOSSES: pack_arrays(losses),
+    }
+    yield from arrays.items()
+    report = report_dict(solution) | {
+        "files": {name: hashlib.sha256(content).hexdigest() for name, content in arrays.items()}
+    }
+    # With it, all numbers are there; the figures only show them.
+    yield REPORT, seal(report)
+    for name, draw in (("overview.png", solution.plot), ("moments.png", solution.plot_moments)):
+        content, failure = _png(draw)
+        yield name, content
+        if failure:
+            warnings.warn(f"{name} could not be drawn: {failure}", stacklevel=3)
+
+
+def report_dict(solution: "Solution") -> dict[str, Any]:
+    """Every reported number as plain data; what is not finite becomes null."""
+    unknown = {}
+    if has_unknowns(solution):
+        with contextlib.suppress(ValueError):  # the data may not suffice
+            unknown["estimates"] = plain(dataclasses.asdict(solution.estimates()))
+    return unknown | {
+        "verdict": {"word": solution.verdict.word, "reason": solution.verdict.reason},
+        "status": str(solution.status),
+        "reason": solution.reason,
+        "steps": solution.steps,
+        "parameters": solution.parameters,
+        "last_draw": solution.history.last_draw,
+        "timings": dataclasses.asdict(solution.timings),
+        "settings": dataclasses.asdict(solution.settings),
+        "gap": plain(dataclasses.asdict(solution.gap)),
+    }
+
+
+def plain(value: Any) -> Any:
+    """Turn arrays, tuples and NumPy scalars into what JSON knows; NaN and infinity into null."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, (np.ndarray, jax.Array)):
+        return plain(np.asarray(value).tolist())
+    if isinstance(value, (np.generic,)):
+        return plain(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def of_each(model: PyTree, name: str) -> list[str]:
+    """The name for each of several experiments; without them "" for the whole."""
+    if not isinstance(model, Experiments):
+        return [""]
+    return [f"{name}[{k}]" for k in range(len(model.parts))]
+
+
+def _pieces_to_arrays(
+    pieces: PieceHistory | tuple[PieceHistory, ...] | None,
+) -> dict[str, np.ndarray]:
+    if pieces is None:
+        return {}
+    several = isinstance(pieces, tuple)
+    return {
+        f"pieces{f'[{k}]' * several}_{name}": np.asarray(value)
+        for k, item in enumerate(pieces if several else [pieces])
+        for name, value in dataclasses.asdict(item).items()
+    }
+
+
+def _png(draw: "Callable[[], Figure]") -> tuple[bytes, str]:
+    """Draw a figure, or a page with the reason why it could not be drawn and the reason itself."""
+    from matplotlib.figure import Figure
+
+    try:
+        with np.errstate(over="ignore"):  # the axes of a run that diverged
+            return rendered(draw()), ""
+    except Exception as error:  # noqa: BLE001  (whatever it is, it must not cost hours of training)
+        reason = f"{type(error).__name__}: {error}"
+        page = Figure(figsize=(6, 3))
+        page.text(0.5, 0.5, textwrap.fill(reason, 60), ha="center", va="center", parse_math=False)
+        return rendered(page), reason
+
+
+def rendered(figure: "Figure") -> bytes:
+    """A figure as PNG."""
+    buffer = io.BytesIO()
+    # No date and no version inside: the same numbers give the same bytes.
+    figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
+    return buffer.getvalue()
