@@ -22,7 +22,7 @@ import numpy as np
 import optax
 
 import constrainednn as cx
-from constrainednn._studies.tables.rows import quantiles_of
+from constrainednn.studies.tables.rows import quantiles_of
 
 SEEDS = 4
 
@@ -48,7 +48,7 @@ def relu(width):
 
 
 def circle(points=100, width=1024, enhanced=0.0, smooth=False, sampler=None):
-    residual = cx.gradient_enhanced(on_circle, enhanced) if enhanced else on_circle
+    residual = cx.operators.gradient_enhanced(on_circle, enhanced) if enhanced else on_circle
     model = cx.MLP(2, 2, width=width) if smooth else relu(width)
     over = cx.Normal(2)
     return cx.Problem(cx.Constraint(residual, over=over, points=points, sampler=sampler), model)
@@ -82,7 +82,7 @@ def decay(points=20, width=32, enhanced=0.0, hard=False, sampler=None):
 
     over = cx.Interval(0, 3)
     model = cx.MLP("scalar", "scalar", width=width, over=over)
-    fn = cx.gradient_enhanced(residual, enhanced) if enhanced else residual
+    fn = cx.operators.gradient_enhanced(residual, enhanced) if enhanced else residual
     parts = [cx.Constraint(fn, over=over, points=points, sampler=sampler, name="equation")]
     if hard:
         model = cx.with_output(model, lambda t, y: 1.0 + t * y)
@@ -97,7 +97,7 @@ CIRCLE = {
     "as in the lesson": (circle, {}, {}),
     "400 points": (circle, {"points": 400}, {}),
     "redrawn every 100 steps": (circle, {}, {"redraw": 100}),
-    "redrawn where it is large": (circle, {"sampler": cx.Adaptive()}, {"redraw": 100}),
+    "redrawn where it is large": (circle, {"sampler": cx.domains.Adaptive()}, {"redraw": 100}),
     "early stopping": (circle, {}, {"early_stopping": True}),
     "weight decay 0.1": (
         circle,
@@ -132,7 +132,7 @@ ODE = {
     "Adam, 20 points": (decay, {}, {}),
     "40 points": (decay, {"points": 40}, {}),
     "redrawn every 100 steps": (decay, {}, {"redraw": 100}),
-    "redrawn where it is large": (decay, {"sampler": cx.Adaptive()}, {"redraw": 100}),
+    "redrawn where it is large": (decay, {"sampler": cx.domains.Adaptive()}, {"redraw": 100}),
     "gradient-enhanced": (decay, {"enhanced": 0.1}, {}),
     "start built in": (decay, {"hard": True}, {}),
     "Levenberg-Marquardt": (decay, {}, {"method": cx.LevenbergMarquardt(), "steps": 500}),

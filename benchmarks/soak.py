@@ -341,7 +341,7 @@ def fuzz(folder: Path, minutes: float, seed: int = 0) -> dict:
                     counts["read"] += 1
                     if reader == "arrays" and found and not same(found, arrays[name]):
                         faults.append(f"{name}: other numbers were read")
-                except cx.StoreError:
+                except cx.errors.StoreError:
                     counts["refused"] += 1
                 except Exception as error:  # noqa: BLE001  (anything else is a fault)
                     faults.append(f"{reader} of {name}: {type(error).__name__}: {error!s:.200}")

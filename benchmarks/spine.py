@@ -84,7 +84,7 @@ def solved(problem, *, seeds, steps):
     for seed in seeds:
         try:
             runs.append(cx.solve(problem, seed=seed, steps=steps))
-        except cx.SolveFailed as failed:
+        except cx.results.SolveFailed as failed:
             runs.append(failed.solution)
             diverged += 1
     return runs, diverged

@@ -96,7 +96,9 @@ def checks() -> dict:
         over = cx.Normal(p + 1).map(measure)
         problem = cx.Problem(cx.Constraint(misfit, over=over, points=n), model)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", cx.ProblemWarning)  # the model is ready-made, and zero
+            warnings.simplefilter(
+                "ignore", cx.errors.ProblemWarning
+            )  # the model is ready-made, and zero
             # Past interpolation by gradient descent, which from zero ends at the least norm;
             # Levenberg-Marquardt scales columns, and ends a little beside it.
             descent = {"method": cx.Optax(optax.sgd(0.1)), "steps": 1000} if p > n else {}

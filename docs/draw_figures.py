@@ -31,7 +31,7 @@ def main() -> None:
     draw_circle(solution).savefig(FOLDER / "unit_circle.png", dpi=160, metadata={"Software": None})
 
 
-def draw_circle(solution: cx.Solution) -> Figure:
+def draw_circle(solution: cx.results.Solution) -> Figure:
     streams, snapshots = solution.streams[0], dict(solution.history.snapshots)
     # Monitor points: fresh draws that may be looked at during training.
     rows = [

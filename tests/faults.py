@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from typer.testing import CliRunner
 
 import constrainednn as cx
-from constrainednn.cli.main import app
+from constrainednn.cli.entry import app
 
 HEADER = "import jax, jax.numpy as jnp\nimport constrainednn as cx\n"
 BODY = """

@@ -52,7 +52,7 @@ def pytest_runtest_call(item):
     _current[:] = rows_of(item.originalname)
     raises, warns, faults.note = pytest.raises, pytest.warns, note
     pytest.raises, pytest.warns = (_noting(context) for context in (raises, warns))
-    from constrainednn._common.errors import ProblemError
+    from constrainednn.errors import ProblemError
 
     def noted(self, *arguments):
         ValueError.__init__(self, *arguments)

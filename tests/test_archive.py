@@ -72,7 +72,9 @@ def test_f16_trees_with_keys_none_and_weak_scalars(write):
     assert (found["none"], found["text"], found["number"]) == (None, "x", 4)
     assert float(found["weak"]) == 2 and found["weak"].weak_type
     assert all(jnp.array_equal(part, shared) for part in found["pair"])
-    with pytest.raises(cx.StoreError, match=r"leaf state\['pair'\]\[0\] is float64\[3\] in the"):
+    with pytest.raises(
+        cx.errors.StoreError, match=r"leaf state\['pair'\]\[0\] is float64\[3\] in the"
+    ):
         arrays_to_tree({**blank, "pair": (jnp.zeros(2),) * 2}, arrays, "file", "state")
 
 
@@ -85,7 +87,7 @@ def test_f11_every_flipped_byte_is_refused(write):
         damaged[index] ^= 0xFF if index % 2 else 0x01
         try:
             arrays, facts = read_arrays(write(damaged))
-        except cx.StoreError:
+        except cx.errors.StoreError:
             continue
         assert same(arrays, small_arrays()) and facts == FACTS, index
         accepted.append(index)
@@ -96,7 +98,7 @@ def test_f11_every_flipped_byte_is_refused(write):
 def test_f10_every_cut_is_refused(write):
     content = pack_arrays(small_arrays(), FACTS)
     for length in range(len(content)):
-        with pytest.raises(cx.StoreError, match="damaged"):
+        with pytest.raises(cx.errors.StoreError, match="damaged"):
             read_arrays(write(content[:length]))
 
 
@@ -105,7 +107,7 @@ def test_f12_j3_crafted_archives_are_refused(write, soak):
     attacks = soak.crafted(pack_arrays(small_arrays(), FACTS))
     assert len(attacks) > 25
     for content in attacks:
-        with pytest.raises(cx.StoreError):
+        with pytest.raises(cx.errors.StoreError):
             read_arrays(write(content))
 
 
@@ -122,10 +124,10 @@ class Trap:
 def test_j1_a_renamed_pickle_is_refused_and_never_run(write, tmp_path):
     mark = tmp_path / "ran"
     path = write(pickle.dumps(Trap(mark)))
-    with pytest.raises(cx.StoreError, match="damaged or no file of this package"):
+    with pytest.raises(cx.errors.StoreError, match="damaged or no file of this package"):
         read_arrays(path)
     np.savez(path, a=np.asarray([Trap(mark)], object))
-    with pytest.raises(cx.StoreError):
+    with pytest.raises(cx.errors.StoreError):
         read_arrays(path)
     assert not mark.exists()
 
@@ -134,10 +136,10 @@ def test_j4_links_and_pipes_are_refused(write, tmp_path):
     path = write(pack_arrays(small_arrays()))
     link, pipe = tmp_path / "link.npz", tmp_path / "pipe.npz"
     link.symlink_to(path)
-    with pytest.raises(cx.StoreError, match=r"link.npz is a link; links are not followed"):
+    with pytest.raises(cx.errors.StoreError, match=r"link.npz is a link; links are not followed"):
         read_arrays(link)
     os.mkfifo(pipe)
-    with pytest.raises(cx.StoreError, match="is no regular file"):
+    with pytest.raises(cx.errors.StoreError, match="is no regular file"):
         read_arrays(pipe)  # and does not wait for a writer
 
 
@@ -147,12 +149,14 @@ def test_f15_newer_format_is_refused(write):
     with mock.patch.object(archive, "FORMAT", 3):
         content = pack_arrays(small_arrays())
     words = "was written in format 3; this version of constrainednn reads format 2. Install a newer"
-    with pytest.raises(cx.StoreError, match=words):
+    with pytest.raises(cx.errors.StoreError, match=words):
         read_arrays(write(content))
 
 
 def test_what_cannot_be_saved_is_named():
-    with pytest.raises(cx.StoreError, match=r"\.name is of type object, which cannot be saved"):
+    with pytest.raises(
+        cx.errors.StoreError, match=r"\.name is of type object, which cannot be saved"
+    ):
         pack_arrays({".name": np.asarray([None])})
 
 

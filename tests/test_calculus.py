@@ -131,8 +131,8 @@ def stretched(x):
 
 
 LINE = cx.RandomFeatures(cx.Interval(0, 1), 3, width=4)(key=KEY)
-FOURIER = cx.PeriodicInput(2.0, harmonics=2)
-WAVES = cx.PeriodicInput((2.0, None, 1.0), harmonics=2)
+FOURIER = cx.models.PeriodicInput(2.0, harmonics=2)
+WAVES = cx.models.PeriodicInput((2.0, None, 1.0), harmonics=2)
 
 MODELS_OF_TIME = {
     "linear": cx.Linear("scalar", 2)(key=KEY),
@@ -144,8 +144,8 @@ MODELS_OF_TIME = {
     "scalar features": cx.RandomFeatures(
         cx.Interval(0, 1), "scalar", width=4, activation=lambda y: y / (1 + y * y)
     )(key=KEY),
-    "periodic": cx.with_input(network(4, 2, 3, 1, jnp.tanh), FOURIER),
-    "fields": cx.with_output(cx.with_input(LINE, stretched), with_fields),
+    "periodic": cx.models.with_input(network(4, 2, 3, 1, jnp.tanh), FOURIER),
+    "fields": cx.with_output(cx.models.with_input(LINE, stretched), with_fields),
 }
 
 ACTIVATIONS = [
@@ -167,7 +167,7 @@ def test_recurrence_of_an_activation_agrees_with_nested_forward_mode(activation)
     # activation(20 sin t): no coefficient of the argument vanishes, and some values are large.
     scale = cx.Linear("scalar", "scalar", bias=False)(key=KEY)
     scale = eqx.tree_at(lambda layer: layer.weight, scale, jnp.full((1, 1), 20.0))
-    u = _InputTransformed(activation, cx.with_input(scale, jnp.sin))
+    u = _InputTransformed(activation, cx.models.with_input(scale, jnp.sin))
     times = jnp.array([-1.2, -0.1, 0.0, 0.01, 0.3, 2.0])
     assert_equal_pairs(jax.vmap(lambda t: [(taylor(u, t, ORDER), nested(u)(t))]), times)
     # The recurrence was found: twice the order is four times the work, where nesting takes eight.
@@ -246,8 +246,10 @@ MODELS_OF_SPACE = {
     "activation without a rule": network(3, 2, 5, 1, lambda y: y / (1 + y * y)),
     "linear": cx.Linear(3, 2)(key=KEY),
     "random features": cx.RandomFeatures(cx.Normal(3), 2, width=5, activation=jnp.sin)(key=KEY),
-    "periodic": cx.with_input(network(9, 2, 5, 1, jnp.tanh), WAVES),
-    "fields": cx.with_output(cx.with_input(network(3, 3, 5, 1, jnp.tanh), stretched), with_fields),
+    "periodic": cx.models.with_input(network(9, 2, 5, 1, jnp.tanh), WAVES),
+    "fields": cx.with_output(
+        cx.models.with_input(network(3, 3, 5, 1, jnp.tanh), stretched), with_fields
+    ),
     "matrix": lambda x: jnp.outer(jnp.sin(x), x),
 }
 X = jnp.array([0.3, -0.7, 0.5])

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 import constrainednn as cx
 from constrainednn._common.paths import gallery
 from constrainednn._gap import tables
-from constrainednn.cli.main import app
+from constrainednn.cli.entry import app
 
 SETTINGS = """
 import jax.numpy as jnp
@@ -83,7 +83,7 @@ def test_keywords_named_like_arguments_are_refused(tmp_path, name):
     result = run("check", path)
     assert result.exit_code == 2
     assert f"has a keyword '{name}', which is an argument of solve or study" in result.stderr
-    with pytest.raises(cx.LoadError, match=f"keyword '{name}'"):
+    with pytest.raises(cx.errors.LoadError, match=f"keyword '{name}'"):
         cx.load_problem(path)
 
 

@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import binomtest
 
 from constrainednn._gap.statistics import UNRELIABLE, estimate_mean, loss_interval, total
-from constrainednn._studies.tables.law import fit_law
+from constrainednn.studies.tables.law import fit_law
 
 DRAWS = 4000
 

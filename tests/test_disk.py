@@ -96,7 +96,7 @@ def test_f6_f8_every_call_may_fail_once(tmp_path, monkeypatch, code):
             counted(patch, action)
             try:
                 folder = script(path)
-            except cx.StoreError as error:  # at the start, where nothing is lost
+            except cx.errors.StoreError as error:  # at the start, where nothing is lost
                 assert os.strerror(code) in str(error)
                 assert not path.exists()
                 continue
@@ -129,7 +129,7 @@ def test_f7_full_from_some_call_on(tmp_path, monkeypatch):
             counted(patch, action)
             try:
                 folder = script(path)
-            except cx.StoreError:
+            except cx.errors.StoreError:
                 continue
         assert said
         assert folder.failure.startswith("the results could not be written: No space left")
@@ -205,7 +205,9 @@ def test_f1_f2_process_ends_at_every_call(tmp_path, monkeypatch):
             check_checkpoint(path, max([int(file.stem[-9:]) for file in files], default=0))
             reopened = RunFolder(path)
             if (path / "lock").exists():
-                with pytest.warns(cx.RunWarning, match="left locked by process .* which is gone"):
+                with pytest.warns(
+                    cx.errors.RunWarning, match="left locked by process .* which is gone"
+                ):
                     reopened.reopen()
             else:
                 reopened.reopen()
@@ -244,12 +246,14 @@ def test_f10_f11_damaged_checkpoint_falls_back_and_says_so(tmp_path):
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
     newest.write_bytes(content)
-    with pytest.warns(cx.RunWarning, match=r"checkpoint-000000005.npz is damaged.*one before it"):
+    with pytest.warns(
+        cx.errors.RunWarning, match=r"checkpoint-000000005.npz is damaged.*one before it"
+    ):
         found = RunFolder(path).newest()
     assert found.step == 4
     assert newest.with_name("checkpoint-000000005.npz.damaged").exists()
     before.write_bytes(b"")
-    with pytest.warns(cx.RunWarning, match="it is cut"):
+    with pytest.warns(cx.errors.RunWarning, match="it is cut"):
         assert RunFolder(path).newest() is None
 
 
@@ -303,7 +307,7 @@ def test_f18_second_process_is_refused_and_named(tmp_path):
     try:
         holder.stdout.readline()
         words = rf"run is in use by process {holder.pid} on \S+ since \d{{4}}-"
-        with pytest.raises(cx.StoreError, match=words):
+        with pytest.raises(cx.errors.StoreError, match=words):
             RunFolder(path).reopen()
         assert holder_of(path)["pid"] == holder.pid
     finally:
@@ -312,10 +316,12 @@ def test_f18_second_process_is_refused_and_named(tmp_path):
         holder.stdout.close()
     assert holder_of(path) == {}
     folder = RunFolder(path)
-    with pytest.warns(cx.RunWarning, match=f"left locked by process {holder.pid} .* is taken over"):
+    with pytest.warns(
+        cx.errors.RunWarning, match=f"left locked by process {holder.pid} .* is taken over"
+    ):
         folder.reopen()
     assert holder_of(path)["pid"] == os.getpid()
-    with pytest.raises(cx.StoreError, match=f"in use by process {os.getpid()}"):
+    with pytest.raises(cx.errors.StoreError, match=f"in use by process {os.getpid()}"):
         RunFolder(path).reopen()  # nor twice in one process
     folder.close()
     assert not (path / "lock").exists()
@@ -328,17 +334,17 @@ def test_f19_without_locks_of_the_kernel_the_process_decides(tmp_path, monkeypat
     monkeypatch.setattr(lock.fcntl, "flock", without)
     with (
         locked(tmp_path),
-        pytest.raises(cx.StoreError, match="in use by process"),
+        pytest.raises(cx.errors.StoreError, match="in use by process"),
         locked(tmp_path),
     ):
         pass
     gone = {"pid": 2**22 + 1, "host": os.uname().nodename, "started": "1", "since": "then"}
     (tmp_path / "lock").write_text(json.dumps(gone))
-    with pytest.warns(cx.RunWarning, match="is gone"), locked(tmp_path):
+    with pytest.warns(cx.errors.RunWarning, match="is gone"), locked(tmp_path):
         pass
     (tmp_path / "lock").write_text(json.dumps({**gone, "host": "elsewhere"}))
     words = "in use by process 4194305 on elsewhere since then. If it is gone, remove .*lock"
-    with pytest.raises(cx.StoreError, match=words), locked(tmp_path):
+    with pytest.raises(cx.errors.StoreError, match=words), locked(tmp_path):
         pass
 
 
@@ -359,11 +365,11 @@ def test_f19_of_many_that_take_over_at_once_one_has_the_lock(tmp_path, monkeypat
                 time.sleep(0.01)
                 holders.pop()
                 held.append(True)
-        except cx.StoreError as error:
+        except cx.errors.StoreError as error:
             assert "in use by" in str(error) or "being taken over" in str(error)
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", cx.RunWarning)
+        warnings.simplefilter("ignore", cx.errors.RunWarning)
         for trial in range(60):
             if trial % 2:
                 (tmp_path / "lock").write_text(json.dumps(gone))
@@ -388,7 +394,7 @@ def test_a_run_that_came_and_went_while_the_lock_was_taken_is_not_overwritten(
         return locked(folder)
 
     monkeypatch.setattr(run_folder, "locked", late)
-    with pytest.raises(cx.StoreError, match="holds a run"):
+    with pytest.raises(cx.errors.StoreError, match="holds a run"):
         RunFolder(path).begin({"mine": True})
     assert run_folder.read_record(path)["method"] == ""
 
@@ -400,10 +406,10 @@ def test_f9_folder_that_vanishes_costs_warnings_only(tmp_path):
     folder = RunFolder(path)
     folder.begin({})
     shutil.rmtree(path)
-    with pytest.warns(cx.RunWarning, match=r"step 1 could not be saved: No such file"):
+    with pytest.warns(cx.errors.RunWarning, match=r"step 1 could not be saved: No such file"):
         folder.save(1, state(1), {})
     folder.log({"step": 1})  # it was said once
-    with pytest.warns(cx.RunWarning, match="the results could not be written"):
+    with pytest.warns(cx.errors.RunWarning, match="the results could not be written"):
         folder.write([("report.json", b"{}")])
     folder.close()
     assert not path.exists()
@@ -419,7 +425,7 @@ def test_folder_that_is_another_run_s_by_now_is_left_alone(tmp_path):
     shutil.rmtree(path)
     second.begin({})
     second.save(3, state(3), {})
-    with pytest.warns(cx.RunWarning, match="the folder belongs to another run by now"):
+    with pytest.warns(cx.errors.RunWarning, match="the folder belongs to another run by now"):
         first.save(200, state(3), {})
     first.close()
     assert [file.name for file in checkpoints(path)] == ["checkpoint-000000003.npz"]
@@ -435,7 +441,7 @@ def test_newer_checkpoint_is_refused_and_not_set_aside(tmp_path, monkeypatch):
     monkeypatch.setattr(archive, "FORMAT", 3)
     folder.save(1, state(1), {})
     monkeypatch.undo()
-    with pytest.raises(cx.StoreError, match="was written in format 3"):
+    with pytest.raises(cx.errors.StoreError, match="was written in format 3"):
         folder.newest()
     folder.close()
     assert checkpoints(tmp_path / "run")
@@ -486,5 +492,5 @@ def test_j6_folder_that_another_user_prepared(tmp_path, monkeypatch):
     (shared / "run").mkdir(parents=True)
     shared.chmod(0o1777)
     monkeypatch.setattr(folders.os, "geteuid", lambda: os.getuid() + 1)
-    with pytest.raises(cx.StoreError, match="run belongs to another user"):
+    with pytest.raises(cx.errors.StoreError, match="run belongs to another user"):
         RunFolder(shared / "run").begin({})

@@ -20,20 +20,20 @@ def noisy(z):
 DOMAINS = [
     cx.Interval(-1, 3),
     cx.Box([0, -1], [2, 4]),
-    cx.BoxBoundary([0, -1], [2, 4]),
+    cx.domains.BoxBoundary([0, -1], [2, 4]),
     cx.Normal(2),
-    cx.Sphere(2),
-    cx.Sphere(3),
-    cx.Sphere(4),
-    cx.Ball(2),
-    cx.Ball(4),
+    cx.domains.Sphere(2),
+    cx.domains.Sphere(3),
+    cx.domains.Sphere(4),
+    cx.domains.Ball(2),
+    cx.domains.Ball(4),
     cx.Interval(0, 1) * cx.Normal(2),
     cx.Normal(2).map(noisy),
 ]
 
 
 def points_of(domain, seed=0):
-    return draw(domain, N, cx.Independent(), key=jax.random.key(seed)).points
+    return draw(domain, N, cx.domains.Independent(), key=jax.random.key(seed)).points
 
 
 def assert_mean(values, expected):
@@ -79,7 +79,7 @@ def test_normal_has_the_moments_of_the_standard_normal():
 
 @pytest.mark.parametrize("dim", [2, 3, 4])
 def test_sphere_is_uniform_in_area(dim):
-    x = points_of(cx.Sphere(dim, 2.0))
+    x = points_of(cx.domains.Sphere(dim, 2.0))
     assert np.abs(np.linalg.norm(x, axis=1) - 2).max() < 10 * EPS
     assert_mean(x, 0)
     assert_mean(outer(x), 4 * np.eye(dim) / dim)
@@ -88,7 +88,7 @@ def test_sphere_is_uniform_in_area(dim):
 
 @pytest.mark.parametrize("dim", [2, 3, 4])
 def test_ball_is_uniform_in_volume(dim):
-    x = points_of(cx.Ball(dim, 2.0))
+    x = points_of(cx.domains.Ball(dim, 2.0))
     square = (x**2).sum(axis=1)
     assert square.max() < 4
     assert_mean(x, 0)
@@ -115,7 +115,7 @@ def test_box_boundary_weighs_faces_by_area_and_is_uniform_on_them():
 
 
 def test_boundary_of_a_segment_is_its_two_ends():
-    x = points_of(cx.BoxBoundary([1.0], [3.0]))[:, 0]
+    x = points_of(cx.domains.BoxBoundary([1.0], [3.0]))[:, 0]
     assert set(x.tolist()) == {1.0, 3.0}
     assert_mean(x == 3.0, 1 / 2)
 
@@ -157,9 +157,13 @@ def test_same_factor_twice_gives_independent_coordinates():
         (lambda: cx.Normal(0), ValueError, "dim of Normal must be at least 1"),
         (lambda: cx.Normal("2"), TypeError, "without quotes"),
         (lambda: cx.Normal(True), TypeError, "must be an integer"),
-        (lambda: cx.Sphere(1), ValueError, "dim of Sphere must be at least 2"),
-        (lambda: cx.Ball(2, -1.0), ValueError, "radius of Ball must be finite and above zero"),
-        (lambda: cx.Product(), ValueError, "at least one factor"),
+        (lambda: cx.domains.Sphere(1), ValueError, "dim of Sphere must be at least 2"),
+        (
+            lambda: cx.domains.Ball(2, -1.0),
+            ValueError,
+            "radius of Ball must be finite and above zero",
+        ),
+        (lambda: cx.domains.Product(), ValueError, "at least one factor"),
         (lambda: cx.Normal(2).map(noisy) * cx.Normal(1), TypeError, r"shape \(\) or \(d,\)"),
         (lambda: cx.Points(np.zeros((0, 2))), ValueError, "Points is empty"),
         (lambda: cx.Points(1.0), ValueError, r"x\[None\]"),
@@ -185,10 +189,10 @@ def test_a_finite_set_cannot_be_a_factor():
 
 def test_a_map_to_nan_is_refused_with_the_cube_point():
     with pytest.raises(ValueError, match=r"places \d+ of 64 points at NaN or infinity"):
-        draw(cx.Normal(1).map(jnp.log), 64, cx.Independent(), key=jax.random.key(0))
+        draw(cx.Normal(1).map(jnp.log), 64, cx.domains.Independent(), key=jax.random.key(0))
 
 
-class Unkept(cx.AbstractDomain):
+class Unkept(cx.domains.AbstractDomain):
     """Keeps all promises but one."""
 
     broken: str

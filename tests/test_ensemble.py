@@ -103,7 +103,7 @@ def test_early_stopping_ends_at_the_same_step_on_a_slow_machine(monkeypatch):
 
 def test_train_points_of_an_early_stopped_run_are_those_it_trained_on(tmp_path):
     """Of the redraw before the chosen step, not the last one; loaded and resumed alike."""
-    method, sampler = cx.Optax(optax.adam(2e-2)), cx.Adaptive()
+    method, sampler = cx.Optax(optax.adam(2e-2)), cx.domains.Adaptive()
     problem = eqx.tree_at(lambda p: p.constraints[0].sampler, noisy(points=30), sampler)
     settings = {"early_stopping": True, "redraw": 50, **SETTINGS}
     found = cx.solve(problem, method, steps=900, **settings)
@@ -138,7 +138,7 @@ def test_constraints_over_the_same_rows_hold_out_the_same():
 
 def test_adaptive_points_without_redraws_are_refused():
     over = cx.Constraint(
-        lambda u, x: u(x), over=cx.Normal(1), points=8, sampler=cx.Adaptive(), name="r"
+        lambda u, x: u(x), over=cx.Normal(1), points=8, sampler=cx.domains.Adaptive(), name="r"
     )
     with pytest.raises(ValueError, match=r"chooses points at redraws, and there are none"):
         cx.solve(cx.Problem(over, cx.Linear(1, "scalar")), steps=1)
@@ -235,14 +235,14 @@ def test_gradient_enhanced_rows_are_the_derivatives():
 
     u = eqx.nn.MLP(2, 2, 4, 1, jnp.tanh, key=jax.random.key(0))
     x = jnp.array([0.3, -0.7])
-    enhanced = cx.gradient_enhanced(on_circle, weight=0.25)
+    enhanced = cx.operators.gradient_enhanced(on_circle, weight=0.25)
     h = 1e-6
     slopes = [(on_circle(u, x + h * e) - on_circle(u, x - h * e)) / (2 * h) for e in jnp.eye(2)]
     expected = [on_circle(u, x), *(0.5 * slope for slope in slopes)]
     np.testing.assert_allclose(enhanced(u, x), expected, rtol=1e-8, atol=1e-9)
     assert enhanced.__name__ == "on_circle"  # so its points are those of the plain residual
     with pytest.raises(ValueError, match="weight of gradient_enhanced"):
-        cx.gradient_enhanced(on_circle, weight=0)
+        cx.operators.gradient_enhanced(on_circle, weight=0)
 
 
 def peak(u, x):
@@ -251,7 +251,9 @@ def peak(u, x):
 
 def peaked(points=64):
     model = cx.MLP("scalar", "scalar", width=8, over=cx.Interval(-1, 1))
-    over = cx.Constraint(peak, over=cx.Interval(-1, 1), points=points, sampler=cx.Adaptive())
+    over = cx.Constraint(
+        peak, over=cx.Interval(-1, 1), points=points, sampler=cx.domains.Adaptive()
+    )
     return cx.Problem(over, model)
 
 
@@ -281,4 +283,4 @@ def test_adaptive_points_go_where_the_residual_is_and_weigh_as_the_measure(tmp_p
     ).table()[0]
     assert beside["train_loss"] == pytest.approx(whole.gap.train, rel=1e-3)
     with pytest.raises(ValueError, match=r"share of Adaptive must be in \(0, 1\)"):
-        cx.Adaptive(1.0)
+        cx.domains.Adaptive(1.0)

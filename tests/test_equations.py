@@ -252,7 +252,7 @@ def test_step_limit_and_interruption_of_a_delay_equation(tmp_path, monkeypatch):
         out = tmp_path / str(looks)
         assert cx.solve(problem, **SMALL, out=out, progress=progress).status == "interrupted"
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", cx.RunWarning)
+            warnings.simplefilter("ignore", cx.errors.RunWarning)
             rest = cx.resume(out, problem)
         assert (rest.status, rest.reason, rest.steps) == ("converged", whole.reason, whole.steps)
         np.testing.assert_array_equal(rest.model.head, whole.model.head)

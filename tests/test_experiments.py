@@ -377,7 +377,7 @@ def test_saved_and_loaded_experiments_are_the_same(solved, tmp_path):
             loaded[name].history.pieces.edges, solution[name].history.pieces.edges
         )
     other = cx.load_problem("experiments")
-    with pytest.raises(cx.StoreError, match="Load it with the problem"):
+    with pytest.raises(cx.errors.StoreError, match="Load it with the problem"):
         cx.load_solution(tmp_path / "a", other)
 
 
@@ -399,7 +399,7 @@ def test_interrupted_fit_goes_on_as_if_it_had_not_been(solved, tmp_path, looks):
     assert part.status == "interrupted"
     assert len(list(part)) == 4
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", cx.RunWarning)
+        warnings.simplefilter("ignore", cx.errors.RunWarning)
         rest = cx.resume(tmp_path / "a", whole.problem)
     assert (rest.status, rest.reason, rest.steps) == (whole.status, whole.reason, whole.steps)
     for one, other in zip(jax.tree.leaves(rest.model), jax.tree.leaves(whole.model), strict=True):
@@ -543,5 +543,5 @@ def test_data_outside_of_the_span_of_their_experiment():
         experiments=experiments,
     )
     words = r"constraint 'short: data': 1 of 2 rows lie outside of the interval \[0, 1\]"
-    with pytest.raises(cx.ProblemError, match=words):
+    with pytest.raises(cx.errors.ProblemError, match=words):
         cx.solve(problem, **SMALL)

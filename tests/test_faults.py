@@ -205,12 +205,12 @@ def test_a14_wrong_number_of_arguments(write):
     assert "constraint 'short'" in said and "takes (u)" in said
 
 
-class HeldOutTwin(cx.AbstractSampler):
+class HeldOutTwin(cx.domains.AbstractSampler):
     """Ignores its key and draws what held-out draws, for seed 0."""
 
     def fill(self, domain, n, *, key):
         key = stream(jax.random.key(0), "heldout/on_circle")
-        return cx.Independent().fill(domain, n, key=key)
+        return cx.domains.Independent().fill(domain, n, key=key)
 
 
 def test_a16_sampler_that_ignores_its_seed():
@@ -225,20 +225,23 @@ def test_a16_is_found_by_check():
 
 
 def test_points_that_cannot_be_drawn_name_their_constraint():
-    class TooMany(cx.AbstractSampler):
+    class TooMany(cx.domains.AbstractSampler):
         def fill(self, domain, n, *, key):
             return np.zeros((n + 1, 2)), np.full(n, 1 / n)
 
     cases = {
         "NaN or infinity": {"over": cx.Normal(2).map(jnp.log)},
-        "GaussQuadrature has no rule": {"over": cx.Sphere(2), "sampler": cx.GaussQuadrature()},
-        "is no power 2": {"sampler": cx.Grid(), "points": 10},
+        "GaussQuadrature has no rule": {
+            "over": cx.domains.Sphere(2),
+            "sampler": cx.GaussQuadrature(),
+        },
+        "is no power 2": {"sampler": cx.domains.Grid(), "points": 10},
         "must return cube points of shape": {"sampler": TooMany()},
     }
     for words, settings in cases.items():
         error = finding(on_circle, **settings).error
         assert error.startswith("constraint 'on_circle': ") and words in error
-        with pytest.raises(cx.ProblemError, match=words):
+        with pytest.raises(cx.errors.ProblemError, match=words):
             small(stated(on_circle, **settings))
 
 
@@ -291,10 +294,10 @@ def test_b19_whole_numbers_that_a_cast_would_change():
 def test_b20_leaf_of_another_dtype_is_named():
     single = eqx.nn.MLP(2, 2, 4, 1, jnp.tanh, dtype=jnp.float32, key=jax.random.key(0))
     for call in (cx.check, small):
-        with pytest.raises(cx.ProblemError, match=r"leaf \.layers\[0\]\.weight is float32"):
+        with pytest.raises(cx.errors.ProblemError, match=r"leaf \.layers\[0\]\.weight is float32"):
             call(stated(on_circle, model=single))
     stage = cx.Stage(cx.Optax(optax.sgd(0.1)), steps=1, trainable=lambda u: u.layers[1])
-    with pytest.raises(cx.ProblemError, match=r"leaf \.layers\[1\]\.weight is float32"):
+    with pytest.raises(cx.errors.ProblemError, match=r"leaf \.layers\[1\]\.weight is float32"):
         cx.solve(stated(on_circle, model=single), [stage])
 
 
@@ -356,7 +359,7 @@ def test_b7_complex_numbers():
 def test_b9_does_not_depend_on_the_model():
     error = finding(lambda u, x: jnp.sum(x) - 3.0, name="fixed").error
     assert "'fixed' does not depend on the trained parameters" in error
-    with pytest.raises(cx.ProblemError, match="'fixed' does not depend"):
+    with pytest.raises(cx.errors.ProblemError, match="'fixed' does not depend"):
         small(stated(lambda u, x: jnp.sum(x) - 3.0, name="fixed"))
 
 
@@ -368,7 +371,9 @@ def test_b9_holds_before_training():
 
 def test_b10_nan_everywhere():
     residual = lambda u, x: jnp.log(-jnp.sum(u(x) ** 2) - 1.0)  # noqa: E731
-    with pytest.raises(cx.ProblemError, match=r"'r'.*NaN.*at all training points.*point 0: \["):
+    with pytest.raises(
+        cx.errors.ProblemError, match=r"'r'.*NaN.*at all training points.*point 0: \["
+    ):
         small(stated(residual, name="r"))
 
 
@@ -390,7 +395,7 @@ def test_b13_nan_gradient_of_a_finite_residual():
     error = finding(root).error
     assert "'root': the residual is finite but its gradient is NaN" in error
     assert "jnp.where(s > 0, s, 1.0)" in error  # the recipe
-    with pytest.raises(cx.ProblemError, match=r"'root'.*gradient is NaN"):
+    with pytest.raises(cx.errors.ProblemError, match=r"'root'.*gradient is NaN"):
         small(stated(root))
 
 
@@ -403,7 +408,7 @@ def test_b14_relu_with_second_derivatives():
     (warning,) = finding(second_order, model=relu).warnings
     assert "'second_order'" in warning and "piecewise linear" in warning and "tanh" in warning
     assert finding(second_order).warnings == ()  # tanh
-    with pytest.warns(cx.ProblemWarning, match="second derivatives"):
+    with pytest.warns(cx.errors.ProblemWarning, match="second derivatives"):
         small(stated(second_order, model=relu), steps=0)
 
 
@@ -536,7 +541,9 @@ def test_c5_unknown_names_list_the_known(write):
 
 
 def test_c5_in_python_the_known_are_listed(as_released):
-    with pytest.raises(TypeError, match=r"sampler must be.*Known: .*cx.Sobol\(\).*cx.Grid\(\)"):
+    with pytest.raises(
+        TypeError, match=r"sampler must be.*Known: .*cx.domains.Sobol\(\).*cx.domains.Grid\(\)"
+    ):
         stated(on_circle, sampler="sobol")
     with pytest.raises(TypeError, match=r"lm is cx.Levenb.*adam is cx.Optax\(optax.adam"):
         cx.solve(stated(on_circle), "adam")
@@ -661,7 +668,7 @@ def test_c14_no_terminal_and_a_plain_one(tmp_path):
 LIGHT = """
 import sys
 from typer.testing import CliRunner
-from constrainednn.cli.main import app
+from constrainednn.cli.entry import app
 for arguments in (["--help"], ["--version"], ["solve", "--help"], ["problems"], ["check", "--help"],
                   ["new", sys.argv[1], "--from", "rotation"]):
     result = CliRunner().invoke(app, arguments)
@@ -716,7 +723,7 @@ def test_d1_divergence_keeps_the_best():
 
     over = {"over": cx.Normal(2), "points": 8}
     problem = cx.Problem([cx.Constraint(second, **over), cx.Constraint(first, **over)], model=MODEL)
-    with pytest.raises(cx.SolveFailed, match=r"at step .*constraint 'first'") as failed:
+    with pytest.raises(cx.results.SolveFailed, match=r"at step .*constraint 'first'") as failed:
         small(problem, cx.Optax(optax.sgd(1e3)), steps=2000)
     solution = failed.value.solution
     assert solution.status == "nonfinite" and solution.steps < 2000
@@ -729,7 +736,9 @@ def test_d1_divergence_keeps_the_best():
 def test_d1_divergence_is_not_blamed_on_the_residual(tmp_path):
     relu = cx.MLP(2, 2, width=8, activation=jax.nn.relu)
     problem = stated(on_circle, model=relu, points=20, target=cx.Circle())
-    with pytest.raises(cx.SolveFailed, match=r"the loss grew from 0\.\d+ to .*e\+289") as failed:
+    with pytest.raises(
+        cx.results.SolveFailed, match=r"the loss grew from 0\.\d+ to .*e\+289"
+    ) as failed:
         small(problem, cx.Optax(optax.sgd(100.0)), steps=300)
     assert "Roots" not in str(failed.value) and "learning rate" in str(failed.value)
     failed.value.solution.save(tmp_path / "out")  # figures of such a run can be drawn
@@ -745,7 +754,7 @@ def test_d1_redraws_do_not_cost_the_training():
     problem = stated(late_nan, name="r", over=cx.Interval(0, 1), points=20, model=line)
     settings = {"steps": 200, "redraw": 50, "seed": 2}  # found by trying: the fourth draw
     with pytest.raises(
-        cx.SolveFailed,
+        cx.results.SolveFailed,
         match=r"at step 150: constraint 'r': the residual is NaN "
         r"or infinite at 1 of 20 training points",
     ) as failed:
@@ -815,7 +824,9 @@ def test_d4_step_limit_is_no_failure(write):
 
 
 def test_e1_streams_of_one_seed_share_no_points():
-    constraint = cx.Constraint(on_circle, over=cx.Normal(2), points=32, sampler=cx.Independent())
+    constraint = cx.Constraint(
+        on_circle, over=cx.Normal(2), points=32, sampler=cx.domains.Independent()
+    )
     streams = draw_streams(constraint, key=jax.random.key(3), monitor=32, heldout=32)
     draws = [streams.train, streams.monitor, streams.heldout]
     seen = [{row.tobytes() for row in draw.cube} for draw in draws]
@@ -823,13 +834,13 @@ def test_e1_streams_of_one_seed_share_no_points():
 
 
 def test_e1_the_same_points_are_refused():
-    constraint = cx.Constraint(on_circle, over=cx.Normal(2), points=32, sampler=cx.Sobol())
-    twice = [draw(constraint.over, 32, cx.Sobol(), key=jax.random.key(0)) for _ in range(2)]
+    constraint = cx.Constraint(on_circle, over=cx.Normal(2), points=32, sampler=cx.domains.Sobol())
+    twice = [draw(constraint.over, 32, cx.domains.Sobol(), key=jax.random.key(0)) for _ in range(2)]
     with pytest.raises(ValueError, match="'on_circle': 32 held-out points are training points"):
         refuse_overlap(constraint, *twice)
 
 
-class PlainSobol(cx.AbstractSampler):
+class PlainSobol(cx.domains.AbstractSampler):
     """Unscrambled, so that few points are a part of many."""
 
     def fill(self, domain, n, *, key):
@@ -861,7 +872,7 @@ def test_e4_nan_on_held_out_only():
     def residual(u, x):
         return jnp.where(x > 0.9, jnp.nan, 1.0) * (u(x) - 1.0)
 
-    class Low(cx.AbstractSampler):
+    class Low(cx.domains.AbstractSampler):
         def fill(self, domain, n, *, key):
             return np.linspace(0.1, 0.8, n)[:, None], np.full(n, 1 / n)
 
@@ -918,7 +929,7 @@ def test_e7_nothing_that_steers_sees_held_out_points():
         assert not judging & set(reads(steering["residuals", name])), name
     for path in Path(methods.__file__).parent.glob("*.py"):
         assert "heldout" not in path.read_text() and "held-out" not in path.read_text(), path.name
-    shown = set(cx.Progress.__dataclass_fields__)
+    shown = set(cx.runs.Progress.__dataclass_fields__)
     assert shown == {"phase", "step", "steps", "train", "monitor"}
 
 
@@ -933,7 +944,7 @@ def test_e9_negative_gap_is_shown():
     def residual(u, x):
         return u(x) * x - 3.0 * x**8
 
-    class Far(cx.AbstractSampler):
+    class Far(cx.domains.AbstractSampler):
         def fill(self, domain, n, *, key):
             return np.linspace(0.9, 0.99, n)[:, None], np.full(n, 1 / n)
 
@@ -1063,7 +1074,7 @@ def test_sigterm_saves_with_out(write, tmp_path):
 
 
 def test_load_problem_raises_the_same_in_python(write):
-    with pytest.raises(cx.LoadError, match=r"no setting 'wdth'. Did you mean width"):
+    with pytest.raises(cx.errors.LoadError, match=r"no setting 'wdth'. Did you mean width"):
         cx.load_problem(write(HEADER + BODY), wdth=3)
     assert isinstance(cx.load_problem(write(HEADER + BODY), width=3), cx.Problem)
     assert problem_files.resolve("unit_circle")[1] == "problem"

@@ -68,7 +68,7 @@ def test_a8_environment_that_is_changed_too_late(write, monkeypatch):
     assert "mine.py changes XLA_FLAGS, which is read before problem files are" in said
 
 
-class Bad(cx.AbstractSampler):
+class Bad(cx.domains.AbstractSampler):
     cube: object
 
     def fill(self, domain, n, *, key):
@@ -86,7 +86,7 @@ class Bad(cx.AbstractSampler):
     ids=["count", "width", "nan", "none"],
 )
 def test_a15_sampler_that_breaks_its_contract(cube, words):
-    with pytest.raises(cx.ProblemError, match=rf"constraint 'on_circle'.*{words}"):
+    with pytest.raises(cx.errors.ProblemError, match=rf"constraint 'on_circle'.*{words}"):
         cx.solve(stated(on_circle, sampler=Bad(cube)), steps=1, **SMALL)
 
 
@@ -97,7 +97,9 @@ def test_a17_traced_value_kept_in_a_global():
         kept.append(u(x))
         return jnp.linalg.norm(kept[0]) - 1.0
 
-    with pytest.raises(cx.ProblemError, match=r"constraint 'leaks'.*kept outside of the function"):
+    with pytest.raises(
+        cx.errors.ProblemError, match=r"constraint 'leaks'.*kept outside of the function"
+    ):
         cx.solve(stated(leaks), steps=1, **SMALL)
 
 
@@ -157,7 +159,7 @@ def test_b22_random_numbers_without_a_key():
     for residual in (own, everybodys):
         error = finding(residual).error
         assert "the residual draws random numbers while it is compiled" in error
-        with pytest.raises(cx.ProblemError, match="would keep them for ever"):
+        with pytest.raises(cx.errors.ProblemError, match="would keep them for ever"):
             cx.solve(stated(residual), steps=1, **SMALL)
 
 
@@ -169,7 +171,7 @@ def test_b23_constraints_of_very_different_size():
         return u(x)[1] - 0.5
 
     both = [cx.Constraint(item, over=cx.Normal(2), points=8) for item in (large, tiny)]
-    with pytest.warns(cx.ProblemWarning, match=r"'large' has a residual of .*'tiny' one"):
+    with pytest.warns(cx.errors.ProblemWarning, match=r"'large' has a residual of .*'tiny' one"):
         cx.solve(cx.Problem(both, MODEL), steps=1, **SMALL)
 
 
@@ -282,7 +284,7 @@ def test_d11_what_is_no_optax_transformation(given):
         cx.Optax(given)
 
 
-class Climbing(cx.AbstractMethod):
+class Climbing(cx.methods.AbstractMethod):
     """Goes up, and never says that it failed."""
 
     def init(self, residual, params):
@@ -292,7 +294,7 @@ class Climbing(cx.AbstractMethod):
         fn = lambda p: jnp.sum(residual(p) ** 2)  # noqa: E731
         loss, slope = jax.value_and_grad(fn)(params)
         up = jax.tree.map(lambda p, g: p + 1e-2 * g, params, slope)
-        return up, state, cx.StepInfo(loss, jnp.asarray(0))
+        return up, state, cx.methods.StepInfo(loss, jnp.asarray(0))
 
 
 def test_d12_loss_that_rises_returns_the_best():
@@ -327,7 +329,7 @@ def test_e5_another_region_is_named_extrapolation():
 
 def test_e8_sobol_that_is_no_power_of_two_long():
     """It is drawn all the same, without a word."""
-    solution = cx.solve(stated(on_circle, points=10, sampler=cx.Sobol()), steps=1, **SMALL)
+    solution = cx.solve(stated(on_circle, points=10, sampler=cx.domains.Sobol()), steps=1, **SMALL)
     assert solution.gap["on_circle"].points == 10
 
 
@@ -369,7 +371,7 @@ def test_k6_no_home(tmp_path, home):
 @pytest.mark.parametrize("options", [("-W", "error"), ("-O",), ("-I",)])
 def test_k10_python_with_options(options):
     """Warnings are errors, asserts are gone, the environment is ignored: the same."""
-    code = "import sys; from constrainednn.cli.main import main; "
+    code = "import sys; from constrainednn.cli import main; "
     code += f"sys.argv[1:] = ['check', {QUICK[0]!r}]; main()"
     done = child([sys.executable, *options, "-c", code])
     assert done.returncode == 0, done.stderr
@@ -432,6 +434,6 @@ def test_l10_two_dtypes_in_one_process():
     cx.solve(stated(on_circle, model=model), steps=0, **SMALL)
     with (
         jax.enable_x64(False),
-        pytest.raises(cx.ProblemError, match=r"\.weight is float64, but points are"),
+        pytest.raises(cx.errors.ProblemError, match=r"\.weight is float64, but points are"),
     ):
         cx.solve(stated(on_circle, model=model), steps=0, **SMALL)

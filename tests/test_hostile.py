@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import constrainednn as cx
-from constrainednn.cli.main import app
+from constrainednn.cli.entry import app
 from constrainednn.domains.samplers.draws import draw
 
 PACKAGE = Path(cx.__file__).parent
@@ -35,7 +35,7 @@ class Mute:
 
 
 # Functions that raise, whatever they are given; where one is called, that is no fault of ours.
-FAILING = [len, int, lambda: None, lambda *given: "text", cx.MLP(2, 2), cx.Sobol]
+FAILING = [len, int, lambda: None, lambda *given: "text", cx.MLP(2, 2), cx.domains.Sobol]
 FIXED = [
     *(None, True, False, ..., object(), Mute()),
     *(0, -1, 1, 2, 3, 7, 10**6, 10**12, -(10**12), 10**400, 10**5000),
@@ -47,8 +47,8 @@ FIXED = [
     *((0.0, math.nan), (0.0, 10**400), ([1], [2]), (1.0, None), [1.0] * 10**5, [[[1.0]]]),
     *({1: 2.0, "a": 3.0}, {"a": [1.0]}, {"a": {1: 2.0, "a": 3.0}}, [{1: 2.0, "a": 3.0}], range(3)),
     *(*FAILING, lambda *given: None, lambda *given: given),
-    *(cx.Sobol(), cx.Interval(0, 1), cx.Normal(2), cx.Points([0.0]), cx.Circle()),
-    *(cx.Frozen(None), eqx.nn.Identity(), optax.sgd(0.1), cx.LevenbergMarquardt()),
+    *(cx.domains.Sobol(), cx.Interval(0, 1), cx.Normal(2), cx.Points([0.0]), cx.Circle()),
+    *(cx.models.Frozen(None), eqx.nn.Identity(), optax.sgd(0.1), cx.LevenbergMarquardt()),
     *(np.zeros(0), np.zeros((0, 2)), np.zeros((2, 0)), np.zeros(3), np.eye(2), np.zeros((2, 3, 4))),
     *(np.asarray(1), np.asarray(2.5), np.asarray([1]), np.asarray([[2.0]]), np.asarray(None)),
     *(np.asarray([math.nan, 1.0]), np.asarray([1j, 2]), np.asarray(["a", "b"]), np.ones(2, bool)),
@@ -86,7 +86,7 @@ def zero(u, x):
     return x
 
 
-class Given(cx.AbstractSampler):
+class Given(cx.domains.AbstractSampler):
     """A sampler of a user's, who forgot what one returns."""
 
     filled: Callable[[], Any]
@@ -107,16 +107,16 @@ SPHERE = {"dim": 2, "radius": 1.0}
 CALLS = {
     "Interval": (cx.Interval, {"low": 0.0, "high": 1.0}),
     "Box": (cx.Box, CORNERS),
-    "BoxBoundary": (cx.BoxBoundary, CORNERS),
+    "BoxBoundary": (cx.domains.BoxBoundary, CORNERS),
     "Normal": (cx.Normal, {"dim": 2}),
-    "Sphere": (cx.Sphere, SPHERE),
-    "Ball": (cx.Ball, SPHERE),
-    "Product": (lambda factor: cx.Product(cx.Normal(2), factor), {"factor": cx.Normal(2)}),
+    "Sphere": (cx.domains.Sphere, SPHERE),
+    "Ball": (cx.domains.Ball, SPHERE),
+    "Product": (lambda factor: cx.domains.Product(cx.Normal(2), factor), {"factor": cx.Normal(2)}),
     "times": (lambda factor: cx.Interval(0, 1) * factor, {"factor": cx.Normal(2)}),
-    "Mapped": (cx.Mapped, {"base": cx.Normal(2), "fn": jnp.sin}),
+    "Mapped": (cx.domains.Mapped, {"base": cx.Normal(2), "fn": jnp.sin}),
     "map": (lambda fn: cx.Normal(2).map(fn), {"fn": jnp.sin}),
     "fn of map": (
-        lambda fn: draw(cx.Normal(2).map(lambda x: fn), 2, cx.Independent(), key=KEY),
+        lambda fn: draw(cx.Normal(2).map(lambda x: fn), 2, cx.domains.Independent(), key=KEY),
         {"fn": 1.0},
     ),
     "sampler": (
@@ -137,20 +137,20 @@ CALLS = {
         {"over": cx.Interval(0, 1), "out_size": 1, "width": 4, "activation": jnp.tanh},
     ),
     "FeatureNetwork": (
-        cx.FeatureNetwork,
+        cx.models.FeatureNetwork,
         {
-            "inner": cx.Frozen((jnp.ones((2, 1)), jnp.ones(2))),
+            "inner": cx.models.Frozen((jnp.ones((2, 1)), jnp.ones(2))),
             "head_weight": jnp.ones((1, 2)),
             "head_bias": jnp.ones(1),
             "activation": jnp.tanh,
             "scalar": False,
         },
     ),
-    "PeriodicInput": (cx.PeriodicInput, {"period": 1.0, "harmonics": 1}),
-    "PeriodicInput of d": (lambda period: cx.PeriodicInput((1.0, period)), {"period": 1.0}),
-    "with_input": (cx.with_input, {"model": MODEL, "fn": jnp.sin}),
+    "PeriodicInput": (cx.models.PeriodicInput, {"period": 1.0, "harmonics": 1}),
+    "PeriodicInput of d": (lambda period: cx.models.PeriodicInput((1.0, period)), {"period": 1.0}),
+    "with_input": (cx.models.with_input, {"model": MODEL, "fn": jnp.sin}),
     "with_output": (cx.with_output, {"model": MODEL, "fn": zero}),
-    "Frozen": (cx.Frozen, {"value": 1.0}),
+    "Frozen": (cx.models.Frozen, {"value": 1.0}),
     "Circle": (cx.Circle, {"radius": 1.0}),
     "RotationGroup": (cx.RotationGroup, {"n": 2}),
     "Constraint": (
@@ -159,7 +159,7 @@ CALLS = {
             "residual": zero,
             "over": cx.Normal(2),
             "points": 4,
-            "sampler": cx.Sobol(),
+            "sampler": cx.domains.Sobol(),
             "weight": 1.0,
             "name": "zero",
             "target": cx.Circle(),
@@ -307,7 +307,7 @@ def attack(name, argument, value):
         call(**{**good, argument: value})
     except PassedError:
         return
-    except cx.StoreError:
+    except cx.errors.StoreError:
         assert argument == "out"
         return
     except (ValueError, TypeError) as error:
@@ -374,7 +374,7 @@ def refusing(monkeypatch):
     """What is accepted ends as a problem that cannot be solved, before anything is compiled."""
 
     def build_model(self, *, key):
-        raise cx.ProblemError("accepted")
+        raise cx.errors.ProblemError("accepted")
 
     monkeypatch.setattr(cx.Problem, "build_model", build_model)
 

@@ -12,8 +12,8 @@ import constrainednn as cx
 from constrainednn.domains.samplers.draws import draw
 from constrainednn.targets.image import image_of
 
-PLANE = draw(cx.Normal(2), 1024, cx.Independent(), key=jax.random.key(0)).points
-SPACE = draw(cx.Normal(3), 1024, cx.Independent(), key=jax.random.key(1)).points
+PLANE = draw(cx.Normal(2), 1024, cx.domains.Independent(), key=jax.random.key(0)).points
+SPACE = draw(cx.Normal(3), 1024, cx.domains.Independent(), key=jax.random.key(1)).points
 CIRCLE = cx.Circle()
 
 

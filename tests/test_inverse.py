@@ -220,7 +220,7 @@ def test_equation_in_any_model_has_the_same_errors():
     def seen(u, row):
         return u.path(row[0]) - row[1]
 
-    class Model(cx.AbstractRecipe):
+    class Model(cx.models.AbstractRecipe):
         def __call__(self, *, key):
             features = cx.RandomFeatures(cx.Interval(0, 2), "scalar", width=24)
             path = cx.with_output(features(key=key), lambda t, y: 1.0 + t * y)
@@ -600,19 +600,19 @@ def test_data_outside_of_the_interval_and_too_few_of_them():
     late = np.append(TIMES, 3.0)
     problem = decay_problem(data=cx.Data((late, late), holdout=0.0))
     words = r"constraint 'data': 1 of 13 rows lie outside of the interval \[0, 2\].*point 12: "
-    with pytest.raises(cx.ProblemError, match=words):
+    with pytest.raises(cx.errors.ProblemError, match=words):
         cx.solve(problem, **SMALL)
     args = {"rate": cx.Unknown(1.0), "other": cx.Unknown(1.0), "third": cx.Unknown(2.0)}
     problem = decay_problem(args=args, data=cx.Data((TIMES[:2], TIMES[:2]), holdout=0.0))
     words = "2 observed numbers cannot determine 3 unknowns, other, rate, third"
-    with pytest.raises(cx.ProblemError, match=words):
+    with pytest.raises(cx.errors.ProblemError, match=words):
         cx.solve(problem, **SMALL)
 
 
 def test_rows_that_are_there_twice_are_said():
     twice = np.concatenate([TIMES, TIMES[:2]])
     problem = decay_problem(data=cx.Data((twice, np.exp(-twice)), holdout=0.0))
-    with pytest.warns(cx.ProblemWarning, match="2 of 14 rows of its data are there twice"):
+    with pytest.warns(cx.errors.ProblemWarning, match="2 of 14 rows of its data are there twice"):
         cx.solve(problem, **SMALL)
 
 
@@ -718,7 +718,7 @@ def test_interrupted_fit_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch):
         part = cx.solve(problem, **SMALL, out=out, progress=progress)
         assert part.status == "interrupted"
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", cx.RunWarning)
+            warnings.simplefilter("ignore", cx.errors.RunWarning)
             rest = cx.resume(out, problem)
         assert rest.status == "converged" and rest.reason == whole.reason
         assert rest.steps == whole.steps

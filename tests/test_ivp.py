@@ -558,7 +558,7 @@ def test_a_march_that_never_got_started_is_a_solution_with_a_status(field, setti
 
 def test_a_field_that_is_not_finite_at_the_start_is_named():
     growth = gallery("logistic").growth  # divided by a capacity of zero
-    with pytest.raises(cx.ProblemError, match=r"'growth'.*NaN or infinite"):
+    with pytest.raises(cx.errors.ProblemError, match=r"'growth'.*NaN or infinite"):
         cx.solve(cx.ivp(growth, 1.0, (0.0, 1.0), args=(1.0, 0.0)))
 
 

@@ -13,9 +13,9 @@ import pytest
 import constrainednn as cx
 from constrainednn._gap import residuals
 from constrainednn._gap.measure import gap_report
+from constrainednn._gap.residual_vector import residual_vector, rows
 from constrainednn._gap.residuals import loss_at, term_size
 from constrainednn._gap.streams import draw_streams, streams_of_all
-from constrainednn.methods.residual_vector import residual_vector, rows
 from constrainednn.models.recipes import trainable_mask
 from constrainednn.results.saving import report_dict
 
@@ -38,7 +38,9 @@ def as_set(points):
 
 
 @pytest.mark.parametrize(
-    "sampler", [cx.Independent(), cx.Sobol(), cx.LatinHypercube()], ids=lambda s: type(s).__name__
+    "sampler",
+    [cx.domains.Independent(), cx.domains.Sobol(), cx.domains.LatinHypercube()],
+    ids=lambda s: type(s).__name__,
 )
 def test_heldout_points_are_never_train_or_monitor_points(sampler):
     points = streams_of(constraint(sampler=sampler, points=128))
@@ -51,7 +53,7 @@ def test_heldout_points_are_never_train_or_monitor_points(sampler):
 def test_changing_one_stream_never_shifts_another():
     base = streams_of(constraint())
     more = streams_of(constraint(points=64))
-    other = streams_of(constraint(sampler=cx.Sobol()))
+    other = streams_of(constraint(sampler=cx.domains.Sobol()))
     renamed = streams_of(constraint(name="another"))
     for changed in (more, other):
         np.testing.assert_array_equal(base.heldout.points, changed.heldout.points)
@@ -95,7 +97,7 @@ def test_a_model_that_memorises_its_points_shows_a_large_gap():
     assert report.difference.low == report.difference.high == 4.0  # (3 - 1)^2 at every fresh point
 
 
-class FrozenSampler(cx.AbstractSampler):
+class FrozenSampler(cx.domains.AbstractSampler):
     """Broken on purpose: the same points whatever the key, those of the held-out stream."""
 
     cube: np.ndarray
@@ -196,7 +198,7 @@ def test_reference_of_another_shape_is_refused_before_training():
         r"reference: .*takes 0 positional arguments": lambda: 0.0,
     }
     for words, reference in wrong.items():
-        with pytest.raises(cx.ProblemError, match=words):
+        with pytest.raises(cx.errors.ProblemError, match=words):
             cx.solve(stated(reference), progress=never)
         (finding,) = cx.check(stated(reference))
         assert finding.error.startswith("reference: ")
@@ -212,7 +214,7 @@ def test_pieces_refuse_a_reference_of_another_shape():
     problem = cx.ivp(
         lambda t, y, args: -y, jnp.ones(2), (0.0, 1.0), reference=lambda t: jnp.exp(-t)
     )
-    with pytest.raises(cx.ProblemError, match="reference: its value at a point has shape"):
+    with pytest.raises(cx.errors.ProblemError, match="reference: its value at a point has shape"):
         cx.solve(problem)
 
 
@@ -321,7 +323,9 @@ def test_errors_over_shared_rows_add_in_the_total():
 def test_same_rows_under_other_shares_are_refused():
     x = np.linspace(0, 1, 40)
     items = [over_rows("first", x, x), over_rows("second", x[:-1], x[:-1], holdout=0.4)]
-    with pytest.raises(cx.ProblemError, match="'first' and 'second' are over the same rows, and"):
+    with pytest.raises(
+        cx.errors.ProblemError, match="'first' and 'second' are over the same rows, and"
+    ):
         streams_of_all(items, key=jax.random.key(0))
     # Inputs alone give no observation away: an equation may be asked for at all of them.
     at_all = cx.Constraint(lambda u, x: u(x), over=cx.Data(x, holdout=0.0), name="equation")
@@ -502,7 +506,7 @@ def test_a_reference_that_is_zero_on_an_edge_gives_the_absolute_error():
     def edge(u, x):
         return u(x)
 
-    over = cx.BoxBoundary([0, 0], [1, 1])
+    over = cx.domains.BoxBoundary([0, 0], [1, 1])
     solution = poisson_on_the_square(cx.Constraint(edge, over=over, points=80))
     gap = solution.gap["edge"]
     # On the edge the residual is the error.

@@ -10,10 +10,10 @@ import scipy.optimize
 from jaxtyping import Array, Float, PyTree
 
 import constrainednn as cx
+from constrainednn._gap.residual_vector import residual_vector, rows
 from constrainednn.domains.samplers.draws import finite_points
 from constrainednn.methods.base import CONVERGED, NONFINITE, RUNNING, STALLED, loss_of
 from constrainednn.methods.levenberg_marquardt import _factor
-from constrainednn.methods.residual_vector import residual_vector, rows
 from constrainednn.testing.methods import _drive, _jitted_step, check_method
 
 EPS = np.finfo(float).eps
@@ -22,13 +22,13 @@ LM = cx.LevenbergMarquardt()
 
 def minimise(residual, params, method=LM):
     """Run to a verdict or for 100 steps; returns parameters, loss there and the verdict."""
-    if not isinstance(residual, cx.AbstractResidual):
-        residual = cx.FunctionResidual(residual)
+    if not isinstance(residual, cx.methods.AbstractResidual):
+        residual = cx.methods.FunctionResidual(residual)
     params, _, info = _drive(method, residual, params, method.init(residual, params))
     return params, float(loss_of(residual, params)), int(info.verdict)
 
 
-class Affine(cx.AbstractResidual):
+class Affine(cx.methods.AbstractResidual):
     """A theta - b: the matrices are arguments of the compiled step, so a shape compiles once."""
 
     A: Float[Array, "m P"]
@@ -175,8 +175,8 @@ def test_residual_zero_is_reached_to_rounding():
 def test_iterates_do_not_depend_on_the_units_of_parameters():
     units = jnp.array([1.0, 1e6, 1e-4, 3.0])
     start = jnp.array([1.0, 1.0, 1.0, 2.0])
-    plain = cx.FunctionResidual(exponentials)
-    scaled = cx.FunctionResidual(lambda x: exponentials(x * units))
+    plain = cx.methods.FunctionResidual(exponentials)
+    scaled = cx.methods.FunctionResidual(lambda x: exponentials(x * units))
     x, y = start, start / units
     state, other = LM.init(plain, x), LM.init(scaled, y)
     for _ in range(8):
@@ -190,7 +190,7 @@ def test_iterates_do_not_depend_on_the_units_of_parameters():
 
 def test_damping_retreats_when_every_step_fails():
     # Steps from the kink of |x| at its minimum raise the loss whatever the damping tried.
-    residual = cx.FunctionResidual(lambda x: jnp.abs(x) + 1.0)
+    residual = cx.methods.FunctionResidual(lambda x: jnp.abs(x) + 1.0)
     params = jnp.array([1e-30])
     state = LM.init(residual, params)
     moved, after, info = _jitted_step(LM, residual, params, state)
@@ -202,7 +202,7 @@ def test_damping_retreats_when_every_step_fails():
 
 def test_no_step_from_a_kink_ends_as_stalled():
     # The derivative at zero is one by definition of jnp.abs' gradient, the minimum is there.
-    residual = cx.FunctionResidual(lambda x: jnp.abs(x) + 1.0)
+    residual = cx.methods.FunctionResidual(lambda x: jnp.abs(x) + 1.0)
     params = jnp.array([1e-30])
     state = LM.init(residual, params)
     verdicts = []
@@ -216,7 +216,7 @@ def test_no_step_from_a_kink_ends_as_stalled():
 
 def test_nan_ahead_is_avoided_and_nan_here_is_told():
     # log is NaN beyond zero; the undamped step from 3 goes there.
-    residual = cx.FunctionResidual(lambda x: jnp.log(x))
+    residual = cx.methods.FunctionResidual(lambda x: jnp.log(x))
     theta, loss, verdict = minimise(residual, jnp.array([3.0]))
     assert verdict == CONVERGED
     assert np.allclose(theta, 1.0, rtol=10 * EPS)
@@ -293,7 +293,7 @@ def test_converged_never_means_that_a_scale_hides_the_gradient():
     _, _, verdict = minimise(meyer, jnp.array([2.0, 4e5, 25e3]))
     assert verdict == RUNNING
     # exp(-theta) has its infimum at infinity, and nothing is left of its column there.
-    residual = cx.FunctionResidual(lambda b: jnp.stack([1 + jnp.exp(-b[0]), 1 + 0 * b[0]]))
+    residual = cx.methods.FunctionResidual(lambda b: jnp.stack([1 + jnp.exp(-b[0]), 1 + 0 * b[0]]))
     start = jnp.array([-3.0])
     theta, state, info = _drive(LM, residual, start, LM.init(residual, start))
     assert int(info.verdict) == STALLED
@@ -359,7 +359,9 @@ def test_a_residual_that_raises_on_the_way_costs_a_line_and_not_the_run(guarded)
         ),
         model={"a": jnp.zeros(())},
     )
-    with pytest.raises(cx.SolveFailed, match=r"at step \d+: .*the table ends at 0.5") as caught:
+    with pytest.raises(
+        cx.results.SolveFailed, match=r"at step \d+: .*the table ends at 0.5"
+    ) as caught:
         cx.solve(problem, cx.Optax(optax.sgd(0.01)), steps=100, heldout=8, monitor=8)
     # a = 1 - 0.98^n passes 0.5 with step 35.
     solution = caught.value.solution
@@ -493,7 +495,7 @@ def test_solve_refuses_a_class_or_a_bare_transformation():
 def test_advancing_compiles_once_whatever_the_number_of_steps():
     traces = []
 
-    class Counted(cx.AbstractMethod):
+    class Counted(cx.methods.AbstractMethod):
         """Gradient descent that notes when it is traced; each compilation traces the step."""
 
         def init(self, residual, params):
@@ -503,7 +505,7 @@ def test_advancing_compiles_once_whatever_the_number_of_steps():
             traces.append("step")
             loss, slope = jax.value_and_grad(lambda p: loss_of(residual, p))(params)
             params = jax.tree.map(lambda p, g: p - 0.01 * g, params, slope)
-            return params, state + 1, cx.StepInfo(loss, jnp.asarray(RUNNING))
+            return params, state + 1, cx.methods.StepInfo(loss, jnp.asarray(RUNNING))
 
     problem = cx.Problem(
         cx.Constraint(lambda u, x: u["a"] - x, over=cx.Interval(0, 1), name="fit"),
@@ -540,7 +542,7 @@ def test_a_chunk_ends_where_it_is_told_to():
 # The contract suite -------------------------------------------------------------------------------
 
 
-class Unkept(cx.AbstractMethod):
+class Unkept(cx.methods.AbstractMethod):
     """Gradient descent that keeps all promises but one."""
 
     broken: str
@@ -568,7 +570,7 @@ class Unkept(cx.AbstractMethod):
         if self.broken == "float32":
             new = jax.tree.map(lambda p: p.astype(float), new)
         verdict = jnp.where(finite, RUNNING, RUNNING if self.broken == "silent" else NONFINITE)
-        return new, state, cx.StepInfo(loss, verdict)
+        return new, state, cx.methods.StepInfo(loss, verdict)
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def test_features_of_an_interval_are_centred_on_a_grid_slightly_wider():
 def test_random_features_can_represent_a_smooth_function():
     over = cx.Interval(0, 5)
     u = cx.RandomFeatures(over, "scalar", width=80)(key=KEY)
-    x = draw(over, 1000, cx.LatinHypercube(), key=KEY).points
+    x = draw(over, 1000, cx.domains.LatinHypercube(), key=KEY).points
     weight, bias = map(np.asarray, u.inner.value)
     features = np.column_stack([np.tanh(x[:, None] * weight[:, 0] + bias), np.ones_like(x)])
     head, *_ = np.linalg.lstsq(features, np.exp(-x) * np.sin(3 * x), rcond=None)
@@ -137,7 +137,7 @@ def test_transforms_take_a_recipe_or_a_model_and_return_the_same_kind(ready):
     recipe = cx.MLP(2, 2, width=4)
     plain = recipe(key=KEY)
     given = plain if ready else recipe
-    moved, held = cx.with_input(given, shift), cx.with_output(given, hold)
+    moved, held = cx.models.with_input(given, shift), cx.with_output(given, hold)
     assert is_recipe(moved) is is_recipe(held) is not ready
     if not ready:
         moved, held = moved(key=KEY), held(key=KEY)
@@ -153,8 +153,8 @@ def test_output_transform_holds_a_value_whatever_the_parameters():
 
 
 def test_periodic_input_makes_value_and_slope_periodic():
-    fourier = cx.PeriodicInput(2.0, harmonics=3)
-    u = cx.with_input(cx.MLP(fourier.out_size, "scalar", width=8), fourier)(key=KEY)
+    fourier = cx.models.PeriodicInput(2.0, harmonics=3)
+    u = cx.models.with_input(cx.MLP(fourier.out_size, "scalar", width=8), fourier)(key=KEY)
     t = jnp.linspace(-1.0, 1.0, 9)
     # Angles reach 3 pi; their rounding is multiplied by the slope of the network, about 30.
     rounding = 1000 * EPS
@@ -165,7 +165,7 @@ def test_periodic_input_makes_value_and_slope_periodic():
 
 
 def test_periodic_input_passes_other_coordinates_on():
-    fourier = cx.PeriodicInput((None, np.pi), harmonics=2)
+    fourier = cx.models.PeriodicInput((None, np.pi), harmonics=2)
     x = fourier(jnp.array([7.0, 0.3]))
     expected = [7.0, np.cos(0.6), np.cos(1.2), np.sin(0.6), np.sin(1.2)]
     assert fourier.out_size == 5
@@ -192,8 +192,12 @@ def flat(x):
             ValueError,
             "does not vary in coordinate 1",
         ),
-        (lambda: cx.PeriodicInput(0.0), ValueError, "period of PeriodicInput must be finite"),
-        (lambda: cx.PeriodicInput((1.0, None))(jnp.zeros(3)), ValueError, r"shape \(3,\)"),
+        (
+            lambda: cx.models.PeriodicInput(0.0),
+            ValueError,
+            "period of PeriodicInput must be finite",
+        ),
+        (lambda: cx.models.PeriodicInput((1.0, None))(jnp.zeros(3)), ValueError, r"shape \(3,\)"),
         (lambda: cx.with_output(cx.MLP(2, 2), None), TypeError, "a model and a function"),
     ],
 )

@@ -10,10 +10,10 @@ import optax
 import pytest
 
 import constrainednn as cx
+from constrainednn._gap.residual_vector import residual_vector, rows
 from constrainednn._gap.residuals import loss_at
 from constrainednn._gap.streams import draw_streams
 from constrainednn._solve.problem_files import load_module, resolve
-from constrainednn.methods.residual_vector import residual_vector, rows
 from constrainednn.models.recipes import trainable_mask
 
 ALL = ["exponential_decay", "linear_regression", "rotation", "unit_circle", "unit_circle_exact"]

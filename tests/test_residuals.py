@@ -12,8 +12,8 @@ from jax.flatten_util import ravel_pytree
 
 import constrainednn as cx
 from constrainednn._common.paths import gallery
+from constrainednn._gap.residual_vector import residual_vector, rows
 from constrainednn.domains.samplers.draws import draw, finite_points
-from constrainednn.methods.residual_vector import residual_vector, rows
 from constrainednn.models.recipes import trainable_mask
 from constrainednn.testing.problems import check_problem
 
@@ -101,7 +101,7 @@ def test_function_residual_differentiates_in_both_modes():
     A = jnp.asarray(np.random.default_rng(0).normal(size=(3, 3)))
     for m, p in [(3, 2), (2, 3)]:
         part = A[:m, :p]
-        residual = cx.FunctionResidual(lambda theta, part=part: jnp.sin(part @ theta["a"]))
+        residual = cx.methods.FunctionResidual(lambda theta, part=part: jnp.sin(part @ theta["a"]))
         theta = {"a": jnp.linspace(0.1, 0.5, p)}
         r, J = residual.jacobian(theta)
         assert np.allclose(r, np.sin(part @ theta["a"]), atol=10 * EPS)
@@ -134,7 +134,7 @@ def rising(t):
     return jnp.exp(t)
 
 
-class Counting(cx.AbstractRecipe):
+class Counting(cx.models.AbstractRecipe):
     """Another model at every call, whatever the key."""
 
     calls: list

@@ -169,7 +169,7 @@ def test_another_equation_or_residual_is_refused(tmp_path):
             cx.ivp(van_der_pol, jnp.array([2.0, 0.0]), (0.0, 13.0)),
         ]
         for other in others:
-            with pytest.raises(cx.StoreError, match="another problem"):
+            with pytest.raises(cx.errors.StoreError, match="another problem"):
                 cx.resume(out, other, allow_changed_problem=True)
 
     def on_circle(u, x):
@@ -177,12 +177,12 @@ def test_another_equation_or_residual_is_refused(tmp_path):
 
     other = cx.Problem(cx.Constraint(on_circle, over=cx.Normal(2), points=8), CIRCLE.model)
     cx.solve(CIRCLE, ADAM, steps=9, **SMALL, out=tmp_path / "b", progress=after(3))
-    with pytest.raises(cx.StoreError, match="another problem"):
+    with pytest.raises(cx.errors.StoreError, match="another problem"):
         cx.resume(tmp_path / "b", other, ADAM)
 
 
 def test_frozen_bounds_may_be_infinite(tmp_path):
-    model = (CIRCLE.model(key=jax.random.key(0)), cx.Frozen(jnp.asarray([jnp.inf])))
+    model = (CIRCLE.model(key=jax.random.key(0)), cx.models.Frozen(jnp.asarray([jnp.inf])))
 
     def clipped(u, x):
         return jnp.minimum(jnp.linalg.norm(u[0](x)), u[1].value[0]) - 1.0
@@ -246,7 +246,9 @@ def test_f10_resume_falls_back_to_the_checkpoint_before(tmp_path, monkeypatch):
     cx.solve(CIRCLE, ADAM, steps=20, **SMALL, out=out, progress=after(9))
     newest, before = checkpoints(out)
     newest.write_bytes(newest.read_bytes()[:-1])
-    with pytest.warns(cx.RunWarning, match=f"set aside.*{newest.name}.damaged; the one before"):
+    with pytest.warns(
+        cx.errors.RunWarning, match=f"set aside.*{newest.name}.damaged; the one before"
+    ):
         rest = cx.resume(out, CIRCLE, ADAM)
     equal(cx.solve(CIRCLE, ADAM, steps=20, **SMALL), rest)
     assert before.exists() or len(checkpoints(out)) == 2
@@ -264,9 +266,12 @@ def test_f13_d9_another_problem_or_method_is_refused_by_its_difference(tmp_path)
     ]
     before = {file.name: file.read_bytes() for file in out.iterdir()}
     for problem, method, words in cases:
-        with pytest.raises(cx.StoreError, match=words):
+        with pytest.raises(cx.errors.StoreError, match=words):
             cx.resume(out, problem, method)
-    with jax.enable_x64(False), pytest.raises(cx.StoreError, match="dtype was 'float64' and is"):
+    with (
+        jax.enable_x64(False),
+        pytest.raises(cx.errors.StoreError, match="dtype was 'float64' and is"),
+    ):
         cx.resume(out, circle(), ADAM)
     assert before == {file.name: file.read_bytes() for file in out.iterdir()}
     cx.resume(out, CIRCLE, faster, allow_changed_problem=True)
@@ -278,7 +283,7 @@ def test_other_versions_or_threads_are_said(tmp_path, monkeypatch):
     record = json.loads((out / "run.json").read_text())
     record["settings"]["threads"] += 62
     (out / "run.json").write_bytes(seal(record))
-    with pytest.warns(cx.RunWarning, match="threads was .* the last digits may differ"):
+    with pytest.warns(cx.errors.RunWarning, match="threads was .* the last digits may differ"):
         cx.resume(out, CIRCLE, ADAM)
 
 
@@ -287,7 +292,9 @@ def test_f14_f15_run_of_a_newer_version(tmp_path):
     cx.solve(CIRCLE, ADAM, steps=2, **SMALL, out=out)
     record = json.loads((out / "run.json").read_text())
     (out / "run.json").write_bytes(seal({**record, "format": 99}))
-    with pytest.raises(cx.StoreError, match=r"run\.json was written in format 99; this version"):
+    with pytest.raises(
+        cx.errors.StoreError, match=r"run\.json was written in format 99; this version"
+    ):
         cx.resume(out, CIRCLE, ADAM)
 
 
@@ -310,7 +317,8 @@ def test_damaged_record_is_refused(tmp_path, damage):
     damage(record)
     (out / "run.json").write_bytes(seal(record))
     with pytest.raises(
-        (cx.StoreError, ValueError, TypeError), match=r"run.json is damaged|seed|steps|heldout"
+        (cx.errors.StoreError, ValueError, TypeError),
+        match=r"run.json is damaged|seed|steps|heldout",
     ):
         cx.resume(out, CIRCLE, ADAM)
 
@@ -333,7 +341,7 @@ def test_checkpoint_with_facts_that_cannot_be_is_refused(tmp_path, damage):
     folder = RunFolder(out)
     found = folder.newest()
     folder.save(found.step, found.arrays, {**found.facts, **damage})
-    with pytest.raises(cx.StoreError, match=r"checkpoint-0+\d\.npz is damaged"):
+    with pytest.raises(cx.errors.StoreError, match=r"checkpoint-0+\d\.npz is damaged"):
         cx.resume(out, CIRCLE, ADAM)
 
 
@@ -465,7 +473,9 @@ def test_p3_edited_record_or_report_is_refused(tmp_path):
     for name in ("run.json", "report.json"):
         text = (out / name).read_text()
         (out / name).write_text(text.replace('"seed": 3', '"seed": 4'))
-        with pytest.raises(cx.StoreError, match=f"{name} is damaged: its checksum does not match"):
+        with pytest.raises(
+            cx.errors.StoreError, match=f"{name} is damaged: its checksum does not match"
+        ):
             cx.resume(out, CIRCLE) if name == "run.json" else cx.load_solution(out, CIRCLE)
         (out / name).write_text(text)
 
@@ -473,7 +483,7 @@ def test_p3_edited_record_or_report_is_refused(tmp_path):
 def test_problem_stated_in_python_must_be_given(tmp_path):
     cx.solve(CIRCLE, steps=1, **SMALL, out=tmp_path / "a")
     with pytest.raises(
-        cx.StoreError, match=r"the problem was stated in Python. Give it: cx.resume"
+        cx.errors.StoreError, match=r"the problem was stated in Python. Give it: cx.resume"
     ):
         cx.resume(tmp_path / "a")
 
@@ -616,7 +626,7 @@ def test_f23_state_that_is_not_finite_is_never_saved(tmp_path):
         return jnp.where(jnp.sum(u(x)) > 1.5, jnp.nan, jnp.sum(u(x)) - 2.0)
 
     problem = cx.Problem(cx.Constraint(falls, over=cx.Normal(2), points=8), cx.MLP(2, 1, width=4))
-    with pytest.raises(cx.SolveFailed, match="constraint 'falls'") as caught:
+    with pytest.raises(cx.results.SolveFailed, match="constraint 'falls'") as caught:
         cx.solve(problem, cx.Optax(optax.sgd(0.05)), steps=500, **SMALL, out=tmp_path / "a")
     assert np.isfinite(caught.value.solution.gap.train)
     found = RunFolder(tmp_path / "a").newest()
@@ -676,8 +686,8 @@ def test_d7_estimate_is_the_compiler_s_where_it_matters():
         return jnp.sin(jnp.linspace(0, 1, m)[:, None] * params[None, :]).sum(axis=1)
 
     method, params = cx.LevenbergMarquardt(), jnp.ones(P)
-    step = jax.jit(lambda p, s: method.step(cx.FunctionResidual(residual), p, s))
-    state = method.init(cx.FunctionResidual(residual), params)
+    step = jax.jit(lambda p, s: method.step(cx.methods.FunctionResidual(residual), p, s))
+    state = method.init(cx.methods.FunctionResidual(residual), params)
     analysis = step.lower(params, state).compile().memory_analysis()
     account = analysis.temp_size_in_bytes / 8
     assert least_numbers(m, P) / 2 < account < 3 * least_numbers(m, P)
@@ -822,7 +832,9 @@ def test_results_that_do_not_belong_together_are_refused(tmp_path):
     cx.solve(CIRCLE, ADAM, steps=2, **SMALL, out=first)
     cx.solve(CIRCLE, ADAM, steps=4, **SMALL, out=second)
     shutil.copy(second / "model.npz", first / "model.npz")
-    with pytest.raises(cx.StoreError, match=r"model.npz does not belong to report.json.*resume"):
+    with pytest.raises(
+        cx.errors.StoreError, match=r"model.npz does not belong to report.json.*resume"
+    ):
         cx.load_solution(first, CIRCLE)
     cx.resume(first, CIRCLE, ADAM)
     cx.load_solution(first, CIRCLE)

@@ -14,11 +14,11 @@ from constrainednn.testing.domains import check_sampler
 
 KEY = jax.random.key(0)
 SAMPLERS = [
-    cx.Independent(),
-    cx.Adaptive(),
-    cx.LatinHypercube(),
-    cx.Sobol(),
-    cx.Grid(),
+    cx.domains.Independent(),
+    cx.domains.Adaptive(),
+    cx.domains.LatinHypercube(),
+    cx.domains.Sobol(),
+    cx.domains.Grid(),
     cx.GaussQuadrature(),
 ]
 FITTING = [cx.Interval(-1, 3), cx.Normal(2), cx.Box([0, 0], [1, 2]) * cx.Normal(1)]
@@ -84,14 +84,20 @@ def test_gauss_rules_of_products_are_exact_in_each_factor():
 
 
 @pytest.mark.parametrize(
-    "domain", [cx.Sphere(2), cx.Ball(2), cx.Box([0], [1]).boundary, cx.Sphere(2) * cx.Normal(1)]
+    "domain",
+    [
+        cx.domains.Sphere(2),
+        cx.domains.Ball(2),
+        cx.Box([0], [1]).boundary,
+        cx.domains.Sphere(2) * cx.Normal(1),
+    ],
 )
 def test_gauss_rules_are_refused_where_there_are_none(domain):
     with pytest.raises(ValueError, match=r"no rule for .*Use Sobol"):
         cx.GaussQuadrature().fill(domain, 4, key=KEY)
 
 
-@pytest.mark.parametrize("sampler", [cx.Grid(), cx.GaussQuadrature()], ids=repr)
+@pytest.mark.parametrize("sampler", [cx.domains.Grid(), cx.GaussQuadrature()], ids=repr)
 def test_rules_say_which_counts_fit(sampler):
     with pytest.raises(ValueError, match=r"points=26 is no power 2\. Write 25 or 36"):
         sampler.fill(cx.Normal(2), 26, key=KEY)
@@ -100,14 +106,14 @@ def test_rules_say_which_counts_fit(sampler):
 
 
 def test_grid_holds_cell_midpoints():
-    cube, share = cx.Grid().fill(cx.Box([0, 0], [1, 1]), 9, key=KEY)
+    cube, share = cx.domains.Grid().fill(cx.Box([0, 0], [1, 1]), 9, key=KEY)
     thirds = [1 / 6, 1 / 2, 5 / 6]
     assert np.allclose(cube, [(a, b) for a in thirds for b in thirds], atol=1e-15)
     assert np.allclose(share, 1 / 9, atol=1e-15)
 
 
 def test_latin_hypercube_has_one_point_in_each_slice():
-    cube, _ = cx.LatinHypercube().fill(cx.Normal(3), 50, key=KEY)
+    cube, _ = cx.domains.LatinHypercube().fill(cx.Normal(3), 50, key=KEY)
     slices = np.sort(np.floor(50 * cube).astype(int), axis=0)
     assert np.array_equal(slices, np.repeat(np.arange(50)[:, None], 3, axis=1))
 
@@ -115,23 +121,23 @@ def test_latin_hypercube_has_one_point_in_each_slice():
 @pytest.mark.parametrize("n", [100, 128])
 def test_sobol_fills_more_evenly_than_independent_points(n):
     domain = cx.Normal(2)
-    sobol, _ = cx.Sobol().fill(domain, n, key=KEY)
+    sobol, _ = cx.domains.Sobol().fill(domain, n, key=KEY)
     # Independent points have an expected square discrepancy; ten draws stand for it.
     plain = [
-        qmc.discrepancy(cx.Independent().fill(domain, n, key=jax.random.key(seed))[0])
+        qmc.discrepancy(cx.domains.Independent().fill(domain, n, key=jax.random.key(seed))[0])
         for seed in range(10)
     ]
     assert qmc.discrepancy(sobol) < min(plain) / 4
 
 
 def test_sobol_points_of_any_count_are_the_first_of_the_sequence():
-    longer, _ = cx.Sobol().fill(cx.Normal(2), 128, key=KEY)
-    shorter, _ = cx.Sobol().fill(cx.Normal(2), 100, key=KEY)
+    longer, _ = cx.domains.Sobol().fill(cx.Normal(2), 128, key=KEY)
+    shorter, _ = cx.domains.Sobol().fill(cx.Normal(2), 100, key=KEY)
     assert np.array_equal(shorter, longer[:100])
 
 
 def test_extreme_cube_points_have_an_image_in_unbounded_domains():
-    class Corners(cx.AbstractSampler):
+    class Corners(cx.domains.AbstractSampler):
         def fill(self, domain, n, *, key):
             return np.array([[0.0], [1.0]]), np.array([0.5, 0.5])
 
@@ -140,7 +146,7 @@ def test_extreme_cube_points_have_an_image_in_unbounded_domains():
     assert np.allclose(x, [-8.125890664701906, 8.125890664701906], rtol=1e-10)
 
 
-class Unkept(cx.AbstractSampler):
+class Unkept(cx.domains.AbstractSampler):
     """Keeps all promises but one."""
 
     broken: str
@@ -152,7 +158,7 @@ class Unkept(cx.AbstractSampler):
     def fill(self, domain, n, *, key):
         if self.broken == "ignores":
             key = jax.random.key(7)
-        cube, share = cx.Independent().fill(domain, n, key=key)
+        cube, share = cx.domains.Independent().fill(domain, n, key=key)
         if self.broken == "repeats":
             cube = np.random.default_rng().random(cube.shape)
         if self.broken == "shape":
@@ -214,7 +220,7 @@ def test_sobol_names_its_largest_dimension_and_models_do_with_independent_points
     assert SOBOL_DIMENSIONS == qmc.Sobol.MAXDIM
     domain = cx.Normal(SOBOL_DIMENSIONS + 1)
     with pytest.raises(ValueError, match=r"at most 21201 dimensions, but Normal.*Independent\(\)"):
-        cx.Sobol().fill(domain, 4, key=KEY)
+        cx.domains.Sobol().fill(domain, 4, key=KEY)
     model = cx.MLP(SOBOL_DIMENSIONS + 1, 1, width=2)(key=KEY)
     # 2.5 over the deviation in each coordinate, which 1024 points give to 2 %, and less on average.
     lengths = np.linalg.norm(model.layers[0].weight, axis=1)

@@ -15,9 +15,9 @@ from constrainednn._common.tables import table_lines, wrapped
 from constrainednn._figures.style import some_points
 from constrainednn._gap.tables import point
 from constrainednn._storage.show import show
-from constrainednn._studies.tables import curves, figures
-from constrainednn._studies.tables.law import fit_law
-from constrainednn._studies.tables.rows import endings, ends_shown
+from constrainednn.studies.tables import curves, figures
+from constrainednn.studies.tables.law import fit_law
+from constrainednn.studies.tables.rows import endings, ends_shown
 
 
 def test_show_of_a_finished_march_says_no_more_than_that_it_is(tmp_path):
@@ -151,7 +151,7 @@ def test_places_are_told_apart_whatever_their_offset():
 def test_a_history_fits_on_one_screen(stopped):
     loss = np.geomspace(1.0, 1e-6, 100_001)
     steps = np.unique(np.geomspace(1, 100_000, 51).astype(int))
-    history = cx.History(loss, steps, 2 * loss[steps], (), 100_000)
+    history = cx.results.History(loss, steps, 2 * loss[steps], (), 100_000)
     lines = repr(history).splitlines()
     assert len(lines) == 14 and max(map(len, lines)) <= 80
     assert lines[-2].split() == ["100000", "1e-06", "2e-06"]

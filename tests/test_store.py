@@ -117,10 +117,12 @@ def test_another_problem_is_refused_by_its_first_difference(folder):
         r"'on_circle' has name 'on_circle' in the file and 'round'": {"name": "round"},
     }
     for words, change in changes.items():
-        with pytest.raises(cx.StoreError, match=words):
+        with pytest.raises(cx.errors.StoreError, match=words):
             cx.load_solution(folder, other(**change))
     first = cx.Problem(stated().constraints[:1], stated().model)
-    with pytest.raises(cx.StoreError, match="'origin' has name 'origin' in the file and None"):
+    with pytest.raises(
+        cx.errors.StoreError, match="'origin' has name 'origin' in the file and None"
+    ):
         cx.load_solution(folder, first)
 
 
@@ -141,7 +143,7 @@ def test_damaged_report_is_refused(folder, tmp_path):
     ]
     for damage in damages:
         (tmp_path / "report.json").write_bytes(seal({**report, **damage}))
-        with pytest.raises(cx.StoreError, match=r"report\.json is damaged"):
+        with pytest.raises(cx.errors.StoreError, match=r"report\.json is damaged"):
             cx.load_solution(tmp_path, stated())
 
 
@@ -171,27 +173,28 @@ def test_rows_of_two_values_can_be_drawn(tmp_path):
 
 def test_another_width_or_dtype_names_the_first_leaf(folder):
     first = r"leaf \.layers\[0\]\.weight is float64\[4, 2\].*float64\[5, 2\]"
-    with pytest.raises(cx.StoreError, match=first):
+    with pytest.raises(cx.errors.StoreError, match=first):
         cx.load_solution(folder, stated(width=5))
     single = eqx.nn.MLP(2, 2, 4, 1, jnp.tanh, dtype=jnp.float32, key=jax.random.key(0))
-    with pytest.raises(cx.StoreError, match=r"\.weight is float64.*and float32"):
+    with pytest.raises(cx.errors.StoreError, match=r"\.weight is float64.*and float32"):
         cx.load_solution(folder, stated(model=single))
     deeper = cx.MLP(2, 2, width=4, depth=2)
-    with pytest.raises(cx.StoreError, match=r"leaf \.layers\[1\]\.weight"):
+    with pytest.raises(cx.errors.StoreError, match=r"leaf \.layers\[1\]\.weight"):
         cx.load_solution(folder, stated(model=deeper))
 
 
 def test_missing_parts_are_named(folder, tmp_path):
-    with pytest.raises(cx.StoreError, match=r"report\.json"):
+    with pytest.raises(cx.errors.StoreError, match=r"report\.json"):
         cx.load_solution(tmp_path, stated())
     for name in ("report.json", "history.npz"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
-    with pytest.raises(cx.StoreError, match=r"there is no file .*model\.npz"):
+    with pytest.raises(cx.errors.StoreError, match=r"there is no file .*model\.npz"):
         cx.load_solution(tmp_path, stated())
     report = json.loads((folder / "report.json").read_text())
     (tmp_path / "report.json").write_bytes(seal({**report, "format": 99}))
     with pytest.raises(
-        cx.StoreError, match="written in format 99; this version of constrainednn reads format 2"
+        cx.errors.StoreError,
+        match="written in format 99; this version of constrainednn reads format 2",
     ):
         cx.load_solution(tmp_path, stated())
 
@@ -209,14 +212,14 @@ def test_a_failing_write_leaves_nothing(solution, tmp_path, monkeypatch, call, a
         return real(*arguments, **options)
 
     monkeypatch.setattr(files, f"_{call}", full)
-    with pytest.raises(cx.StoreError, match="No space left on device"):
+    with pytest.raises(cx.errors.StoreError, match="No space left on device"):
         solution.save(tmp_path / "new" / "deep" / "out")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_saving_twice_is_refused(solution, folder):
     before = {name: (folder / name).read_bytes() for name in FILES}
-    with pytest.raises(cx.StoreError, match=r"is not empty. Nothing is overwritten"):
+    with pytest.raises(cx.errors.StoreError, match=r"is not empty. Nothing is overwritten"):
         solution.save(folder)
     assert before == {name: (folder / name).read_bytes() for name in FILES}
 
@@ -226,8 +229,8 @@ def test_copy_refuses_to_overwrite(tmp_path):
     source.write_text("a")
     files.copy_file(source, target)
     source.write_text("b")
-    with pytest.raises(cx.StoreError, match=r"exists. Nothing is overwritten"):
+    with pytest.raises(cx.errors.StoreError, match=r"exists. Nothing is overwritten"):
         files.copy_file(source, target)
     assert target.read_text() == "a"
-    with pytest.raises(cx.StoreError, match="cannot write to"):
+    with pytest.raises(cx.errors.StoreError, match="cannot write to"):
         files.copy_file(source, tmp_path / "no" / "folder.py")

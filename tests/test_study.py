@@ -17,10 +17,10 @@ from faults import run
 import constrainednn as cx
 from constrainednn._solve.training.side_by_side import Unlike, _stacked
 from constrainednn._storage.lock import locked
-from constrainednn._studies import folder
-from constrainednn._studies.folder import read_rows
-from constrainednn._studies.tables.law import fit_law
-from constrainednn._studies.tables.rows import quantiles_of
+from constrainednn.studies import folder
+from constrainednn.studies.folder import read_rows
+from constrainednn.studies.tables.law import fit_law
+from constrainednn.studies.tables.rows import quantiles_of
 
 SMALL = {"heldout": 32, "monitor": 8, "steps": 5}
 
@@ -100,13 +100,13 @@ def test_g14_line_that_was_cut_short_is_done_again(tmp_path):
     for cut in (len(content) - 1, len(content) - 40):
         file.write_bytes(content[:cut])
         with (
-            pytest.warns(cx.RunWarning, match="1 lines are cut short")
+            pytest.warns(cx.errors.RunWarning, match="1 lines are cut short")
             if cut < len(content) - 1
             else contextless()
         ):
             again = cx.study(circle, vary={"points": [4, 6]}, seeds=2, out=out, **SMALL)
         assert numbers(again) == numbers(whole)
-    with pytest.warns(cx.RunWarning, match="cut short"):
+    with pytest.warns(cx.errors.RunWarning, match="cut short"):
         assert len(read_rows(out)) == 4
     file.write_bytes(content + content)  # merged with itself: each run counts once
     assert numbers(cx.study(circle, vary={"points": [4, 6]}, seeds=2, out=out, **SMALL)) == numbers(
@@ -166,9 +166,11 @@ def test_g9_rows_of_another_problem_or_method_in_python_are_refused(tmp_path):
 
     first = named(1.0, 0.1)
     assert numbers(named(1.0, 0.1)) == numbers(first)
-    with pytest.raises(cx.StoreError, match=r"another study: under seed 0 the first monitor loss"):
+    with pytest.raises(
+        cx.errors.StoreError, match=r"another study: under seed 0 the first monitor loss"
+    ):
         named(2.0, 0.1)
-    with pytest.raises(cx.StoreError, match=r"another study: its method was Optax"):
+    with pytest.raises(cx.errors.StoreError, match=r"another study: its method was Optax"):
         named(1.0, 0.2)
 
 
@@ -202,7 +204,7 @@ def test_f6_disk_that_fills_keeps_the_rows_before(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     out = tmp_path / "a"
-    with pytest.raises(cx.StoreError, match=r"runs\.jsonl: No space left on device"):
+    with pytest.raises(cx.errors.StoreError, match=r"runs\.jsonl: No space left on device"):
         cx.study(circle, seeds=4, out=out, progress=fill, **SMALL)
     monkeypatch.undo()
     assert len(read_rows(out)) == 2
@@ -309,7 +311,7 @@ class Submits:
 )
 @pytest.mark.usefixtures("as_released")
 def test_c18_what_no_study_is(arguments, words):
-    with pytest.raises((ValueError, TypeError, cx.LoadError), match=words):
+    with pytest.raises((ValueError, TypeError, cx.errors.LoadError), match=words):
         cx.study(circle, **{**SMALL, **arguments})
 
 
@@ -325,7 +327,7 @@ def test_problem_that_cannot_be_studied():
     assert "must return a cx.Problem, got 3" in bad.rows[0]["reason"]
     ready = cx.study(circle(), vary={"steps": [1, 2]}, seeds=1, heldout=8, monitor=8)
     fixed = cx.Problem(circle().constraints, circle().build_model(key=jax.random.key(0)))
-    with pytest.warns(cx.ProblemWarning, match="every seed starts from the same parameters"):
+    with pytest.warns(cx.errors.ProblemWarning, match="every seed starts from the same parameters"):
         cx.study(fixed, seeds=2, **SMALL)
     assert [r["taken"] for r in ready.table()] == [1, 2]
 
@@ -380,17 +382,19 @@ def test_g9_g10_folder_of_another_study_and_two_at_once(tmp_path):
     def other(points=6):
         return circle(points)
 
-    with pytest.raises(cx.StoreError, match="holds another study: its name was circle and is"):
+    with pytest.raises(
+        cx.errors.StoreError, match="holds another study: its name was circle and is"
+    ):
         cx.study(other, seeds=1, out=out, **SMALL)
-    with locked(out), pytest.raises(cx.StoreError, match="in use by process"):
+    with locked(out), pytest.raises(cx.errors.StoreError, match="in use by process"):
         cx.study(circle, seeds=2, out=out, **SMALL)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("kept")
-    with pytest.raises(cx.StoreError, match="is not empty"):
+    with pytest.raises(cx.errors.StoreError, match="is not empty"):
         cx.study(circle, seeds=1, out=tmp_path / "full", **SMALL)
     record = json.loads((out / "study.json").read_text())
     assert record["dtype"] == "float64" and record["constrainednn"] == cx.__version__
-    with jax.enable_x64(False), pytest.raises(cx.StoreError, match="its dtype was float64"):
+    with jax.enable_x64(False), pytest.raises(cx.errors.StoreError, match="its dtype was float64"):
         cx.study(circle, seeds=1, out=out, **SMALL)
 
 
@@ -422,7 +426,7 @@ def made_up(values, axis="points", seeds=4):
                     "history": {"steps": [0], "train": [1.0], "monitor": [loss / 2]},
                 }
             )
-    return cx.Study(tuple(rows), (axis,))
+    return cx.studies.Study(tuple(rows), (axis,))
 
 
 def test_pairs_are_of_one_seed_and_count_those_that_failed():
@@ -555,7 +559,7 @@ def test_study_reproduces_the_gap_of_linear_least_squares():
     model = eqx.tree_at(lambda u: u.weight, model, jnp.zeros((1, p)))
     over = cx.Normal(p + 1).map(measure)
     problem = cx.Problem(cx.Constraint(misfit, over=over, points=n), model)
-    with pytest.warns(cx.ProblemWarning, match="the model is ready-made"):
+    with pytest.warns(cx.errors.ProblemWarning, match="the model is ready-made"):
         study = cx.study(problem, seeds=60, heldout=256, monitor=8)
     for name, value in (("train_loss", 1 - p / n), ("heldout_loss", 1 + p / (n - p - 1))):
         found = np.array([row[name] for row in study.table()])

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 import constrainednn as cx
-from constrainednn._studies.folder import read_rows
-from constrainednn._studies.workers import TooLong, Workers
+from constrainednn.studies.folder import read_rows
+from constrainednn.studies.workers import TooLong, Workers
 
 FILE = """
 import jax.numpy as jnp
@@ -92,14 +92,16 @@ def test_worker_with_another_package_or_file_is_refused(file, monkeypatch):
         def submit(self, fn, /, origin, task):
             return super().submit(fn, {**origin, "version": "0.0.1"}, task)
 
-    with pytest.raises(cx.StoreError, match=r"a worker has constrainednn .* study is of 0\.0\.1"):
+    with pytest.raises(
+        cx.errors.StoreError, match=r"a worker has constrainednn .* study is of 0\.0\.1"
+    ):
         cx.study(file, executor=Older(), **SMALL)
 
     class Elsewhere(Here):
         def submit(self, fn, /, origin, task):
             return super().submit(fn, {**origin, "digest": "a" * 64}, task)
 
-    with pytest.raises(cx.StoreError, match="is another file for a worker"):
+    with pytest.raises(cx.errors.StoreError, match="is another file for a worker"):
         cx.study(file, executor=Elsewhere(), **SMALL)
 
 
@@ -130,7 +132,7 @@ def test_g3_worker_that_hangs_is_killed_and_the_others_go_on(file, tmp_path):
 
 def test_g13_more_workers_than_cores_is_warned_of(file):
     done = cx.study(file, out=(out := file.parent / "s"), **SMALL)
-    with pytest.warns(cx.RunWarning, match="1000 workers on .* cores wait for each other"):
+    with pytest.warns(cx.errors.RunWarning, match="1000 workers on .* cores wait for each other"):
         again = cx.study(file, workers=1000, out=out, **SMALL)
     assert numbers(again) == numbers(done)  # nothing was left to start a worker for
 
@@ -148,12 +150,12 @@ def test_g6_g11_workers_end_with_who_started_them():
 def test_workers_answer_with_errors_and_end_with_us():
     with Workers(1) as workers:
         future = workers.submit(cx.load_study, "/nowhere/at/all")
-        with pytest.raises(cx.StoreError, match="holds no study"):
+        with pytest.raises(cx.errors.StoreError, match="holds no study"):
             future.result(timeout=60)
         (process,) = workers._started
         process.kill()
         process.wait()
-        with pytest.raises(cx.StoreError, match="holds no study"):
+        with pytest.raises(cx.errors.StoreError, match="holds no study"):
             workers.submit(cx.load_study, "/nowhere/at/all").result(timeout=60)
     assert all(process.poll() is not None for process in workers._started)
 
@@ -215,7 +217,7 @@ def test_g1_g6_kill_at_a_random_moment_changes_no_row(file, tmp_path, whom):
         if whom == "worker":
             assert code == 0, (number, code)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", cx.RunWarning)  # of its lock, or a torn line
+            warnings.simplefilter("ignore", cx.errors.RunWarning)  # of its lock, or a torn line
             again = cx.study(file, vary=AXES, workers=2, engine="loop", out=out, **SMALL)
         assert numbers(again) == numbers(calm), number
         lines = (out / "runs.jsonl").read_text().splitlines()

@@ -98,7 +98,7 @@ def test_a_condition_that_is_zero_is_met_to_the_size_of_its_component():
 
 def test_solved_needs_an_error_statement_that_does_not_object(initial, monkeypatch):
     objection = "not resolved after t = 1"
-    monkeypatch.setattr(cx.ErrorEstimate, "objection", lambda self, tolerance: objection)
+    monkeypatch.setattr(cx.results.ErrorEstimate, "objection", lambda self, tolerance: objection)
     verdict = dataclasses.replace(initial).verdict
     assert (verdict.word, verdict.success) == ("cannot tell", False)
     assert verdict.reason.startswith("not resolved after t = 1; residual on fresh points")
@@ -236,7 +236,7 @@ def rows_of(title):
 def test_tables_of_the_page_on_methods(initial, boundary):
     """Each run of a driver ends in a cell that the tables have, with the exit code they say."""
     statuses = rows_of("## When does a run stop?")
-    assert {row[0].strip("`") for row in statuses[2:]} == set(cx.Status)
+    assert {row[0].strip("`") for row in statuses[2:]} == set(cx.results.Status)
     verdicts = rows_of("## Does the statement hold?")
     assert [row[0].strip("`") for row in verdicts[2:]] == [
         "solved", "not solved", "cannot tell", "no tolerance to meet",

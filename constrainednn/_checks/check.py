@@ -18,7 +18,6 @@ from constrainednn._checks.doubts import FURTHER, doubts, uneven
 from constrainednn._checks.finiteness import check_finite, check_gradient
 from constrainednn._checks.trial_evaluation import some_points, traced, trial
 from constrainednn._common.arguments import as_seed
-from constrainednn._common.errors import BadTypeError, ProblemError, ProblemWarning, UsageError
 from constrainednn._common.messages import shown
 from constrainednn._gap.residuals import mean_square, residuals_at
 from constrainednn._gap.streams import draw_streams
@@ -28,6 +27,7 @@ from constrainednn._problem.problem import Problem
 from constrainednn.domains.base import AbstractDomain
 from constrainednn.domains.finite import Data, Points
 from constrainednn.domains.samplers.base import Draw
+from constrainednn.errors import BadTypeError, ProblemError, ProblemWarning, UsageError
 from constrainednn.models.pieces import Pieces
 from constrainednn.models.recipes import trainable_mask
 from constrainednn.targets.image import OTHER_USE, model_inputs

@@ -11,12 +11,12 @@ from jaxtyping import Key, PyTree
 
 from constrainednn._checks.trial_evaluation import some_points
 from constrainednn._common.batched import in_blocks
-from constrainednn._common.errors import ProblemError
 from constrainednn._common.random_keys import numpy_generator
 from constrainednn._gap.residuals import residuals_at
 from constrainednn._problem.constraint import Constraint
 from constrainednn._problem.problem import Problem
 from constrainednn.domains.samplers.base import Draw
+from constrainednn.errors import ProblemError
 from constrainednn.models.recipes import trainable_mask
 
 

@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from constrainednn._common.errors import ProblemError, UsageError
 from constrainednn._common.messages import users_line
 from constrainednn._ode.functions import NEEDS_VALUE
 from constrainednn._problem.constraint import Constraint
 from constrainednn.domains.samplers.base import Draw
+from constrainednn.errors import ProblemError, UsageError
 
 _TRACERS = tuple(f"{Path(inspect.getfile(package)).parent}/" for package in (jax, eqx))
 

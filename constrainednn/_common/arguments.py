@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from constrainednn._common.errors import BadTypeError, BadValueError
 from constrainednn._common.messages import refuse_traced, shown
+from constrainednn.errors import BadTypeError, BadValueError
 
 if TYPE_CHECKING:
     import numpy as np

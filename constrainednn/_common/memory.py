@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from constrainednn._common.errors import BadValueError
+from constrainednn.errors import BadValueError
 
 # Where control groups are mounted.
 _GROUPS = Path("/sys/fs/cgroup")

@@ -7,8 +7,8 @@ import traceback
 from collections.abc import Iterable
 from typing import Any
 
-from constrainednn._common.errors import BadTypeError
 from constrainednn._common.paths import PACKAGE, in_gallery
+from constrainednn.errors import BadTypeError
 
 _LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")})
 NOT_TRACED = (

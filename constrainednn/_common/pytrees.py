@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from constrainednn._common.errors import StoreError
+from constrainednn.errors import StoreError
 
 
 def tree_to_arrays(tree: PyTree, prefix: str = "") -> dict[str, np.ndarray]:

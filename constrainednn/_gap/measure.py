@@ -12,11 +12,10 @@ import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
 from constrainednn._common.arguments import as_count
-from constrainednn._common.errors import BadTypeError, BadValueError
 from constrainednn._common.random_keys import stream
-from constrainednn._gap.data_rows import rows_shared
 from constrainednn._gap.reference import reference_errors
 from constrainednn._gap.report import ConstraintGap, Distance, FiniteLoss, GapReport
+from constrainednn._gap.residual_vector import common_unit
 from constrainednn._gap.residuals import (
     mean_square,
     observed_entries,
@@ -31,6 +30,7 @@ from constrainednn._gap.streams import Streams, over_covered, refuse_overlap
 from constrainednn._gap.tables import is_rounding
 from constrainednn._gap.worst_case import worst_point
 from constrainednn._problem.constraint import Constraint
+from constrainednn._problem.data_rows import rows_shared
 from constrainednn._problem.experiments import OfExperiment, apart, of_experiment
 from constrainednn._problem.problem import Problem
 from constrainednn.domains.base import AbstractDomain
@@ -38,7 +38,7 @@ from constrainednn.domains.finite import Data, Points
 from constrainednn.domains.samplers.base import Draw
 from constrainednn.domains.samplers.draws import draw
 from constrainednn.domains.samplers.random import Independent
-from constrainednn.methods.residual_vector import common_unit
+from constrainednn.errors import BadTypeError, BadValueError
 from constrainednn.targets.image import image_of, model_inputs
 
 

@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import PyTree
 
 from constrainednn._common.batched import flat_value, in_blocks
-from constrainednn._common.errors import ProblemError
 from constrainednn._problem.problem import Problem
+from constrainednn.errors import ProblemError
 from constrainednn.targets.image import OTHER_USE, model_inputs
 
 # A reference of at most so many rounding errors of its size elsewhere is zero.

@@ -11,7 +11,6 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from constrainednn._common.batched import flat_value, in_blocks
-from constrainednn._common.errors import BadTypeError
 from constrainednn._common.random_keys import numpy_generator
 from constrainednn._gap.tables import is_rounding
 from constrainednn._problem.constraint import Constraint
@@ -19,6 +18,7 @@ from constrainednn._problem.experiments import apart
 from constrainednn._problem.problem import Problem
 from constrainednn.domains.missing import Present
 from constrainednn.domains.samplers.base import Draw
+from constrainednn.errors import BadTypeError
 from constrainednn.targets.image import OTHER_USE, model_inputs
 
 

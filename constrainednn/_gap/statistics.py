@@ -6,7 +6,7 @@ import math
 import numpy as np
 from jaxtyping import Float
 
-from constrainednn._common.errors import BadValueError
+from constrainednn.errors import BadValueError
 
 LEVEL = 0.95
 UNRELIABLE = "unreliable: ask for more held-out points, heldout="

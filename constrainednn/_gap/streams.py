@@ -10,11 +10,10 @@ import numpy as np
 from jaxtyping import Array, Key, PyTree
 
 from constrainednn._common.batched import in_blocks
-from constrainednn._common.errors import BadValueError, ProblemError, UsageError
 from constrainednn._common.random_keys import stream
-from constrainednn._gap.data_rows import split_rows
 from constrainednn._gap.residuals import residuals_at, squares
 from constrainednn._problem.constraint import Constraint
+from constrainednn._problem.data_rows import split_rows
 from constrainednn._problem.experiments import apart
 from constrainednn._problem.problem import Problem
 from constrainednn.domains.base import AbstractDomain
@@ -23,6 +22,7 @@ from constrainednn.domains.samplers.adaptive import CANDIDATES, Adaptive
 from constrainednn.domains.samplers.base import Draw
 from constrainednn.domains.samplers.draws import draw, finite_points
 from constrainednn.domains.samplers.random import Independent
+from constrainednn.errors import BadValueError, ProblemError, UsageError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, PyTree
 from constrainednn._common.batched import BLOCK, in_blocks
 from constrainednn._common.random_keys import numpy_generator
 from constrainednn._gap.report import Worst
-from constrainednn._gap.residuals import residuals_at
+from constrainednn._gap.residuals import residuals_at, squares
 from constrainednn._problem.constraint import Constraint
 from constrainednn.domains.base import AbstractDomain
 from constrainednn.domains.finite import Data, Points
@@ -84,14 +84,14 @@ def _walk(
     n, dim = cube.shape
     trials = numpy_generator(jax.random.key(0))
 
-    def squares(w: Float[np.ndarray, "k unit_dim"]) -> Float[np.ndarray, " k"]:
+    def squares_at(w: Float[np.ndarray, "k unit_dim"]) -> Float[np.ndarray, " k"]:
         points = in_blocks(over.place, np.clip(ndtr(w), *bounds).astype(cube.dtype))
         found = squares(residuals_at(residual, model, points))
         return np.where(np.isfinite(found), found, -np.inf)
 
     # From the worst held-out points, and from where few of them are: edges, corners, tails.
     thin = trials.uniform(ndtri(bounds[0]), ndtri(bounds[1]), (BLOCK, dim))
-    thin = thin[_starts(squares(thin))]
+    thin = thin[_starts(squares_at(thin))]
     best = np.concatenate([ndtri(cube[_starts(length)].astype(float)), thin])
     scale = np.minimum(2 * n ** (-1 / dim) * math.sqrt(2 * math.pi) * np.exp(best**2 / 2), 1.0)
     height, each = np.full(len(best), -np.inf), np.arange(len(best))
@@ -104,7 +104,7 @@ def _walk(
         moves = trials.uniform(-1, 1, (len(best), count, dim))
         moves[:, 0] = 0
         around = best[:, None] + scale[:, None] * moves
-        found = squares(around.reshape(-1, dim)).reshape(moves.shape[:2])
+        found = squares_at(around.reshape(-1, dim)).reshape(moves.shape[:2])
         at = np.argmax(found, axis=1)
         higher = found[each, at] > height
         inside = np.abs(moves[each, at]).max(axis=1) < 0.5

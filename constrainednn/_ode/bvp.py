@@ -9,7 +9,6 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from constrainednn._common.arguments import as_argument, as_function, as_reals, few_leaves_of
-from constrainednn._common.errors import BadValueError
 from constrainednn._common.messages import shown
 from constrainednn._ode.bvp_arguments import (
     as_mesh,
@@ -35,6 +34,7 @@ from constrainednn._problem.problem import Problem
 from constrainednn.domains.boxes import Interval
 from constrainednn.domains.finite import Data, Points
 from constrainednn.domains.samplers.grids import GaussQuadrature
+from constrainednn.errors import BadValueError
 from constrainednn.models.pieces import Pieces, as_width, training_nodes
 
 

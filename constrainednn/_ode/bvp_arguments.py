@@ -11,11 +11,11 @@ from jaxtyping import Array, Float, PyTree
 
 from constrainednn._common.arguments import as_argument, as_pair, as_reals
 from constrainednn._common.batched import in_blocks
-from constrainednn._common.errors import BadValueError
 from constrainednn._common.messages import shown
 from constrainednn._ode.functions import returned
 from constrainednn._ode.schemes.boundary_values import unchanged
 from constrainednn._pieces.refinement import MOST_ELEMENTS, OnHost, heads
+from constrainednn.errors import BadValueError
 from constrainednn.models.legendre import integrals
 from constrainednn.models.pieces import Pieces, stack_pieces, training_nodes
 

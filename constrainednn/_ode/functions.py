@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from constrainednn._common.arguments import as_arrays, as_function, leaves_of
-from constrainednn._common.errors import BadTypeError, ProblemError
+from constrainednn.errors import BadTypeError, ProblemError
 
 # What jax raises where Python needs the value of a traced array.
 NEEDS_VALUE = (

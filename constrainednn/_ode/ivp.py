@@ -12,7 +12,6 @@ import numpy as np
 from jaxtyping import PyTree
 
 from constrainednn._common.arguments import as_argument, few_leaves_of
-from constrainednn._common.errors import BadTypeError, BadValueError
 from constrainednn._common.messages import refuse_traced, shown
 from constrainednn._ode.conserved import conserved
 from constrainednn._ode.fitting.initial_values import FittedScheme
@@ -44,6 +43,7 @@ from constrainednn._problem.unknowns import unknowns_of
 from constrainednn.domains.boxes import Interval
 from constrainednn.domains.finite import Data
 from constrainednn.domains.samplers.grids import GaussQuadrature
+from constrainednn.errors import BadTypeError, BadValueError
 from constrainednn.models.pieces import Pieces, as_width, stack_pieces, training_nodes
 
 

@@ -19,12 +19,12 @@ from constrainednn._common.arguments import (
     as_reals,
     few_leaves_of,
 )
-from constrainednn._common.errors import BadTypeError, BadValueError
 from constrainednn._common.messages import shown
 from constrainednn._ode.fitting.initial_values import raveled_rows
 from constrainednn._ode.functions import returned
 from constrainednn._ode.schemes.field import Field
 from constrainednn._problem.unknowns import is_unknown
+from constrainednn.errors import BadTypeError, BadValueError
 
 # Steps as long as the shortest delay at most.
 _MOST_STEPS = 100_000

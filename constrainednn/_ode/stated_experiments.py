@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from constrainednn._common.errors import BadTypeError, BadValueError, UsageError
 from constrainednn._common.messages import shown
 from constrainednn._ode.fitting.experiments import FittedExperiments
 from constrainednn._ode.fitting.initial_values import FittedScheme
@@ -18,6 +17,7 @@ from constrainednn._problem.equation_arguments import Arguments, TracedArguments
 from constrainednn._problem.experiments import Experiment, Experiments, OfExperiment
 from constrainednn._problem.problem import Problem
 from constrainednn._problem.unknowns import unknowns_of
+from constrainednn.errors import BadTypeError, BadValueError, UsageError
 from constrainednn.models.pieces import Pieces
 
 

@@ -16,9 +16,9 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from constrainednn._common.errors import StoreError
 from constrainednn._common.pytrees import arrays_to_tree, tree_to_arrays
 from constrainednn._problem.scheme import PieceHistory, Resumable, Watch, counters_of
+from constrainednn.errors import StoreError
 
 # Windows in one call of the compiled loop at most; attempts before the first look at the clock, and
 # seconds between two looks.

@@ -7,7 +7,6 @@ from typing import Any
 import equinox as eqx
 
 from constrainednn._common.arguments import as_count, as_positive
-from constrainednn._common.errors import BadTypeError, BadValueError
 from constrainednn._common.messages import shown
 from constrainednn.domains.base import AbstractDomain
 from constrainednn.domains.finite import Data, Points
@@ -15,6 +14,7 @@ from constrainednn.domains.missing import Present, missing_values
 from constrainednn.domains.samplers.base import AbstractSampler
 from constrainednn.domains.samplers.draws import SAMPLERS
 from constrainednn.domains.samplers.random import Independent
+from constrainednn.errors import BadTypeError, BadValueError
 from constrainednn.targets.sets import AbstractTarget
 
 # Names are written into tables, messages and figures.
@@ -83,9 +83,9 @@ class Constraint(eqx.Module):
         self.sampler = Independent() if sampler is None else sampler
         if not isinstance(self.sampler, AbstractSampler):
             raise BadTypeError(
-                f"{label}: sampler must be an object such as cx.Sobol(), got {shown(sampler)}. "
-                + "Known: "
-                + ", ".join(f"cx.{known.__name__}()" for known in SAMPLERS)
+                f"{label}: sampler must be an object such as cx.domains.Sobol(), "
+                f"got {shown(sampler)}. Known: "
+                + ", ".join(f"cx.domains.{known.__name__}()" for known in SAMPLERS)
                 + ", or an AbstractSampler of your own."
             )
         self.weight = as_positive(weight, f"{label}: weight")

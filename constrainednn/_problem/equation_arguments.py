@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from constrainednn._common.errors import BadValueError
 from constrainednn._problem.unknowns import Unknown, is_unknown, unknowns_of
+from constrainednn.errors import BadValueError
 
 
 class Arguments:

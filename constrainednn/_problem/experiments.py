@@ -14,11 +14,11 @@ import jax
 from jaxtyping import Array, Float, PyTree
 
 from constrainednn._common.arguments import leaves_of
-from constrainednn._common.errors import BadTypeError, BadValueError
 from constrainednn._common.messages import shown
 from constrainednn._problem.constraint import Constraint
 from constrainednn._problem.unknowns import Unknown, is_unknown
 from constrainednn.domains.finite import Data
+from constrainednn.errors import BadTypeError, BadValueError
 from constrainednn.models.pieces import Pieces
 
 _LONGEST_NAME = 100

@@ -13,11 +13,11 @@ import jax
 from jaxtyping import Array, Key, PyTree
 
 from constrainednn._common.arguments import as_function, leaves_of
-from constrainednn._common.errors import BadTypeError, BadValueError
 from constrainednn._common.messages import shown
 from constrainednn._common.random_keys import stream
 from constrainednn._problem.constraint import Constraint
 from constrainednn._problem.scheme import AbstractScheme
+from constrainednn.errors import BadTypeError, BadValueError
 from constrainednn.models.recipes import AbstractRecipe, is_recipe
 
 

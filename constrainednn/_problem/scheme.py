@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key, PyTree
 
-from constrainednn._common.errors import BadValueError, StoreError
 from constrainednn.domains.base import AbstractDomain
 from constrainednn.domains.samplers.base import Draw
+from constrainednn.errors import BadValueError, StoreError
 
 
 @dataclasses.dataclass(frozen=True)

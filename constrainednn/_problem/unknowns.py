@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from constrainednn._common.arguments import as_real, as_reals
-from constrainednn._common.errors import BadValueError
 from constrainednn._common.messages import shown
+from constrainednn.errors import BadValueError
 
 _TENFOLD = math.log(10.0)
 # Next to a bound: e-folds below one whose square is a normal number; at the top of a logit, where

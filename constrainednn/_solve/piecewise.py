@@ -15,10 +15,10 @@ from constrainednn._gap.streams import problem_streams, streams_of_all
 from constrainednn._ode.fitting.observations import observations
 from constrainednn._problem.experiments import Experiments
 from constrainednn._problem.scheme import Resumable
-from constrainednn._solve.runs.run import Run
 from constrainednn.domains.finite import Data
 from constrainednn.results.history import History, Status, Timings
 from constrainednn.results.solution import Solution
+from constrainednn.runs.run import Run
 
 
 def solve_pieces(run: Run, steps: int) -> Solution:

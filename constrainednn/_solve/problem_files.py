@@ -9,9 +9,9 @@ import warnings
 from pathlib import Path
 from types import ModuleType
 
-from constrainednn._common.errors import LoadError
 from constrainednn._common.messages import known_names, shown, user_traceback
 from constrainednn._common.paths import gallery
+from constrainednn.errors import LoadError
 
 
 def resolve(source: str) -> tuple[Path, str]:

@@ -9,11 +9,11 @@ from typing import Any
 
 import optax
 
-from constrainednn._common.errors import LoadError
 from constrainednn._common.messages import known_names, user_traceback
 from constrainednn._common.paths import gallery
 from constrainednn._problem.problem import Problem, Source
 from constrainednn._solve.problem_files import PREFIX, file_digest, load_module, resolve
+from constrainednn.errors import LoadError
 from constrainednn.methods.base import AbstractMethod
 from constrainednn.methods.first_order import Optax
 from constrainednn.methods.levenberg_marquardt import LevenbergMarquardt

@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from constrainednn._common.arguments import as_path
-from constrainednn._common.errors import BadTypeError, BadValueError, StoreError
 from constrainednn._common.messages import shown
 from constrainednn._common.paths import gallery
 from constrainednn._problem.problem import Problem
 from constrainednn._solve.problem_files import file_digest, load_module
 from constrainednn._solve.problem_functions import build, find_method, methods_of
-from constrainednn._solve.runs.listeners import Progress, Sink
-from constrainednn._solve.runs.run import Arguments, Run
 from constrainednn._solve.solve import drive
 from constrainednn._storage.run_folder import RECORD, RunFolder
+from constrainednn.errors import BadTypeError, BadValueError, StoreError
 from constrainednn.methods.base import AbstractMethod
 from constrainednn.methods.stages import Stage
 from constrainednn.results.solution import Solution
+from constrainednn.runs.listeners import Progress, Sink
+from constrainednn.runs.run import Arguments, Run
 
 
 def resume(

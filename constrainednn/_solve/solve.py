@@ -11,24 +11,24 @@ import numpy as np
 from jax.core import Tracer
 
 from constrainednn._common.arguments import as_count, as_path
-from constrainednn._common.errors import BadTypeError, BadValueError
 from constrainednn._common.memory import keep_below_map_limit
 from constrainednn._common.messages import NOT_TRACED, shown
 from constrainednn._problem.constraint import is_drawn_again
 from constrainednn._problem.problem import Problem
 from constrainednn._solve.piecewise import solve_pieces
-from constrainednn._solve.runs.listeners import Progress, Sink
-from constrainednn._solve.runs.run import Arguments, Run
-from constrainednn._solve.runs.signals import collected_signals, interrupted_late
 from constrainednn._solve.training.steps import alone
 from constrainednn._solve.training.trainer import Training
 from constrainednn._storage.folders import check_folder
 from constrainednn._storage.run_folder import RunFolder
+from constrainednn.errors import BadTypeError, BadValueError
 from constrainednn.methods.base import AbstractMethod
 from constrainednn.methods.stages import Stage, as_stages
 from constrainednn.results.history import Status
 from constrainednn.results.saving import result_files
 from constrainednn.results.solution import Solution, SolveFailed
+from constrainednn.runs.listeners import Progress, Sink
+from constrainednn.runs.run import Arguments, Run
+from constrainednn.runs.signals import collected_signals, interrupted_late
 
 
 def solve(
@@ -163,6 +163,7 @@ def _as_redraw(value: Any, problem: Problem) -> int | None:
     if not any(map(is_drawn_again, problem.constraints)):
         raise BadValueError(
             f"redraw={value!r} has nothing to draw: the training points of every constraint are "
-            "given or those of a rule. Leave it out, or use a random sampler such as cx.Sobol()."
+            "given or those of a rule. Leave it out, or use a random sampler such as "
+            "cx.domains.Sobol()."
         )
     return as_count(value, "redraw")

@@ -17,8 +17,8 @@ from typing import Any, Literal
 import ml_dtypes
 import numpy as np
 
-from constrainednn._common.errors import BadValueError, StoreError, UnreadableError
 from constrainednn._storage.files import parse_json, read_limited
+from constrainednn.errors import BadValueError, StoreError, UnreadableError
 
 FORMAT = 2
 # Sizes are checked before anything is allocated: a file may come from somebody else.

@@ -14,7 +14,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from constrainednn._common.errors import BadValueError, StoreError, UnreadableError
+from constrainednn.errors import BadValueError, StoreError, UnreadableError
 
 _TEMPORARY = re.compile(r"\..+\.\d+\.constrainednn\.tmp")
 

@@ -7,9 +7,9 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 
-from constrainednn._common.errors import StoreError
 from constrainednn._storage.files import is_temporary, put, refusal, write_atomically
 from constrainednn._storage.lock import LOCK, holder_of
+from constrainednn.errors import StoreError
 
 
 def check_folder(path: Path) -> None:

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from constrainednn._common.errors import RunWarning, StoreError
 from constrainednn._storage.files import parse_json, read_limited, refusal
+from constrainednn.errors import RunWarning, StoreError
 
 LOCK = "lock"
 _MAX_LOCK = 4096

@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from constrainednn._common.errors import RunWarning, StoreError, UnreadableError
 from constrainednn._storage.archive import pack_arrays, read_arrays, seal, unseal
 from constrainednn._storage.files import append_line, refusal, write_atomically
 from constrainednn._storage.folders import check_folder, make_folder, refuse_full, sweep
 from constrainednn._storage.lock import locked
+from constrainednn.errors import RunWarning, StoreError, UnreadableError
 
 RECORD, HISTORY, REPORT = "run.json", "history.jsonl", "report.json"
 _CHECKPOINT = re.compile(r"checkpoint-(\d{9,})\.npz")

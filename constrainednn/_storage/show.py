@@ -6,10 +6,10 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from constrainednn._common.errors import StoreError
 from constrainednn._storage.archive import read_arrays, unseal
 from constrainednn._storage.lock import describe_holder, holder_of
 from constrainednn._storage.run_folder import HISTORY, RECORD, REPORT, checkpoints, read_record
+from constrainednn.errors import StoreError
 
 _TAIL = 1 << 16
 # After these there is nothing to go on with.

@@ -22,9 +22,9 @@ from constrainednn.cli.values import (
 )
 
 if TYPE_CHECKING:
-    from constrainednn._solve.runs.listeners import Sink
     from constrainednn._storage.run_folder import RunFolder
     from constrainednn.results.solution import Solution
+    from constrainednn.runs.listeners import Sink
 
 
 @app.command()
@@ -64,10 +64,10 @@ def solve(
         seconds = as_seconds(time_limit)
         prepare_jax()
         from constrainednn._solve.problem_functions import find_method
-        from constrainednn._solve.runs.run import Arguments, Run
         from constrainednn._solve.solve import drive
         from constrainednn._storage.folders import check_folder
         from constrainednn._storage.run_folder import RunFolder
+        from constrainednn.runs.run import Arguments, Run
 
         if tensorboard and out is None:
             fail("--tensorboard writes into the run's folder: give --out DIR, too.")
@@ -129,7 +129,7 @@ def resume(
 def _sinks(folder: Path | None, tensorboard: bool) -> "list[Sink]":
     if not tensorboard or folder is None:
         return []
-    from constrainednn._solve.runs.tensorboard import TensorBoard
+    from constrainednn.runs.tensorboard import TensorBoard
 
     try:
         return [TensorBoard(folder / "tensorboard")]

@@ -67,8 +67,8 @@ def study(
             fail("--plot DIR draws a table that is there: leave out FILE, --vary and --out.")
         with errors(str(plot), plot):
             prepare_jax()
-            from constrainednn._studies.tables.figures import write_figures
-            from constrainednn._studies.tables.table import load_study
+            from constrainednn.studies.tables.figures import write_figures
+            from constrainednn.studies.tables.table import load_study
 
             found = load_study(plot)
             show_text(found.shown(terminal_width()))
@@ -81,8 +81,8 @@ def study(
         prepare_jax()
         from constrainednn._solve.problem_files import load_module, resolve
         from constrainednn._solve.problem_functions import find, problem_keywords
-        from constrainednn._studies.study import study as run
-        from constrainednn._studies.tables.rows import has_failed
+        from constrainednn.studies.study import study as run
+        from constrainednn.studies.tables.rows import has_failed
 
         path, name = resolve(source)
         with warnings.catch_warnings():  # it is loaded again, and then heard

@@ -14,7 +14,7 @@ import typer
 from constrainednn._common.tables import terminal_width, wrapped
 
 if TYPE_CHECKING:
-    from constrainednn._solve.runs.listeners import Progress
+    from constrainednn.runs.listeners import Progress
 
 
 USER, ENVIRONMENT, PARTLY = 2, 3, 4
@@ -60,7 +60,7 @@ def errors(source: str, folder: Path | None = None) -> Iterator[None]:
 
 
 def _explain(error: Exception, source: str) -> NoReturn:
-    from constrainednn._common.errors import LoadError, StoreError, UsageError
+    from constrainednn.errors import LoadError, StoreError, UsageError
 
     if isinstance(error, LoadError) and error.details:
         say(error.details, err=True)

@@ -1,1 +1,32 @@
 """Domains: probability measures to draw points from, and samplers that fill the unit cube."""
+
+from constrainednn.domains.base import AbstractDomain, Mapped, Product
+from constrainednn.domains.boxes import Box, BoxBoundary, Interval
+from constrainednn.domains.finite import Data, Points
+from constrainednn.domains.samplers.adaptive import Adaptive
+from constrainednn.domains.samplers.base import AbstractSampler, Draw
+from constrainednn.domains.samplers.grids import GaussQuadrature, Grid
+from constrainednn.domains.samplers.random import Independent, LatinHypercube, Sobol
+from constrainednn.domains.spheres import Ball, Normal, Sphere
+
+__all__ = [
+    "AbstractDomain",
+    "AbstractSampler",
+    "Adaptive",
+    "Ball",
+    "Box",
+    "BoxBoundary",
+    "Data",
+    "Draw",
+    "GaussQuadrature",
+    "Grid",
+    "Independent",
+    "Interval",
+    "LatinHypercube",
+    "Mapped",
+    "Normal",
+    "Points",
+    "Product",
+    "Sobol",
+    "Sphere",
+]

@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from constrainednn._common.arguments import as_arrays, as_function
-from constrainednn._common.errors import BadTypeError, BadValueError
 from constrainednn._common.messages import shown
+from constrainednn.errors import BadTypeError, BadValueError
 
 GaussRule = Literal["legendre", "hermite"]
 Corner = Sequence[float] | np.ndarray

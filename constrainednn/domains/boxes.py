@@ -7,9 +7,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from constrainednn._common.arguments import as_real, as_reals
-from constrainednn._common.errors import BadValueError
 from constrainednn._common.messages import shown
 from constrainednn.domains.base import AbstractDomain, Corner, GaussRule, end_slack
+from constrainednn.errors import BadValueError
 
 
 class Interval(AbstractDomain):

@@ -8,9 +8,9 @@ import numpy as np
 from jaxtyping import PyTree
 
 from constrainednn._common.arguments import as_count, as_real, as_reals, as_seed, leaves_of
-from constrainednn._common.errors import BadTypeError, BadValueError
 from constrainednn._common.messages import shown
 from constrainednn.domains.missing import missing_values
+from constrainednn.errors import BadTypeError, BadValueError
 
 
 class Points(eqx.Module):

@@ -1,1 +1,16 @@
 """Methods: how parameters move. They see residuals, never problems."""
+
+from constrainednn.methods.base import AbstractMethod, AbstractResidual, FunctionResidual, StepInfo
+from constrainednn.methods.first_order import Optax
+from constrainednn.methods.levenberg_marquardt import LevenbergMarquardt
+from constrainednn.methods.stages import Stage
+
+__all__ = [
+    "AbstractMethod",
+    "AbstractResidual",
+    "FunctionResidual",
+    "LevenbergMarquardt",
+    "Optax",
+    "Stage",
+    "StepInfo",
+]

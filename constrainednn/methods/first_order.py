@@ -9,8 +9,8 @@ import numpy as np
 import optax
 from jaxtyping import PyTree
 
-from constrainednn._common.errors import BadTypeError, BadValueError
 from constrainednn._common.messages import shown
+from constrainednn.errors import BadTypeError, BadValueError
 from constrainednn.methods.base import (
     NONFINITE,
     RUNNING,

@@ -8,8 +8,8 @@ import jax
 from jaxtyping import PyTree
 
 from constrainednn._common.arguments import as_count, as_function
-from constrainednn._common.errors import BadTypeError, BadValueError
 from constrainednn._common.messages import shown
+from constrainednn.errors import BadTypeError, BadValueError
 from constrainednn.methods.base import AbstractMethod
 from constrainednn.methods.levenberg_marquardt import LevenbergMarquardt
 from constrainednn.models.recipes import trainable_mask

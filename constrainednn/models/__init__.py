@@ -1,1 +1,20 @@
 """Models: recipes, networks, random features, pieces, and transforms of input and output."""
+
+from constrainednn.models.networks import MLP, Linear
+from constrainednn.models.pieces import Pieces
+from constrainednn.models.random_features import FeatureNetwork, RandomFeatures
+from constrainednn.models.recipes import AbstractRecipe, Frozen
+from constrainednn.models.transforms import PeriodicInput, with_input, with_output
+
+__all__ = [
+    "MLP",
+    "AbstractRecipe",
+    "FeatureNetwork",
+    "Frozen",
+    "Linear",
+    "PeriodicInput",
+    "Pieces",
+    "RandomFeatures",
+    "with_input",
+    "with_output",
+]

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
-from constrainednn._common.errors import BadTypeError, BadValueError
 from constrainednn._common.random_keys import numpy_generator, stream
 from constrainednn.domains.base import AbstractDomain
 from constrainednn.domains.samplers.draws import draw
 from constrainednn.domains.samplers.random import SOBOL_DIMENSIONS, Independent, Sobol
+from constrainednn.errors import BadTypeError, BadValueError
 
 
 def spread(

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Key
 
 from constrainednn._common.arguments import as_count, as_function
-from constrainednn._common.errors import BadTypeError, BadValueError
 from constrainednn._common.messages import shown
 from constrainednn.domains.base import AbstractDomain
 from constrainednn.domains.spheres import Normal
+from constrainednn.errors import BadTypeError, BadValueError
 from constrainednn.models.first_layer import initialised, spread
 from constrainednn.models.recipes import AbstractRecipe, Size, as_flag, as_size
 

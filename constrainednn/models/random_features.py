@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from constrainednn._common.arguments import as_count, as_function
-from constrainednn._common.errors import BadTypeError
 from constrainednn._common.messages import shown
 from constrainednn._common.random_keys import numpy_generator, stream
 from constrainednn.domains.base import AbstractDomain
+from constrainednn.errors import BadTypeError
 from constrainednn.models.first_layer import spread
 from constrainednn.models.recipes import AbstractRecipe, Frozen, Size, as_array, as_flag, as_size
 
@@ -37,7 +37,9 @@ class FeatureNetwork(eqx.Module):
         scalar: bool,
     ):
         if not isinstance(inner, Frozen):
-            raise BadTypeError(f"inner of FeatureNetwork must be a cx.Frozen, got {shown(inner)}.")
+            raise BadTypeError(
+                f"inner of FeatureNetwork must be a cx.models.Frozen, got {shown(inner)}."
+            )
         self.inner = inner
         self.head_weight = as_array(head_weight, "head_weight", 2)
         self.head_bias = as_array(head_bias, "head_bias", 1)

@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Array, Key, PyTree
 
 from constrainednn._common.arguments import as_count, leaves_of
-from constrainednn._common.errors import BadTypeError, BadValueError
 from constrainednn._common.messages import shown
+from constrainednn.errors import BadTypeError, BadValueError
 
 Size = int | Literal["scalar"]
 

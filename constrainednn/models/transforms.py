@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
 from constrainednn._common.arguments import as_count, as_positive
-from constrainednn._common.errors import BadTypeError, BadValueError
 from constrainednn._common.messages import shown
+from constrainednn.errors import BadTypeError, BadValueError
 from constrainednn.models.recipes import AbstractRecipe, is_recipe
 
 

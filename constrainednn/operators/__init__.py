@@ -1,1 +1,24 @@
 """Operators: derivatives of a model by its point, integrals, inequalities."""
+
+from constrainednn.operators.derivatives import (
+    derivative,
+    divergence,
+    jacobian,
+    laplacian,
+    partial,
+    taylor,
+)
+from constrainednn.operators.residual_terms import at_least, at_most, gradient_enhanced, integral
+
+__all__ = [
+    "at_least",
+    "at_most",
+    "derivative",
+    "divergence",
+    "gradient_enhanced",
+    "integral",
+    "jacobian",
+    "laplacian",
+    "partial",
+    "taylor",
+]

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from constrainednn._common.arguments import as_count
-from constrainednn._common.errors import BadValueError
+from constrainednn.errors import BadValueError
 from constrainednn.operators.jets import LAPLACE, TAYLOR, push
 from constrainednn.operators.points import (
     Function,

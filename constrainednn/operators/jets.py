@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from constrainednn._common.errors import BadValueError
 from constrainednn._common.messages import shown
+from constrainednn.errors import BadValueError
 from constrainednn.models.random_features import FeatureNetwork
 from constrainednn.models.transforms import PeriodicInput, _InputTransformed, _OutputTransformed
 from constrainednn.operators.points import Function

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from constrainednn._common.arguments import as_arrays
-from constrainednn._common.errors import BadTypeError, BadValueError
 from constrainednn._common.messages import shown
+from constrainednn.errors import BadTypeError, BadValueError
 
 Function = Callable[[Any], Any]
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from constrainednn._common.arguments import as_arrays, as_count, as_positive
-from constrainednn._common.errors import BadTypeError
+from constrainednn.errors import BadTypeError
 from constrainednn.models.legendre import gauss
 from constrainednn.operators.points import as_point, check_callable, is_array
 

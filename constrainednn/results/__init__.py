@@ -1,1 +1,35 @@
 """What a solve returns: the solution, its history, estimates, error estimate and comparison."""
+
+from constrainednn._gap.report import ConstraintGap, Distance, FiniteLoss, GapReport, Worst
+from constrainednn._gap.statistics import Estimate
+from constrainednn._gap.streams import Streams
+from constrainednn._problem.experiments import Experiments
+from constrainednn._problem.scheme import PieceHistory
+from constrainednn.results.comparison.comparison import Comparison
+from constrainednn.results.error_estimate import ErrorEstimate
+from constrainednn.results.estimates.estimates import Estimates
+from constrainednn.results.history import History, Settings, Status, Timings
+from constrainednn.results.solution import Solution, SolveFailed
+from constrainednn.results.verdict import Verdict
+
+__all__ = [
+    "Comparison",
+    "ConstraintGap",
+    "Distance",
+    "ErrorEstimate",
+    "Estimate",
+    "Estimates",
+    "Experiments",
+    "FiniteLoss",
+    "GapReport",
+    "History",
+    "PieceHistory",
+    "Settings",
+    "Solution",
+    "SolveFailed",
+    "Status",
+    "Streams",
+    "Timings",
+    "Verdict",
+    "Worst",
+]

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
-from constrainednn._common.errors import BadValueError
 from constrainednn._ode.fitting.scheme import AbstractFittedScheme
 from constrainednn._ode.linearised.curvature import (
     Statement,
@@ -38,6 +37,7 @@ from constrainednn._ode.linearised.sampled_solution import (
 from constrainednn._ode.schemes.boundary_fields import BoundaryField
 from constrainednn._ode.schemes.boundary_values import BoundaryValueScheme
 from constrainednn._ode.schemes.initial_values import InitialValueScheme
+from constrainednn.errors import BadValueError
 from constrainednn.models.pieces import Pieces
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from jaxtyping import Array, PyTree
 
 from constrainednn._common.arguments import as_reals
 from constrainednn._common.batched import in_blocks
-from constrainednn._common.errors import BadTypeError, BadValueError
 from constrainednn._gap.streams import Streams
 from constrainednn._problem.problem import Problem
+from constrainednn.errors import BadTypeError, BadValueError
 from constrainednn.targets.image import model_inputs
 
 Shapes = PyTree[jax.ShapeDtypeStruct]

@@ -13,7 +13,6 @@ import numpy as np
 from jaxtyping import PyTree
 
 from constrainednn._common.arguments import as_count, as_seed
-from constrainednn._common.errors import BadValueError, StoreError
 from constrainednn._common.pytrees import arrays_to_tree
 from constrainednn._gap.measure import gap_report
 from constrainednn._gap.streams import drawn_again, problem_streams
@@ -23,6 +22,7 @@ from constrainednn._problem.scheme import PieceHistory
 from constrainednn._storage.archive import MAX_BYTES, read_arrays, unseal
 from constrainednn._storage.files import read_limited
 from constrainednn._storage.run_folder import REPORT
+from constrainednn.errors import BadValueError, StoreError
 from constrainednn.results.history import History, Settings, Status, Timings
 from constrainednn.results.saving import LOSSES, MODEL, of_each, plain
 from constrainednn.results.solution import Solution

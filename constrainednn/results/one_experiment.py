@@ -7,7 +7,6 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from constrainednn._common.errors import BadTypeError
 from constrainednn._gap.measure import in_total
 from constrainednn._ode.fitting.experiments import FittedExperiments
 from constrainednn._ode.schemes.field import EquationResidual, Field, with_args
@@ -15,6 +14,7 @@ from constrainednn._ode.schemes.initial_values import InitialValueScheme
 from constrainednn._problem.constraint import Constraint
 from constrainednn._problem.experiments import Experiments, Found, apart, of_experiment
 from constrainednn._problem.problem import Problem
+from constrainednn.errors import BadTypeError
 from constrainednn.models.pieces import Pieces
 
 if TYPE_CHECKING:

@@ -12,7 +12,6 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from constrainednn._common.arguments import as_seed
-from constrainednn._common.errors import BadValueError
 from constrainednn._gap.measure import evaluate_over
 from constrainednn._gap.report import ConstraintGap, GapReport
 from constrainednn._gap.streams import Streams
@@ -20,6 +19,7 @@ from constrainednn._problem.experiments import Experiments, Found
 from constrainednn._problem.problem import Problem
 from constrainednn.domains.base import AbstractDomain
 from constrainednn.domains.boxes import Interval
+from constrainednn.errors import BadValueError
 from constrainednn.operators.derivatives import derivative
 from constrainednn.results.evaluation import evaluated, point_of
 from constrainednn.results.history import History, Settings, Status, Timings

@@ -27,7 +27,7 @@ def check_domain(domain: AbstractDomain, *, key: Key[Array, ""]) -> None:
     Raises:
         AssertionError: If a promise is broken, naming it.
     """
-    promise(isinstance(domain, AbstractDomain), f"{domain!r} is a cx.AbstractDomain")
+    promise(isinstance(domain, AbstractDomain), f"{domain!r} is a cx.domains.AbstractDomain")
     dim = domain.unit_dim
     promise(
         isinstance(dim, int) and not isinstance(dim, bool) and dim >= 1,
@@ -102,7 +102,7 @@ def check_sampler(sampler: AbstractSampler, domain: AbstractDomain, *, key: Key[
     Raises:
         AssertionError: If a promise is broken, naming it.
     """
-    promise(isinstance(sampler, AbstractSampler), f"{sampler!r} is a cx.AbstractSampler")
+    promise(isinstance(sampler, AbstractSampler), f"{sampler!r} is a cx.domains.AbstractSampler")
     promise(isinstance(sampler.random, bool), f"random of {sampler!r} is a bool")
     fills = [
         sampler.fill(domain, POINTS, key=stream(key, f"fill/{i}"))

@@ -53,7 +53,7 @@ def check_method(method: AbstractMethod) -> None:
     Raises:
         AssertionError: If a promise is broken, naming it.
     """
-    promise(isinstance(method, AbstractMethod), f"{method!r} is a cx.AbstractMethod")
+    promise(isinstance(method, AbstractMethod), f"{method!r} is a cx.methods.AbstractMethod")
     tall, params = _trial(5, jnp.result_type(float))
     _check_pure(method, tall, params)
     _check_batched(method, tall, params)
@@ -103,7 +103,7 @@ def _check_pure(method: AbstractMethod, residual: AbstractResidual, params: PyTr
     result = _jitted_step(method, residual, params, state)
     promise(
         isinstance(result, tuple) and len(result) == 3 and isinstance(result[2], StepInfo),
-        f"step of {method!r} returns parameters, state and a cx.StepInfo",
+        f"step of {method!r} returns parameters, state and a cx.methods.StepInfo",
     )
     promise(
         same(result, _jitted_step(method, residual, params, state)),

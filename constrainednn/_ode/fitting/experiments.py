@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
-from constrainednn._common.errors import BadValueError
 from constrainednn._ode.fitting.initial_values import FittedScheme, Shooting, useful_shares
 from constrainednn._ode.fitting.scheme import AbstractFittedScheme, AbstractShooting, Shot
 from constrainednn._ode.schemes.field import with_args
@@ -21,6 +20,7 @@ from constrainednn._ode.schemes.initial_values import InitialValueScheme
 from constrainednn._problem.equation_arguments import Arguments, TracedArguments
 from constrainednn._problem.experiments import Experiments, OfExperiment
 from constrainednn._problem.scheme import Observed, SchemeResult, Watch
+from constrainednn.errors import BadValueError
 
 
 class FittedExperiments(AbstractFittedScheme):

@@ -10,13 +10,13 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 from constrainednn._common.batched import flat_value
-from constrainednn._common.errors import BadTypeError, BadValueError, ProblemError
 from constrainednn._common.messages import shown
 from constrainednn._problem.constraint import Constraint
 from constrainednn._problem.equation_arguments import Arguments
 from constrainednn._problem.scheme import Observed
 from constrainednn.domains.finite import Data
 from constrainednn.domains.samplers.base import Draw
+from constrainednn.errors import BadTypeError, BadValueError, ProblemError
 
 
 def data_constraints(data: Any) -> list[Constraint]:

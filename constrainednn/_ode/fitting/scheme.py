@@ -24,7 +24,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
-from constrainednn._common.errors import ProblemError, StoreError
 from constrainednn._ode.fitting.gauss_newton import Linearised
 from constrainednn._problem.equation_arguments import Arguments, TracedArguments
 from constrainednn._problem.scheme import (
@@ -39,6 +38,7 @@ from constrainednn._problem.scheme import (
 from constrainednn._problem.unknowns import entry_names
 from constrainednn.domains.base import AbstractDomain
 from constrainednn.domains.samplers.base import Draw
+from constrainednn.errors import ProblemError, StoreError
 
 # Until all data count, steps end once they lower the sum of squares by less than this share.
 _ROUGH = 1e-2

@@ -11,7 +11,6 @@ import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
 from constrainednn._common.batched import in_blocks
-from constrainednn._common.errors import StoreError
 from constrainednn._common.messages import shown
 from constrainednn._ode.linearised.element_step import Statement, Unknowns
 from constrainednn._ode.linearised.elements import Newton, solve_elements
@@ -42,6 +41,7 @@ from constrainednn.domains.boxes import Interval
 from constrainednn.domains.samplers.base import Draw
 from constrainednn.domains.samplers.draws import draw
 from constrainednn.domains.samplers.random import Independent
+from constrainednn.errors import StoreError
 from constrainednn.models.legendre import integrals
 from constrainednn.models.pieces import (
     Features,

@@ -21,7 +21,6 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key, PyTree
 
-from constrainednn._common.errors import StoreError
 from constrainednn._ode.schemes.field import EquationResidual, Field, with_args
 from constrainednn._ode.schemes.initial_values import InitialValueScheme
 from constrainednn._problem.scheme import (
@@ -35,6 +34,7 @@ from constrainednn._problem.scheme import (
 )
 from constrainednn.domains.base import AbstractDomain
 from constrainednn.domains.samplers.base import Draw
+from constrainednn.errors import StoreError
 from constrainednn.models.pieces import Pieces, stack_pieces
 
 # Ends of steps that are nearer to each other than this share of the shortest delay are one.

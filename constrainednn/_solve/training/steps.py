@@ -11,12 +11,12 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
+from constrainednn._gap.residual_vector import ResidualVector
 from constrainednn._gap.residuals import monitor_loss
 from constrainednn._problem.problem import Problem
 from constrainednn._solve.training.diagnosis import is_out_of_memory
 from constrainednn.domains.samplers.base import Draw
 from constrainednn.methods.base import CONVERGED, NONFINITE, RUNNING, AbstractMethod
-from constrainednn.methods.residual_vector import ResidualVector
 from constrainednn.results.solution import Solution
 
 # Steps in one call of the compiled chunk at most, and seconds between two looks at the clock.

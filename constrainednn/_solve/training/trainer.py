@@ -21,10 +21,10 @@ from jaxtyping import Array, PyTree
 
 from constrainednn._checks.check import check_before_solve, check_trained
 from constrainednn._checks.finiteness import check_finite, check_gradient
-from constrainednn._common.errors import ProblemError, StoreError
 from constrainednn._common.memory import available_memory, bytes_computed
 from constrainednn._common.pytrees import tree_to_arrays
 from constrainednn._gap.measure import gap_report
+from constrainednn._gap.residual_vector import ResidualVector, common_unit, residual_vector, rows
 from constrainednn._gap.residuals import (
     holds_already,
     loss_at,
@@ -42,7 +42,6 @@ from constrainednn._gap.streams import (
 )
 from constrainednn._problem.constraint import is_drawn_again
 from constrainednn._problem.problem import Problem
-from constrainednn._solve.runs.run import Run
 from constrainednn._solve.training.diagnosis import (
     SMALLER,
     is_out_of_memory,
@@ -66,13 +65,14 @@ from constrainednn._solve.training.steps import (
 from constrainednn._storage.run_folder import Checkpoint
 from constrainednn.domains.samplers.adaptive import Adaptive
 from constrainednn.domains.samplers.base import Draw
+from constrainednn.errors import ProblemError, StoreError
 from constrainednn.methods.base import CONVERGED, NONFINITE, RUNNING, STALLED
 from constrainednn.methods.levenberg_marquardt import LevenbergMarquardt, least_numbers, operations
-from constrainednn.methods.residual_vector import ResidualVector, common_unit, residual_vector, rows
 from constrainednn.methods.stages import Stage, described
 from constrainednn.models.recipes import trainable_mask
 from constrainednn.results.history import History, Status, Timings
 from constrainednn.results.solution import Solution
+from constrainednn.runs.run import Run
 
 _LOOK_EVERY = 0.3
 # Operations of one step that are announced: about ten seconds in which nothing else is heeded.

@@ -5,11 +5,11 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from constrainednn._common.arguments import as_real
-from constrainednn._common.errors import BadValueError
 from constrainednn._common.random_keys import numpy_generator
 from constrainednn.domains.base import AbstractDomain
 from constrainednn.domains.samplers.base import AbstractSampler, Cube, Draw, Shares
 from constrainednn.domains.samplers.random import Independent
+from constrainednn.errors import BadValueError
 
 # Points that `Adaptive` chooses one of.
 CANDIDATES = 16

@@ -7,7 +7,6 @@ from jaxtyping import Array, Int, Key, PyTree
 
 from constrainednn._common.arguments import as_reals
 from constrainednn._common.batched import in_blocks
-from constrainednn._common.errors import BadValueError
 from constrainednn._common.memory import refuse_too_large
 from constrainednn._common.messages import shown
 from constrainednn._common.random_keys import numpy_generator
@@ -18,6 +17,7 @@ from constrainednn.domains.samplers.adaptive import Adaptive
 from constrainednn.domains.samplers.base import AbstractSampler, Draw, equal
 from constrainednn.domains.samplers.grids import GaussQuadrature, Grid
 from constrainednn.domains.samplers.random import Independent, LatinHypercube, Sobol
+from constrainednn.errors import BadValueError
 
 SAMPLERS = (Independent, Adaptive, LatinHypercube, Sobol, Grid, GaussQuadrature)
 

@@ -5,10 +5,10 @@ import math
 import numpy as np
 from jaxtyping import Array, Key
 
-from constrainednn._common.errors import BadValueError
 from constrainednn._common.messages import shown
 from constrainednn.domains.base import AbstractDomain
 from constrainednn.domains.samplers.base import AbstractSampler, Cube, Shares, equal
+from constrainednn.errors import BadValueError
 
 
 class Grid(AbstractSampler):

@@ -2,11 +2,11 @@
 
 from jaxtyping import Array, Key
 
-from constrainednn._common.errors import BadValueError
 from constrainednn._common.messages import shown
 from constrainednn._common.random_keys import numpy_generator
 from constrainednn.domains.base import AbstractDomain
 from constrainednn.domains.samplers.base import AbstractSampler, Cube, Shares, equal
+from constrainednn.errors import BadValueError
 
 # For so many there are direction numbers: `MAXDIM` of `scipy.stats.qmc.Sobol`.
 SOBOL_DIMENSIONS = 21201

@@ -14,13 +14,13 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from constrainednn._common.batched import in_blocks
-from constrainednn._common.errors import BadValueError
 from constrainednn._common.random_keys import stream
 from constrainednn._gap.measure import gap_report
 from constrainednn._ode.fitting.scheme import AbstractFittedScheme
 from constrainednn._ode.schemes.boundary_fields import BoundaryConditions, BoundaryField
 from constrainednn._ode.schemes.boundary_values import BoundaryValueScheme
 from constrainednn._ode.schemes.initial_values import Field, InitialValueScheme
+from constrainednn.errors import BadValueError
 from constrainednn.models.pieces import Pieces
 from constrainednn.results.comparison.numpy_twin import (
     agrees,

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from constrainednn._common.errors import BadTypeError
+from constrainednn.errors import BadTypeError
 
 # What NumPy may say to a function that needs more of jax.
 _REFUSALS = (AttributeError, IndexError, TypeError, ValueError)

@@ -10,12 +10,12 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, PyTree
 
-from constrainednn._common.errors import BadValueError
+from constrainednn._gap.residual_vector import ResidualVector, residual_vector, rows
 from constrainednn._problem.problem import Problem
 from constrainednn._problem.unknowns import Unknown, unknowns_of
 from constrainednn.domains.finite import Data
 from constrainednn.domains.samplers.base import Draw
-from constrainednn.methods.residual_vector import ResidualVector, residual_vector, rows
+from constrainednn.errors import BadValueError
 from constrainednn.models.recipes import trainable_mask
 from constrainednn.results.estimates.profile import Rows
 

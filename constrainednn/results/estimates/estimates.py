@@ -19,7 +19,6 @@ import numpy as np
 from jaxtyping import Float
 
 from constrainednn._common.arguments import as_positive, as_real
-from constrainednn._common.errors import BadValueError
 from constrainednn._common.random_keys import stream
 from constrainednn._common.tables import number
 from constrainednn._gap.statistics import LEVEL, Estimate, t_quantile
@@ -28,6 +27,7 @@ from constrainednn._ode.fitting.scheme import AbstractFittedScheme
 from constrainednn._problem.scheme import Observed, goal
 from constrainednn._problem.unknowns import Unknown, each, entry_names, units
 from constrainednn.domains.finite import Data
+from constrainednn.errors import BadValueError
 from constrainednn.results.estimates.bounds import (
     JUMPS,
     STATIONARY,

@@ -7,13 +7,13 @@ import numpy as np
 from jaxtyping import Float
 
 from constrainednn._figures.style import COMPONENTS, on_log_axis
-from constrainednn._studies.tables.rows import ends_shown
+from constrainednn.studies.tables.rows import ends_shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from constrainednn._studies.tables.table import Study
+    from constrainednn.studies.tables.table import Study
 
 
 Drawn = tuple["Figure", dict[str, Any]]

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from constrainednn._common.errors import BadValueError
 from constrainednn._common.messages import known_names, shown
-from constrainednn._studies.folder import Row
+from constrainednn.errors import BadValueError
+from constrainednn.studies.folder import Row
 
 # A run that no worker finished.
 LOST = "lost"

@@ -1,5 +1,17 @@
 """What this package raises and warns of; by the class, its own sentences are told from a user's."""
 
+__all__ = [
+    "BadTypeError",
+    "BadValueError",
+    "LoadError",
+    "ProblemError",
+    "ProblemWarning",
+    "RunWarning",
+    "StoreError",
+    "UnreadableError",
+    "UsageError",
+]
+
 
 class UsageError(Exception):
     """A mistake in what a user wrote; the message says what to write instead."""
@@ -43,8 +55,3 @@ class LoadError(Exception):
     def __init__(self, message: str, details: str = ""):
         super().__init__(message)
         self.details = details
-
-
-# Tracebacks and messages name them as users import or catch them.
-for _class in (UsageError, BadValueError, BadTypeError, ProblemError):
-    _class.__module__ = "constrainednn"

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 
 import constrainednn
-from constrainednn._common.errors import BadTypeError, StoreError
 from constrainednn._common.memory import keep_below_map_limit
 from constrainednn._common.messages import shown
 from constrainednn._gap.residuals import monitor_loss
@@ -28,8 +27,10 @@ from constrainednn._solve.problem_functions import (
     methods_of,
     problem_keywords,
 )
-from constrainednn._solve.runs.signals import Stop, collected_signals
-from constrainednn._studies.engines import (
+from constrainednn.errors import BadTypeError, StoreError
+from constrainednn.methods.stages import described
+from constrainednn.runs.signals import Stop, collected_signals
+from constrainednn.studies.engines import (
     REFUSALS,
     begun_training,
     chosen_engine,
@@ -38,8 +39,7 @@ from constrainednn._studies.engines import (
     solved,
     vmapped,
 )
-from constrainednn._studies.tasks import ARGUMENTS, ONE_BY_ONE, Done, Origin, Task
-from constrainednn.methods.stages import described
+from constrainednn.studies.tasks import ARGUMENTS, ONE_BY_ONE, Done, Origin, Task
 
 
 class Stated:

@@ -13,17 +13,17 @@ from jaxtyping import Array, PyTree
 
 from constrainednn._common.arguments import as_count, as_seed
 from constrainednn._common.batched import flat_value, in_blocks
-from constrainednn._common.errors import BadValueError
 from constrainednn._gap.measure import gap_report
 from constrainednn._gap.report import GapReport
 from constrainednn._gap.streams import Streams
 from constrainednn._problem.problem import Problem
 from constrainednn._solve.solve import solve
-from constrainednn._studies.ensembles.calibration import CLASSES, Calibration
-from constrainednn._studies.ensembles.cross_validation import joined_draws, splitting
+from constrainednn.errors import BadValueError
 from constrainednn.methods.base import AbstractMethod
 from constrainednn.methods.stages import Stage
 from constrainednn.results.solution import Solution
+from constrainednn.studies.ensembles.calibration import CLASSES, Calibration
+from constrainednn.studies.ensembles.cross_validation import joined_draws, splitting
 from constrainednn.targets.image import model_inputs
 
 

@@ -10,18 +10,18 @@ from typing import Any
 from jaxtyping import PyTree
 
 from constrainednn._common.arguments import as_count, as_positive, as_real, as_seed
-from constrainednn._common.errors import BadTypeError, BadValueError, RunWarning, StoreError
 from constrainednn._common.messages import shown
 from constrainednn._common.pytrees import arrays_to_tree
 from constrainednn._problem.problem import Problem
-from constrainednn._solve.runs.listeners import Listeners, Progress, Sink
-from constrainednn._solve.runs.settings import record_settings
-from constrainednn._solve.runs.signals import Stop, collected_signals
 from constrainednn._storage.run_folder import Checkpoint, RunFolder
 from constrainednn.domains.base import AbstractDomain
 from constrainednn.domains.finite import Data
 from constrainednn.domains.samplers.adaptive import Adaptive
+from constrainednn.errors import BadTypeError, BadValueError, RunWarning, StoreError
 from constrainednn.results.history import Settings
+from constrainednn.runs.listeners import Listeners, Progress, Sink
+from constrainednn.runs.settings import record_settings
+from constrainednn.runs.signals import Stop, collected_signals
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,8 +225,8 @@ def _refuse_idle(problem: Problem, redraw: int | None) -> None:
     for item in problem.constraints:
         if isinstance(item.sampler, Adaptive) and redraw is None:
             raise BadValueError(
-                f"constraint {item.name!r}: cx.Adaptive() chooses points at redraws, and there are "
-                "none. Give redraw=, such as redraw=100."
+                f"constraint {item.name!r}: cx.domains.Adaptive() chooses points at redraws, "
+                "and there are none. Give redraw=, such as redraw=100."
             )
 
 

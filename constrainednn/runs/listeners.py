@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from constrainednn._common.arguments import as_function
-from constrainednn._common.errors import BadTypeError
 from constrainednn._common.messages import shown
+from constrainednn.errors import BadTypeError
 
 _FAILURES = 3
 

@@ -10,21 +10,21 @@ import numpy as np
 
 from constrainednn._checks.check import ProblemError
 from constrainednn._common.arguments import as_count
-from constrainednn._common.errors import BadValueError, LoadError
 from constrainednn._gap.residuals import monitor_loss
 from constrainednn._problem.problem import Problem
-from constrainednn._solve.runs.run import Arguments, Run
-from constrainednn._solve.runs.signals import Stop
 from constrainednn._solve.solve import solve, training_of
 from constrainednn._solve.training.side_by_side import Unlike, faster_together, together
 from constrainednn._solve.training.steps import Chunk
 from constrainednn._solve.training.trainer import Training
-from constrainednn._studies.ensembles.ensemble import Ensemble, ensemble
-from constrainednn._studies.tasks import Task
+from constrainednn.errors import BadValueError, LoadError
 from constrainednn.methods.first_order import Optax
 from constrainednn.results.history import Status, Timings
 from constrainednn.results.saving import plain, report_dict
 from constrainednn.results.solution import Solution, SolveFailed
+from constrainednn.runs.run import Arguments, Run
+from constrainednn.runs.signals import Stop
+from constrainednn.studies.ensembles.ensemble import Ensemble, ensemble
+from constrainednn.studies.tasks import Task
 
 # Runs in one computation at most, and what they may hold in memory together: numbers of the study
 # alone, since it decides which run has which place.

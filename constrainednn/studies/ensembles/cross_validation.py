@@ -9,13 +9,13 @@ import jax
 import numpy as np
 
 from constrainednn._common.arguments import as_count
-from constrainednn._common.errors import BadValueError
 from constrainednn._gap.statistics import Estimate, loss_interval, mean_interval
 from constrainednn._problem.constraint import Constraint
 from constrainednn._problem.problem import Problem
 from constrainednn._solve.solve import solve
 from constrainednn.domains.finite import Data
 from constrainednn.domains.samplers.base import Draw
+from constrainednn.errors import BadValueError
 from constrainednn.methods.base import AbstractMethod
 from constrainednn.methods.stages import Stage
 from constrainednn.results.solution import Solution

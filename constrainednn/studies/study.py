@@ -13,25 +13,25 @@ from pathlib import Path
 from typing import Any
 
 from constrainednn._common.arguments import as_count, as_path
-from constrainednn._common.errors import (
+from constrainednn._common.memory import usable_cores
+from constrainednn._common.messages import shown
+from constrainednn._problem.problem import Problem
+from constrainednn.errors import (
     BadTypeError,
     BadValueError,
     ProblemWarning,
     RunWarning,
     StoreError,
 )
-from constrainednn._common.memory import usable_cores
-from constrainednn._common.messages import shown
-from constrainednn._problem.problem import Problem
-from constrainednn._solve.runs.signals import Stop, collected_signals
-from constrainednn._studies.axes import MOST, Combination, as_axes, as_seeds
-from constrainednn._studies.folder import StudyFolder
-from constrainednn._studies.scheduler import Elsewhere, Executor, Here, patience, run_all
-from constrainednn._studies.stated import Stated
-from constrainednn._studies.tables.table import Study
-from constrainednn._studies.tasks import ENGINES, StudyProgress, goes_alone
-from constrainednn._studies.workers import Workers
 from constrainednn.models.recipes import is_recipe
+from constrainednn.runs.signals import Stop, collected_signals
+from constrainednn.studies.axes import MOST, Combination, as_axes, as_seeds
+from constrainednn.studies.folder import StudyFolder
+from constrainednn.studies.scheduler import Elsewhere, Executor, Here, patience, run_all
+from constrainednn.studies.stated import Stated
+from constrainednn.studies.tables.table import Study
+from constrainednn.studies.tasks import ENGINES, StudyProgress, goes_alone
+from constrainednn.studies.workers import Workers
 
 
 def study(

@@ -7,13 +7,13 @@ import jax
 import numpy as np
 from jaxtyping import Array, Int, Key
 
-from constrainednn._common.errors import ProblemError
 from constrainednn._common.random_keys import stream
 from constrainednn._problem.constraint import Constraint
 from constrainednn._problem.experiments import of_experiment
 from constrainednn.domains.finite import Data
 from constrainednn.domains.samplers.base import Draw
 from constrainednn.domains.samplers.draws import parts_of_rows, pick_rows
+from constrainednn.errors import ProblemError
 from constrainednn.targets.image import model_inputs
 
 

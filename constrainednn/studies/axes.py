@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from constrainednn._common.arguments import as_count, as_seed
-from constrainednn._common.errors import BadTypeError, BadValueError
 from constrainednn._common.messages import known_names, shown
 from constrainednn._problem.problem import Problem
 from constrainednn._solve.problem_functions import find_method
-from constrainednn._studies.engines import LANES
-from constrainednn._studies.folder import Key, text_of
-from constrainednn._studies.stated import Stated
-from constrainednn._studies.tasks import ARGUMENTS, ENGINES, Task, goes_alone
+from constrainednn.errors import BadTypeError, BadValueError
+from constrainednn.studies.engines import LANES
+from constrainednn.studies.folder import Key, text_of
+from constrainednn.studies.stated import Stated
+from constrainednn.studies.tasks import ARGUMENTS, ENGINES, Task, goes_alone
 
 MOST = 10**6
 

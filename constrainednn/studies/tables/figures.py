@@ -16,15 +16,15 @@ import numpy as np
 from constrainednn._common.tables import number
 from constrainednn._figures.style import HELDOUT, TRAIN, new_figure, on_log_axis, widen
 from constrainednn._storage.files import write_atomically
-from constrainednn._studies.tables.curves import against, distance, time
-from constrainednn._studies.tables.panels import MOST, Drawn, is_numeric, say_how_many, title_of
-from constrainednn._studies.tables.rows import endings, quantiles_of
 from constrainednn.results.saving import plain, rendered
+from constrainednn.studies.tables.curves import against, distance, time
+from constrainednn.studies.tables.panels import MOST, Drawn, is_numeric, say_how_many, title_of
+from constrainednn.studies.tables.rows import endings, quantiles_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from constrainednn._studies.tables.table import Study
+    from constrainednn.studies.tables.table import Study
 
 
 def figures(study: "Study") -> "dict[str, Figure]":

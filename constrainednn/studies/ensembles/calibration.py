@@ -35,7 +35,7 @@ class Calibration:
 
     def plot(self) -> "Figure":
         """Draw error against spread; on the line the spread is the error."""
-        from constrainednn._studies.ensembles.calibration import calibration_figure
+        from constrainednn.studies.ensembles.calibration import calibration_figure
 
         return calibration_figure(self)
 

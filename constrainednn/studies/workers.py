@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
 from typing import IO, Any
 
-from constrainednn._common.errors import StoreError
 from constrainednn._common.paths import PACKAGE
+from constrainednn.errors import StoreError
 
 _ONE_THREAD = ("NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -124,7 +124,7 @@ def _start() -> subprocess.Popen:
     paths = [str(PACKAGE.parent), environment.get("PYTHONPATH", "")]
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     return subprocess.Popen(
-        [sys.executable, "-m", "constrainednn._studies.workers"],
+        [sys.executable, "-m", "constrainednn.studies.workers"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=environment,

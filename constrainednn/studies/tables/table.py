@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from constrainednn._common.arguments import as_path
-from constrainednn._common.errors import BadValueError, StoreError
 from constrainednn._common.messages import known_names, shown
 from constrainednn._common.tables import table_lines
 from constrainednn._storage.archive import unseal
 from constrainednn._storage.files import write_atomically
-from constrainednn._studies.folder import RECORD, Row, read_rows
-from constrainednn._studies.tables.law import Law, fit_law
-from constrainednn._studies.tables.paired import Paired, paired
-from constrainednn._studies.tables.rows import (
+from constrainednn.errors import BadValueError, StoreError
+from constrainednn.studies.folder import RECORD, Row, read_rows
+from constrainednn.studies.tables.law import Law, fit_law
+from constrainednn.studies.tables.paired import Paired, paired
+from constrainednn.studies.tables.rows import (
     REASONS,
     UNFINISHED,
     cell,
@@ -147,7 +147,7 @@ class Study:
 
     def plot(self) -> "dict[str, Figure]":
         """All figures that the axes of this study allow, by their names."""
-        from constrainednn._studies.tables.figures import figures
+        from constrainednn.studies.tables.figures import figures
 
         return figures(self)
 

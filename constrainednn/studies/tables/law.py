@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from constrainednn._common.errors import BadValueError
 from constrainednn._gap.statistics import LEVEL, Estimate
+from constrainednn.errors import BadValueError
 
 # An offset c is shown where it lowers the sum of squares more than chance does, at this level.
 _BY_CHANCE = 0.05

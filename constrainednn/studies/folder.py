@@ -6,7 +6,6 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from constrainednn._common.errors import RunWarning, StoreError
 from constrainednn._storage.archive import seal, unseal
 from constrainednn._storage.files import (
     append_line,
@@ -17,7 +16,8 @@ from constrainednn._storage.files import (
 )
 from constrainednn._storage.folders import check_folder, make_folder, sweep
 from constrainednn._storage.lock import locked
-from constrainednn._studies.tasks import Origin
+from constrainednn.errors import RunWarning, StoreError
+from constrainednn.studies.tasks import Origin
 
 Row = dict[str, Any]
 # What tells a run from all others: every setting, whether it is varied or not, and its seed.

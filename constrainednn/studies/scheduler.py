@@ -8,14 +8,14 @@ from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, 
 from typing import Any, Protocol, runtime_checkable
 
 from constrainednn._common.arguments import as_positive
-from constrainednn._common.errors import BadValueError, StoreError
-from constrainednn._solve.runs.signals import Stop
-from constrainednn._studies.axes import Combination
-from constrainednn._studies.folder import StudyFolder
-from constrainednn._studies.stated import Stated, work_elsewhere
-from constrainednn._studies.tables.rows import LOST
-from constrainednn._studies.tasks import Done, Origin, StudyProgress, Task
-from constrainednn._studies.workers import TooLong
+from constrainednn.errors import BadValueError, StoreError
+from constrainednn.runs.signals import Stop
+from constrainednn.studies.axes import Combination
+from constrainednn.studies.folder import StudyFolder
+from constrainednn.studies.stated import Stated, work_elsewhere
+from constrainednn.studies.tables.rows import LOST
+from constrainednn.studies.tasks import Done, Origin, StudyProgress, Task
+from constrainednn.studies.workers import TooLong
 
 # So many runs that fail alike, and nothing else before them, end a study.
 _ALIKE = 3

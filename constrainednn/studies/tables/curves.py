@@ -15,8 +15,8 @@ from constrainednn._figures.style import (
     say,
     widen,
 )
-from constrainednn._studies.tables.law import Law
-from constrainednn._studies.tables.panels import (
+from constrainednn.studies.tables.law import Law
+from constrainednn.studies.tables.panels import (
     MOST,
     Drawn,
     around,
@@ -26,10 +26,10 @@ from constrainednn._studies.tables.panels import (
     title_of,
     ylabel,
 )
-from constrainednn._studies.tables.rows import UNFINISHED, endings, has_failed, quantiles_of
+from constrainednn.studies.tables.rows import UNFINISHED, endings, has_failed, quantiles_of
 
 if TYPE_CHECKING:
-    from constrainednn._studies.tables.table import Study
+    from constrainednn.studies.tables.table import Study
 
 
 def against(study: "Study", axis: str) -> Drawn:

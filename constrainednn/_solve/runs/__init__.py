@@ -1,1 +1,0 @@
-"""A run: its settings, its folder, what it tells and hears."""

@@ -1,1 +1,0 @@
-"""Studies: a grid of settings times seeds."""
