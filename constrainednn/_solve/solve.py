@@ -15,6 +15,7 @@ from constrainednn._common.memory import keep_below_map_limit
 from constrainednn._common.messages import NOT_TRACED, shown
 from constrainednn._problem.constraint import is_drawn_again
 from constrainednn._problem.problem import Problem
+from constrainednn._solve.measure import measured
 from constrainednn._solve.piecewise import solve_pieces
 from constrainednn._solve.training.steps import alone
 from constrainednn._solve.training.trainer import Training
@@ -27,6 +28,7 @@ from constrainednn.results.history import Status
 from constrainednn.results.saving import result_files
 from constrainednn.results.solution import Solution, SolveFailed
 from constrainednn.runs.listeners import Progress, Sink
+from constrainednn.runs.outcome import Outcome
 from constrainednn.runs.run import Arguments, Run
 from constrainednn.runs.signals import collected_signals, interrupted_late
 
@@ -114,7 +116,7 @@ def drive(run: Run, method: AbstractMethod | Stage | Sequence[Stage] | None) -> 
     try:
         # Numbers that are not finite are judged, not warned of.
         with np.errstate(over="ignore", invalid="ignore"), collected_signals(run.stop):
-            solution = _driver(run, method)()
+            solution = measured(run, _driver(run, method)())
             if run.stop.signals and solution.status is not Status.INTERRUPTED:
                 reason = interrupted_late(run.stop.name, solution.status, solution.reason)
                 solution = dataclasses.replace(solution, status=Status.INTERRUPTED, reason=reason)
@@ -131,7 +133,7 @@ def drive(run: Run, method: AbstractMethod | Stage | Sequence[Stage] | None) -> 
 
 def _driver(
     run: Run, method: AbstractMethod | Stage | Sequence[Stage] | None
-) -> Callable[[], Solution]:
+) -> Callable[[], Outcome]:
     problem, steps = run.problem, run.arguments.steps
     if problem.scheme is not None:
         _refuse(method=method, redraw=run.redraw)

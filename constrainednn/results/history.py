@@ -97,6 +97,18 @@ class History:
     last_draw: int = 0
     pieces: PieceHistory | tuple[PieceHistory, ...] | None = None
 
+    def ended(self, step: int, loss: float, monitor: float, model: PyTree) -> "History":
+        """With the last entries, those of the parameters that are returned after `step` steps."""
+        # What was reached last may not be what is returned.
+        before = self.monitor_steps < step
+        return dataclasses.replace(
+            self,
+            loss=np.append(self.loss, loss),
+            monitor_steps=np.append(self.monitor_steps[before], step),
+            monitor=np.append(self.monitor[before], monitor),
+            snapshots=(*(item for item in self.snapshots if item[0] < step), (step, model)),
+        )
+
     def __repr__(self) -> str:
         """A dozen moments, whatever the number of steps."""
         watched = dict(zip(self.monitor_steps.tolist(), self.monitor.tolist(), strict=True))

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from constrainednn._common.batched import Statement, put_together, take_apart
+from constrainednn._solve.measure import measured
 from constrainednn._solve.training.steps import Chunk, Look, advance
 from constrainednn._solve.training.trainer import Training
 from constrainednn.results.solution import Solution
@@ -52,9 +53,10 @@ def together(
     def go_on(place: int, answer: Any) -> None:
         asked.pop(place, None)
         try:
-            asked[place] = goings[place].send(answer)
-        except StopIteration as end:
-            ended[place] = end.value
+            try:
+                asked[place] = goings[place].send(answer)
+            except StopIteration as end:
+                ended[place] = measured(trainings[place].run, end.value)
         except failures as error:
             ended[place] = error
 
