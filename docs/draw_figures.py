@@ -52,9 +52,8 @@ def draw_layers() -> Figure:
             axes.add_patch(
                 Rectangle((left + 0.003, row + 0.06), width - 0.006, 0.88, fc="#eef1f5", ec=RING)
             )
-            axes.text(
-                left + 0.015, row + 0.5, name, va="center", fontsize=10, color=INK, weight=600
-            )
+            place = {"va": "center", "y": row + 0.5}
+            axes.text(x=left + 0.015, s=name, fontsize=10, color=INK, weight="bold", **place)
             path = ROOT / "constrainednn" / name
             path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
             says = (ast.get_docstring(ast.parse(path.read_text())) or "").split("\n")[0]
