@@ -62,17 +62,17 @@ def solve(
         tolerance: Stop as converged when the root of the loss is at most this. For `ivp` and `bvp`
             the largest residual of a piece at its monitor points, times its length and relative to
             the solution; default 1e-12.
-        heldout: Held-out points a constraint, drawn independently from its domain; one point gives
+        heldout: Held-out points per constraint, drawn independently from its domain; one point gives
             no interval. Default: 4,096. Rows of `Data` are split by its own `holdout` instead.
-        monitor: Monitor points a constraint, likewise; shown during the run. Default: 1,024.
-        redraw: Draw new training points every so many steps, and at once where the method
+        monitor: Monitor points per constraint, likewise; shown during the run. Default: 1,024.
+        redraw: Draw new training points every `redraw` steps, and also whenever the method
             converged on the present ones. The best parameters are then those of the last draw,
             and "train" is the last draw.
         early_stopping: Return the parameters with the lowest monitor loss of those at the
-            log-spaced steps where it is taken (ten a decade), and end the run once four times the
+            log-spaced steps where it is taken (ten per decade), and end the run once four times the
             steps that led there, and a hundred, brought no lower one.
         time_limit: Seconds after which the run ends with status "time_limit".
-        out: New folder to save to: checkpoints while it runs, from which `resume` goes on, and
+        out: New folder to save to: checkpoints while it runs, from which `resume` continues, and
             model, history, report and figures in the end.
         sinks: Where the numbers of the run go besides, such as `TensorBoard`.
         progress: Called a few times a second with a `Progress`.

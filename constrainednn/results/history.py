@@ -40,8 +40,8 @@ class Settings:
         steps: Largest number of steps.
         seed: Seed of all streams.
         tolerance: Root of the training loss at which the run stops.
-        heldout: Number of held-out points a constraint on a domain.
-        monitor: Number of monitor points a constraint on a domain.
+        heldout: Number of held-out points per constraint on a domain.
+        monitor: Number of monitor points per constraint on a domain.
         redraw: Steps between new training draws, or None.
         dtype: Floating-point type.
         device: Platform and device kind.

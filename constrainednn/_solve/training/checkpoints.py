@@ -59,7 +59,7 @@ def contents(
 
 
 def stage_of(checkpoint: Checkpoint, stages: int) -> int:
-    """Where a checkpoint goes on, once it is known to be one of such a run.
+    """The stage of a checkpoint, once it is known to be one of such a run.
 
     Raises:
         StoreError: If it is not.

@@ -134,7 +134,7 @@ def why_nonfinite(
     step, losses = len(seen), points.losses(model, 1.0)
     where = f"at step {step}"
     largest = max(losses, key=lambda name: np.nan_to_num(losses[name], nan=np.inf))
-    # A loss on its way to infinity is no fault of the residual.
+    # A diverging loss is no fault of the residual.
     if seen.size and seen[-1] > 1e3 * seen[0]:
         return (
             f"{where}: the loss grew from {seen[0]:.3g} to {seen[-1]:.3g}, most of it in "

@@ -1,4 +1,4 @@
-"""What is seen of a run on its way: monitor losses, snapshots, and the best of them."""
+"""What is recorded during a run: monitor losses, snapshots, and the best of them."""
 
 import math
 from collections.abc import Callable

@@ -46,7 +46,7 @@ def together(
         Unlike: If the runs do not fit together.
     """
     goings = {place: training.go() for place, training in trainings.items()}
-    company = _Company(lanes)
+    batch = _Lanes(lanes)
     ended: dict[int, Solution | Exception] = {}
     asked: dict[int, Chunk | Look] = {}
 
@@ -66,7 +66,7 @@ def together(
         # Looks first, until all that still run ask for steps: so they stay side by side.
         looks = {place: item for place, item in asked.items() if isinstance(item, Look)}
         chunks = {place: item for place, item in asked.items() if isinstance(item, Chunk)}
-        answers = _look(looks, lanes) if looks else company.step(chunks)
+        answers = _look(looks, lanes) if looks else batch.step(chunks)
         for place, answer in answers.items():
             go_on(place, answer)
     return ended
@@ -76,7 +76,7 @@ def faster_together(chunk: Chunk, steps: int, lanes: int) -> bool:
     """Decide by a trial whether `lanes` runs take their steps sooner as one computation.
 
     What a trial takes is compared with what it may save: steps one by one are compiled, too, only
-    where the runs take long. Otherwise company is what saves the overhead of each call.
+    where the runs take long. Otherwise it is batching that saves the overhead of each call.
 
     Args:
         chunk: The first steps that one of the runs asks for.
@@ -105,7 +105,7 @@ def _trial(run: Callable[[int], Any], steps: int) -> tuple[float, float]:
 Stacked = tuple[list, Statement]
 
 
-class _Company:
+class _Lanes:
     """Takes steps of all lanes, and keeps their arrays together while runs go on with them."""
 
     def __init__(self, lanes: int):

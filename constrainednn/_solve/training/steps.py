@@ -71,7 +71,7 @@ def advance(
 
 
 class Chunk(NamedTuple):
-    """Steps that a run asks for: the arguments of `advance`."""
+    """A request for steps: the arguments of `advance`."""
 
     method: AbstractMethod
     residual: ResidualVector
@@ -91,7 +91,7 @@ class Raised(Exception):  # noqa: N818  (it says what happened)
 
 
 class Look(NamedTuple):
-    """A monitor loss that a run asks for: the arguments of `monitor_loss`."""
+    """A request for a monitor loss: the arguments of `monitor_loss`."""
 
     problem: Problem
     model: PyTree
@@ -99,7 +99,7 @@ class Look(NamedTuple):
     monitor: list[Draw | None]
 
 
-# What a run asks for on its way to a solution, so that one engine can serve many runs at once.
+# A run is a generator of requests, so that one engine can serve many runs together.
 # Answers are what `advance` and `monitor_loss` return, the former with the seconds it took, and
 # this run's share of them.
 Going = Generator[Chunk | Look, Any, Outcome]

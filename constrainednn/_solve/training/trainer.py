@@ -3,7 +3,7 @@
 Everything that steers (monitor evaluations, snapshots, redraws, stage ends) happens at step
 numbers fixed by the settings, and chunks end there. The clock only decides how many steps lie
 between two looks at signals, and when a checkpoint is due; splitting a run into chunks changes no
-bit of it, nor does going on from a checkpoint.
+bit of it, nor does resuming from a checkpoint.
 """
 
 import math
@@ -90,7 +90,7 @@ class Training:
         self.train_loss = np.nan
 
     def go(self) -> Going:
-        """Ask for steps and monitor losses until the end is reached, and return the outcome."""
+        """Yield requests for steps and monitor losses, and return the outcome."""
         started = time.perf_counter()
         self.show("compiling")
         self.model = self.problem.build_model(key=self.key)

@@ -29,7 +29,7 @@ class TrainingPoints:
     Attributes:
         train: Training points of each constraint.
         monitor: Monitor points of each constraint, or None.
-        digest: What tells the points of a seed from others.
+        digest: A digest that identifies the points of a seed.
         redraws: Steps before which training points were drawn again.
         last_draw: How many redraws there were before the points in `train`.
     """
@@ -115,7 +115,7 @@ class TrainingPoints:
 
 
 def _digest(streams: Sequence[Streams]) -> str:
-    """What tells points from others: those that a run drew must be drawn again when it goes on.
+    """A digest that identifies the points: those that a run drew must be drawn again when it is resumed.
 
     By sums to nine digits, since another version or machine may round the last ones otherwise.
     """
