@@ -115,7 +115,7 @@ class TrainingPoints:
 
 
 def _digest(streams: Sequence[Streams]) -> str:
-    """A digest that identifies the points: those that a run drew must be drawn again when it is resumed.
+    """A digest that identifies the points; a resumed run must draw those that it drew before.
 
     By sums to nine digits, since another version or machine may round the last ones otherwise.
     """
