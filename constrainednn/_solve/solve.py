@@ -63,7 +63,7 @@ def solve(
             the largest residual of a piece at its monitor points, times its length and relative to
             the solution; default 1e-12.
         heldout: Held-out points per constraint, drawn independently from its domain; one point
-            gives no interval. Default: 4,096. Rows of `Data` are split by its own `holdout` instead.
+            gives no interval. Default: 4,096. Rows of `Data` are split by its `holdout` instead.
         monitor: Monitor points per constraint, likewise; shown during the run. Default: 1,024.
         redraw: Draw new training points every `redraw` steps, and also whenever the method
             converged on the present ones. The best parameters are then those of the last draw,
