@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from constrainednn.models.pieces.march import march
+from constrainednn._pieces.march import march
 from references import reference, relative_error
 
 from constrainednn._ode.schemes.field import Field

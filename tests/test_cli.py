@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from marks import slow
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -92,9 +93,9 @@ def test_keywords_named_like_arguments_are_refused(tmp_path, name):
     [
         ("lm", ("--steps", 2), 2),
         ("gd", ("--steps", 3), 3),
-        ("adam", ("--steps", 0), 0),
-        pytest.param("lbfgs", ("--steps", 1), 1, marks=pytest.mark.slow),
-        ("slow", ("--steps", 2), 2),
+        slow("adam", ("--steps", 0), 0),
+        slow("lbfgs", ("--steps", 1), 1),
+        slow("slow", ("--steps", 2), 2),
         ("two", (), 3),
     ],
 )
@@ -179,7 +180,7 @@ def test_record_says_which_method_with_which_numbers(file, tmp_path):
     )
 
 
-@pytest.mark.parametrize("given", [None, "2"])
+@pytest.mark.parametrize("given", [None, slow("2")])
 def test_blas_takes_one_thread_unless_told_otherwise(file, given):
     file.write_text("import os\nprint('threads', os.environ['OPENBLAS_NUM_THREADS'])\n" + SETTINGS)
     settings = {key: value for key, value in os.environ.items() if key != "OPENBLAS_NUM_THREADS"}
@@ -198,6 +199,7 @@ def test_problems_lists_the_gallery():
     assert all(len(line.split()) > 3 for line in lines)
 
 
+@pytest.mark.slow
 def test_new_copies_a_problem_that_solves_elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = good("new", "mine.py", "--from", "linear_regression")

@@ -3,15 +3,14 @@
 import detest
 import numpy as np
 import pytest
+from marks import slow
 
 import constrainednn as cx
 
 T = np.linspace(*detest.SPAN, 200)
 # Each field is compiled, which takes longer than what it solves.
-QUICK = ("A1", "A4", "D1", "D5")
-CASES = [
-    pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in detest.CASES
-]
+QUICK = ("A4",)
+CASES = [name if name in QUICK else slow(name) for name in detest.CASES]
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -307,6 +307,7 @@ def test_b20_residual_of_another_dtype_is_said():
     assert "the residual returns float32 numbers, points are float64" in doubt
 
 
+@pytest.mark.slow
 def test_rms_of_check_is_weighted_as_in_the_report():
     settings = {"over": cx.Interval(0, 3), "sampler": cx.GaussQuadrature()}
     problem = stated(
@@ -403,6 +404,7 @@ def second_order(u, x):
     return jnp.sum(jax.hessian(lambda x: u(x)[0])(x)) + u(x)[0] - 1.0
 
 
+@pytest.mark.slow
 def test_b14_relu_with_second_derivatives():
     relu = cx.MLP(2, 2, width=4, activation=jax.nn.relu)
     (warning,) = finding(second_order, model=relu).warnings
@@ -560,6 +562,7 @@ def test_c3_damping(damping, as_released):
         cx.LevenbergMarquardt(damping)
 
 
+@pytest.mark.slow
 def test_c3_rates_that_start_at_zero_or_wait():
     late = optax.join_schedules([optax.constant_schedule(0.0), optax.constant_schedule(0.1)], [5])
     waiting = [
@@ -620,6 +623,7 @@ def without_reader(*arguments):
     return done.returncode, done.stderr
 
 
+@pytest.mark.slow
 def test_c13_broken_pipe(write, tmp_path):
     assert without_reader("problems") == (1, "")
     out = tmp_path / "out"
@@ -630,6 +634,7 @@ def test_c13_broken_pipe(write, tmp_path):
     assert code == 2 and len(said.splitlines()) == 1 and "defines no Problem" in said
 
 
+@pytest.mark.slow
 def test_c14_no_terminal_and_a_plain_one(tmp_path):
     script = Path(sys.executable).with_name("constrainednn")
     plain = {
@@ -733,6 +738,7 @@ def test_d1_divergence_keeps_the_best():
     assert solution.gap.loss == pytest.approx(finite.min(), rel=1e-12)
 
 
+@pytest.mark.slow
 def test_d1_divergence_is_not_blamed_on_the_residual(tmp_path):
     relu = cx.MLP(2, 2, width=8, activation=jax.nn.relu)
     problem = stated(on_circle, model=relu, points=20, target=cx.Circle())
@@ -774,6 +780,7 @@ def test_d4_tolerance_met_by_the_last_step():
     assert limited.status == "converged" and "below the tolerance" in limited.reason
 
 
+@pytest.mark.slow
 def test_d_redraws_go_on_where_one_draw_is_solved():
     problem = stated(on_circle, points=20, model=cx.MLP(2, 2, width=16))
     solution = small(problem, steps=60, redraw=50)
@@ -868,6 +875,7 @@ def test_e3_held_out_sizes():
     assert gap.heldout.label == "one point: no interval"
 
 
+@pytest.mark.slow
 def test_e4_nan_on_held_out_only():
     def residual(u, x):
         return jnp.where(x > 0.9, jnp.nan, 1.0) * (u(x) - 1.0)
@@ -945,6 +953,7 @@ def test_e7_other_held_out_points_change_no_step():
     np.testing.assert_array_equal(few.history.monitor, many.history.monitor)
 
 
+@pytest.mark.slow
 def test_e9_negative_gap_is_shown():
     def residual(u, x):
         return u(x) * x - 3.0 * x**8
@@ -1002,6 +1011,7 @@ def test_second_interrupt_ends_at_once():
     assert signal.getsignal(signal.SIGINT) is before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("presses", [1, 3])
 def test_interrupt_while_the_gap_is_measured_waits_for_it(presses):
     def progress(seen):
@@ -1062,6 +1072,7 @@ def interrupted_run(path, numbers, *options):
         os.close(master)
 
 
+@pytest.mark.slow
 def test_ctrl_c_reports_and_says_that_nothing_was_saved(write):
     code, out, shown = interrupted_run(write(HEADER + LONG + BODY), [signal.SIGINT])
     assert code == 130
@@ -1094,6 +1105,7 @@ def test_f4_a_signal_that_is_ignored_stays_ignored(number):
     assert signal.getsignal(number) is signal.SIG_IGN
 
 
+@pytest.mark.slow
 def test_f4_a_background_job_of_a_script_is_ended_by_sigterm_alone(write, tmp_path):
     out = tmp_path / "out"
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # what a process started here inherits

@@ -18,6 +18,7 @@ import optax
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from marks import slow
 from typer.testing import CliRunner
 
 import constrainednn as cx
@@ -278,7 +279,8 @@ CALLS = {
         },
     ),
 }
-# Not refused well yet.
+# Every shape that is taken is compiled.
+MANY_PROGRAMS = ("fn of map", "ivp with delays", "laplacian at", "jacobian at")
 CASES = [(name, argument) for name, (_, good) in CALLS.items() for argument in good]
 # Functions that are called at once.
 CALLED = {"progress", "vector_field", "fun", "bc", "guess", "u", "history", "integrand"}
@@ -332,11 +334,17 @@ def quiet(test):
     )(test)
 
 
-@pytest.mark.parametrize(("name", "argument"), CASES)
+@pytest.mark.parametrize(
+    ("name", "argument"), [slow(*case) if case[0] in MANY_PROGRAMS else case for case in CASES]
+)
 def test_hostile_values_are_taken_or_refused_by_name(name, argument, as_released, nothing_runs):
     for value in FIXED:
         attack(name, argument, value)
 
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "argument"), CASES)
+def test_drawn_values_are_taken_or_refused_by_name(name, argument, as_released, nothing_runs):
     @quiet
     @given(POOL)
     def drawn(value):
@@ -393,18 +401,31 @@ def refuse(*arguments):
     return errors[0]
 
 
-@pytest.mark.parametrize("option", [*OPTIONS, "--set", "FILE", "FILE.py", "check"])
-def test_hostile_text_on_the_command_line(option, tmp_path, refusing):
-    path = tmp_path / "mine.py"
-    path.write_text(PROBLEM_FILE)
+def form_of(option, path):
+    """How a hostile text is given at the command line."""
     forms = {
         "FILE": lambda text: ["solve", text],
         "FILE.py": lambda text: ["solve", f"{text}.py"],
         "check": lambda text: ["check", str(path), "--seed", text],
     }
-    form = forms.get(option, lambda text: ["solve", str(path), option, text])
+    return forms.get(option, lambda text: ["solve", str(path), option, text])
+
+
+@pytest.mark.parametrize("option", [*OPTIONS, "--set", "FILE", "FILE.py", "check"])
+def test_hostile_text_on_the_command_line(option, tmp_path, refusing):
+    path = tmp_path / "mine.py"
+    path.write_text(PROBLEM_FILE)
+    form = form_of(option, path)
     for text in WORDS:
         refuse(*form(text))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("option", [*OPTIONS, "--set", "FILE", "FILE.py", "check"])
+def test_drawn_text_on_the_command_line(option, tmp_path, refusing):
+    path = tmp_path / "mine.py"
+    path.write_text(PROBLEM_FILE)
+    form = form_of(option, path)
 
     @quiet
     @given(TEXT)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
+from marks import slow
 
 import constrainednn as cx
 from constrainednn._common.paths import gallery
@@ -80,7 +81,9 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("case", MODELS)
+@pytest.mark.parametrize(
+    "case", [slow(name) if name.startswith("more") else name for name in MODELS]
+)
 def test_jacobian_is_the_derivative_of_the_stacked_vector(case):
     params, _, residual = setting(*MODELS[case])
     theta, unravel = ravel_pytree(params)
@@ -108,14 +111,14 @@ def test_function_residual_differentiates_in_both_modes():
         assert np.allclose(J, np.cos(part @ theta["a"])[:, None] * part, atol=10 * EPS)
 
 
-# Solved and compared elsewhere in the quick tests.
-LONG = ("damped_family", "inverse_lorenz", "pendulum_dae", "robertson_dae", "lorenz", "van_der_pol")
-
-
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[pytest.mark.slow] if name in LONG else []) for name in gallery()],
+# One of each kind is quick.
+QUICK = (
+    *("unit_circle", "rotation", "exponential_decay", "monotone_fit", "linear_regression"),
+    *("logistic", "doses", "boundary_layer", "volterra"),
 )
+
+
+@pytest.mark.parametrize("name", [name if name in QUICK else slow(name) for name in gallery()])
 def test_gallery_problem_keeps_the_contract(name):
     # Noise in the data: the curve that made them does not go through them.
     noisy = {"linear_regression": ["misfit"], "monotone_fit": ["fit"]}

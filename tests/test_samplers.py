@@ -214,6 +214,7 @@ def test_drawing_refuses_a_sampler_that_breaks_its_contract(broken, says):
         draw(cx.Normal(2), 64, Unkept(broken), key=KEY)
 
 
+@pytest.mark.slow
 def test_sobol_names_its_largest_dimension_and_models_do_with_independent_points():
     from scipy.stats import qmc
 

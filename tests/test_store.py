@@ -75,6 +75,7 @@ def test_loaded_numbers_are_equal_to_the_last_bit(solution, folder):
     np.testing.assert_array_equal(loaded(x), solution(x))
 
 
+@pytest.mark.slow
 def test_redrawn_points_are_those_of_the_last_draw(tmp_path):
     solution = cx.solve(stated(), steps=4, redraw=2, heldout=32, monitor=16)
     solution.save(tmp_path)
@@ -160,6 +161,7 @@ def test_figure_that_fails_costs_no_number(solution, tmp_path, monkeypatch):
     assert (tmp_path / "out" / "overview.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_rows_of_two_values_can_be_drawn(tmp_path):
     x = np.linspace(0, 1, 20)
 
