@@ -126,12 +126,12 @@ def signals_are_heard():
 def few_memory_maps():
     """Forget compiled programs long before a worker has as many memory maps as Linux allows.
 
-    At that limit, 65,530, XLA ends the process without an exception; at half of it `solve` forgets
-    them, perhaps between two solves of which a test says that they share one.
+    At that limit, 65,530, XLA ends the process without an exception; at a quarter of it `solve`
+    forgets them, perhaps between two solves of which a test says that they share one.
     """
     yield
     maps = Path("/proc/self/maps")
-    if maps.exists() and len(maps.read_bytes().splitlines()) > 16_000:
+    if maps.exists() and len(maps.read_bytes().splitlines()) > 8_000:
         jax.clear_caches()
         gc.collect()
 

@@ -163,7 +163,7 @@ def test_a_study_forgets_programs_before_the_limit_of_maps(monkeypatch, tmp_path
     """Measured: 210 maps a combination whose residual is new, and all are given back."""
     cleared = []
     monkeypatch.setattr(memory.jax, "clear_caches", lambda: cleared.append(True))
-    (tmp_path / "limit").write_text("10\n")
+    (tmp_path / "limit").write_text("20\n")
     monkeypatch.setattr(memory, "_MAP_LIMIT", tmp_path / "limit")
     monkeypatch.setattr(memory, "_MAPS", tmp_path / "maps")
     for count, expected in ((5, 0), (6, 1)):

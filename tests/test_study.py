@@ -339,19 +339,23 @@ def test_problem_that_cannot_be_studied():
     assert [r["taken"] for r in ready.table()] == [1, 2]
 
 
-def test_functions_that_a_recipe_makes_for_each_seed_are_not_shared():
-    """Seeds are not run together where what is no array differs: it may hold what does."""
+def test_functions_that_a_recipe_makes_for_each_seed_have_its_numbers():
+    """Seeds are not run together where what is no number differs: it may hold what does."""
 
-    def recipe(key):
+    def recipe(key, kind):
         shift = float(jax.random.normal(key))
         inner = cx.MLP(2, 2, width=3)(key=key)
-        return eqx.nn.Sequential([eqx.nn.Lambda(lambda x: x + shift), inner])
+        fn = lambda x: x + shift if kind else x - shift  # noqa: E731
+        return eqx.nn.Sequential([eqx.nn.Lambda(fn), inner])
 
-    models = {seed: (recipe(jax.random.key(seed)),) for seed in range(2)}
+    def models(*kinds):
+        return {seed: (recipe(jax.random.key(seed), kind),) for seed, kind in enumerate(kinds)}
+
     with pytest.raises(Unlike):
-        _stacked(models, 4)
-    alike = {seed: (circle().build_model(key=jax.random.key(seed)),) for seed in range(2)}
-    arrays, _ = _stacked(alike, 4)
+        _stacked(models(True, False), 4)
+    arrays, _ = _stacked(models(True, True), 4)
+    shifts = [float(jax.random.normal(jax.random.key(seed))) for seed in (0, 1, 0, 0)]
+    assert any(leaf is not None and np.array_equal(leaf, shifts) for leaf in arrays)
     assert {len(leaf) for leaf in arrays if leaf is not None} == {4}
 
 

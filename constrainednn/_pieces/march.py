@@ -16,6 +16,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from constrainednn._common.compilation.closures import compiled
 from constrainednn._common.pytrees import arrays_to_tree, tree_to_arrays
 from constrainednn._problem.scheme import PieceHistory, Resumable, Watch, counters_of
 from constrainednn.errors import StoreError
@@ -246,7 +247,7 @@ def _shortest(t: Float[Array, ""], end: Float[Array, ""]) -> Float[Array, ""]:
     return 16 * eps * jnp.maximum(jnp.abs(t), 1e-8 * jnp.abs(end - t))
 
 
-@eqx.filter_jit
+@compiled
 def _advance(
     evolution: AbstractEvolution,
     state: PyTree[Array],

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
+from constrainednn._common.compilation.closures import compiled
 from constrainednn._ode.fitting.observations import rows_of
 from constrainednn._ode.fitting.scheme import AbstractFittedScheme, AbstractShooting, Shot
 from constrainednn._ode.linearised.defect import OnRows, linearise, linearise_conditions
@@ -192,7 +193,7 @@ class _Solving(AbstractShooting):
         return Shot(dataclasses.replace(found, model=model), r, S)
 
 
-@eqx.filter_jit
+@compiled
 def _moved_rows(
     model: Pieces, slopes: Pieces, observed: tuple[Observed, ...]
 ) -> tuple[Float[Array, " N"], Float[Array, "N q"]]:

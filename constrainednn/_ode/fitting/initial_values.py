@@ -29,6 +29,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key, PyTree
 
+from constrainednn._common.compilation.closures import compiled
 from constrainednn._ode.fitting.observations import rows_of
 from constrainednn._ode.fitting.scheme import AbstractFittedScheme, AbstractShooting, Shot
 from constrainednn._ode.schemes.field import Field, with_args
@@ -228,7 +229,7 @@ def features_of(scheme: FittedScheme) -> tuple[Features, Float[Array, " m"], Fea
     return at(nodes), jnp.asarray(weights), at(np.ones(1))
 
 
-@eqx.filter_jit
+@compiled
 def _linearised(
     scheme: FittedScheme,
     nodes: Features,

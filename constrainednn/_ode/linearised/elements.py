@@ -24,12 +24,12 @@ Source:
 
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from constrainednn._common.compilation.closures import compiled
 from constrainednn._ode.linearised.element_step import (
     Statement,
     Unknowns,
@@ -88,7 +88,7 @@ class _Carry(NamedTuple):
     slopes: Float[Array, "N d d"]
 
 
-@eqx.filter_jit
+@compiled
 def solve_elements(
     statement: Statement,
     nodes: Features,

@@ -10,6 +10,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, PyTree
 
+from constrainednn._common.compilation.closures import compiled
 from constrainednn._ode.schemes.field import Field
 from constrainednn._pieces.march import AbstractEvolution, Window
 from constrainednn.models.pieces import Features, least_squares, start_polynomial, training_nodes
@@ -38,7 +39,7 @@ def fixed_features(
     return at_nodes, jnp.asarray(weights), end, near
 
 
-@eqx.filter_jit
+@compiled
 def along(field: Field, times: Float[Array, " n"], y: Float[Array, "p d"]) -> Float[Array, "n d"]:
     """The vector field at one state and many times."""
     return jax.vmap(lambda t: field(t, y))(times)

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from constrainednn._common.batched import Statement, put_together, take_apart
+from constrainednn._common.compilation.closures import Decided, until_decided
 from constrainednn._solve.measure import measured
 from constrainednn._solve.training.steps import Chunk, Look, advance
 from constrainednn._solve.training.trainer import Training
@@ -72,6 +73,7 @@ def together(
     return ended
 
 
+@until_decided
 def faster_together(chunk: Chunk, steps: int, lanes: int) -> bool:
     """Decide by a trial whether `lanes` runs take their steps sooner as one computation.
 
@@ -114,6 +116,7 @@ class _Lanes:
         self.known: list[dict[int, tuple]] = [{}, {}]
         self.parts: list[Stacked | None] = [None, None]
 
+    @until_decided
     def step(self, chunks: dict[int, Chunk]) -> dict[int, Any]:
         started = time.perf_counter()
         parts = [
@@ -123,7 +126,11 @@ class _Lanes:
         steps = np.zeros(self.lanes, int)
         for index, item in chunks.items():
             steps[index] = item.steps
-        params, state, best, *rest = _advance_lanes(*_both(parts), steps)
+        try:
+            params, state, best, *rest = _advance_lanes(*_both(parts), steps)
+        except Decided:
+            self.parts = [None, None]
+            raise
         moved = params, state, best
         leaves, structure = jax.tree.flatten((*moved, *rest))
         leaves = [np.asarray(leaf) for leaf in leaves]
@@ -159,6 +166,7 @@ def _both(parts: list[Stacked]) -> tuple[tuple[Statement, Statement], list[list]
     return (of_constant, of_moving), [constant, moving]
 
 
+@until_decided
 def _look(looks: dict[int, Look], lanes: int) -> dict[int, float]:
     """Monitor losses as `monitor_loss` has them, up to rounding."""
     totals = dict.fromkeys(looks, 0.0)

@@ -4,13 +4,13 @@ import time
 from collections.abc import Generator
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
+from constrainednn._common.compilation.closures import compiled
 from constrainednn._common.memory import bytes_computed
 from constrainednn._gap.residual_vector import ResidualVector
 from constrainednn._gap.residuals import monitor_loss
@@ -23,13 +23,13 @@ from constrainednn.runs.outcome import Outcome
 CHUNK = 1024
 
 
-@eqx.filter_jit
+@compiled
 def begin(method: AbstractMethod, residual: ResidualVector, params: PyTree) -> PyTree:
     """The state before the first step, all of it arrays."""
     return jax.tree.map(jnp.asarray, method.init(residual, params))
 
 
-@eqx.filter_jit
+@compiled
 def advance(
     method: AbstractMethod,
     residual: ResidualVector,

@@ -10,6 +10,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, PyTree
 
+from constrainednn._common.compilation.closures import compiled
 from constrainednn._gap.residual_vector import ResidualVector, residual_vector, rows
 from constrainednn._problem.problem import Problem
 from constrainednn._problem.unknowns import Unknown, unknowns_of
@@ -100,7 +101,7 @@ def _jacobian(vector: ResidualVector, params: PyTree) -> tuple[np.ndarray, np.nd
     return np.asarray(r, float), np.asarray(J, float)
 
 
-@eqx.filter_jit
+@compiled
 def _compiled_jacobian(vector: ResidualVector, params: PyTree) -> tuple[Array, Array]:
     return vector.jacobian(params)
 
