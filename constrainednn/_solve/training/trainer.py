@@ -19,8 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from constrainednn._checks.check import check_before_solve, check_trained
+from constrainednn._checks.check import check_before_solve
 from constrainednn._checks.finiteness import check_finite, check_gradient
+from constrainednn._checks.stages import check_stages
 from constrainednn._common.memory import available_memory, bytes_computed
 from constrainednn._common.pytrees import tree_to_arrays
 from constrainednn._gap.measure import gap_report
@@ -121,8 +122,7 @@ class Training:
         self.show("compiling")
         constraints = self.problem.constraints
         self.model = self.problem.build_model(key=self.key)
-        for stage in self.stages:
-            check_trained(self.model, stage.trainable or self.problem.trainable)
+        check_stages(self.stages, self.problem, self.model)
         streams = streams_of_all(constraints, key=self.key, **self.run.counts)
         # What judges is kept apart until the end: nothing that trains or steers is handed it.
         self.train_points = [points.train for points in streams]
