@@ -1,6 +1,5 @@
 """The command line as a user meets it: commands, settings, output, files."""
 
-import io
 import json
 import os
 import subprocess
@@ -10,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from marks import slow
-from rich.console import Console
 from typer.testing import CliRunner
 
 import constrainednn as cx
 from constrainednn._common.paths import gallery
+from constrainednn._common.tables import table_lines, wrapped
 from constrainednn._gap import tables
 from constrainednn.cli.entry import app
 
@@ -222,13 +221,6 @@ def test_version_and_help():
         assert command in good("--help")
 
 
-def printed(report, width):
-    console = Console(file=io.StringIO(), width=width)
-    for table in tables.gap_tables(report, console):
-        console.print(table)
-    return console.file.getvalue()
-
-
 @pytest.mark.parametrize("width", [40, 80, 160])
 def test_table_is_whole_at_any_width(width):
     def first(u, x):
@@ -242,9 +234,9 @@ def test_table_is_whole_at_any_width(width):
         model=cx.MLP("scalar", "scalar", width=4),
     )
     report = cx.solve(problem, steps=0, heldout=32, monitor=16).gap
-    text = printed(report, width)
+    lines = table_lines([tables.COLUMNS, *tables.table_rows(report)], 1, width)
+    text = wrapped("\n".join(lines), width)
     assert all(len(line) <= width for line in text.splitlines())
-    assert "…" not in text
     text = "".join(text.split())  # a long cell wraps at a space
     for cell in tables.row(report.constraints[0]):
         assert "".join(cell.split()) in text

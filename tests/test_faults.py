@@ -521,7 +521,12 @@ def test_c2_width_and_depth(write):
 def test_c3_learning_rate(rate):
     words = "without quotes" if isinstance(rate, str) else "learning rate must be"
     with pytest.raises((ValueError, TypeError), match=words):
-        cx.Optax(optax.sgd(rate))
+        small(stated(on_circle), cx.Optax(optax.sgd(rate)))
+
+
+def test_c3_methods_of_a_file_are_checked(write):
+    methods = "import optax\nmethods = {'still': cx.Optax(optax.sgd(0.0))}\n"
+    assert "learning rate must be" in refused("check", write(HEADER + methods + BODY))
 
 
 def test_c5_unknown_names_list_the_known(write):

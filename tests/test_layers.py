@@ -41,7 +41,7 @@ def test_longest_chain_of_packages():
     assert max(map(longest, list(below))) <= 11
 
 
-@pytest.mark.parametrize("slow", ["matplotlib", "scipy.stats", "rich", "jinja2"])
+@pytest.mark.parametrize("slow", ["matplotlib", "scipy.stats", "rich"])
 def test_slow_packages_are_imported_inside_functions_only(slow):
     for path in PACKAGE.rglob("*.py"):
         for node in ast.parse(path.read_text()).body:  # `if TYPE_CHECKING` is no import statement

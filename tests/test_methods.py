@@ -460,16 +460,36 @@ def test_lbfgs_solves_a_quadratic():
     assert np.allclose(theta, known, atol=10 * np.sqrt(EPS))
 
 
+LINE = cx.Problem(
+    cx.Constraint(lambda u, x: u(x) - x, over=cx.Normal(2), points=3, name="line"),
+    cx.MLP(2, 2, width=3),
+)
+
+
 @pytest.mark.parametrize("make", [optax.sgd, optax.adam, optax.adamw])
 @pytest.mark.parametrize("rate", [0.0, -1e-3, float("nan"), float("inf")])
 def test_learning_rates_that_cannot_be_right_are_refused(make, rate):
+    method = cx.Optax(make(rate))  # which computes nothing
     with pytest.raises(ValueError, match="learning rate must be"):
-        cx.Optax(make(rate))
+        cx.check(LINE, method)
 
 
 def test_a_learning_rate_in_quotes_is_refused():
     with pytest.raises(TypeError, match="write the number without quotes"):
-        cx.Optax(optax.sgd("1e-3"))
+        cx.check(LINE, cx.Optax(optax.sgd("1e-3")))
+
+
+def test_what_only_suits_the_real_parameters_is_tried_on_them():
+    """Centred gradients leave nothing of a constant one, and labels name leaves that there are."""
+    labels = lambda params: jax.tree.map(lambda leaf: "ab"[leaf.ndim % 2], params)  # noqa: E731
+    for rate in (1e-2, -1e-2):
+        centred = optax.chain(optax.centralize(), optax.sgd(rate))
+        parts = optax.multi_transform({"a": centred, "b": optax.set_to_zero()}, labels)
+        if rate > 0:
+            assert cx.check(LINE, cx.Optax(parts))[0].error == ""
+        else:
+            with pytest.raises(ValueError, match="climb"):
+                cx.check(LINE, [cx.Stage(LM, steps=1), cx.Stage(cx.Optax(parts), steps=1)])
 
 
 @pytest.mark.usefixtures("as_released")

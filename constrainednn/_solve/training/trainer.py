@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from constrainednn._checks.check import check_before_solve, check_trained
+from constrainednn._checks.check import check_before_solve
 from constrainednn._checks.finiteness import check_finite
+from constrainednn._checks.stages import check_stages
 from constrainednn._gap.residual_vector import ResidualVector, residual_vector, rows
 from constrainednn._gap.residuals import (
     holds_already,
@@ -94,8 +95,7 @@ class Training:
         started = time.perf_counter()
         self.show("compiling")
         self.model = self.problem.build_model(key=self.key)
-        for stage in self.stages:
-            check_trained(self.model, stage.trainable or self.problem.trainable)
+        check_stages(self.stages, self.problem, self.model)
         points = self.points = TrainingPoints(self.problem.constraints, self.key, self.run.counts)
         if not self.checked:
             warn_of_float32(self.stages, self.run.tolerance)
