@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import PyTree
 
+from constrainednn._common.compilation.closures import compiled
 from constrainednn._common.messages import shown
 from constrainednn._problem.problem import Problem
 from constrainednn.errors import BadTypeError, BadValueError, ProblemError
@@ -53,6 +54,11 @@ def _trained(model: PyTree, select: Callable[[Any], Any] | None) -> PyTree:
     return params
 
 
+@compiled
+def _updated(update: Callable, grads: PyTree, state: PyTree, params: PyTree) -> tuple:
+    return update(grads, state, params)
+
+
 def _check_descends(tx: optax.GradientTransformation, params: PyTree) -> None:
     """Refuse a transformation whose learning rate cannot be right.
 
@@ -68,9 +74,9 @@ def _check_descends(tx: optax.GradientTransformation, params: PyTree) -> None:
     )
     slope = 0.0
     try:
-        state, update = tx.init(params), jax.jit(tx.update)
+        state = tx.init(params)
         for _ in range(_TRIALS):
-            updates, state = update(grads, state, params)
+            updates, state = _updated(tx.update, grads, state, params)
             slope = sum(map(float, jax.tree.leaves(jax.tree.map(jnp.vdot, updates, grads))))
             if slope:
                 break

@@ -3,7 +3,7 @@
 import math
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
@@ -16,11 +16,10 @@ from constrainednn._checks.finiteness import check_finite, check_gradient
 from constrainednn._common.memory import available_memory, refuse_too_large
 from constrainednn._common.messages import shown
 from constrainednn._gap.residual_vector import ResidualVector
-from constrainednn._problem.constraint import Constraint
 from constrainednn._problem.problem import Problem
+from constrainednn._solve.training.stage_state import InStage
 from constrainednn._solve.training.steps import Chunk, advance
 from constrainednn._solve.training.training_points import TrainingPoints
-from constrainednn.domains.samplers.base import Draw
 from constrainednn.errors import ProblemError
 from constrainednn.methods.levenberg_marquardt import LevenbergMarquardt, least_numbers, operations
 from constrainednn.methods.stages import Stage
@@ -95,23 +94,23 @@ def refuse_dense(stage: Stage, residual: ResidualVector, params: PyTree) -> int:
     return needed
 
 
-def why_stalled(
-    explained: tuple[str, PyTree | None], static: PyTree, pairs: Iterable[tuple[Constraint, Draw]]
-) -> str:
-    """Why no step lowers the loss: where the residual ends, or what it no longer depends on.
+def why_converged(now: InStage) -> str:
+    """What a stationary point is one of, and the parameters that the residual never depended on."""
+    method, reason = now.stage.method, "no step can lower the loss further"
+    if isinstance(method, LevenbergMarquardt) and (unseen := method.unseen(now.params, now.state)):
+        reason += f"; the residual does not depend on {unseen}"
+    return reason
 
-    Args:
-        explained: What the method says: a sentence, and parameters ahead of which it stopped.
-        static: The rest of the model.
-        pairs: Constraints with their training points.
-    """
-    clause, ahead = explained
+
+def why_stalled(now: InStage, points: TrainingPoints) -> str:
+    """Why no step lowers the loss: where the residual ends, or what it no longer depends on."""
+    clause, ahead = now.stage.method.explain(now.params, now.state)
     reason = "no step lowers the loss, although its gradient is not zero"
     if ahead is not None:
-        model = eqx.combine(ahead, static)
+        model = eqx.combine(ahead, now.static)
         try:
-            for item, points in pairs:
-                check_finite(item, model, points)
+            for item, drawn in points.pairs:
+                check_finite(item, model, drawn)
         except ProblemError as error:
             return f"{reason}: steps that would lower it end at a cliff. There, {error}"
     return clause or reason

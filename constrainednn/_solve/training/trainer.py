@@ -36,6 +36,7 @@ from constrainednn._solve.training.diagnosis import (
     refuse_dense,
     refuse_what_is_compiled,
     warn_of_float32,
+    why_converged,
     why_nonfinite,
     why_stalled,
 )
@@ -59,7 +60,6 @@ from constrainednn._solve.training.steps import (
 from constrainednn._solve.training.training_points import TrainingPoints
 from constrainednn._storage.run_folder import Checkpoint
 from constrainednn.methods.base import CONVERGED, NONFINITE, RUNNING, STALLED
-from constrainednn.methods.levenberg_marquardt import LevenbergMarquardt
 from constrainednn.methods.stages import Stage, described
 from constrainednn.models.recipes import trainable_mask
 from constrainednn.results.history import History, Status
@@ -159,22 +159,15 @@ class Training:
 
     def ending(self, verdict: int) -> tuple[Status, str]:
         """How the last stage ended: status and reason."""
-        status, reason = Status.MAX_STEPS, f"the limit of {self.limit} steps is reached"
-        method = self.stages[-1].method
-        if verdict == CONVERGED:
-            status, reason = Status.CONVERGED, "no step can lower the loss further"
-            if isinstance(method, LevenbergMarquardt):
-                unseen = method.unseen(self.last.params, self.last.state)
-                reason += f"; the residual does not depend on {unseen}" * bool(unseen)
-        elif verdict == STALLED:
-            explained = method.explain(self.last.params, self.last.state)
-            status = Status.STALLED
-            reason = why_stalled(explained, self.last.static, self.points.pairs)
         tolerance = self.run.tolerance
         if tolerance and self.total_loss(self.model) <= (tolerance / self.unit) ** 2:
             reason = f"the root of the loss is below the tolerance {tolerance:g}"
             return Status.CONVERGED, reason
-        return status, reason
+        if verdict == CONVERGED:
+            return Status.CONVERGED, why_converged(self.last)
+        if verdict == STALLED:
+            return Status.STALLED, why_stalled(self.last, self.points)
+        return Status.MAX_STEPS, f"the limit of {self.limit} steps is reached"
 
     def run_stage(self, index: int, checkpoint: Checkpoint | None) -> Part:
         """Take the steps of one stage, or the rest of them, and return its last verdict."""
