@@ -154,10 +154,7 @@ def end_of(
     """Print what was found and where it is, and end with the code that says how it went."""
     solution, failure = outcome
     code = _exit_code(solution)
-    try:
-        _print_solution(solution, imported)
-    except BrokenPipeError:  # `| head` closed the pipe: all is saved by now
-        raise typer.Exit(ENVIRONMENT if folder and folder.failure else code) from None
+    _print_solution(solution, imported)
     if failure:
         say(f"error: {failure}", err=True)
     if folder is None:
