@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from constrainednn._checks.check import check_pieces
@@ -27,7 +26,7 @@ def solve_pieces(run: Run, steps: int) -> Outcome:
     model = problem.build_model(key=key)
     run.tell("compiling", 0, 100, np.nan, np.nan)
     sizes = check_pieces(problem, model)
-    settings = run.begin(repr(scheme), steps, str(jnp.result_type(float)))
+    settings = run.begin(repr(scheme), steps)
 
     tried = 0  # Newton steps, of pieces that were given up too: what the limit is on
 

@@ -114,8 +114,7 @@ class Training:
         for stage in self.stages:
             params, static = eqx.partition(self.model, self.mask(stage))
             self.dense.append(refuse_dense(stage, self.residual(static), params))
-        dtype = str(jnp.result_type(float))
-        self.settings = self.run.begin(described(self.stages, self.model), self.limit, dtype)
+        self.settings = self.run.begin(described(self.stages, self.model), self.limit)
         self.compile_seconds += time.perf_counter() - started
         fresh = checkpoint is None or checkpoint.step == 0
         if fresh and self.limit and holds():
@@ -176,7 +175,6 @@ class Training:
         refuse_what_is_compiled(self.dense[index], now.chunk(0))
         yield now.chunk(0)
         self.compile_seconds += time.perf_counter() - started
-        keep = lambda: self.keep(index, now)  # noqa: E731
         end, pace = now.begun + now.stage.steps, 1
         try:
             while self.step < end and not self.run.stop:
@@ -208,17 +206,17 @@ class Training:
                         yield from self.watch()
                 self.show("training")
                 if self.run.folder is not None and self.run.folder.due:
-                    keep()
+                    self.keep(index, now)
         except Raised:
             # The last parameters may be those that cannot be evaluated.
             seen = bool(jnp.isfinite(now.best[1]))
             self.model = eqx.combine(now.best[0] if seen else now.params, now.static)
             raise
         except (MemoryError, jax.errors.JaxRuntimeError):  # the caller looks at what it is
-            keep()
+            self.keep(index, now)
             self.model = self.better(now)
             raise
-        keep()
+        self.keep(index, now)
         now.params, now.best = jax.tree.map(on_device, (now.params, now.best))
         self.last = now
         self.model = self.better(now)
