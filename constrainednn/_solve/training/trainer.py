@@ -160,8 +160,7 @@ class Training:
         """How the last stage ended: status and reason."""
         tolerance = self.run.tolerance
         if tolerance and self.total_loss(self.model) <= (tolerance / self.unit) ** 2:
-            reason = f"the root of the loss is below the tolerance {tolerance:g}"
-            return Status.CONVERGED, reason
+            return Status.CONVERGED, f"the root of the loss is below the tolerance {tolerance:g}"
         if verdict == CONVERGED:
             return Status.CONVERGED, why_converged(self.last)
         if verdict == STALLED:
@@ -324,8 +323,7 @@ class Training:
 
     def outcome(self, status: Status, reason: str) -> Outcome:
         """What was found, to be measured."""
-        seen = self.monitoring
-        steps, monitor = zip(*seen.losses, strict=True)
+        steps, monitor = zip(*self.monitoring.losses, strict=True)
         params = eqx.filter(self.model, self.mask(self.stages[-1]))
         return Outcome(
             model=self.model,
@@ -337,7 +335,7 @@ class Training:
                 np.concatenate([np.zeros(0), *(loss * self.squared for loss in self.losses)]),
                 np.asarray(steps),
                 np.asarray(monitor),
-                tuple(seen.snapshots),
+                tuple(self.monitoring.snapshots),
                 self.best_step,
                 tuple(self.points.redraws),
                 self.points.last_draw,
