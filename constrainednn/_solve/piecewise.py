@@ -16,8 +16,8 @@ from constrainednn._ode.fitting.observations import observations
 from constrainednn._problem.experiments import Experiments
 from constrainednn._problem.scheme import Resumable
 from constrainednn.domains.finite import Data
-from constrainednn.results.history import History, Status, Timings
 from constrainednn.results.solution import Solution
+from constrainednn.runs.history import History, Status, Timings
 from constrainednn.runs.run import Run
 
 

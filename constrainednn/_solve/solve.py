@@ -23,9 +23,9 @@ from constrainednn._storage.run_folder import RunFolder
 from constrainednn.errors import BadTypeError, BadValueError
 from constrainednn.methods.base import AbstractMethod
 from constrainednn.methods.stages import Stage, as_stages
-from constrainednn.results.history import Status
 from constrainednn.results.saving import result_files
 from constrainednn.results.solution import Solution, SolveFailed
+from constrainednn.runs.history import Status
 from constrainednn.runs.listeners import Progress, Sink
 from constrainednn.runs.run import Arguments, Run
 from constrainednn.runs.signals import collected_signals, interrupted_late

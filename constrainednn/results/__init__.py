@@ -8,9 +8,9 @@ from constrainednn._problem.scheme import PieceHistory
 from constrainednn.results.comparison.comparison import Comparison
 from constrainednn.results.error_estimate import ErrorEstimate
 from constrainednn.results.estimates.estimates import Estimates
-from constrainednn.results.history import History, Settings, Status, Timings
 from constrainednn.results.solution import Solution, SolveFailed
 from constrainednn.results.verdict import Verdict
+from constrainednn.runs.history import History, Settings, Status, Timings
 
 __all__ = [
     "Comparison",

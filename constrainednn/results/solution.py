@@ -22,8 +22,8 @@ from constrainednn.domains.boxes import Interval
 from constrainednn.errors import BadValueError
 from constrainednn.operators.derivatives import derivative
 from constrainednn.results.evaluation import evaluated, point_of
-from constrainednn.results.history import History, Settings, Status, Timings
 from constrainednn.results.one_experiment import one_of
+from constrainednn.runs.history import History, Settings, Status, Timings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

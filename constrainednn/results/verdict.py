@@ -22,7 +22,7 @@ from constrainednn._problem.experiments import Experiments
 from constrainednn._problem.scheme import AbstractScheme, goal
 from constrainednn.domains.finite import Data
 from constrainednn.results.error_estimate import ErrorEstimate, error_estimate
-from constrainednn.results.history import Status
+from constrainednn.runs.history import Status
 
 if TYPE_CHECKING:
     from constrainednn.results.solution import Solution

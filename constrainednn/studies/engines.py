@@ -18,9 +18,9 @@ from constrainednn._solve.training.steps import Chunk
 from constrainednn._solve.training.trainer import Training
 from constrainednn.errors import BadValueError, LoadError
 from constrainednn.methods.first_order import Optax
-from constrainednn.results.history import Status, Timings
 from constrainednn.results.saving import plain, report_dict
 from constrainednn.results.solution import Solution, SolveFailed
+from constrainednn.runs.history import Status, Timings
 from constrainednn.runs.run import Arguments, Run
 from constrainednn.runs.signals import Stop
 from constrainednn.studies.ensembles.ensemble import Ensemble, ensemble

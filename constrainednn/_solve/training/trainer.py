@@ -70,8 +70,8 @@ from constrainednn.methods.base import CONVERGED, NONFINITE, RUNNING, STALLED
 from constrainednn.methods.levenberg_marquardt import LevenbergMarquardt, least_numbers, operations
 from constrainednn.methods.stages import Stage, described
 from constrainednn.models.recipes import trainable_mask
-from constrainednn.results.history import History, Status, Timings
 from constrainednn.results.solution import Solution
+from constrainednn.runs.history import History, Status, Timings
 from constrainednn.runs.run import Run
 
 _LOOK_EVERY = 0.3

@@ -2,16 +2,11 @@
 
 import dataclasses
 import enum
-from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import PyTree
 
 from constrainednn._problem.scheme import PieceHistory
-
-if TYPE_CHECKING:
-    pass
-
 
 # Lines of a history on display.
 _MOMENTS = 12
