@@ -9,15 +9,14 @@ from constrainednn._figures.style import HELDOUT, TRAIN, on_log_axis, say, widen
 from constrainednn._gap.report import ConstraintGap
 from constrainednn._gap.residuals import residuals_at
 from constrainednn._gap.streams import Streams
+from constrainednn._problem.constraint import Constraint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from constrainednn._problem.constraint import Constraint
-
 
 def draw_residuals(
-    axes: "Axes", constraint: "Constraint", points: Streams, gap: ConstraintGap, model: PyTree
+    axes: "Axes", constraint: Constraint, points: Streams, gap: ConstraintGap, model: PyTree
 ) -> None:
     """Share of points with a residual above a size, on log axes."""
     assert points.heldout is not None

@@ -119,7 +119,7 @@ def drive(run: Run, method: AbstractMethod | Stage | Sequence[Stage] | None) -> 
                 reason = interrupted_late(run.stop.name, solution.status, solution.reason)
                 solution = dataclasses.replace(solution, status=Status.INTERRUPTED, reason=reason)
             if run.folder is not None:
-                run.folder.write(result_files(solution))
+                run.folder.write(result_files(solution, solution.verdict))
     finally:
         run.listeners.close()
         if run.folder is not None:

@@ -194,7 +194,11 @@ def _print_solution(solution: "Solution", imported: float) -> None:
     for table in gap_tables(solution.gap, console):
         console.print(table)
     text = header(solution).replace("compile ", f"import {imported:.2f} s, compile ")
-    lines = [*unknown_lines(solution), *error_lines(solution), *notes(solution.gap)]
+    lines = [
+        *unknown_lines(solution),
+        *error_lines(solution, solution.verdict),
+        *notes(solution.gap),
+    ]
     for line in [*lines, "", text]:
         written(line)
 

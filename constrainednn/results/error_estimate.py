@@ -1,6 +1,6 @@
 """The error of a solution in pieces, estimated from its residual: no reference is needed.
 
-Symbols as in `_defect.py` and `_error_equation.py`.
+Symbols as in `_ode.linearised.defect` and `error_equation`.
 """
 
 import dataclasses
@@ -39,11 +39,10 @@ from constrainednn._ode.schemes.boundary_values import BoundaryValueScheme
 from constrainednn._ode.schemes.initial_values import InitialValueScheme
 from constrainednn.errors import BadValueError
 from constrainednn.models.pieces import Pieces
+from constrainednn.results.facts import Facts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from constrainednn.results.solution import Solution
 
 
 # An estimate below this many times the rounding level says "at rounding".
@@ -187,7 +186,7 @@ class ErrorEstimate:
         return figure
 
 
-def error_estimate(solution: "Solution", points: int = 200) -> ErrorEstimate:
+def error_estimate(facts: Facts, points: int = 200) -> ErrorEstimate:
     """Estimate the error of an initial or boundary value problem's solution from its residual.
 
     With e = true - computed and r = u' - f(u), the equation e' = f_y e - r, e = 0 at the start, is
@@ -200,7 +199,7 @@ def error_estimate(solution: "Solution", points: int = 200) -> ErrorEstimate:
     fastest times long. Both cost an adaptive integrator thousands of steps, and nothing here.
 
     Args:
-        solution: Result of `solve` for a problem made by `ivp` or `bvp`.
+        facts: Those of a solution for a problem made by `ivp` or `bvp`.
         points: Number of uniform places to report at, besides the edges of the pieces.
 
     Raises:
@@ -211,7 +210,7 @@ def error_estimate(solution: "Solution", points: int = 200) -> ErrorEstimate:
         Skeel, Numer. Math. 48 (1986) 1, compares such ways. Departures: the second-order term, and
         rounding carried along in random realisations.
     """
-    scheme, model = solution.problem.scheme, solution.model
+    scheme, model = facts.problem.scheme, facts.model
     least = 0.0
     if isinstance(scheme, AbstractFittedScheme):  # for the unknowns as they were found
         scheme = scheme.at(model)
@@ -222,7 +221,7 @@ def error_estimate(solution: "Solution", points: int = 200) -> ErrorEstimate:
     elif isinstance(scheme, BoundaryValueScheme):
         statement = scheme.statement
         equations = Equations(OnRows(statement.field), statement.conditions)
-        least = scheme.least(solution.problem.model)
+        least = scheme.least(facts.problem.model)
     else:
         raise BadValueError(
             "error_estimate needs the solution of a problem made by cx.ivp, without mass= and "
@@ -232,7 +231,7 @@ def error_estimate(solution: "Solution", points: int = 200) -> ErrorEstimate:
     # Solutions that overflow are told by what is not finite in the end.
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         path = sample(model, least=least)
-        looks = _looks(solution, model, path)
+        looks = _looks(facts, model, path)
         if isinstance(scheme, BoundaryValueScheme) and _is_singular(scheme):
             # Nearer to the end than any node the defect of a polynomial is none.
             looks = looks[looks >= path.t[0, 0]]
@@ -243,7 +242,7 @@ def error_estimate(solution: "Solution", points: int = 200) -> ErrorEstimate:
             conditions = error_conditions(equations.conditions, path, columns)
         statement = Statement(equations, path, equation, missed, conditions)
         spacing = _spacing(np.concatenate([path.t.ravel(), looks, path.ends]))
-        return _estimate(statement, model.ends, points, min(spacing, _scanned(solution)))
+        return _estimate(statement, model.ends, points, min(spacing, _scanned(facts)))
 
 
 def _is_singular(scheme: BoundaryValueScheme) -> bool:
@@ -251,20 +250,20 @@ def _is_singular(scheme: BoundaryValueScheme) -> bool:
     return isinstance(field, BoundaryField) and field.singular is not None
 
 
-def _scanned(solution: "Solution") -> float:
+def _scanned(facts: Facts) -> float:
     """The spacing at which the solve itself scanned the field, in units of time."""
-    spacing = getattr(solution.history.pieces, "spacing", math.nan)
+    spacing = getattr(facts.history.pieces, "spacing", math.nan)
     return spacing if math.isfinite(spacing) else math.inf
 
 
-def _looks(solution: "Solution", model: Pieces, path: Path) -> Float[np.ndarray, " m"]:
+def _looks(facts: Facts, model: Pieces, path: Path) -> Float[np.ndarray, " m"]:
     """Where to look besides the nodes, in the order of solution."""
     start, end = path.ends[0], path.ends[-1]
     found = [path.between]
     count = min(_LOOKS, 4 * _LOOKS // len(path.size))  # the derivatives cost most
-    if _scanned(solution) > abs(end - start) / count:
+    if _scanned(facts) > abs(end - start) / count:
         found.append(start + (end - start) * (np.arange(count) + 0.5) / count)
-    worst = solution.gap.constraints[0].worst
+    worst = facts.gap.constraints[0].worst
     if worst is not None:
         found.append(np.ravel(worst.point)[:1].astype(float))
     looks = np.sort(np.concatenate(found))

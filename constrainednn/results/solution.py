@@ -1,6 +1,5 @@
 """What a solve returns: the model, how it got there, and how well it holds."""
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -12,30 +11,31 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from constrainednn._common.arguments import as_seed
+from constrainednn._figures.moments import moments
+from constrainednn._figures.overview import overview
 from constrainednn._gap.measure import evaluate_over
-from constrainednn._gap.report import ConstraintGap, GapReport
-from constrainednn._gap.streams import Streams
-from constrainednn._problem.experiments import Experiments, Found
-from constrainednn._problem.problem import Problem
+from constrainednn._gap.report import ConstraintGap
+from constrainednn._problem.experiments import Experiments
 from constrainednn.domains.base import AbstractDomain
 from constrainednn.domains.boxes import Interval
 from constrainednn.errors import BadValueError
 from constrainednn.operators.derivatives import derivative
+from constrainednn.results.comparison.comparison import Comparison, compare
+from constrainednn.results.error_estimate import ErrorEstimate, error_estimate
+from constrainednn.results.estimates.estimates import Estimates, estimates
 from constrainednn.results.evaluation import evaluated, point_of
-from constrainednn.results.one_experiment import one_of
-from constrainednn.runs.history import History, Settings, Status, Timings
+from constrainednn.results.facts import Facts
+from constrainednn.results.one_experiment import one_experiment
+from constrainednn.results.saving import save_solution
+from constrainednn.results.shown import shown
+from constrainednn.results.summary import summary
+from constrainednn.results.verdict import Verdict, verdict
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from constrainednn.results.comparison.comparison import Comparison
-    from constrainednn.results.error_estimate import ErrorEstimate
-    from constrainednn.results.estimates.estimates import Estimates
-    from constrainednn.results.verdict import Verdict
 
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Solution:
+class Solution(Facts):
     """The result of `solve`. It is a function: `solution(x)` is its value at one point or many.
 
     Attributes:
@@ -53,23 +53,9 @@ class Solution:
         streams: The points: train, monitor and held-out of each constraint.
     """
 
-    problem: Problem
-    model: PyTree
-    gap: GapReport
-    status: Status
-    reason: str
-    steps: int
-    parameters: int
-    history: History
-    timings: Timings
-    settings: Settings
-    streams: tuple[Streams, ...]
-
     @functools.cached_property
-    def verdict(self) -> "Verdict":
+    def verdict(self) -> Verdict:
         """Whether the statement holds, by what was measured after the last step."""
-        from constrainednn.results.verdict import verdict
-
         return verdict(self)
 
     def __call__(self, x: Any) -> PyTree[Array]:
@@ -119,12 +105,10 @@ class Solution:
             KeyError, IndexError: If there is none of that name or number.
             TypeError: If there are no experiments.
         """
-        return one_of(self, which)
+        return one_experiment(self, which)
 
     def __repr__(self) -> str:
-        from constrainednn.results.summary import summary
-
-        return summary(self)
+        return summary(self, self.verdict)
 
     def evaluate(
         self,
@@ -152,7 +136,7 @@ class Solution:
             key=jax.random.key(as_seed(seed)),
         )
 
-    def estimates(self, *, sigma: float | None = None, level: float = 0.95) -> "Estimates":
+    def estimates(self, *, sigma: float | None = None, level: float = 0.95) -> Estimates:
         """Estimate the unknowns: values, standard errors, intervals and correlations.
 
         For a problem with `Unknown` leaves, in `args` of `ivp` or in the model, and constraints
@@ -165,45 +149,31 @@ class Solution:
                 of its weight. Otherwise it is that of the rows that were trained on.
             level: Coverage of the intervals, in (0, 1).
         """
-        if isinstance(getattr(self.model, "arguments", None), Found):
-            raise BadValueError("estimates are those of all experiments: ask the whole solution.")
-        from constrainednn.results.estimates.estimates import estimates
-
         return estimates(self, sigma=sigma, level=level)
 
-    def error_estimate(self, points: int = 200) -> "ErrorEstimate":
+    def error_estimate(self, points: int = 200) -> ErrorEstimate:
         """Estimate the error of a solution of `ivp` or `bvp` from its residual alone.
 
         Args:
             points: Number of uniform places to report at, besides the edges of the pieces.
         """
-        from constrainednn.results.error_estimate import error_estimate
-
         return error_estimate(self, points)
 
-    def compare(self) -> "Comparison":
+    def compare(self) -> Comparison:
         """Solve the same `ivp` or `bvp` with SciPy; report the difference and both times."""
-        from constrainednn.results.comparison.comparison import compare
-
         return compare(self)
 
     def plot(self) -> "Figure":
         """Draw loss, residual and map on one page."""
-        from constrainednn._figures.overview import overview
-
-        return overview(self)
+        return overview(shown(self))
 
     def plot_moments(self) -> "Figure":
         """Draw the map at several moments of training, on train and monitor points."""
-        from constrainednn._figures.moments import moments
-
-        return moments(self)
+        return moments(shown(self))
 
     def save(self, path: str | Path) -> None:
         """Write model, history, report and figures into a new folder."""
-        from constrainednn.results.saving import save_solution
-
-        save_solution(self, Path(path))
+        save_solution(self, self.verdict, Path(path))
 
 
 def _value(model: PyTree, x: PyTree) -> PyTree:

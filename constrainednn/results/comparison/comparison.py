@@ -4,7 +4,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -29,10 +29,7 @@ from constrainednn.results.comparison.numpy_twin import (
     raveled,
     unraveled,
 )
-
-if TYPE_CHECKING:
-    from constrainednn.results.solution import Solution
-
+from constrainednn.results.facts import Facts
 
 _UNIFORM = 2000
 _TOLERANCE = 1e-12  # or what the floating-point type allows
@@ -87,7 +84,7 @@ class Comparison:
         )
 
 
-def compare(solution: "Solution") -> Comparison:
+def compare(facts: Facts) -> Comparison:
     """Run the classical solver on the problem of a solution; its time and ours, side by side.
 
     DOP853 for an initial value problem, Radau where it is stiff, SciPy's `solve_bvp` for a boundary
@@ -97,34 +94,34 @@ def compare(solution: "Solution") -> Comparison:
     problem is solved twice more.
 
     Args:
-        solution: Result of `solve` for a problem made by `ivp` or `bvp`.
+        facts: Those of a solution for a problem made by `ivp` or `bvp`.
 
     Raises:
         ValueError: If the problem is not of that kind.
     """
-    scheme = solution.problem.scheme
+    scheme = facts.problem.scheme
     if isinstance(scheme, AbstractFittedScheme):  # for the unknowns as they were found
-        scheme = scheme.at(solution.model)
+        scheme = scheme.at(facts.model)
     if isinstance(scheme, InitialValueScheme) and scheme.field.mass is None:
-        return _initial(solution, scheme)
+        return _initial(facts, scheme)
     if isinstance(scheme, BoundaryValueScheme):
-        return _boundary(solution, scheme)
+        return _boundary(facts, scheme)
     raise BadValueError(
         "compare needs the solution of a problem that SciPy can solve, made by cx.ivp without "
         f"mass= and delays=, or by cx.bvp; got one with scheme={scheme!r}."
     )
 
 
-def _ours(solution: "Solution") -> dict[str, Any]:
+def _ours(facts: Facts) -> dict[str, Any]:
     """Fields of a comparison that tell of this package."""
     fitted, settings = (
-        isinstance(solution.problem.scheme, AbstractFittedScheme),
-        solution.settings,
+        isinstance(facts.problem.scheme, AbstractFittedScheme),
+        facts.settings,
     )
-    compiling = solution.timings.compile
+    compiling = facts.timings.compile
     if fitted:
-        return {"ours": solution.timings.run, "compiling": compiling, "fitted": True}
-    problem, scheme, key = solution.problem, solution.problem.scheme, jax.random.key(settings.seed)
+        return {"ours": facts.timings.run, "compiling": compiling, "fitted": True}
+    problem, scheme, key = facts.problem, facts.problem.scheme, jax.random.key(settings.seed)
     assert scheme is not None
     ours = math.nan
     for _ in range(2):  # the first may compile
@@ -136,7 +133,7 @@ def _ours(solution: "Solution") -> dict[str, Any]:
             key=stream(key, "monitor/pieces"),
             watch=lambda *_: False,
         )
-        gap_report(problem, found.model, solution.streams)
+        gap_report(problem, found.model, facts.streams)
         ours = time.perf_counter() - began
     return {"ours": ours, "compiling": compiling, "fitted": False}
 
@@ -159,10 +156,10 @@ def _fastest(solver: Callable, ways: dict[str, dict[str, Any]]) -> _Timed:
     return min(runs, key=lambda run: run.seconds)
 
 
-def _initial(solution: "Solution", scheme: InitialValueScheme) -> Comparison:
+def _initial(facts: Facts, scheme: InitialValueScheme) -> Comparison:
     from scipy.integrate import solve_ivp
 
-    model, field = solution.model, scheme.field
+    model, field = facts.model, scheme.field
     order, d = model.states.shape[1:]
 
     # By closure, against the rule: equinox's filtered jit costs several times the field itself.
@@ -209,7 +206,7 @@ def _initial(solution: "Solution", scheme: InitialValueScheme) -> Comparison:
         field=best.field,
         seconds=best.seconds,
         reached=float(best.found.t[-1]),
-        **_ours(solution),
+        **_ours(facts),
     )
 
 
@@ -238,12 +235,12 @@ def _stiffness(jacobian: Callable, ends: np.ndarray, states: np.ndarray) -> floa
     return float(np.mean(fastest * np.abs(np.diff(ends)[chosen])))
 
 
-def _boundary(solution: "Solution", scheme: BoundaryValueScheme) -> Comparison:
+def _boundary(facts: Facts, scheme: BoundaryValueScheme) -> Comparison:
     from scipy.integrate import solve_bvp
 
     field, conditions = scheme.statement.field, scheme.statement.conditions
     assert isinstance(field, BoundaryField)
-    guess, model = solution.problem.model, solution.model
+    guess, model = facts.problem.model, facts.model
     unknown = guess.parameters.size > 0
     # Functions around them: arrays in args= have no hash.
     regular = lambda x, y, p: field.regular(x, y, p)  # noqa: E731
@@ -315,7 +312,7 @@ def _boundary(solution: "Solution", scheme: BoundaryValueScheme) -> Comparison:
         field=best.field,
         seconds=best.seconds,
         reached=float(scheme.span[1]),
-        **_ours(solution),
+        **_ours(facts),
     )
 
 

@@ -1,7 +1,7 @@
 """Rows of data and their derivatives by the unknowns, with what is trained besides eliminated."""
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -18,9 +18,7 @@ from constrainednn.domains.samplers.base import Draw
 from constrainednn.errors import BadValueError
 from constrainednn.models.recipes import trainable_mask
 from constrainednn.results.estimates.profile import Rows
-
-if TYPE_CHECKING:
-    from constrainednn.results.solution import Solution
+from constrainednn.results.facts import Facts
 
 # With more numbers beside the unknowns than this, intervals go by the slope alone.
 _FEW = 100
@@ -33,7 +31,7 @@ def trained_unknowns(model: PyTree, problem: Problem) -> dict[str, Unknown]:
 
 
 def eliminated(
-    solution: "Solution", data: list[tuple[Any, Draw]]
+    facts: Facts, data: list[tuple[Any, Draw]]
 ) -> tuple[
     dict[str, Unknown],
     np.ndarray,
@@ -48,9 +46,9 @@ def eliminated(
     The other trained parameters follow the unknowns as the constraints that are not data demand,
     in least squares. Without such constraints they are fitted to the data besides.
     """
-    problem, model = solution.problem, solution.model
+    problem, model = facts.problem, facts.model
     params, static = eqx.partition(model, trainable_mask(model, problem.trainable))
-    first = problem.build_model(key=jax.random.key(solution.settings.seed))
+    first = problem.build_model(key=jax.random.key(facts.settings.seed))
     unknowns = trained_unknowns(first, problem)
     if not unknowns:
         raise BadValueError(
@@ -73,7 +71,7 @@ def eliminated(
     D, w = J[:, is_raw], J[:, ~is_raw]
     rest = [
         (item, points.train)
-        for item, points in zip(problem.constraints, solution.streams, strict=True)
+        for item, points in zip(problem.constraints, facts.streams, strict=True)
         if not isinstance(item.over, Data)
     ]
     if rest and w.shape[1]:

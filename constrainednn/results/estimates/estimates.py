@@ -11,12 +11,11 @@ Symbols::
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, PyTree
 
 from constrainednn._common.arguments import as_positive, as_real
 from constrainednn._common.random_keys import stream
@@ -24,6 +23,8 @@ from constrainednn._common.tables import number
 from constrainednn._gap.statistics import LEVEL, Estimate, t_quantile
 from constrainednn._ode.fitting.observations import observations
 from constrainednn._ode.fitting.scheme import AbstractFittedScheme
+from constrainednn._problem.experiments import Found
+from constrainednn._problem.problem import Problem
 from constrainednn._problem.scheme import Observed, goal
 from constrainednn._problem.unknowns import Unknown, each, entry_names, units
 from constrainednn.domains.finite import Data
@@ -42,9 +43,7 @@ from constrainednn.results.estimates.bounds import (
 )
 from constrainednn.results.estimates.elimination import eliminated, trained_unknowns
 from constrainednn.results.estimates.profile import Rows
-
-if TYPE_CHECKING:
-    from constrainednn.results.solution import Solution
+from constrainednn.results.facts import Facts
 
 # An unknown with less than this share of such a direction is not concerned by it.
 _SHARE = 1e-3
@@ -84,29 +83,26 @@ class Estimates:
         return self.values[name]
 
     def __repr__(self) -> str:
-        from constrainednn.results.estimates.estimates import estimate_lines
-
         return "\n".join(estimate_lines(self))
 
 
-def has_unknowns(solution: "Solution") -> bool:
+def has_unknowns(problem: Problem, model: PyTree) -> bool:
     """True if there are unknowns and data to estimate them from."""
-    problem = solution.problem
     if not any(isinstance(item.over, Data) for item in problem.constraints):
         return False
     return isinstance(problem.scheme, AbstractFittedScheme) or bool(
-        trained_unknowns(solution.model, problem)
+        trained_unknowns(model, problem)
     )
 
 
-def estimates(
-    solution: "Solution", *, sigma: float | None = None, level: float = LEVEL
-) -> Estimates:
+def estimates(facts: Facts, *, sigma: float | None = None, level: float = LEVEL) -> Estimates:
     """Estimate the unknowns of a solved problem; `Solution.estimates` has the documentation."""
-    problem, model = solution.problem, solution.model
+    problem, model = facts.problem, facts.model
+    if isinstance(getattr(model, "arguments", None), Found):
+        raise BadValueError("estimates are those of all experiments: ask the whole solution.")
     data = [
         (item, points.train)
-        for item, points in zip(problem.constraints, solution.streams, strict=True)
+        for item, points in zip(problem.constraints, facts.streams, strict=True)
         if isinstance(item.over, Data) and len(points.train)
     ]
     if not data:
@@ -116,13 +112,13 @@ def estimates(
         )
     nuisance, tolerance = None, 0.0
     if isinstance(problem.scheme, AbstractFittedScheme):
-        tolerance = goal(solution.settings.tolerance, model.parameters.dtype)
+        tolerance = goal(facts.settings.tolerance, model.parameters.dtype)
         unknowns = problem.scheme.arguments.unknowns
         z = np.asarray(model.parameters, float)
         r, S = problem.scheme.sensitivities(model, observations(data))
-        counts, again = np.ones(r.size), _solver(solution, observations(data))
+        counts, again = np.ones(r.size), _solver(facts, observations(data))
     else:
-        unknowns, z, nuisance, r, S, counts, again = eliminated(solution, data)
+        unknowns, z, nuisance, r, S, counts, again = eliminated(facts, data)
     return estimates_from(
         r,
         S,
@@ -134,17 +130,17 @@ def estimates(
         unseen=max(1e-9, 1e3 * float(jnp.finfo(jnp.result_type(float)).eps)),
         sigma=None if sigma is None else as_positive(sigma, "sigma"),
         level=as_real(level, "level"),
-        status=str(solution.status),
+        status=str(facts.status),
         tolerance=tolerance,
     )
 
 
-def _solver(solution: "Solution", observed: tuple[Observed, ...]) -> Rows:
+def _solver(facts: Facts, observed: tuple[Observed, ...]) -> Rows:
     """Rows and derivatives for other unknowns, each by a solution of the equation."""
-    scheme, settings = solution.problem.scheme, solution.settings
+    scheme, settings = facts.problem.scheme, facts.settings
     assert isinstance(scheme, AbstractFittedScheme)
     shooting = scheme.shooting(
-        solution.model,
+        facts.model,
         observed,
         tolerance=settings.tolerance,
         key=stream(jax.random.key(settings.seed), "monitor/pieces"),
