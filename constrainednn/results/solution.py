@@ -21,8 +21,10 @@ from constrainednn.domains.boxes import Interval
 from constrainednn.errors import BadValueError
 from constrainednn.operators.derivatives import derivative
 from constrainednn.results.comparison.comparison import Comparison, compare
-from constrainednn.results.error_estimate import ErrorEstimate, error_estimate
-from constrainednn.results.estimates.estimates import Estimates, estimates
+from constrainednn.results.error_estimate.error_estimate import ErrorEstimate
+from constrainednn.results.error_estimate.from_residual import error_estimate
+from constrainednn.results.estimates.estimates import estimates
+from constrainednn.results.estimates.from_rows import Estimates
 from constrainednn.results.evaluation import evaluated, point_of
 from constrainednn.results.facts import Facts
 from constrainednn.results.one_experiment import one_experiment

@@ -10,7 +10,8 @@ from constrainednn._problem.experiments import Experiments
 from constrainednn._problem.problem import Problem
 from constrainednn.domains.finite import Data
 from constrainednn.domains.missing import missing_values
-from constrainednn.results.estimates.estimates import estimate_lines, estimates, has_unknowns
+from constrainednn.results.estimates.estimates import estimates, has_unknowns
+from constrainednn.results.estimates.from_rows import estimate_lines
 from constrainednn.results.facts import Facts
 from constrainednn.results.one_experiment import one_experiment
 from constrainednn.results.verdict import Verdict, verdict

@@ -21,7 +21,8 @@ from constrainednn._ode.schemes.initial_values import InitialValueScheme
 from constrainednn._problem.experiments import Experiments
 from constrainednn._problem.scheme import AbstractScheme, goal
 from constrainednn.domains.finite import Data
-from constrainednn.results.error_estimate import ErrorEstimate, error_estimate
+from constrainednn.results.error_estimate.error_estimate import ErrorEstimate
+from constrainednn.results.error_estimate.from_residual import error_estimate
 from constrainednn.results.facts import Facts
 from constrainednn.results.one_experiment import one_experiment
 from constrainednn.runs.history import Status

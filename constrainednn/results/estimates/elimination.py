@@ -17,7 +17,7 @@ from constrainednn.domains.finite import Data
 from constrainednn.domains.samplers.base import Draw
 from constrainednn.errors import BadValueError
 from constrainednn.models.recipes import trainable_mask
-from constrainednn.results.estimates.profile import Rows
+from constrainednn.results.estimates.regression import Regression
 from constrainednn.results.facts import Facts
 
 # With more numbers beside the unknowns than this, intervals go by the slope alone.
@@ -30,21 +30,11 @@ def trained_unknowns(model: PyTree, problem: Problem) -> dict[str, Unknown]:
     return {name: item for name, item in unknowns_of(params).items() if item.raw is not None}
 
 
-def eliminated(
-    facts: Facts, data: list[tuple[Any, Draw]]
-) -> tuple[
-    dict[str, Unknown],
-    np.ndarray,
-    np.ndarray | None,
-    np.ndarray,
-    np.ndarray,
-    np.ndarray,
-    Rows | None,
-]:
+def eliminated(facts: Facts, data: list[tuple[Any, Draw]]) -> Regression:
     """Rows and derivatives of any model whose leaves hold unknowns.
 
     The other trained parameters follow the unknowns as the constraints that are not data demand,
-    in least squares. Without such constraints they are fitted to the data besides.
+    in least squares. Without such constraints they are fitted to the data, too.
     """
     problem, model = facts.problem, facts.model
     params, static = eqx.partition(model, trainable_mask(model, problem.trainable))
@@ -78,7 +68,7 @@ def eliminated(
         items, draws = zip(*rest, strict=True)
         P = _jacobian(residual_vector(items, static, rows(items, draws)), params)[1]
         follow, *_ = np.linalg.lstsq(P[:, ~is_raw], -P[:, is_raw], rcond=None)
-        return unknowns, theta[is_raw], theta[:0], r, D + w @ follow, counts, None
+        return Regression(r, D + w @ follow, theta[is_raw], unknowns, counts)
     order = np.concatenate([np.flatnonzero(is_raw), np.flatnonzero(~is_raw)])
     unravel = ravel_pytree(params)[1]
 
@@ -88,9 +78,8 @@ def eliminated(
         r, J = _jacobian(vector, unravel(jnp.asarray(moved, jnp.result_type(float))))
         return r, J[:, order]
 
-    S = np.concatenate([D, w], axis=1)
     few = w.shape[1] <= _FEW
-    return unknowns, theta[is_raw], theta[~is_raw], r, S, counts, again if few else None
+    return Regression(r, J[:, order], theta[order], unknowns, counts, again if few else None)
 
 
 def _jacobian(vector: ResidualVector, params: PyTree) -> tuple[np.ndarray, np.ndarray]:
