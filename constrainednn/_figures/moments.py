@@ -43,7 +43,7 @@ def moments(shown: Shown) -> "Figure":
     found = shown.first_with_heldout()
     if found is None or not shown.history.snapshots:
         figure = new_figure(6, 3)
-        say(figure.subplots(), "no snapshots of a constraint with a population")
+        say(figure.subplots(), "no snapshots, or no constraint with held-out points")
         return figure
     constraint, points, _ = found
     if shown.history.pieces is None:
@@ -124,7 +124,7 @@ def _draw_column(
     for axes, x, values in zip(column, inputs, images, strict=True):
         axes.tick_params(labelsize=7)
         if values is None:
-            say(axes, "no map of points")
+            say(axes, "not a map of points")
         elif planar:
             draw_cloud(axes, values, hues(x.reshape(len(x), 2)), window(alike, target), target)
         else:

@@ -40,7 +40,7 @@ def overview(shown: Shown) -> "Figure":
     found = shown.first_with_heldout()
     if found is None:
         for axes in grid.flat[1:]:
-            say(axes, "no constraint with a population")
+            say(axes, "no constraint with held-out points")
         return figure
     constraint, points, gap = found
     draw_residuals(grid[0, 1], constraint, points, gap, shown.model)

@@ -53,6 +53,7 @@ def share_above(
 
 
 def draw_distance(axes: "Axes", gap: ConstraintGap) -> None:
+    """Bars of the held-out residual by the distance to the nearest training point."""
     distance = gap.distance
     if distance is None or not np.isfinite(distance.rms).all() or not max(distance.rms) > 0:
         say(axes, "too few points to show the residual by distance")
@@ -71,7 +72,7 @@ def draw_distance(axes: "Axes", gap: ConstraintGap) -> None:
     axes.set(
         yscale="log",
         ylim=(10 ** np.floor(low - 0.1), 10 ** np.ceil(high + 0.1)),
-        xlabel="distance to the nearest training point, a fifth of the held-out points each",
+        xlabel="distance to the nearest training point; each bar a fifth of the held-out points",
         ylabel="held-out RMS |r|",
         title="between the points or outside the cloud?",
     )

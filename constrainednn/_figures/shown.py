@@ -34,7 +34,7 @@ class Shown:
     experiments: "dict[str, Shown]"
 
     def first_with_heldout(self) -> tuple[Constraint, Streams, ConstraintGap] | None:
-        """The first constraint with a population behind it: what one page can show."""
+        """The first constraint with held-out points: what one page can show."""
         for constraint, points in zip(self.problem.constraints, self.streams, strict=True):
             if points.heldout is not None:
                 return constraint, points, self.gap[constraint.name]

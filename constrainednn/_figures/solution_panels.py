@@ -131,7 +131,7 @@ def draw_map(axes: "Axes", shown: Shown, constraint: Constraint, points: Streams
         where = "and rows"
     values = values_at(shown.model, x)
     if values is None:
-        say(axes, "the model is no function of one point array")
+        say(axes, "the model is not a function of one point array")
         return
     if panel_width(x) == 1:
         x = x[np.argsort(x.ravel())]

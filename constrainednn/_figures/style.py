@@ -23,7 +23,7 @@ COMPONENTS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
 def new_figure(width: float, height: float) -> "Figure":
-    """An empty figure that belongs to nobody: no pyplot."""
+    """An empty figure, made without pyplot and its global state."""
     return _figure_class()(figsize=(width, height), layout="constrained")
 
 
@@ -31,15 +31,15 @@ def new_figure(width: float, height: float) -> "Figure":
 def _figure_class() -> "type[Figure]":
     from matplotlib.figure import Figure
 
-    class Shown(Figure):
-        """What a notebook shows, whether pyplot was imported or not."""
+    class NotebookFigure(Figure):
+        """A figure that a notebook shows, whether pyplot was imported or not."""
 
         def _repr_png_(self) -> bytes:
             buffer = io.BytesIO()
             self.savefig(buffer, format="png")
             return buffer.getvalue()
 
-    return Shown
+    return NotebookFigure
 
 
 def say(axes: "Axes", text: str) -> None:

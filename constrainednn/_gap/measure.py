@@ -82,14 +82,9 @@ def in_total(
             shared.setdefault(same.get(place, place), []).append(gap.heldout)
     train = sum(gap.train for gap in gaps if gap.points)
     heldout = total([total_over_same(parts) for parts in shared.values()]) if shared else None
-    return GapReport(
-        tuple(gaps),
-        tuple(finite),
-        train,
-        heldout,
-        heldout.shifted(-train) if heldout else None,
-        train + sum(item.loss for item in finite),
-    )
+    difference = heldout.shifted(-train) if heldout else None
+    loss = train + sum(item.loss for item in finite)
+    return GapReport(tuple(gaps), tuple(finite), train, heldout, difference, loss)
 
 
 def _constraint_gap(
@@ -223,13 +218,13 @@ def _note(problem: Problem, constraint: Constraint, model: PyTree) -> str:
         return "train and held-out are rows of one data set"
     if problem.scheme is not None:
         return (
-            f"train is a Gauss rule in each of {model.count} pieces, which weigh as they are long: "
-            "the gap is what the rules cannot see between their nodes"
+            f"train is a Gauss rule in each of {model.count} pieces, weighted by their "
+            "lengths: the gap is what the rules miss between their nodes"
         )
     if not constraint.sampler.random:
         return (
             f"train is {constraint.sampler!r}, a rule for the same integral as held-out: "
-            "the gap is what the rule cannot see between its nodes"
+            "the gap is what the rule misses between its nodes"
         )
     return ""
 

@@ -82,32 +82,22 @@ def load_solution(path: str | Path, problem: Problem) -> Solution:
         streams = tuple(dataclasses.replace(item, train=train) for item, train in pairs)
     gap = gap_report(problem, model, streams)
     _refuse_another(plain(dataclasses.asdict(gap)), stored, folder)
-    return Solution(
-        problem,
-        model,
-        gap,
-        status,
-        reason,
-        steps,
-        parameters,
-        history,
-        timings,
-        settings,
-        streams,
-    )
+    ended = status, reason, steps, parameters, history, timings, settings
+    return Solution(problem, model, gap, *ended, streams)
 
 
 def _history(arrays: dict[str, np.ndarray], last_draw: int, problem: Problem) -> History:
     """The history that was saved, without snapshots."""
+    pieces = None if problem.scheme is None else _pieces_from_arrays(arrays, problem.model)
     return History(
-        arrays["loss"],
-        arrays["monitor_steps"],
-        arrays["monitor"],
-        (),
-        int(arrays["best_step"]),
-        tuple(arrays["redraws"].tolist()),
-        last_draw,
-        None if problem.scheme is None else _pieces_from_arrays(arrays, problem.model),
+        loss=arrays["loss"],
+        monitor_steps=arrays["monitor_steps"],
+        monitor=arrays["monitor"],
+        snapshots=(),
+        best_step=int(arrays["best_step"]),
+        redraws=tuple(arrays["redraws"].tolist()),
+        last_draw=last_draw,
+        pieces=pieces,
     )
 
 

@@ -11,14 +11,7 @@ _MOST_EXPERIMENTS = 6
 
 def shown(facts: Facts) -> Shown:
     """What is drawn of a run, and of each of its first few experiments."""
-    several = isinstance(facts.model, Experiments)
-    names = facts.model.names[:_MOST_EXPERIMENTS] if several else ()
-    return Shown(
-        facts.problem,
-        facts.model,
-        facts.gap,
-        facts.history,
-        facts.streams,
-        facts.settings.tolerance,
-        {name: shown(one_experiment(facts, name)) for name in names},
-    )
+    problem, model, tolerance = facts.problem, facts.model, facts.settings.tolerance
+    names = model.names[:_MOST_EXPERIMENTS] if isinstance(model, Experiments) else ()
+    parts = {name: shown(one_experiment(facts, name)) for name in names}
+    return Shown(problem, model, facts.gap, facts.history, facts.streams, tolerance, parts)

@@ -46,8 +46,8 @@ class Solution(Facts):
         gap: Train, held-out and their difference, with intervals.
         status: Why the run ended.
         reason: The same in a sentence.
-        steps: Number of completed steps; of a problem in pieces all Newton steps, those of
-            pieces that were given up too.
+        steps: Number of completed steps; for a problem in pieces, of all Newton steps, those of
+            rejected pieces included.
         parameters: Number of trained parameters.
         history: Losses and snapshots on the way.
         timings: Seconds, compile apart from run.
@@ -61,19 +61,19 @@ class Solution(Facts):
         return verdict(self)
 
     def __call__(self, x: Any) -> PyTree[Array]:
-        """Evaluate the model at one point, or at many stacked along leading axes of any number.
+        """Evaluate the model at one point, or at many, stacked along any number of leading axes.
 
         One point has the shape that the residuals call the model with.
 
         Raises:
             TypeError: If `x` holds no real numbers.
-            ValueError: If its shape is not that of points, or one lies outside of what the pieces
-                of the model cover, by more than rounding.
+            ValueError: If its shape is not that of points, or a point lies outside the interval
+                that the pieces cover, by more than rounding.
         """
         return self._evaluate(_value, x)
 
     def derivative(self, t: Any) -> PyTree[Array]:
-        """Evaluate the derivative of a function of one number, at one place or at many."""
+        """Evaluate the derivative of a function of one number, at one point or at many."""
         return self._evaluate(_slope, t)
 
     def _evaluate(self, look: Callable[[Any, Any], Any], x: Any) -> PyTree[Array]:
@@ -100,8 +100,8 @@ class Solution(Facts):
     def __getitem__(self, which: int | str) -> "Solution":
         """The solution of one of several experiments, by name or number.
 
-        It is a function, with what the report says about that experiment: its part of the gap, its
-        `error_estimate` and `compare`, its figures. Estimates are those of all.
+        It is a function with its own part of the gap, `error_estimate`, `compare` and figures.
+        Estimates are those of all experiments together.
 
         Raises:
             KeyError, IndexError: If there is none of that name or number.
@@ -120,7 +120,7 @@ class Solution(Facts):
         heldout: int = 4096,
         seed: int = 0,
     ) -> ConstraintGap:
-        """Measure the residual under another measure; the result is named extrapolation.
+        """Measure the residual under another measure; the result is labelled extrapolation.
 
         Args:
             over: The other measure.
@@ -147,8 +147,8 @@ class Solution(Facts):
         t quantiles, one-sided at a bound.
 
         Args:
-            sigma: Standard deviation of the noise, if it is known; of the residual times the root
-                of its weight. Otherwise it is that of the rows that were trained on.
+            sigma: Standard deviation of the noise, if it is known, of the residual times the root
+                of its weight. By default it is estimated from the rows that were trained on.
             level: Coverage of the intervals, in (0, 1).
         """
         return estimates(self, sigma=sigma, level=level)
@@ -157,7 +157,7 @@ class Solution(Facts):
         """Estimate the error of a solution of `ivp` or `bvp` from its residual alone.
 
         Args:
-            points: Number of uniform places to report at, besides the edges of the pieces.
+            points: Number of uniform points to report at, besides the edges of the pieces.
         """
         return error_estimate(self, points)
 
@@ -187,7 +187,7 @@ def _slope(model: PyTree, t: Array) -> PyTree:
 
 
 def _beyond(t: float, covered: Interval) -> str:
-    """A number in as many digits as tell it from the end that it is beyond."""
+    """A number in as many digits as tell it from the end that it lies beyond."""
     end = covered.low if t < covered.low else covered.high
     digits = next((n for n in range(6, 17) if f"{t:.{n}g}" != f"{end:.{n}g}"), 17)
     return f"{t:.{digits}g}"

@@ -1,4 +1,4 @@
-"""Whether a statement holds, as far as fresh points, conditions and the error statement tell.
+"""Whether a statement holds, as far as fresh points, conditions and the error estimate tell.
 
 The status says how a method ended. A method may end well on a statement that does not hold, and
 the reverse; only what is measured after its last step says which.
@@ -39,11 +39,11 @@ class Verdict:
 
     Attributes:
         word: "solved" where residual and conditions are below the tolerance on fresh points and the
-            error statement does not object; "not solved" where one of them is not; "cannot tell"
+            error estimate does not object; "not solved" where one of them is not; "cannot tell"
             where what was measured does not decide; "no tolerance to meet" for regression, fits,
             and other statements without one.
         reason: The numbers behind it, in a sentence.
-        error: The error statement that was heard; None where there is none.
+        error: The error estimate that was taken into account; None if there is none.
     """
 
     word: Literal["solved", "not solved", "cannot tell", "no tolerance to meet"]
@@ -60,11 +60,7 @@ class Verdict:
 
 
 def verdict(facts: Facts) -> Verdict:
-    """Judge a solution by what was measured after the last step.
-
-    Args:
-        facts: Those of a solution.
-    """
+    """Judge a solution by what was measured after the last step."""
     status, reason = facts.status, facts.reason
     if status in _FAILED:
         return Verdict("not solved", f"{status}, {reason}")
@@ -80,7 +76,7 @@ def verdict(facts: Facts) -> Verdict:
 
 
 def _of_experiments(facts: Facts) -> Verdict:
-    """Of several experiments: the equation must be solved in each."""
+    """Several experiments: the equation must be solved in each."""
     for name in facts.model.names:
         part = verdict(dataclasses.replace(one_experiment(facts, name), status=Status.CONVERGED))
         if part.word != "solved":
@@ -91,7 +87,7 @@ def _of_experiments(facts: Facts) -> Verdict:
 
 
 def _of_pieces(facts: Facts) -> Verdict:
-    """Of a differential equation; where unknowns were fitted, of the one with those found."""
+    """A differential equation; where unknowns were fitted, with the values found."""
     scheme, status = facts.problem.scheme, facts.status
     assert scheme is not None
     fitted = isinstance(scheme, AbstractFittedScheme)
@@ -108,15 +104,15 @@ def _of_pieces(facts: Facts) -> Verdict:
     if isinstance(known, BoundaryValueScheme):
         missed = relative_conditions(known.statement.conditions, facts.model)
         if not missed <= max(allowed, 100 * float(np.finfo(facts.model.head.dtype).eps)):
-            text = f"the boundary conditions are missed by {missed:.1e}, tolerance {allowed:.1e}"
+            text = f"the boundary conditions are violated by {missed:.1e}, tolerance {allowed:.1e}"
             return Verdict("not solved", text)
-    error = _error_statement(facts)
+    error = _error_if_known(facts)
     found = f"{found}, tolerance {allowed:.1e}"
     objection = "" if error is None else error.objection(allowed)
     if objection:
         return Verdict("cannot tell", f"{objection}; {found}", error)
     if error is None:
-        found += "; no error statement with a mass matrix or delays"
+        found += "; no error estimate with a mass matrix or delays"
     if not fitted:
         return Verdict("solved", found, error)
     if status is not Status.CONVERGED:
@@ -140,8 +136,8 @@ def _fresh_residual(facts: Facts, scheme: AbstractScheme) -> float:
     return relative_residual(field, mass, model, t, p=p, everywhere=elements)
 
 
-def _error_statement(facts: Facts) -> ErrorEstimate | None:
-    """What the error is estimated to be; None for a mass matrix or delays."""
+def _error_if_known(facts: Facts) -> ErrorEstimate | None:
+    """The error estimate; None with a mass matrix or delays."""
     try:
         return error_estimate(facts)
     except ValueError:
@@ -149,7 +145,7 @@ def _error_statement(facts: Facts) -> ErrorEstimate | None:
 
 
 def _by_tolerance(gap: GapReport, tolerance: float) -> Verdict:
-    """Of a statement that is trained: the root of the loss on fresh points, as in training."""
+    """A statement that is trained: the root of the loss on fresh points, as in training."""
     conditions = sum(item.loss for item in gap.finite)
     against = f"tolerance {tolerance:.1e}"
     root = lambda loss: math.sqrt(max(loss, 0.0) + conditions)  # noqa: E731
@@ -172,9 +168,9 @@ def _by_tolerance(gap: GapReport, tolerance: float) -> Verdict:
 
 
 def _is_large(item: ConstraintGap, gap: GapReport) -> bool:
-    """True if a residual is no smaller than its terms, and more than a condition that is zero.
+    """True if a residual is of the size of its terms and is a good part of the loss.
 
-    A condition such as u = 0 has no terms but itself, however well it holds.
+    A condition such as u = 0 has no terms but itself, so its ratio is one however well it holds.
     """
     assert gap.heldout is not None
     part = item.heldout.value >= 0.1 * gap.heldout.value
@@ -182,7 +178,7 @@ def _is_large(item: ConstraintGap, gap: GapReport) -> bool:
 
 
 def _measured(facts: Facts) -> str:
-    """What a constraint is missed by on fresh points, and how much that is of its terms."""
+    """RMS residuals on fresh points, and their size relative to the terms of the residual."""
     # An equation that is solved in pieces is judged by its tolerance; what is left are data.
     judged = {
         item.name

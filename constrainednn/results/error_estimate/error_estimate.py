@@ -23,22 +23,22 @@ class ErrorEstimate:
     """True minus computed along a solution, to leading order.
 
     Attributes:
-        t: Uniform places joined with the edges of the pieces, in order of solution.
+        t: Uniform points and the edges of the pieces, in order of solution.
         estimate: Estimate of each component of the value; NaN where not `trusted`.
         bound: Bound on the Euclidean norm of the same; infinite where not `trusted` and from
             `unresolved` on, and NaN for a boundary value problem, where growth from one end says
             nothing.
-        rounding: Level below which rounding hides the error, or what was found of the residual
-            that the nodes miss; one standard deviation.
+        rounding: Level below which the error is hidden by rounding or by that part of the residual
+            which the nodes miss; one standard deviation.
         trusted: False where the error is so large that its equation is far from linear.
         relative_size: For each component, L2 norm of the estimate relative to the solution's, over
-            2,000 uniform places joined with the nodes of all pieces.
-        relative_rounding: The same of the rounding level.
+            2,000 uniform points and the nodes of all pieces.
+        relative_rounding: The same for the rounding level.
         unresolved: Start of the first piece where the residual has a kink, jump or pulse that its
             nodes miss; NaN if there is none.
-        glimpsed: True if somewhere the nodes have nothing of such a feature, so that there is no
-            telling how large it is. Otherwise `rounding` covers what it may do.
-        spacing: The longest stretch of time between two places that were looked at.
+        glimpsed: True if such a feature lies between nodes altogether, so that its size is unknown.
+            Otherwise `rounding` covers its effect.
+        spacing: The longest time between two points at which the residual was evaluated.
         parameters: Estimate of the error of unknown parameters.
         parameters_rounding: Level of rounding in them.
     """
@@ -79,12 +79,12 @@ class ErrorEstimate:
         return "estimate" if clear.any() else "at rounding"
 
     def objection(self, tolerance: float) -> str:
-        """Why this statement speaks against a solution to a tolerance; empty if it does not.
+        """Why this estimate speaks against a solution to a tolerance; empty if it does not.
 
         Args:
             tolerance: What the residual of each piece was to be below, relative to the state.
         """
-        # However loose the tolerance, an error of a tenth is none that it allows.
+        # However loose the tolerance, it allows no error above a tenth.
         allowed = min(_PROMISED * tolerance, max(10 * tolerance, 0.1))
         known = not self.glimpsed and bool(self.trusted.all())
         if self.label == "not resolved" and not (known and self._size <= allowed):
@@ -93,7 +93,7 @@ class ErrorEstimate:
                 "not resolved"
             )
         if self.label == "too large to tell":
-            return f"the error is too large to tell near t = {self._untold:.6g}"
+            return f"the error is too large to tell near t = {self._first_untrusted:.6g}"
         if self._size > allowed:
             return (
                 f"the error is estimated at {self._size:.1e} of the solution, "
@@ -102,12 +102,12 @@ class ErrorEstimate:
         return ""
 
     @property
-    def _untold(self) -> float:
+    def _first_untrusted(self) -> float:
         return float(self.t[np.argmin(self.trusted)])
 
     @property
     def _size(self) -> float:
-        """The larger of the estimate and what hides it, of the component where that is largest."""
+        """The larger of estimate and rounding level, in the component where that is largest."""
         return float(np.max(np.fmax(self.relative_size, self.relative_rounding)))
 
     def __repr__(self) -> str:
@@ -118,9 +118,9 @@ class ErrorEstimate:
             if not self.glimpsed and self.trusted.all():
                 text = f"about {self._size:.1e}: {feature}, where no piece ends"
         elif self.label == "too large to tell":
-            text = f"too large to tell near {self._untold:.6g}, and perhaps elsewhere"
+            text = f"too large to tell near {self._first_untrusted:.6g}, and perhaps elsewhere"
         elif self.label == "at rounding":
-            text = f"at rounding, which comes to {self._size:.1e}"
+            text = f"at rounding, about {self._size:.1e}"
         else:
             text = f"{self.relative:.1e}, rounding at {level:.1e}"
         highest = float(np.max(self.bound))

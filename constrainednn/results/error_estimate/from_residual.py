@@ -42,9 +42,9 @@ from constrainednn.results.facts import Facts
 
 # Features that the nodes miss are not resolved where they might change the estimate by this share.
 _UNRESOLVED = 0.3
-# Number of uniform places that relative sizes are taken over, together with all nodes.
+# Number of uniform points that relative sizes are taken over, together with all nodes.
 _UNIFORM = 2000
-# Number of uniform places, with up to four components, where the residual is evaluated besides the
+# Number of uniform points, with up to four components, where the residual is evaluated besides the
 # nodes and the middles between them.
 _LOOKS = 8192
 
@@ -53,17 +53,17 @@ def error_estimate(facts: Facts, points: int = 200) -> ErrorEstimate:
     """Estimate the error of an initial or boundary value problem's solution from its residual.
 
     With e = true - computed and r = u' - f(u), the equation e' = f_y e - r, e = 0 at the start, is
-    solved by collocation at more Radau nodes than the march trained on, on each piece, together
-    with the jumps between pieces. What is not linear in e is then added by iteration; where that
-    does not settle at once, the error is reported as too large to tell.
+    solved on each piece by collocation at more Radau nodes than the march used, together with the
+    jumps between pieces. Terms of higher order in e are then added by iteration; where that does
+    not settle at once, the error is reported as too large to tell.
 
-    Collocation rather than SciPy's integrators: the residual changes sign about as often as there
-    are features and nearly integrates to zero over a piece, and stiff pieces are many of the
-    fastest times long. Both cost an adaptive integrator thousands of steps, and nothing here.
+    Collocation rather than SciPy's integrators: the residual oscillates and nearly integrates to
+    zero over a piece, and stiff pieces are many of the fastest times long. Both cost an adaptive
+    integrator thousands of steps, and nothing here.
 
     Args:
         facts: Those of a solution for a problem made by `ivp` or `bvp`.
-        points: Number of uniform places to report at, besides the edges of the pieces.
+        points: Number of uniform points to report at, besides the edges of the pieces.
 
     Raises:
         ValueError: If the problem is not of that kind.
@@ -91,7 +91,7 @@ def error_estimate(facts: Facts, points: int = 200) -> ErrorEstimate:
             f"delays=, or by cx.bvp; got one with scheme={scheme!r}. Solve again to another "
             "tolerance and compare."
         )
-    # Solutions that overflow are told by what is not finite in the end.
+    # Solutions that overflow are recognised by what is not finite in the end.
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         path = sample(model, least=least)
         looks = _looks(facts, model, path)
@@ -120,7 +120,7 @@ def _scanned(facts: Facts) -> float:
 
 
 def _looks(facts: Facts, model: Pieces, path: Path) -> Float[np.ndarray, " m"]:
-    """Where to look besides the nodes, in the order of solution."""
+    """Points to evaluate the residual at besides the nodes, in the order of solution."""
     start, end = path.ends[0], path.ends[-1]
     found = [path.between]
     count = min(_LOOKS, 4 * _LOOKS // len(path.size))  # the derivatives cost most
@@ -165,7 +165,7 @@ def _estimate(
     pieces = np.flatnonzero(missed.size.any(axis=(1, 2)))
     first = pieces[:1] if matters.any() or missed.glimpsed.any() else pieces[:0]
 
-    t = _places(ends, points)
+    t = _reported_at(ends, points)
     index, s = locate(path.ends, t)
     reported = Interpolation(index, s, n)
     bound = np.full(len(t), np.nan)
@@ -210,7 +210,7 @@ def _bound(
     return np.minimum(*found)
 
 
-def _places(ends: np.ndarray, points: int) -> np.ndarray:
-    """Uniform places joined with the edges, in the order of solution."""
+def _reported_at(ends: np.ndarray, points: int) -> np.ndarray:
+    """Uniform points and the edges, in the order of solution."""
     t = np.union1d(np.linspace(ends[0], ends[-1], points), ends)
     return t if ends[-1] > ends[0] else t[::-1]

@@ -126,7 +126,7 @@ def _noise(fit: Regression, N: int, sigma: float | None) -> tuple[float, int]:
     """Standard deviation of the noise, and its degrees of freedom: 0 where it was given."""
     q, besides = fit.z.size, fit.z.size - fit.own
     if q > N:
-        more = f" and {besides} numbers that are fitted besides" * bool(besides)
+        more = f" and {besides} numbers that are fitted with them" * bool(besides)
         raise BadValueError(
             f"there are no estimates: {N} observed numbers cannot determine {fit.own} unknowns"
             f"{more}. Give more data."
@@ -180,7 +180,7 @@ def estimate_lines(found: Estimates) -> list[str]:
     width = max(map(len, found.values))
     lines = [found.status]
     if found.status != "converged" or found.offset > _STATIONARY:
-        lines[0] += f": {found.offset:.2g} standard errors from a minimum, as the slopes tell"
+        lines[0] += f": {found.offset:.2g} standard errors from a minimum, by the slopes"
     for name, item in found.values.items():
         text = f"{name:{width}}  {item.value:.6g}"
         if not math.isnan(item.low):

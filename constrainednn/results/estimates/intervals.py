@@ -15,7 +15,7 @@ from constrainednn.results.estimates.regression import Regression
 _ROUGH = 0.3
 # The change that shows whether rows jump where their derivatives are zero, and what is said then.
 _LITTLE = 1e-3
-JUMPS = "no derivative tells, though the data change with it: a switch at an unknown time?"
+JUMPS = "its derivative is zero though the data change with it: a switch at an unknown time?"
 
 
 def interval_ends(

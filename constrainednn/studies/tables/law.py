@@ -27,14 +27,14 @@ class Law:
         a: Factor.
         exponent: b, with its interval for any offset c >= 0; infinite where the last losses may
             all be the offset. It has no standard error.
-        c: What remains for any number of points; 0 where the runs do not show one.
+        c: The limit for many points; 0 where the runs do not show one.
         lack_of_fit: Probability of a misfit as large as this one if the law held, by comparing the
             misfit of the levels with the spread within them; NaN where there are no more levels
             than parameters, or no seeds to compare.
         levels: The values of n that the fit is over.
         runs: Number of runs behind it.
-        left_out: Values of n that are not in the fit, since a run there failed or its loss is not
-            positive.
+        left_out: Values of n that are not in the fit, because a run there failed or its loss is
+            not positive.
     """
 
     a: float
@@ -84,7 +84,7 @@ def law_along(axis: str, rows: Sequence[Row], of: str) -> Law:
     """The law of a number of the rows along an axis; errors as in `fit_law`."""
     n = [row["given"][axis] for row in rows]
     if not all(isinstance(value, (int, float)) for value in n):
-        raise BadValueError(f"a law is over an axis of numbers, and {axis!r} is none.")
+        raise BadValueError(f"a law needs an axis of numbers, and {axis!r} is not one.")
     losses = np.array([number_of(row, of) for row in rows], float)
     return fit_law(np.array(n, float), losses, np.array([row["seed"] for row in rows]))
 

@@ -87,7 +87,7 @@ def number_of(row: Row, name: str) -> float:
     """A number of a flat row; NaN where the run has none.
 
     Raises:
-        ValueError: If it is no number of the table, naming those.
+        ValueError: If there is no such number in the table, listing those there are.
     """
     row = flat(row)
     if row.get(name, "") is None:  # such as the steps of a run that failed
@@ -95,7 +95,7 @@ def number_of(row: Row, name: str) -> float:
     if not isinstance(row.get(name), (int, float)):
         numbers = [key for key, value in row.items() if isinstance(value, (int, float))]
         raise BadValueError(
-            f"{shown(name)} is no number of the table. {known_names(name, numbers)}"
+            f"{shown(name)} is not a number in the table. {known_names(name, numbers)}"
         )
     return float(row[name])
 
