@@ -10,7 +10,8 @@ from scipy.stats import binom, t
 import constrainednn as cx
 from constrainednn._ode.fitting import initial_values
 from constrainednn._ode.fitting.scheme import _damped
-from constrainednn.results.estimates.estimates import estimates_from
+from constrainednn.results.estimates.from_rows import estimates_from
+from constrainednn.results.estimates.regression import Regression
 
 SMALL = {"heldout": 64, "monitor": 16}
 
@@ -312,7 +313,7 @@ def profile_of(times, seen, first, scale):
     fit = least_squares(value, start, bounds=(low, np.inf), xtol=1e-14, ftol=1e-14, gtol=1e-14)
     z = np.array([np.log(max(fit.x[0], 1e-30)), *fit.x[1:]])
     r, S = rows(z)
-    return estimates_from(r, S, z, unknowns, counts=np.ones(r.size), rows=rows)
+    return estimates_from(Regression(r, S, z, unknowns, np.ones(r.size), rows))
 
 
 @pytest.mark.slow
@@ -369,7 +370,7 @@ def test_noise_below_the_tolerance_is_labelled_and_intervals_hold_their_estimate
         data=cx.Data((t, y), holdout=0),
     )
     loose = cx.solve(problem, tolerance=1e-5).estimates()["k"]
-    assert loose.label == "noise is below the tolerance, to which the equation is solved"
+    assert loose.label == "noise is below the tolerance to which the equation is solved"
     assert loose.low <= loose.value <= loose.high
     if noise:
         assert cx.solve(problem).estimates()["k"].label == ""

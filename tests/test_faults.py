@@ -48,7 +48,6 @@ from constrainednn._solve import problem_files, training
 from constrainednn._storage.folders import check_folder
 from constrainednn.cli import solve
 from constrainednn.domains.samplers.draws import draw
-from constrainednn.results import summary
 
 
 @pytest.fixture
@@ -904,7 +903,7 @@ def test_e6_both_at_rounding():
     assert solution.steps == 0
     cells = dict(zip(tables.COLUMNS, tables.row(solution.gap["on_circle"]), strict=True))
     assert cells["gap (loss)"] == cells["ratio"] == "at rounding"
-    assert "nan" not in summary.summary(solution).lower()
+    assert "nan" not in repr(solution).lower()
 
 
 def test_e7_nothing_that_steers_sees_held_out_points():

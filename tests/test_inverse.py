@@ -19,7 +19,8 @@ from constrainednn._problem.equation_arguments import Arguments
 from constrainednn._problem.scheme import Observed
 from constrainednn._solve.problem_files import load_module, resolve
 from constrainednn.models.pieces import Features, stack_pieces
-from constrainednn.results.estimates.estimates import estimates_from
+from constrainednn.results.estimates.from_rows import estimates_from
+from constrainednn.results.estimates.regression import Regression
 
 SMALL = {"heldout": 64, "monitor": 16}
 LOTKA = load_module(resolve("inverse_lotka_volterra")[0])
@@ -564,13 +565,8 @@ def test_coverage_of_the_intervals():
         z, r, S = jax.jit(lambda all: jax.lax.map(fitted, all, batch_size=50))(true + noise)
     inside = np.zeros(4)
     for k in range(1000):
-        found = estimates_from(
-            np.asarray(r[k]),
-            np.asarray(S[k]),
-            np.asarray(z[k]),
-            scheme.arguments.unknowns,
-            counts=np.ones(r.shape[1]),
-        )
+        rows, unknowns = (np.asarray(r[k]), np.asarray(S[k])), scheme.arguments.unknowns
+        found = estimates_from(Regression(*rows, np.asarray(z[k]), unknowns, np.ones(r.shape[1])))
         inside += [found[name].low <= LOTKA.TRUTH[name] <= found[name].high for name in names]
     coverage = inside / 1000
     assert (np.abs(coverage - 0.95) < 4 * np.sqrt(0.95 * 0.05 / 1000)).all(), coverage

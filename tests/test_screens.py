@@ -81,33 +81,33 @@ def stopped():
 
 def test_a_study_says_what_ended_its_runs(stopped):
     assert repr(stopped).count("2, 2 max_steps") == 8
-    assert "max_steps, time_limit, stalled, interrupted: the run ended there" in repr(stopped)
+    assert "max_steps, time_limit, stalled, interrupted: the run ended before" in repr(stopped)
     assert max(map(len, stopped.shown(80).splitlines()[:-2])) <= 80
-    row = {"failed": False, "status": "converged", "collapsed": None}
+    row = {"given": {}, "seed": 0, "engine": "loop", "status": "converged"}
     assert endings([row, row]) == ""
     assert endings([row, row | {"status": "time_limit"}]) == "1 time_limit"
-    assert endings([row | {"failed": True, "status": "stalled"}]) == "1 failed"
+    assert endings([row | {"covered": False, "status": "stalled"}]) == "1 failed"
 
 
 def test_bands_are_labelled_as_what_is_drawn(stopped):
     assert ends_shown(9) == "smallest to largest" and ends_shown(10) == "10 to 90 %"
     for draw in (
-        lambda: curves.against(stopped, "points"),
-        lambda: curves.time(stopped),
+        lambda: curves.against("points", stopped.rows, stopped.axes),
+        lambda: curves.time(stopped.rows, stopped.axes),
     ):
         labels = [axes.get_ylabel() for axes in draw()[0].axes]
         assert labels[0].endswith("median, smallest to largest")
     with warnings.catch_warnings():  # an empty legend would be one
         warnings.simplefilter("error")
-        curves.distance(stopped)  # 16 held-out points have no classes
-    legend = curves.against(stopped, "points")[0].axes[0].get_legend()
+        curves.distance(stopped.rows, stopped.axes)  # 16 held-out points have no classes
+    legend = curves.against("points", stopped.rows, stopped.axes)[0].axes[0].get_legend()
     assert legend is not None
     said = [text.get_text() for text in legend.get_texts()]
-    assert "some runs stopped on their way" in said
+    assert "some runs ended before convergence" in said
 
 
 def test_a_map_pools_no_other_axis(stopped):
-    figure, numbers = figures._map(stopped, "points", "width")
+    figure, numbers = figures._map("points", "width", stopped.rows, stopped.axes)
     assert list(numbers["heldout"]) == ["steps 2", "steps 3"]
     for steps in (2, 3):
         for j, width in enumerate((3, 4)):

@@ -149,12 +149,12 @@ def test_damaged_report_is_refused(folder, tmp_path):
 
 
 def test_figure_that_fails_costs_no_number(solution, tmp_path, monkeypatch):
-    from constrainednn._figures import overview
+    from constrainednn.results import saving
 
-    def broken(solution):
+    def broken(shown):
         raise ZeroDivisionError("no such axis")
 
-    monkeypatch.setattr(overview, "overview", broken)
+    monkeypatch.setattr(saving, "overview", broken)
     with pytest.warns(UserWarning, match=r"overview.png could not be drawn: Zero.*no such axis"):
         solution.save(tmp_path / "out")
     assert sorted(os.listdir(tmp_path / "out")) == FILES

@@ -453,7 +453,7 @@ def test_pairs_are_of_one_seed_and_count_those_that_failed():
     assert pair.ratio.high == pytest.approx(2.0)
     with pytest.raises(ValueError, match="did not vary 'points'"):
         study.compare("points")
-    with pytest.raises(ValueError, match=r"'gaps' is no number of the table\. Did you mean gap"):
+    with pytest.raises(ValueError, match=r"'gaps' is not a number in the table\. Did you mean gap"):
         study.compare("method", of="gaps")
 
 

@@ -75,8 +75,8 @@ def test_solved_needs_the_conditions(boundary):
     moved = eqx.tree_at(lambda u: u.states, boundary.model, boundary.model.states + shift)
     verdict = with_model(boundary, moved).verdict
     assert verdict.word == "not solved"
-    # Relative to the terms y and 3 (or 1 and 1) of the conditions, whichever is missed by more.
-    found = float(re.search(r"conditions are missed by (\S+),", verdict.reason)[1])
+    # Relative to the terms y and 3 (or 1 and 1) of the conditions, whichever is violated by more.
+    found = float(re.search(r"conditions are violated by (\S+),", verdict.reason)[1])
     assert 0.03 / 3.1 < found < 0.03
 
 

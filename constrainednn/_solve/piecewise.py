@@ -12,7 +12,7 @@ from constrainednn._ode.fitting.observations import observations
 from constrainednn._problem.experiments import Experiments
 from constrainednn._problem.scheme import Resumable
 from constrainednn.domains.finite import Data
-from constrainednn.results.history import History, Status
+from constrainednn.runs.history import History, Status
 from constrainednn.runs.outcome import Outcome
 from constrainednn.runs.run import Run
 

@@ -47,7 +47,7 @@ def solve(
         int | None, typer.Option(help="Monitor points per constraint; default 1024.")
     ] = None,
     redraw: Annotated[
-        int | None, typer.Option(help="Number of steps after which new training points are drawn.")
+        int | None, typer.Option(help="Number of steps between new draws of the training points.")
     ] = None,
     early_stopping: Annotated[
         bool, typer.Option("--early-stopping", help="Keep the lowest monitor loss, and stop by it.")
@@ -180,7 +180,12 @@ def _print_solution(solution: "Solution", imported: float) -> None:
 
     rows = [COLUMNS, *table_rows(solution.gap)]
     lines = [str(solution.verdict), "", *table_lines(rows, 1, terminal_width() or 160), ""]
-    lines += [*unknown_lines(solution), *error_lines(solution), *notes(solution.gap), ""]
+    lines += [
+        *unknown_lines(solution),
+        *error_lines(solution, solution.verdict),
+        *notes(solution.gap),
+        "",
+    ]
     lines.append(header(solution).replace("compile ", f"import {imported:.2f} s, compile "))
     show_text("\n".join(lines))
 

@@ -19,7 +19,7 @@ from constrainednn.domains.base import AbstractDomain
 from constrainednn.domains.finite import Data
 from constrainednn.domains.samplers.adaptive import Adaptive
 from constrainednn.errors import BadTypeError, BadValueError, RunWarning, StoreError
-from constrainednn.results.history import Settings
+from constrainednn.runs.history import Settings
 from constrainednn.runs.listeners import Listeners, Progress, Sink
 from constrainednn.runs.settings import record_settings
 from constrainednn.runs.signals import Stop, collected_signals

@@ -62,7 +62,7 @@ from constrainednn._storage.run_folder import Checkpoint
 from constrainednn.methods.base import CONVERGED, NONFINITE, RUNNING, STALLED
 from constrainednn.methods.stages import Stage, described
 from constrainednn.models.recipes import trainable_mask
-from constrainednn.results.history import History, Status
+from constrainednn.runs.history import History, Status
 from constrainednn.runs.outcome import Outcome
 from constrainednn.runs.run import Run
 
