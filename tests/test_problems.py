@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from marks import slow
 
 import constrainednn as cx
 from constrainednn._gap.residual_vector import residual_vector, rows
@@ -222,7 +221,8 @@ def test_constant_rotation_satisfies_everything_and_is_called_collapsed():
     assert gap.image.rank == 0 and gap.image.collapsed is True
 
 
-@pytest.mark.parametrize("start", ["hard", slow("soft")])
+@pytest.mark.slow
+@pytest.mark.parametrize("start", ["hard", "soft"])
 def test_decay_matches_the_exponential(solved, start):
     solution = solved("exponential_decay", settings={"start": start})
     t = np.linspace(0.0, 5.0, 2000)

@@ -114,7 +114,7 @@ def test_function_residual_differentiates_in_both_modes():
 # One of each kind is quick.
 QUICK = (
     *("unit_circle", "rotation", "exponential_decay", "monotone_fit", "linear_regression"),
-    *("logistic", "doses", "boundary_layer", "volterra"),
+    *("logistic", "doses", "volterra"),
 )
 
 

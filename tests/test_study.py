@@ -73,7 +73,8 @@ def test_g8_finished_rows_are_not_run_again_and_axes_may_change(tmp_path):
             raise KeyboardInterrupt
 
     axes = {"points": [4, 6], "steps": [3, 5]}
-    settings = {"vary": axes, "seeds": 2, "heldout": 32, "monitor": 8}
+    common = {"method": "gd", "engine": "loop", "heldout": 32, "monitor": 8}
+    settings = {"vary": axes, "seeds": 2, **common}
     whole = cx.study(circle, **settings)
     with pytest.raises(KeyboardInterrupt):
         cx.study(circle, out=out, progress=stop, **settings)
@@ -85,11 +86,10 @@ def test_g8_finished_rows_are_not_run_again_and_axes_may_change(tmp_path):
     assert again.before == 3 and "3 of 8 runs were there before" in repr(again)
     # In another order, with fewer values, with the default in place of an axis: nothing to do.
     ran = []
-    fewer = cx.study(
-        circle, vary={"points": [6, 4]}, seeds=[1, 0], out=out, progress=ran.append, **SMALL
-    )
+    common |= {"out": out, "progress": ran.append, "steps": 5}
+    fewer = cx.study(circle, vary={"points": [6, 4]}, seeds=[1, 0], **common)
     assert not ran and [r["points"] for r in fewer.table()] == [6, 6, 4, 4]
-    more = cx.study(circle, vary={"points": [4, 5]}, seeds=2, out=out, progress=ran.append, **SMALL)
+    more = cx.study(circle, vary={"points": [4, 5]}, seeds=2, **common)
     assert len(ran) == 2 and len(more.rows) == 4
 
 
