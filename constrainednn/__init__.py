@@ -17,7 +17,10 @@ _import, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 def __getattr__(name: str) -> object:
     if name not in __all__ and not name.startswith("_"):
-        raise AttributeError(f"constrainednn has no {name!r}. {known_names(name, _written())}")
+        full = _written()
+        raise AttributeError(
+            f"constrainednn has no {name!r}. {known_names(name, full, full.__getitem__)}"
+        )
     return _import(name)
 
 

@@ -1116,3 +1116,21 @@ def test_f4_a_background_job_of_a_script_is_ended_by_sigterm_alone(write, tmp_pa
     deaf = write(HEADER + LONG + BODY)
     code, text, _ = interrupted_run(deaf, [signal.SIGINT, signal.SIGTERM], "--out", out)
     assert code == 143 and "interrupted: SIGTERM at step" in text.replace("\n", " ")
+
+
+def test_mistakes_are_usage_errors_and_a_users_own_exceptions_stay_as_they_are(tmp_path):
+    """Also where both are raised in one call: by the class, not by where the file lies."""
+    with pytest.raises(cx.errors.BadValueError, match="Interval needs finite low") as caught:
+        cx.Interval(1, 1)
+    assert isinstance(caught.value, cx.errors.UsageError) and isinstance(caught.value, ValueError)
+    with pytest.raises(cx.errors.BadTypeError, match="residual must be a function"):
+        cx.Constraint(1.0, over=cx.Interval(0, 1))
+
+    def own(u, x):
+        raise ValueError("negative depth")
+
+    with pytest.raises(ValueError, match="^negative depth$") as caught:
+        small(stated(own))
+    assert not isinstance(caught.value, cx.errors.UsageError)
+    with pytest.raises(cx.errors.UnreadableError, match="File name too long"):
+        cx.load_solution(tmp_path / ("n" * 300), stated(on_circle))

@@ -197,13 +197,13 @@ def test_reference_of_another_shape_is_refused_before_training():
     wrong = {
         r"reference: its value at a point has shape \(\), the model's \(1,\)": lambda t: 2 * t,
         r"reference: shapes do not fit.*test_leakage": lambda t: jnp.ones((2, 2)) @ jnp.ones(3),
-        r"reference: .*takes 0 positional arguments": lambda: 0.0,
+        r"reference must take one point: too many positional arguments": lambda: 0.0,
     }
     for words, reference in wrong.items():
         with pytest.raises(cx.errors.ProblemError, match=words):
             cx.solve(stated(reference), progress=never)
         (finding,) = cx.check(stated(reference))
-        assert finding.error.startswith("reference: ")
+        assert finding.error.startswith("reference")
     right = stated(lambda t: 3 * t[None])  # it knows 3 t where the solution is 2 t
     gap = cx.solve(right, steps=20, heldout=64, monitor=8).gap.constraints[0]
     assert gap.error == pytest.approx(1 / 3, rel=1e-12)

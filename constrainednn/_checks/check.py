@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import inspect
 import warnings
 from collections.abc import Callable, Sequence
 
@@ -202,6 +203,12 @@ def check_reference(problem: Problem, constraint: Constraint, model: PyTree, tra
     if problem.reference is None or isinstance(constraint.over, Points):
         return
     x, value = model_inputs(train.points), lambda u, x: jax.tree.map(jnp.asarray, u(x))
+    try:
+        inspect.signature(problem.reference).bind(x)
+    except TypeError as error:
+        raise ProblemError(f"reference must take one point: {error}.") from None
+    except ValueError:  # it has no signature to look at
+        pass
     try:
         found = traced("reference", value, model, x)
     except OTHER_USE:  # points of an edge, say, that are none of the model's
