@@ -1118,7 +1118,7 @@ def test_f4_a_background_job_of_a_script_is_ended_by_sigterm_alone(write, tmp_pa
     assert code == 143 and "interrupted: SIGTERM at step" in text.replace("\n", " ")
 
 
-def test_mistakes_are_usage_errors_and_a_users_own_exceptions_stay_as_they_are(tmp_path):
+def test_mistakes_are_usage_errors_and_own_exceptions_stay(tmp_path, as_released):
     """Also where both are raised in one call: by the class, not by where the file lies."""
     with pytest.raises(cx.errors.BadValueError, match="Interval needs finite low") as caught:
         cx.Interval(1, 1)
