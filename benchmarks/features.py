@@ -21,11 +21,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from constrainednn.models.pieces.march import march
 from references import reference, relative_error
 
 from constrainednn._ode.schemes.field import Field
 from constrainednn._ode.schemes.windows import Evolution
+from constrainednn._pieces.march import march
 from constrainednn.models.legendre import gauss
 from constrainednn.models.pieces import Features
 

@@ -34,15 +34,10 @@ from constrainednn._ode.fitting.scheme import AbstractFittedScheme, AbstractShoo
 from constrainednn._ode.schemes.field import Field, with_args
 from constrainednn._ode.schemes.initial_values import InitialValueScheme
 from constrainednn._ode.schemes.windows import WindowRows
+from constrainednn._pieces.condensation import least_squares
 from constrainednn._problem.equation_arguments import Arguments, TracedArguments
 from constrainednn._problem.scheme import Observed, PieceHistory, SchemeResult, Watch
-from constrainednn.models.pieces import (
-    Features,
-    Pieces,
-    least_squares,
-    stack_pieces,
-    training_nodes,
-)
+from constrainednn.models.pieces import Features, Pieces, stack_pieces, training_nodes
 
 # Data are fitted up to these shares of the interval, one after the other: far from the solution a
 # long trajectory depends on the unknowns too wildly.
