@@ -8,7 +8,7 @@ from scipy.stats import binom, t
 
 import constrainednn as cx
 from constrainednn._ode.fitting import initial_values
-from constrainednn._ode.fitting.scheme import _damped
+from constrainednn._ode.fitting.fit import _damped
 from constrainednn.results.estimates.estimates import estimates_from
 
 SMALL = {"heldout": 64, "monitor": 16}
