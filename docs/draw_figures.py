@@ -2,10 +2,14 @@
 
     python docs/draw_figures.py
 
+The layers of the package, from the contract in pyproject.toml and the first line of each package.
+
 The wide relu network of the gallery learns the unit circle from 100 points by gradient descent.
 Upper row: where it sends those points, at a few steps. Lower row: where it sends fresh points.
 """
 
+import ast
+import tomllib
 from pathlib import Path
 
 import equinox as eqx
@@ -13,22 +17,51 @@ import jax
 import numpy as np
 import optax
 from matplotlib.figure import Figure
-from matplotlib.patches import Circle
+from matplotlib.patches import Circle, Rectangle
 
 import constrainednn as cx
 
 jax.config.update("jax_enable_x64", True)
 
-FOLDER = Path(__file__).resolve().parent / "_static"
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "docs" / "_static"
 STEPS = (10, 100, 1000, 10_000)
 REACH = 2.4
 INK, PAPER, RING = "#22262b", "#ffffff", "#b9bec6"
 
 
 def main() -> None:
+    draw_layers().savefig(FOLDER / "layers.png", dpi=160, metadata={"Software": None})
     problem = cx.load_problem("unit_circle", model="relu")
     solution = cx.solve(problem, cx.Optax(optax.sgd(1e-3)), steps=STEPS[-1])
     draw_circle(solution).savefig(FOLDER / "unit_circle.png", dpi=160, metadata={"Software": None})
+
+
+def draw_layers() -> Figure:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    contract = settings["tool"]["importlinter"]["contracts"][0]
+    layers = [[name.strip() for name in layer.split("|")] for layer in contract["layers"]]
+    figure = Figure(figsize=(10, 0.42 * len(layers) + 0.3), layout="constrained", facecolor=PAPER)
+    axes = figure.subplots()
+    axes.set(xlim=(0, 1), ylim=(len(layers), 0))
+    axes.axis("off")
+    for row, packages in enumerate(layers):
+        width = 1 / len(packages)
+        for column, name in enumerate(packages):
+            left = column * width
+            axes.add_patch(
+                Rectangle((left + 0.003, row + 0.06), width - 0.006, 0.88, fc="#eef1f5", ec=RING)
+            )
+            place = {"va": "center", "y": row + 0.5}
+            axes.text(x=left + 0.015, s=name, fontsize=10, color=INK, weight="bold", **place)
+            path = ROOT / "constrainednn" / name
+            path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+            says = (ast.get_docstring(ast.parse(path.read_text())) or "").split("\n")[0]
+            says = says.removeprefix(f"{name.strip('_').capitalize()}: ")
+            room = int(140 * width) - 14
+            says = says if len(says) <= room else says[:room].rsplit(" ", 1)[0] + " ..."
+            axes.text(x=left + 0.13, s=says, fontsize=8.5, color="#5c636c", **place)
+    return figure
 
 
 def draw_circle(solution: cx.results.Solution) -> Figure:

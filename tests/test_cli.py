@@ -135,7 +135,7 @@ def test_solve_prints_what_was_measured_and_writes_it(file, tmp_path):
         assert f"{value:.3g}" in line
     assert "trained on 8 points, independent draws; judged on 32 independent points" in text
     assert f"{report['parameters']} parameters" in text and "import " in text
-    more = f"go on with: constrainednn resume {out} --steps N"
+    more = f"continue with: constrainednn resume {out} --steps N"
     assert text.endswith(f"saved in {out}\n{more}\n")
     loaded = cx.load_solution(out, cx.load_problem(file))
     assert loaded.gap["on_circle"].heldout.value == gap["heldout"]["value"]

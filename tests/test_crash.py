@@ -62,7 +62,7 @@ def test_f3_f4_one_signal_saves_reports_and_says_how_to_go_on(process, tmp_path,
     # Promised are five seconds on a machine that does nothing else; here another test runs, too.
     assert took < 10
     assert f"interrupted: {number.name} at step" in text
-    assert text.endswith(f"saved in {out}\ngo on with: constrainednn resume {out}\n")
+    assert text.endswith(f"saved in {out}\ncontinue with: constrainednn resume {out}\n")
     report = json.loads((out / "report.json").read_text())
     assert report["status"] == "interrupted"
     assert int(checkpoints(out)[0].stem[-9:]) == report["steps"]
@@ -77,7 +77,7 @@ def test_f4_two_signals_end_at_once_and_the_checkpoint_is_there(process, tmp_pat
     _, errors = running.communicate(timeout=60)
     assert running.returncode == 130
     # The second may have met the training or the report: all is saved either way.
-    assert "go on with" in errors or (out / "report.json").exists()
+    assert "continue with" in errors or (out / "report.json").exists()
     assert checkpoints(out)
 
 

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, PyTree
 
 import constrainednn as cx
 from constrainednn._gap.residual_vector import residual_vector, rows
+from constrainednn._solve.training.steps import advance
 from constrainednn.domains.samplers.draws import finite_points
 from constrainednn.methods.base import CONVERGED, NONFINITE, RUNNING, STALLED, loss_of
 from constrainednn.methods.damped_steps import factored
@@ -528,7 +529,7 @@ def test_a_chunk_ends_where_it_is_told_to():
     method, params = cx.Optax(optax.sgd(0.1)), jnp.zeros(4)
     state, best = method.init(residual, params), (params, jnp.asarray(jnp.inf, float))
     for steps in (0, 1, 7):
-        moved, *_, losses, taken, verdict = steps.advance(
+        moved, *_, losses, taken, verdict = advance(
             method, residual, params, state, best, jnp.asarray(0.0, float), jnp.asarray(steps)
         )
         assert int(taken) == steps

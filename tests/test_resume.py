@@ -391,7 +391,7 @@ def started(file, out, *options):
 def test_resume_at_the_command_line_is_the_longer_run(file, tmp_path):
     started(file, tmp_path / "whole", "--steps", 9)
     text = started(file, tmp_path / "run", "--steps", 3)
-    assert text.endswith(f"go on with: constrainednn resume {tmp_path / 'run'} --steps N\n")
+    assert text.endswith(f"continue with: constrainednn resume {tmp_path / 'run'} --steps N\n")
     result = run("resume", tmp_path / "run", "--steps", 9)
     assert result.exit_code == 0, result.output
     for name in ("model.npz", "history.npz"):
@@ -494,7 +494,7 @@ def test_c11_folder_of_another_run_is_refused_with_both_ways_on(file, tmp_path):
     before = sorted((item.name, item.stat().st_mtime_ns) for item in out.iterdir())
     result = run("solve", file, *OPTIONS, "--out", out)
     assert result.exit_code == 2
-    assert f"go on with `constrainednn resume {out}`, or give a new folder" in result.stderr
+    assert f"continue it with `constrainednn resume {out}`, or give a new folder" in result.stderr
     assert before == sorted((item.name, item.stat().st_mtime_ns) for item in out.iterdir())
     for nothing in (tmp_path / "nowhere", tmp_path):
         result = run("resume", nothing)
@@ -518,7 +518,7 @@ def test_j2_j10_show_reads_files_alone_and_never_runs_the_problem(file, tmp_path
         "verdict     no tolerance to meet: on_circle: held-out RMS",
         "result      max_steps: the limit of 3 steps is reached",
         "gap         on_circle: train RMS",
-        f"go on with  constrainednn resume {out} --steps N",
+        f"continue    constrainednn resume {out} --steps N",
     ):
         assert words in text, text
     record = json.loads((out / "run.json").read_text())
@@ -545,7 +545,7 @@ def test_show_of_a_run_in_progress_and_of_one_that_was_killed(tmp_path, monkeypa
     with pytest.raises(Killed):
         cx.solve(CIRCLE, ADAM, steps=50, **SMALL, out=out, progress=after(4, look))
     assert f"running     process {os.getpid()} on" in texts[0]
-    assert "go on with" not in texts[0]
+    assert "continue" not in texts[0]
     text = run("show", out).output
     assert "problem     stated in Python" in text
     assert "last seen   step" in text
@@ -594,7 +594,7 @@ def test_d5_time_limit(file, tmp_path):
         tmp_path / "a",
     )
     assert result.exit_code == 0, result.output
-    assert result.output.endswith(f"go on with: constrainednn resume {tmp_path / 'a'}\n")
+    assert result.output.endswith(f"continue with: constrainednn resume {tmp_path / 'a'}\n")
     assert checkpoints(tmp_path / "a")
     with jax.numpy_rank_promotion("allow"):
         part = cx.solve(IVP, **SMALL, time_limit=1e-9)

@@ -26,7 +26,7 @@ def test_show_of_a_finished_march_says_no_more_than_that_it_is(tmp_path):
     assert run("solve", "lotka_volterra", "--heldout", 64, "--out", out).exit_code == 0
     text = show(out)
     assert "result      converged" in text
-    assert "stopped" not in text and "nan" not in text and "go on with" not in text
+    assert "stopped" not in text and "nan" not in text and "continue" not in text
     steps = json.loads((out / "report.json").read_text())["steps"]
     assert f"checkpoint  checkpoint-{steps:09d}.npz, step {steps}\n" in text
     assert f"last seen   step {steps}: monitor residual" in text
@@ -39,7 +39,7 @@ def test_lines_wrap_at_words_in_their_column_and_commands_stay_whole():
     lines = wrapped(line, 40).splitlines()
     assert max(map(len, lines)) <= 40 and all(part[:12] == " " * 12 for part in lines[1:])
     assert " ".join(part.strip() for part in lines).split() == line.split()
-    command = "go on with  constrainednn resume " + "a" * 60
+    command = "continue    constrainednn resume " + "a" * 60
     assert wrapped(command, 40) == command and wrapped(line, None) == line
     assert wrapped("x" * 90, 40) == "x" * 90  # a path is not broken
 

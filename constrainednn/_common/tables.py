@@ -24,7 +24,7 @@ def wrapped(text: str, width: int | None) -> str:
     for line in text.splitlines():
         label = _LABEL.match(line)
         indent = label.end() if label and label.end() <= width // 3 else 2
-        if len(line) <= width or line.startswith("go on with"):
+        if len(line) <= width or line.startswith("continue"):
             lines.append(line)
         else:
             lines += textwrap.wrap(

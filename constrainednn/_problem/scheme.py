@@ -63,10 +63,10 @@ class SchemeResult:
     run: float
 
 
-# What a scheme can go on from: arrays by name, and the rest as plain data.
+# What a scheme can be resumed from: arrays by name, and the rest as plain data.
 Resumable = tuple[dict[str, np.ndarray], dict[str, Any]]
 # Called with the Newton steps taken, the share of the work that is done, the monitor residual, and
-# a function that gives what to go on from, or None in between; True asks to end.
+# a function that gives what to resume from, or None in between; True stops the solve.
 Watch = Callable[[int, float, float, Callable[[], Resumable] | None], bool]
 
 
@@ -79,7 +79,7 @@ class Observed(NamedTuple):
 
 
 def counters_of(resumed: Resumable, count: int) -> list[int]:
-    """The counters of what is gone on from.
+    """The counters of a state that is resumed.
 
     Raises:
         StoreError: If there are others.
@@ -132,7 +132,7 @@ class AbstractScheme(eqx.Module):
             steps: Largest number of Newton steps.
             key: Key of the monitor points.
             watch: Called now and then.
-            resumed: What an earlier run gave to go on from.
+            resumed: The state of an earlier run to resume from.
             observed: What unknowns of the equation are estimated from.
         """
 

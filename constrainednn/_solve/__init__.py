@@ -1,1 +1,1 @@
-"""Solving: problem files, drivers, going on with a run."""
+"""Solving: problem files, drivers, resuming a run."""

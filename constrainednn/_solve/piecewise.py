@@ -1,6 +1,5 @@
 """The driver for problems that are solved in pieces: windows in time, or elements."""
 
-import time
 from collections.abc import Callable
 
 import jax
@@ -9,20 +8,18 @@ import numpy as np
 
 from constrainednn._checks.check import check_pieces
 from constrainednn._common.random_keys import stream
-from constrainednn._gap.measure import gap_report
-from constrainednn._gap.residuals import monitor_loss
 from constrainednn._gap.streams import problem_streams, streams_of_all
 from constrainednn._ode.fitting.observations import observations
 from constrainednn._problem.experiments import Experiments
 from constrainednn._problem.scheme import Resumable
 from constrainednn.domains.finite import Data
-from constrainednn.results.history import History, Status, Timings
-from constrainednn.results.solution import Solution
+from constrainednn.results.history import History, Status
+from constrainednn.runs.outcome import Outcome
 from constrainednn.runs.run import Run
 
 
-def solve_pieces(run: Run, steps: int) -> Solution:
-    """Solve all pieces by the problem's scheme and measure the gap on what they cover."""
+def solve_pieces(run: Run, steps: int) -> Outcome:
+    """Solve all pieces by the problem's scheme."""
     problem = run.problem
     scheme = problem.scheme
     assert scheme is not None
@@ -70,33 +67,20 @@ def solve_pieces(run: Run, steps: int) -> Solution:
     status, reason = Status(found.status), found.reason
     if status is Status.INTERRUPTED:
         status, reason = Status(run.stop.status), f"{run.stop.name} {reason}"
-    with run.measuring(max(tried, found.steps)):
-        run.tell("measuring the gap", 100, 100, np.nan, np.nan)
-        started = time.perf_counter()
-        streams = problem_streams(problem, found.model, key=key, **run.counts)
-        gap = gap_report(problem, found.model, streams)
-        train, watching = [item.train for item in streams], [item.monitor for item in streams]
-        watched = monitor_loss(problem, found.model, train, watching)
+    run.tell("measuring the gap", 100, 100, np.nan, np.nan)
     taken = max(tried, found.steps)
     parts = found.model.parts if isinstance(found.model, Experiments) else [found.model]
-    history = History(
-        np.asarray([gap.loss]),
-        np.asarray([taken]),
-        np.asarray([watched]),
-        ((taken, found.model),),
-        taken,
-        pieces=found.pieces,
-    )
-    return Solution(
-        problem,
-        found.model,
-        gap,
-        status,
-        reason,
-        taken,
-        sum(part.count * part.head[0].size for part in parts) + found.model.parameters.size,
-        history,
-        Timings(found.compile, found.run, time.perf_counter() - started),
-        settings,
-        streams,
+    nothing = np.zeros(0)
+    return Outcome(
+        model=found.model,
+        status=status,
+        reason=reason,
+        steps=taken,
+        parameters=sum(part.count * part.head[0].size for part in parts)
+        + found.model.parameters.size,
+        history=History(nothing, nothing.astype(int), nothing, (), taken, pieces=found.pieces),
+        compile=found.compile,
+        run=found.run,
+        settings=settings,
+        streams=problem_streams(problem, found.model, key=key, **run.counts),
     )

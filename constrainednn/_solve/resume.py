@@ -160,8 +160,8 @@ def _loaded(source: Any, folder: Path, *, allow_changed: bool) -> tuple[Problem,
         if now != before and not allow_changed:
             raise StoreError(
                 f"{folder}: {beside} has changed since the run was started: its SHA-256 was "
-                f"{before!s:.12} and is {now or 'that of no file':.12}. Undo the change, or go on "
-                "all the same with --allow-changed-problem (allow_changed_problem=True)."
+                f"{before!s:.12} and is {now or 'that of no file':.12}. Undo the change, or "
+                "continue anyway with --allow-changed-problem (allow_changed_problem=True)."
             )
     module = load_module(file)
     function = getattr(module, str(name), None)

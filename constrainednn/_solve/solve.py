@@ -15,6 +15,7 @@ from constrainednn._common.memory import keep_below_map_limit
 from constrainednn._common.messages import NOT_TRACED, shown
 from constrainednn._problem.constraint import is_drawn_again
 from constrainednn._problem.problem import Problem
+from constrainednn._solve.measure import measured
 from constrainednn._solve.piecewise import solve_pieces
 from constrainednn._solve.training.steps import alone
 from constrainednn._solve.training.trainer import Training
@@ -27,6 +28,7 @@ from constrainednn.results.history import Status
 from constrainednn.results.saving import result_files
 from constrainednn.results.solution import Solution, SolveFailed
 from constrainednn.runs.listeners import Progress, Sink
+from constrainednn.runs.outcome import Outcome
 from constrainednn.runs.run import Arguments, Run
 from constrainednn.runs.signals import collected_signals, interrupted_late
 
@@ -60,17 +62,17 @@ def solve(
         tolerance: Stop as converged when the root of the loss is at most this. For `ivp` and `bvp`
             the largest residual of a piece at its monitor points, times its length and relative to
             the solution; default 1e-12.
-        heldout: Held-out points a constraint, drawn independently from its domain; one point gives
-            no interval. Default: 4,096. Rows of `Data` are split by its own `holdout` instead.
-        monitor: Monitor points a constraint, likewise; shown during the run. Default: 1,024.
-        redraw: Draw new training points every so many steps, and at once where the method
+        heldout: Held-out points per constraint, drawn independently from its domain; one point
+            gives no interval. Default: 4,096. Rows of `Data` are split by its `holdout` instead.
+        monitor: Monitor points per constraint, likewise; shown during the run. Default: 1,024.
+        redraw: Draw new training points every `redraw` steps, and also whenever the method
             converged on the present ones. The best parameters are then those of the last draw,
             and "train" is the last draw.
         early_stopping: Return the parameters with the lowest monitor loss of those at the
-            log-spaced steps where it is taken (ten a decade), and end the run once four times the
+            log-spaced steps where it is taken (ten per decade), and end the run once four times the
             steps that led there, and a hundred, brought no lower one.
         time_limit: Seconds after which the run ends with status "time_limit".
-        out: New folder to save to: checkpoints while it runs, from which `resume` goes on, and
+        out: New folder to save to: checkpoints while it runs, from which `resume` continues, and
             model, history, report and figures in the end.
         sinks: Where the numbers of the run go besides, such as `TensorBoard`.
         progress: Called a few times a second with a `Progress`.
@@ -114,7 +116,7 @@ def drive(run: Run, method: AbstractMethod | Stage | Sequence[Stage] | None) -> 
     try:
         # Numbers that are not finite are judged, not warned of.
         with np.errstate(over="ignore", invalid="ignore"), collected_signals(run.stop):
-            solution = _driver(run, method)()
+            solution = measured(run, _driver(run, method)())
             if run.stop.signals and solution.status is not Status.INTERRUPTED:
                 reason = interrupted_late(run.stop.name, solution.status, solution.reason)
                 solution = dataclasses.replace(solution, status=Status.INTERRUPTED, reason=reason)
@@ -131,7 +133,7 @@ def drive(run: Run, method: AbstractMethod | Stage | Sequence[Stage] | None) -> 
 
 def _driver(
     run: Run, method: AbstractMethod | Stage | Sequence[Stage] | None
-) -> Callable[[], Solution]:
+) -> Callable[[], Outcome]:
     problem, steps = run.problem, run.arguments.steps
     if problem.scheme is not None:
         _refuse(method=method, redraw=run.redraw)

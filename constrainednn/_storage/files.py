@@ -99,7 +99,7 @@ def _flush_folder(path: Path) -> None:
 
 
 def is_temporary(name: str) -> bool:
-    """True for the name of a file on its way to its final name, or left behind on it."""
+    """True for the name of a file being written, or left behind by an interrupted write."""
     return bool(_TEMPORARY.fullmatch(name))
 
 

@@ -51,7 +51,7 @@ def refuse_full(path: Path, *, locked: bool) -> None:
     if any(item.name not in left and not is_temporary(item.name) for item in path.iterdir()):
         if (path / "run.json").exists():
             raise StoreError(
-                f"{path} holds a run. Nothing is overwritten: go on with "
+                f"{path} holds a run. Nothing is overwritten: continue it with "
                 f"`constrainednn resume {path}`, or give a new folder."
             )
         raise StoreError(f"{path} is not empty. Nothing is overwritten: give a new folder.")

@@ -146,7 +146,7 @@ def _this_process() -> dict[str, Any]:
 
 
 def _start_of(pid: int) -> str:
-    """What tells a process from a later one of the same number; empty if there is none such."""
+    """What distinguishes a process from a later one of the same number; empty if there is none."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):

@@ -1,4 +1,4 @@
-"""The folder of a run: what it was started with, how it goes, and where it can go on.
+"""The folder of a run: its settings, its progress, and checkpoints to resume from.
 
 Files: `run.json` (what it was started with, and its present limit of steps), `history.jsonl` (a
 line for every look at the clock), `checkpoint-STEP.npz` (the last two), `lock` (while it runs), and
@@ -32,7 +32,7 @@ _EVERY, _SHARE = 2.0, 0.05
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """A state that a run can go on from.
+    """A state that a run can be resumed from.
 
     Attributes:
         step: Completed steps.
@@ -67,7 +67,7 @@ class Checkpoint:
 class RunFolder:
     """A folder that a run writes to, under a lock from `begin` or `reopen` until `close`.
 
-    A write that fails costs a warning, never the run: it goes on, and the next one is tried.
+    A write that fails costs a warning, never the run, which continues and tries again.
     """
 
     def __init__(self, path: Path):

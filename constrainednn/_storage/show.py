@@ -12,12 +12,12 @@ from constrainednn._storage.run_folder import HISTORY, RECORD, REPORT, checkpoin
 from constrainednn.errors import StoreError
 
 _TAIL = 1 << 16
-# After these there is nothing to go on with.
+# After these there is nothing to continue.
 _ENDED = ("converged", "blow_up")
 
 
 def show(path: Path) -> str:
-    """Say what a run was started with, how far it is, and how to go on.
+    """Say what a run was started with, how far it is, and how to continue it.
 
     Raises:
         StoreError: If the folder holds neither a run nor a saved solution.
@@ -35,7 +35,7 @@ def show(path: Path) -> str:
     for file in checkpoints(path):
         found: list[str] = []
         facts = _tried(lambda file=file: read_arrays(file)[1], found)
-        if file.exists():  # a run that goes on removes the older ones
+        if file.exists():  # a run under way removes the older ones
             faults += found
         if facts:
             lines.append(f"checkpoint  {file.name}, step {facts.get('step')}")
@@ -60,7 +60,7 @@ def show(path: Path) -> str:
             command = f"cx.resume({str(path)!r}, problem)"
         elif not unsaved and report.get("status") == "max_steps":
             command += " --steps N"
-        lines.append(f"go on with  {command}")
+        lines.append(f"continue    {command}")
     # One line each, whatever was written into the files.
     return "\n".join(" ".join(line.splitlines()) for line in lines)
 

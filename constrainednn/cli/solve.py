@@ -40,13 +40,13 @@ def solve(
         float, typer.Option(help="Stop when the root of the loss is at most this.")
     ] = 0.0,
     heldout: Annotated[
-        int | None, typer.Option(help="Held-out points a constraint; default 4096.")
+        int | None, typer.Option(help="Held-out points per constraint; default 4096.")
     ] = None,
     monitor: Annotated[
-        int | None, typer.Option(help="Monitor points a constraint; default 1024.")
+        int | None, typer.Option(help="Monitor points per constraint; default 1024.")
     ] = None,
     redraw: Annotated[
-        int | None, typer.Option(help="Draw new training points every so many steps.")
+        int | None, typer.Option(help="Number of steps after which new training points are drawn.")
     ] = None,
     early_stopping: Annotated[
         bool, typer.Option("--early-stopping", help="Keep the lowest monitor loss, and stop by it.")
@@ -168,7 +168,7 @@ def end_of(
         say(f"saved in {folder.path}")
         if solution.status in ("interrupted", "time_limit", "max_steps", "out_of_memory"):
             more = " --steps N" if solution.status == "max_steps" else ""
-            say(f"go on with: {_resume(folder)}{more}")
+            say(f"continue with: {_resume(folder)}{more}")
     raise typer.Exit(code)
 
 

@@ -46,7 +46,7 @@ def study(
         typer.Option(help="Folder of the table; what is finished there is not run again."),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Run in so many processes of one thread each.")
+        int | None, typer.Option(help="Number of worker processes, of one thread each.")
     ] = None,
     dask: Annotated[
         str | None,

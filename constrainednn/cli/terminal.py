@@ -53,7 +53,7 @@ def errors(source: str, folder: Path | None = None) -> Iterator[None]:
     except KeyboardInterrupt as stopped:  # the second signal, or one before the run began
         kept = "nothing was saved"
         if folder is not None and (folder / "run.json").exists():
-            kept = f"go on with: constrainednn resume {shlex.quote(str(folder))}"
+            kept = f"continue with: constrainednn resume {shlex.quote(str(folder))}"
         fail(f"interrupted; {kept}", 143 if str(stopped) == "SIGTERM" else 130)
     except Exception as error:  # noqa: BLE001  (the outermost frame: everything ends here)
         _explain(error, source)

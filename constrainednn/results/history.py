@@ -40,8 +40,8 @@ class Settings:
         steps: Largest number of steps.
         seed: Seed of all streams.
         tolerance: Root of the training loss at which the run stops.
-        heldout: Number of held-out points a constraint on a domain.
-        monitor: Number of monitor points a constraint on a domain.
+        heldout: Number of held-out points per constraint on a domain.
+        monitor: Number of monitor points per constraint on a domain.
         redraw: Steps between new training draws, or None.
         dtype: Floating-point type.
         device: Platform and device kind.
@@ -96,6 +96,18 @@ class History:
     redraws: tuple[int, ...] = ()
     last_draw: int = 0
     pieces: PieceHistory | tuple[PieceHistory, ...] | None = None
+
+    def ended(self, step: int, loss: float, monitor: float, model: PyTree) -> "History":
+        """With the last entries, those of the parameters that are returned after `step` steps."""
+        # What was reached last may not be what is returned.
+        before = self.monitor_steps < step
+        return dataclasses.replace(
+            self,
+            loss=np.append(self.loss, loss),
+            monitor_steps=np.append(self.monitor_steps[before], step),
+            monitor=np.append(self.monitor[before], monitor),
+            snapshots=(*(item for item in self.snapshots if item[0] < step), (step, model)),
+        )
 
     def __repr__(self) -> str:
         """A dozen moments, whatever the number of steps."""

@@ -43,7 +43,7 @@ class Sink(Protocol):
 
 
 class Listeners:
-    """All that a run tells its numbers to. A sink that fails three times is told nothing more."""
+    """The listeners of a run. A sink that fails three times is dropped."""
 
     def __init__(self, progress: Callable[[Progress], None] | None, sinks: Sequence[Sink]):
         if progress is not None:

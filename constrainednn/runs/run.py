@@ -45,7 +45,7 @@ class Run:
         arguments: As given by the user, or by the record of an earlier run.
         method_name: How the command line calls the method; empty otherwise.
         folder: Where to save, or None.
-        record: The record of the run to go on with, or None.
+        record: The record of the run to resume, or None.
         allow_changed: Go on although the method or the machine's settings are stated otherwise.
         time_limit: Seconds.
         sinks: Where numbers go.
@@ -160,7 +160,7 @@ class Run:
                 )
 
     def statement(self, sizes: Sequence[float]) -> str:
-        """What tells a problem from others: its constraints, and residuals before training."""
+        """What identifies a problem: its constraints, and residuals before training."""
         items = [f"{c.name} {c.weight:.6e} {c.over!r:.500}" for c in self.problem.constraints]
         return "; ".join([*items, *(f"{size:.6e}" for size in sizes)])
 

@@ -14,7 +14,7 @@ from constrainednn._gap.residuals import monitor_loss
 from constrainednn._problem.problem import Problem
 from constrainednn._solve.solve import solve, training_of
 from constrainednn._solve.training.side_by_side import Unlike, faster_together, together
-from constrainednn._solve.training.steps import Chunk
+from constrainednn._solve.training.steps import Chunk, step_bytes
 from constrainednn._solve.training.trainer import Training
 from constrainednn.errors import BadValueError, LoadError
 from constrainednn.methods.first_order import Optax
@@ -57,7 +57,7 @@ def chosen_engine(start: Callable[..., Training], problem: Problem, task: Task) 
                 going, answer = training.go(), None
                 while not isinstance(chunk := going.send(answer), Chunk):
                     answer = np.nan
-                lanes = min(LANES, _BYTES // (training.step_bytes(chunk) + 1))
+                lanes = min(LANES, _BYTES // (step_bytes(chunk) + 1))
                 if task.engine:
                     return "vmap", max(lanes, 1)
                 if lanes >= _FEW and faster_together(chunk, training.limit, lanes):

@@ -20,7 +20,7 @@ from constrainednn.errors import RunWarning, StoreError
 from constrainednn.studies.tasks import Origin
 
 Row = dict[str, Any]
-# What tells a run from all others: every setting, whether it is varied or not, and its seed.
+# What identifies a run: every setting, whether it is varied or not, and its seed.
 Key = tuple[str, int]
 
 RECORD, ROWS = "study.json", "runs.jsonl"

@@ -164,7 +164,7 @@ class Stated:
 
 
 def _telling(value: Any) -> Any:
-    """What tells a value from others that are given in its place."""
+    """What distinguishes a value from others that are given in its place."""
     return value if isinstance(value, (bool, int, float, str)) else id(value)
 
 

@@ -48,7 +48,7 @@ def resolve(
         march: Goes through stops, from the start or from what it was given to go on from.
         stops: Start, breaks and end, in order.
         share: Share of the usual number of places of a scan.
-        resumed: What an earlier run gave to go on from.
+        resumed: The state of an earlier run to resume from.
     """
     marched, since, spacing = march(stops, resumed), 0, 0.0
     found: set[float] = set()

@@ -1,24 +1,36 @@
 """Why a run ended: memory, precision, steps that cannot be taken."""
 
+import math
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
+import equinox as eqx
+import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, PyTree
 
-from constrainednn._common.memory import refuse_too_large
+from constrainednn._checks.finiteness import check_finite, check_gradient
+from constrainednn._common.memory import available_memory, refuse_too_large
 from constrainednn._common.messages import shown
-from constrainednn.methods.levenberg_marquardt import LevenbergMarquardt
+from constrainednn._gap.residual_vector import ResidualVector
+from constrainednn._problem.constraint import Constraint
+from constrainednn._problem.problem import Problem
+from constrainednn._solve.training.steps import Chunk, advance
+from constrainednn._solve.training.training_points import TrainingPoints
+from constrainednn.domains.samplers.base import Draw
+from constrainednn.errors import ProblemError
+from constrainednn.methods.levenberg_marquardt import LevenbergMarquardt, least_numbers, operations
 from constrainednn.methods.stages import Stage
 
-SMALLER = (
+# Operations of one step that are announced: about ten seconds in which nothing else is heeded.
+_LONG = 1e12
+_SMALLER = (
     "Lower points= or the width, or take a first-order method: cx.Optax(optax.lbfgs()), "
     "--method lbfgs"
 )
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
 
 
 def raised_at(error: Exception, step: int) -> str:
@@ -39,7 +51,7 @@ def refuse_step(needed: int, what: str) -> None:
     refuse_too_large(
         needed,
         f"A step of Levenberg-Marquardt {what}",
-        SMALLER,
+        _SMALLER,
     )
 
 
@@ -58,3 +70,97 @@ def warn_of_float32(stages: Sequence[Stage], tolerance: float) -> None:
             "write jax.config.update('jax_enable_x64', True) before the first array.",
             stacklevel=7,
         )
+
+
+def refuse_dense(stage: Stage, residual: ResidualVector, params: PyTree) -> int:
+    """What a step holds in dense arrays at least, in bytes; refused if that cannot fit.
+
+    Warns of steps so long that a signal would wait for minutes.
+    """
+    if not isinstance(stage.method, LevenbergMarquardt):
+        return 0
+    m = jax.eval_shape(residual, params).size
+    leaves = jax.tree.leaves(params)
+    P = sum(leaf.size for leaf in leaves)
+    needed = least_numbers(m, P) * leaves[0].dtype.itemsize
+    what = f"with {m} residual entries and {P} parameters"
+    refuse_step(needed, what)
+    if operations(m, P) > _LONG:
+        warnings.warn(
+            f"A step of Levenberg-Marquardt {what} takes some {operations(m, P):.0e} "
+            "operations, a minute on a few cores for every 5e12, and a signal or time_limit= "
+            f"is heeded only between steps. {_SMALLER}.",
+            stacklevel=8,
+        )
+    return needed
+
+
+def why_stalled(
+    explained: tuple[str, PyTree | None], static: PyTree, pairs: Iterable[tuple[Constraint, Draw]]
+) -> str:
+    """Why no step lowers the loss: where the residual ends, or what it no longer depends on.
+
+    Args:
+        explained: What the method says: a sentence, and parameters ahead of which it stopped.
+        static: The rest of the model.
+        pairs: Constraints with their training points.
+    """
+    clause, ahead = explained
+    reason = "no step lowers the loss, although its gradient is not zero"
+    if ahead is not None:
+        model = eqx.combine(ahead, static)
+        try:
+            for item, points in pairs:
+                check_finite(item, model, points)
+        except ProblemError as error:
+            return f"{reason}: steps that would lower it end at a cliff. There, {error}"
+    return clause or reason
+
+
+def why_nonfinite(
+    seen: Float[np.ndarray, " steps"], model: PyTree, trainable: Any, points: TrainingPoints
+) -> str:
+    """How NaN came about: steps too long, or a constraint and a point where it began.
+
+    Args:
+        seen: Losses of the steps.
+        model: The last model.
+        trainable: What is trained of it.
+        points: Constraints with their training points.
+
+    Raises:
+        ProblemError: If that is so before the first step.
+    """
+    step, losses = len(seen), points.losses(model, 1.0)
+    where = f"at step {step}"
+    largest = max(losses, key=lambda name: np.nan_to_num(losses[name], nan=np.inf))
+    # A diverging loss is no fault of the residual.
+    if seen.size and seen[-1] > 1e3 * seen[0]:
+        return (
+            f"{where}: the loss grew from {seen[0]:.3g} to {seen[-1]:.3g}, most of it in "
+            f"constraint {largest!r}. The steps are too long: lower the learning rate."
+        )
+    try:
+        for item, drawn in points.pairs:
+            check_finite(item, model, drawn)
+        for item, drawn in points.pairs:
+            problem = Problem(item, model, trainable=trainable)
+            check_gradient(problem, item, model, drawn, thorough=True)
+    except ProblemError as error:
+        if step == 0:
+            raise
+        return f"{where}: {error}"
+    return (
+        f"{where}: the step itself was NaN or infinite, with a loss of {losses[largest]:.3g} in "
+        f"constraint {largest!r}. A smaller learning rate may help."
+    )
+
+
+def refuse_what_is_compiled(dense: int, chunk: Chunk) -> None:
+    """Refuse a step that is large and does not fit, by what its compiled program needs."""
+    # Large is what takes more than a twentieth: to ask the compiler is to compile twice.
+    if dense and 20 * dense > (available_memory() or math.inf):
+        compile_only: Any = advance  # equinox's type for it has no `lower`
+        arguments = (*chunk[:-1], jnp.asarray(0))
+        analysis = compile_only.lower(*arguments).compile().compiled.memory_analysis()
+        refuse_step(analysis.temp_size_in_bytes, "by the compiler's account")

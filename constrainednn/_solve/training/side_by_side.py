@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from constrainednn._common.batched import Statement, put_together, take_apart
+from constrainednn._solve.measure import measured
 from constrainednn._solve.training.steps import Chunk, Look, advance
 from constrainednn._solve.training.trainer import Training
 from constrainednn.results.solution import Solution
@@ -45,16 +46,17 @@ def together(
         Unlike: If the runs do not fit together.
     """
     goings = {place: training.go() for place, training in trainings.items()}
-    company = _Company(lanes)
+    batch = _Lanes(lanes)
     ended: dict[int, Solution | Exception] = {}
     asked: dict[int, Chunk | Look] = {}
 
     def go_on(place: int, answer: Any) -> None:
         asked.pop(place, None)
         try:
-            asked[place] = goings[place].send(answer)
-        except StopIteration as end:
-            ended[place] = end.value
+            try:
+                asked[place] = goings[place].send(answer)
+            except StopIteration as end:
+                ended[place] = measured(trainings[place].run, end.value)
         except failures as error:
             ended[place] = error
 
@@ -64,7 +66,7 @@ def together(
         # Looks first, until all that still run ask for steps: so they stay side by side.
         looks = {place: item for place, item in asked.items() if isinstance(item, Look)}
         chunks = {place: item for place, item in asked.items() if isinstance(item, Chunk)}
-        answers = _look(looks, lanes) if looks else company.step(chunks)
+        answers = _look(looks, lanes) if looks else batch.step(chunks)
         for place, answer in answers.items():
             go_on(place, answer)
     return ended
@@ -74,7 +76,7 @@ def faster_together(chunk: Chunk, steps: int, lanes: int) -> bool:
     """Decide by a trial whether `lanes` runs take their steps sooner as one computation.
 
     What a trial takes is compared with what it may save: steps one by one are compiled, too, only
-    where the runs take long. Otherwise company is what saves the overhead of each call.
+    where the runs take long. Otherwise it is batching that saves the overhead of each call.
 
     Args:
         chunk: The first steps that one of the runs asks for.
@@ -103,7 +105,7 @@ def _trial(run: Callable[[int], Any], steps: int) -> tuple[float, float]:
 Stacked = tuple[list, Statement]
 
 
-class _Company:
+class _Lanes:
     """Takes steps of all lanes, and keeps their arrays together while runs go on with them."""
 
     def __init__(self, lanes: int):

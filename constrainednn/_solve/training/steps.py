@@ -11,13 +11,13 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
+from constrainednn._common.memory import bytes_computed
 from constrainednn._gap.residual_vector import ResidualVector
 from constrainednn._gap.residuals import monitor_loss
 from constrainednn._problem.problem import Problem
-from constrainednn._solve.training.diagnosis import is_out_of_memory
 from constrainednn.domains.samplers.base import Draw
 from constrainednn.methods.base import CONVERGED, NONFINITE, RUNNING, AbstractMethod
-from constrainednn.results.solution import Solution
+from constrainednn.runs.outcome import Outcome
 
 # Steps in one call of the compiled chunk at most, and seconds between two looks at the clock.
 CHUNK = 1024
@@ -71,7 +71,7 @@ def advance(
 
 
 class Chunk(NamedTuple):
-    """Steps that a run asks for: the arguments of `advance`."""
+    """A request for steps: the arguments of `advance`."""
 
     method: AbstractMethod
     residual: ResidualVector
@@ -91,7 +91,7 @@ class Raised(Exception):  # noqa: N818  (it says what happened)
 
 
 class Look(NamedTuple):
-    """A monitor loss that a run asks for: the arguments of `monitor_loss`."""
+    """A request for a monitor loss: the arguments of `monitor_loss`."""
 
     problem: Problem
     model: PyTree
@@ -99,14 +99,19 @@ class Look(NamedTuple):
     monitor: list[Draw | None]
 
 
-# What a run asks for on its way to a solution, so that one engine can serve many runs at once.
+# A run is a generator of requests, so that one engine can serve many runs together.
 # Answers are what `advance` and `monitor_loss` return, the former with the seconds it took, and
 # this run's share of them.
-Going = Generator[Chunk | Look, Any, Solution]
+Going = Generator[Chunk | Look, Any, Outcome]
 Part = Generator[Chunk | Look, Any, Any]
 
 
-def alone(going: Going) -> Solution:
+def is_out_of_memory(error: Exception) -> bool:
+    """True for an exception that says so, of Python or of XLA."""
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+
+
+def alone(going: Going) -> Outcome:
     """Serve one run."""
     answer, failure = None, None
     while True:
@@ -128,6 +133,12 @@ def _answer(asked: Chunk | Look) -> Any:
     found = jax.block_until_ready(advance(*asked[:-1], jnp.asarray(asked.steps)))
     elapsed = time.perf_counter() - started
     return found, elapsed, elapsed
+
+
+def step_bytes(chunk: Chunk) -> int:
+    """What a step computes, in bytes: more than it holds at once."""
+    step = lambda params, state: chunk.method.step(chunk.residual, params, state)  # noqa: E731
+    return bytes_computed(jax.make_jaxpr(step)(chunk.params, chunk.state).jaxpr)
 
 
 def on_device(leaf: Any) -> Any:

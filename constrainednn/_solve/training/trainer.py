@@ -3,95 +3,74 @@
 Everything that steers (monitor evaluations, snapshots, redraws, stage ends) happens at step
 numbers fixed by the settings, and chunks end there. The clock only decides how many steps lie
 between two looks at signals, and when a checkpoint is due; splitting a run into chunks changes no
-bit of it, nor does going on from a checkpoint.
+bit of it, nor does resuming from a checkpoint.
 """
 
-import hashlib
 import math
 import time
-import warnings
-from collections.abc import Sequence
-from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
 
 from constrainednn._checks.check import check_before_solve, check_trained
-from constrainednn._checks.finiteness import check_finite, check_gradient
-from constrainednn._common.memory import available_memory, bytes_computed
-from constrainednn._common.pytrees import tree_to_arrays
-from constrainednn._gap.measure import gap_report
-from constrainednn._gap.residual_vector import ResidualVector, common_unit, residual_vector, rows
+from constrainednn._checks.finiteness import check_finite
+from constrainednn._gap.residual_vector import ResidualVector, residual_vector, rows
 from constrainednn._gap.residuals import (
     holds_already,
-    loss_at,
     monitor_loss,
-    residuals_at,
-    root_mean_square,
 )
-from constrainednn._gap.streams import (
-    Streams,
-    draw_training,
-    draw_where_large,
-    drawn_again,
-    drawn_arrays,
-    streams_of_all,
+from constrainednn._solve.training.checkpoints import (
+    contents,
+    restore_monitoring,
+    restore_points,
+    restored_model,
+    stage_of,
 )
-from constrainednn._problem.constraint import is_drawn_again
-from constrainednn._problem.problem import Problem
 from constrainednn._solve.training.diagnosis import (
-    SMALLER,
-    is_out_of_memory,
     out_of_memory,
     raised_at,
-    refuse_step,
+    refuse_dense,
+    refuse_what_is_compiled,
     warn_of_float32,
+    why_nonfinite,
+    why_stalled,
 )
-from constrainednn._solve.training.monitoring import is_shown, lazy, log_place, next_log_spaced
+from constrainednn._solve.training.monitoring import (
+    Monitoring,
+    lazy,
+    log_place,
+    next_log_spaced,
+)
+from constrainednn._solve.training.stage_state import InStage
 from constrainednn._solve.training.steps import (
     CHUNK,
-    Chunk,
     Going,
     Look,
     Part,
     Raised,
-    advance,
     begin,
+    is_out_of_memory,
     on_device,
 )
+from constrainednn._solve.training.training_points import TrainingPoints
 from constrainednn._storage.run_folder import Checkpoint
-from constrainednn.domains.samplers.adaptive import Adaptive
-from constrainednn.domains.samplers.base import Draw
-from constrainednn.errors import ProblemError, StoreError
 from constrainednn.methods.base import CONVERGED, NONFINITE, RUNNING, STALLED
-from constrainednn.methods.levenberg_marquardt import LevenbergMarquardt, least_numbers, operations
+from constrainednn.methods.levenberg_marquardt import LevenbergMarquardt
 from constrainednn.methods.stages import Stage, described
 from constrainednn.models.recipes import trainable_mask
-from constrainednn.results.history import History, Status, Timings
-from constrainednn.results.solution import Solution
+from constrainednn.results.history import History, Status
+from constrainednn.runs.outcome import Outcome
 from constrainednn.runs.run import Run
 
+# Seconds between two looks at the clock.
 _LOOK_EVERY = 0.3
-# Operations of one step that are announced: about ten seconds in which nothing else is heeded.
-_LONG = 1e12
-
-# Early stopping ends a run after so many times the steps of the lowest monitor loss.
-_PATIENCE = 4
-
-# What a checkpoint says besides its arrays.
-_FACTS = {
-    **dict.fromkeys(("stage", "begun", "first", "verdict", "drawn_at"), int),
-    **dict.fromkeys(("monitor_steps", "snapshot_steps", "redraws"), list),
-    **dict.fromkeys(("compile_seconds", "run_seconds"), float),
-    **dict.fromkeys(("points", "statement"), str),
-}
 
 
 class Training:
-    """The state of one run; `go` takes it from the first trial, or a checkpoint, to the report.
+    """The state of one run; `go` takes it from the first trial, or a checkpoint, to its end.
 
     Args:
         run: What is asked for.
@@ -103,47 +82,39 @@ class Training:
         self.run, self.problem, self.stages, self.checked = run, run.problem, stages, checked
         self.limit = sum(stage.steps for stage in stages)
         self.key = jax.random.key(run.seed)
-        # Completed steps, those at the last redraw, and those that led to the returned parameters.
-        self.step = self.drawn_at = self.best_step = 0
+        # Completed steps, and those that led to the parameters that are returned.
+        self.step = self.best_step = 0
         self.losses: list[np.ndarray] = []
-        self.watched: list[tuple[int, float]] = []
-        self.snapshots: list[tuple[int, PyTree]] = []
-        self.redraws: list[int] = []
-        # The redraw whose points are reported, and the points of the lowest monitor loss.
-        self.last_draw, self.chosen_draw = 0, 0
-        self.chosen_points: list[Draw] = []
+        self.monitoring = Monitoring(early_stopping=run.early_stopping)
         self.compile_seconds = self.run_seconds = 0.0
         self.train_loss = np.nan
 
     def go(self) -> Going:
-        """Ask for all it takes, and return the solution."""
+        """Yield requests for steps and monitor losses, and return the outcome."""
         started = time.perf_counter()
         self.show("compiling")
-        constraints = self.problem.constraints
         self.model = self.problem.build_model(key=self.key)
         for stage in self.stages:
             check_trained(self.model, stage.trainable or self.problem.trainable)
-        streams = streams_of_all(constraints, key=self.key, **self.run.counts)
-        # What judges is kept apart until the end: nothing that trains or steers is handed it.
-        self.train_points = [points.train for points in streams]
-        self.monitor_points = [points.monitor for points in streams]
-        self.heldout_points = [points.heldout for points in streams]
-        self.points_digest = _digest(streams)
+        points = self.points = TrainingPoints(self.problem.constraints, self.key, self.run.counts)
         if not self.checked:
             warn_of_float32(self.stages, self.run.tolerance)
         checkpoint = self.run.checkpoint
-        holds = lazy(lambda: holds_already(self.problem, self.model, *self.seen()))
+        holds = lazy(lambda: holds_already(self.problem, self.model, points.train, points.monitor))
         if checkpoint is None:
             if self.checked:
-                for item, points in zip(constraints, self.train_points, strict=True):
-                    check_finite(item, self.model, points)
+                for item, drawn in points.pairs:
+                    check_finite(item, self.model, drawn)
             else:
-                check_before_solve(self.problem, self.model, self.train_points, at_rounding=holds)
+                check_before_solve(self.problem, self.model, points.train, at_rounding=holds)
             yield from self.watch()
-        self.unit = self.common_unit()
+        self.unit = points.common_unit(self.model)
         self.squared = float(np.square(self.unit))  # infinite where losses are
+        self.dense = []
+        for stage in self.stages:
+            params, static = eqx.partition(self.model, self.mask(stage))
+            self.dense.append(refuse_dense(stage, self.residual(static), params))
         dtype = str(jnp.result_type(float))
-        self.dense = [self.dense_bytes(stage) for stage in self.stages]
         self.settings = self.run.begin(described(self.stages, self.model), self.limit, dtype)
         self.compile_seconds += time.perf_counter() - started
         fresh = checkpoint is None or checkpoint.step == 0
@@ -153,54 +124,13 @@ class Training:
             status, reason = yield from self.train(checkpoint)
             if self.run.early_stopping:
                 self.choose()
-        with self.run.measuring(self.step):
-            self.show("measuring the gap")
-            return self.finish(status, reason, time.perf_counter())
-
-    def common_unit(self) -> float:
-        """What all residuals are divided by while they are squared: one, but for extreme units."""
-        pairs = zip(self.problem.constraints, self.train_points, strict=True)
-        sizes = [
-            math.sqrt(item.weight)
-            * root_mean_square(residuals_at(item.residual, self.model, points.points))
-            for item, points in pairs
-        ]
-        return common_unit(sizes)
-
-    def dense_bytes(self, stage: Stage) -> int:
-        """What a step holds in dense arrays at least; refused here if that cannot fit."""
-        if not isinstance(stage.method, LevenbergMarquardt):
-            return 0
-        select = stage.trainable or self.problem.trainable
-        params, static = eqx.partition(self.model, trainable_mask(self.model, select))
-        m = jax.eval_shape(self.residual(static), params).size
-        leaves = jax.tree.leaves(params)
-        P = sum(leaf.size for leaf in leaves)
-        needed = least_numbers(m, P) * leaves[0].dtype.itemsize
-        what = f"with {m} residual entries and {P} parameters"
-        refuse_step(needed, what)
-        if operations(m, P) > _LONG:
-            warnings.warn(
-                f"A step of Levenberg-Marquardt {what} takes some {operations(m, P):.0e} "
-                "operations, a minute on a few cores for every 5e12, and a signal or time_limit= "
-                f"is heeded only between steps. {SMALLER}.",
-                stacklevel=8,
-            )
-        return needed
-
-    def step_bytes(self, chunk: Chunk) -> int:
-        """What a step computes, in bytes: more than it holds at once."""
-        step = lambda params, state: chunk.method.step(chunk.residual, params, state)  # noqa: E731
-        return bytes_computed(jax.make_jaxpr(step)(chunk.params, chunk.state).jaxpr)
-
-    def seen(self) -> tuple[list[Draw], list[Draw | None]]:
-        """All points that may steer, one of each kind a constraint."""
-        return self.train_points, self.monitor_points
+        self.show("measuring the gap")
+        return self.outcome(status, reason)
 
     def train(self, checkpoint: Checkpoint | None) -> Part:
         """Take all stages; return a status and its reason."""
-        status, reason = Status.MAX_STEPS, f"the limit of {self.limit} steps is reached"
-        reached = 0 if checkpoint is None else self.stage_of(checkpoint)
+        reached = 0 if checkpoint is None else stage_of(checkpoint, len(self.stages))
+        verdict = RUNNING
         for index, stage in enumerate(self.stages):
             if index < reached:
                 continue
@@ -215,107 +145,55 @@ class Training:
                     raise raised.error from None
                 return Status.NONFINITE, raised_at(raised.error, self.step)
             if verdict == NONFINITE:
-                return Status.NONFINITE, self.diagnose(stage)
+                seen = np.concatenate([[np.inf], *self.losses])[1:] * self.squared
+                part = stage.trainable or self.problem.trainable
+                return Status.NONFINITE, why_nonfinite(seen, self.last.model, part, self.points)
             last = index == len(self.stages) - 1
-            if self.past_the_best():
-                step = self.chosen[0]
+            if self.monitoring.past_the_best():
+                step = self.monitoring.lowest[0]
                 reason = f"no monitor loss is lower than that of step {step}"
                 return Status.EARLY_STOPPED, reason
             if self.run.stop and not (last and (verdict != RUNNING or self.step == self.limit)):
                 return Status(self.run.stop.status), f"{self.run.stop.name} at step {self.step}"
-            if last and verdict == CONVERGED:
-                status, reason = Status.CONVERGED, "no step can lower the loss further"
-                params, _, state = self.last
-                if isinstance(stage.method, LevenbergMarquardt):
-                    unseen = stage.method.unseen(params, state)
-                    reason += f"; the residual does not depend on {unseen}" * bool(unseen)
-            elif last and verdict == STALLED:
-                status, reason = Status.STALLED, self.obstacle(stage)
+        return self.ending(verdict)
+
+    def ending(self, verdict: int) -> tuple[Status, str]:
+        """How the last stage ended: status and reason."""
+        status, reason = Status.MAX_STEPS, f"the limit of {self.limit} steps is reached"
+        method = self.stages[-1].method
+        if verdict == CONVERGED:
+            status, reason = Status.CONVERGED, "no step can lower the loss further"
+            if isinstance(method, LevenbergMarquardt):
+                unseen = method.unseen(self.last.params, self.last.state)
+                reason += f"; the residual does not depend on {unseen}" * bool(unseen)
+        elif verdict == STALLED:
+            explained = method.explain(self.last.params, self.last.state)
+            status = Status.STALLED
+            reason = why_stalled(explained, self.last.static, self.points.pairs)
         tolerance = self.run.tolerance
         if tolerance and self.total_loss(self.model) <= (tolerance / self.unit) ** 2:
             reason = f"the root of the loss is below the tolerance {tolerance:g}"
             return Status.CONVERGED, reason
         return status, reason
 
-    def obstacle(self, stage: Stage) -> str:
-        """Why a run stalled: where the residual ends, or what it no longer depends on."""
-        params, static, state = self.last
-        clause, ahead = stage.method.explain(params, state)
-        reason = "no step lowers the loss, although its gradient is not zero"
-        if ahead is not None:
-            model = eqx.combine(ahead, static)
-            try:
-                for item, points in zip(self.problem.constraints, self.train_points, strict=True):
-                    check_finite(item, model, points)
-            except ProblemError as error:
-                return f"{reason}: steps that would lower it end at a cliff. There, {error}"
-        return clause or reason
-
-    def stage_of(self, checkpoint: Checkpoint) -> int:
-        """Where a checkpoint goes on, once it is known to be one of such a run."""
-        checkpoint.check(_FACTS, {"loss": checkpoint.step})
-        checkpoint.check({}, {"monitor": len(checkpoint.facts["monitor_steps"])})
-        stage, verdict = checkpoint.facts["stage"], checkpoint.facts["verdict"]
-        if not (0 <= stage < len(self.stages) and RUNNING <= verdict <= NONFINITE):
-            raise StoreError(
-                f"checkpoint-{checkpoint.step:09d}.npz is damaged: it is of stage {stage} with "
-                f"verdict {verdict}."
-            )
-        return stage
-
     def run_stage(self, index: int, checkpoint: Checkpoint | None) -> Part:
         """Take the steps of one stage, or the rest of them, and return its last verdict."""
-        stage = self.stages[index]
-        mask = trainable_mask(self.model, stage.trainable or self.problem.trainable)
-        params, static = eqx.partition(self.model, mask)
-        if checkpoint is not None:
-            self.restore(checkpoint)
-            params, static = eqx.partition(self.model, mask)
-        residual = self.residual(static)
-        state = begin(stage.method, residual, params)
-        dtype = jax.tree.leaves(params)[0].dtype
-        least = jnp.asarray((self.run.tolerance / self.unit) ** 2, dtype)
-        unseen = jnp.asarray(jnp.inf, dtype)
-        best, begun, first, verdict = (params, unseen), self.step, self.step, RUNNING
-        if checkpoint is not None:
-            facts = checkpoint.facts
-            begun, first, verdict = facts["begun"], facts["first"], facts["verdict"]
-            state, best = self.run.restored((state, best), checkpoint, "method", older=True)
+        now = self.entered(index, checkpoint)
         started = time.perf_counter()
-        nothing = Chunk(stage.method, residual, params, state, best, least, 0)
-        # Large is what takes more than a twentieth: to ask the compiler is to compile twice.
-        dense = self.dense[index]
-        if dense and 20 * dense > (available_memory() or math.inf):
-            compile_only: Any = advance  # equinox's type for it has no `lower`
-            arguments = (*nothing[:-1], jnp.asarray(0))
-            analysis = compile_only.lower(*arguments).compile().compiled.memory_analysis()
-            refuse_step(analysis.temp_size_in_bytes, "by the compiler's account")
-        yield nothing
+        refuse_what_is_compiled(self.dense[index], now.chunk(0))
+        yield now.chunk(0)
         self.compile_seconds += time.perf_counter() - started
-
-        def keep() -> None:
-            # The trained part only: a frozen bound may well be infinite.
-            if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
-                return
-            facts = {"stage": index, "begun": begun, "first": first, "verdict": verdict}
-            self.keep((state, best), facts)
-
-        end, pace = begun + stage.steps, 1
+        keep = lambda: self.keep(index, now)  # noqa: E731
+        end, pace = now.begun + now.stage.steps, 1
         try:
             while self.step < end and not self.run.stop:
-                if verdict != RUNNING and not self.only_on_this_draw(verdict):
+                if now.verdict != RUNNING and not self.only_on_this_draw(now.verdict):
                     break
-                if self.past_the_best():
+                if self.monitoring.past_the_best():
                     break
-                redraw = self.run.redraw
-                if redraw and (verdict != RUNNING or self.step >= self.drawn_at + redraw):
-                    residual = self.redraw_points(static)
-                    # Losses on different draws do not compare.
-                    best, first = (params, unseen), self.step
-                if verdict != RUNNING:
-                    state, verdict = begin(stage.method, residual, params), RUNNING
+                self.redraw_where_due(now)
                 stop = min(end, self.step + max(pace, 1), self.next_event())
-                chunk = Chunk(stage.method, residual, params, state, best, least, stop - self.step)
+                chunk = now.chunk(stop - self.step)
                 try:
                     found, elapsed, share = yield chunk
                 except Raised:
@@ -323,16 +201,16 @@ class Training:
                         raise
                     pace = 0  # once more, one by one, up to the step that raises
                     continue
-                params, state, best, losses, taken, verdict = found
-                taken, verdict = int(taken), int(verdict)
+                losses = now.take(found)
                 self.run_seconds += share
-                self.losses.append(np.asarray(losses)[:taken])
-                self.step += taken
-                self.model = eqx.combine(params, static)
-                if taken:
-                    self.train_loss = float(losses[taken - 1]) * self.squared
+                self.losses.append(losses)
+                self.step += len(losses)
+                self.model = now.model
+                if len(losses):
+                    self.train_loss = float(losses[-1]) * self.squared
                     # At most a doubling, since the first steps of a chunk may be untypical.
-                    pace = min(CHUNK, 2 * pace, max(1, int(_LOOK_EVERY * taken / (elapsed + 1e-9))))
+                    fitting = int(_LOOK_EVERY * len(losses) / (elapsed + 1e-9))
+                    pace = min(CHUNK, 2 * pace, max(1, fitting))
                     if log_place(self.step) is not None:
                         yield from self.watch()
                 self.show("training")
@@ -340,268 +218,144 @@ class Training:
                     keep()
         except Raised:
             # The last parameters may be those that cannot be evaluated.
-            seen = bool(jnp.isfinite(best[1]))
-            self.model = eqx.combine(best[0] if seen else params, static)
+            seen = bool(jnp.isfinite(now.best[1]))
+            self.model = eqx.combine(now.best[0] if seen else now.params, now.static)
             raise
         except (MemoryError, jax.errors.JaxRuntimeError):  # the caller looks at what it is
             keep()
-            self.model = eqx.combine(self.better(best, params, static, first), static)
+            self.model = self.better(now)
             raise
         keep()
-        params, best = jax.tree.map(on_device, (params, best))
-        self.last = params, static, state
-        self.last_model = eqx.combine(params, static)
-        self.model = eqx.combine(self.better(best, params, static, first), static)
-        return RUNNING if self.only_on_this_draw(verdict) else verdict
+        now.params, now.best = jax.tree.map(on_device, (now.params, now.best))
+        self.last = now
+        self.model = self.better(now)
+        return RUNNING if self.only_on_this_draw(now.verdict) else now.verdict
 
-    def keep(self, method: PyTree, facts: dict[str, Any]) -> None:
+    def entered(self, index: int, checkpoint: Checkpoint | None) -> InStage:
+        """A stage at its first step, or where a checkpoint left it."""
+        stage = self.stages[index]
+        mask = self.mask(stage)
+        if checkpoint is not None:
+            self.restore(checkpoint)
+        params, static = eqx.partition(self.model, mask)
+        least = (self.run.tolerance / self.unit) ** 2
+        now = InStage.entered(stage, params, static, self.residual(static), least, self.step)
+        if checkpoint is not None:
+            facts = checkpoint.facts
+            now.begun, now.first, now.verdict = facts["begun"], facts["first"], facts["verdict"]
+            now.state, now.best = self.run.restored(
+                (now.state, now.best), checkpoint, "method", older=True
+            )
+        return now
+
+    def redraw_where_due(self, now: InStage) -> None:
+        """New training points after so many steps, or where the method is done with the old."""
+        redraw = self.run.redraw
+        if redraw and (now.verdict != RUNNING or self.step >= self.points.drawn_at + redraw):
+            self.points.redraw(self.model, self.step)
+            now.residual = self.residual(now.static)
+            # Losses on different draws do not compare.
+            now.forget_best()
+            now.first = self.step
+        if now.verdict != RUNNING:
+            now.state, now.verdict = begin(now.stage.method, now.residual, now.params), RUNNING
+
+    def keep(self, index: int, now: InStage) -> None:
         """Save all that the rest of the run depends on."""
         folder = self.run.folder
-        if folder is None:
+        # The trained part only: a frozen bound may well be infinite.
+        finite = all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(now.params))
+        if folder is None or not finite:
             return
-        snapshots = tuple(model for _, model in self.snapshots)
-        tree = {"model": self.model, "method": method, "snapshots": snapshots}
-        arrays = {}
-        for name, part in tree.items():
-            arrays |= tree_to_arrays(part, name)
-        steps, monitor = zip(*self.watched, strict=True)
-        constraints = self.problem.constraints
-        arrays |= drawn_arrays(constraints, self.train_points, "draw")
-        if self.chosen_points:
-            arrays |= drawn_arrays(constraints, self.chosen_points, "chosen")
-        arrays["loss"] = np.concatenate([np.zeros(0), *self.losses])
-        arrays["monitor"] = np.asarray(monitor, float)
-        facts = facts | {
-            "monitor_steps": steps,
-            "snapshot_steps": [step for step, _ in self.snapshots],
-            "drawn_at": self.drawn_at,
-            "redraws": self.redraws,
-            "chosen_draw": self.chosen_draw,
-            "compile_seconds": self.compile_seconds,
-            "run_seconds": self.run_seconds,
-            "points": self.points_digest,
-            "statement": self.run.statement([self.watched[0][1]]),
-        }
-        folder.save(self.step, arrays, facts)
+        seconds = {"compile_seconds": self.compile_seconds, "run_seconds": self.run_seconds}
+        arrays, facts = contents(self.model, now, self.losses, self.monitoring, self.points)
+        statement = self.run.statement([self.monitoring.losses[0][1]])
+        folder.save(self.step, arrays, facts | seconds | {"stage": index, "statement": statement})
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Set everything but the method's own state to what it was."""
-        facts, arrays = checkpoint.facts, checkpoint.arrays
-        if facts["points"] != self.points_digest:
-            raise StoreError(
-                f"{self.run.where}: the points drawn from the seed are not those of the run. "
-                "The problem differs, or the version of NumPy draws others."
-            )
-        blank = self.model
-        self.model = self.run.restored(blank, checkpoint, "model")
-        if not self.run.allow_changed:
-            first = monitor_loss(self.problem, blank, *self.seen())
-            self.run.refuse_another(facts["statement"], [first])
-        snapshots = self.run.restored(
-            tuple(blank for _ in facts["snapshot_steps"]), checkpoint, "snapshots"
-        )
-        self.snapshots = list(zip(facts["snapshot_steps"], snapshots, strict=True))
-        self.watched = list(zip(facts["monitor_steps"], arrays["monitor"].tolist(), strict=True))
-        self.step, self.drawn_at = checkpoint.step, facts["drawn_at"]
-        self.losses = [arrays["loss"]]
-        self.train_loss = float(arrays["loss"][-1]) * self.squared if self.step else np.nan
+        facts, points, blank = checkpoint.facts, self.points, self.model
+        self.model = restored_model(self.problem, blank, points, self.run, checkpoint)
+        restore_monitoring(self.monitoring, self.run, checkpoint, blank)
+        self.step, self.losses = checkpoint.step, [checkpoint.arrays["loss"]]
+        self.train_loss = float(self.losses[0][-1]) * self.squared if self.step else np.nan
         self.compile_seconds += facts["compile_seconds"]
         self.run_seconds = facts["run_seconds"]
-        self.redraws = list(facts["redraws"])
-        self.last_draw = len(self.redraws)
-        first = self.train_points
-        if self.run.early_stopping:
-            checkpoint.check({"chosen_draw": int}, {})
-            self.chosen_draw = facts["chosen_draw"]
-            self.chosen_points = self.drawn(first, self.chosen_draw, arrays, "chosen")
-        self.train_points = self.drawn(first, self.last_draw, arrays, "draw")
-
-    def drawn(
-        self, first: list[Draw], number: int, arrays: dict[str, np.ndarray], name: str
-    ) -> list[Draw]:
-        """The training points of a redraw, as they were."""
-        self.train_points = list(first)
-        if not number:
-            return self.train_points
-        self.draw_again(number)
-        try:
-            return drawn_again(self.problem.constraints, self.train_points, arrays, name)
-        except ValueError as error:
-            raise StoreError(f"{self.run.where} is damaged: {error}.") from None
+        restore_points(points, self.monitoring, self.run, checkpoint, self.model)
 
     def only_on_this_draw(self, verdict: int) -> bool:
         """True for a method that converged on training points which are to be drawn again.
 
         Converged on fresh points, with no more than the step that found it, is converged.
         """
-        return bool(self.run.redraw) and verdict == CONVERGED and self.step > self.drawn_at + 1
+        fresh = self.step <= self.points.drawn_at + 1
+        return bool(self.run.redraw) and verdict == CONVERGED and not fresh
 
-    def better(
-        self, best: tuple[PyTree, Array], params: PyTree, static: PyTree, first: int
-    ) -> PyTree:
-        """The last parameters, or the best seen since step `first` if their loss is truly lower.
+    def better(self, now: InStage) -> PyTree:
+        """The last model of a stage, or the best seen if its loss is truly lower."""
+        params, self.best_step = now.better(self.total_loss(now.model), self.losses, self.step)
+        return eqx.combine(params, now.static)
 
-        Near a minimum losses differ by rounding only, while the parameters still converge.
-        """
-        last = self.total_loss(eqx.combine(params, static))
-        best_params, best_loss = best
-        slack = 1 + float(jnp.finfo(best_loss.dtype).eps) ** 0.5
-        if last <= slack * float(best_loss):
-            self.best_step = self.step
-            return params
-        seen = np.concatenate([[np.inf], *self.losses])[1 + first :]
-        self.best_step = first + int(np.argmin([*np.nan_to_num(seen, nan=np.inf), np.inf]))
-        return best_params
+    def mask(self, stage: Stage) -> PyTree:
+        """What is trained in a stage."""
+        return trainable_mask(self.model, stage.trainable or self.problem.trainable)
 
     def residual(self, static: PyTree) -> ResidualVector:
         constraints = self.problem.constraints
-        return residual_vector(constraints, static, rows(constraints, self.train_points, self.unit))
-
-    def redraw_points(self, static: PyTree) -> ResidualVector:
-        self.redraws.append(self.step)
-        self.drawn_at, self.last_draw = self.step, len(self.redraws)
-        self.train_points = list(self.train_points)  # those of the lowest monitor loss are kept
-        self.draw_again(self.last_draw)
-        return self.residual(static)
-
-    def draw_again(self, number: int) -> None:
-        for i, item in enumerate(self.problem.constraints):
-            if isinstance(item.sampler, Adaptive) and is_drawn_again(item):
-                self.train_points[i] = draw_where_large(
-                    item, self.model, key=self.key, redraw=number
-                )
-            elif is_drawn_again(item):
-                self.train_points[i] = draw_training(item, key=self.key, redraw=number)
+        return residual_vector(constraints, static, rows(constraints, self.points.train, self.unit))
 
     def next_event(self) -> int:
         """The next step at which something other than stepping happens."""
-        events = [next_log_spaced(self.step)]
-        if self.run.redraw:
-            events.append(self.drawn_at + self.run.redraw)
-        return min(events)
+        redraw = self.points.drawn_at + self.run.redraw if self.run.redraw else math.inf
+        return int(min(next_log_spaced(self.step), redraw))
 
     def watch(self) -> Part:
         """Take the monitor loss, and a snapshot at some of the steps that are log-spaced."""
-        loss = yield Look(self.problem, self.model, *self.seen())
-        self.watched.append((self.step, loss))
-        lowest = self.run.early_stopping and self.chosen[0] == self.step
-        if lowest:  # of those that are there to be chosen only this one is kept
-            self.snapshots = [item for item in self.snapshots if is_shown(item[0])]
-            self.chosen_points, self.chosen_draw = self.train_points, self.last_draw
-        if lowest or is_shown(self.step):
-            self.snapshots.append((self.step, self.model))
-
-    @property
-    def chosen(self) -> tuple[int, float]:
-        """The step with the lowest monitor loss so far, and that."""
-        return min(self.watched, key=lambda item: np.nan_to_num(item[1], nan=np.inf))
-
-    def past_the_best(self) -> bool:
-        """True if training longer is only fitting the training points better."""
-        # By the step that was watched last: chunks end where the clock says, too.
-        seen = self.watched[-1][0]
-        return self.run.early_stopping and seen >= max(_PATIENCE * self.chosen[0], 100)
+        points = self.points
+        loss = yield Look(self.problem, self.model, points.train, points.monitor)
+        self.monitoring.take(self.step, loss, self.model, points.train, points.last_draw)
 
     def choose(self) -> None:
         """Return to the parameters with the lowest monitor loss, if the last are not better."""
-        step, loss = self.chosen
-        last = loss if step == self.step else monitor_loss(self.problem, self.model, *self.seen())
-        # The last one may be NaN.
-        if math.isfinite(loss) and not last <= loss:
-            self.model = jax.tree.map(on_device, dict(self.snapshots)[step])
+        seen, points = self.monitoring, self.points
+        step, loss = seen.lowest
+        if step != self.step:
+            loss = monitor_loss(self.problem, self.model, points.train, points.monitor)
+        if seen.is_better_than(loss):
+            self.model = jax.tree.map(on_device, dict(seen.snapshots)[step])
             self.best_step = step
-            self.train_points, self.last_draw = self.chosen_points, self.chosen_draw
-        self.snapshots = [item for item in self.snapshots if is_shown(item[0])]
-
-    def losses_at(self, model: PyTree) -> dict[str, float]:
-        """Losses by constraint, like those of the steps in squares of the common unit."""
-        pairs = zip(self.problem.constraints, self.train_points, strict=True)
-        return {item.name: loss_at(item, model, points, unit=self.unit) for item, points in pairs}
+            points.train, points.last_draw = seen.best_points, seen.best_draw
+        seen.thin_out()
 
     def total_loss(self, model: PyTree) -> float:
-        return sum(self.losses_at(model).values())
+        """The training loss, like those of the steps in squares of the common unit."""
+        return sum(self.points.losses(model, self.unit).values())
 
-    def diagnose(self, stage: Stage) -> str:
-        """Say how NaN came about: steps too long, or a constraint and a point where it began."""
-        where = f"at step {self.step}"
-        seen = np.concatenate([[np.inf], *self.losses])[1:] * self.squared
-        losses = self.losses_at(self.last_model)
-        parts = {name: self.squared * loss for name, loss in losses.items()}
-        largest = max(parts, key=lambda name: np.nan_to_num(parts[name], nan=np.inf))
-        # A loss on its way to infinity is no fault of the residual.
-        if seen.size and seen[-1] > 1e3 * seen[0]:
-            return (
-                f"{where}: the loss grew from {seen[0]:.3g} to {seen[-1]:.3g}, most of it in "
-                f"constraint {largest!r}. The steps are too long: lower the learning rate."
-            )
-        select = stage.trainable or self.problem.trainable
-        pairs = list(zip(self.problem.constraints, self.train_points, strict=True))
-        try:
-            for item, points in pairs:
-                check_finite(item, self.last_model, points)
-            for item, points in pairs:
-                problem = Problem(item, self.model, trainable=select)
-                check_gradient(problem, item, self.last_model, points, thorough=True)
-        except ProblemError as error:
-            if self.step == 0:
-                raise
-            return f"{where}: {error}"
-        return (
-            f"{where}: the step itself was NaN or infinite, with a loss of {parts[largest]:.3g} in "
-            f"constraint {largest!r}. A smaller learning rate may help."
-        )
-
-    def finish(self, status: Status, reason: str, started: float) -> Solution:
-        points = zip(self.train_points, self.monitor_points, self.heldout_points, strict=True)
-        streams = tuple(Streams(*each) for each in points)
-        gap = gap_report(self.problem, self.model, streams)
-        # The last entries belong to what is returned, which may not be what was reached last.
-        for entries in (self.watched, self.snapshots):
-            if entries[-1][0] == self.step:
-                entries.pop()
-        self.watched.append((self.step, monitor_loss(self.problem, self.model, *self.seen())))
-        self.snapshots.append((self.step, self.model))
-        monitor_steps, monitor = zip(*self.watched, strict=True)
-        select = self.stages[-1].trainable or self.problem.trainable
-        params = eqx.filter(self.model, trainable_mask(self.model, select))
-        history = History(
-            np.concatenate([*(loss * self.squared for loss in self.losses), [gap.loss]]),
-            np.asarray(monitor_steps),
-            np.asarray(monitor),
-            tuple(self.snapshots),
-            self.best_step,
-            tuple(self.redraws),
-            self.last_draw,
-        )
-        timings = Timings(self.compile_seconds, self.run_seconds, time.perf_counter() - started)
-        return Solution(
-            self.problem,
-            self.model,
-            gap,
-            status,
-            reason,
-            self.step,
-            sum(leaf.size for leaf in jax.tree.leaves(params)),
-            history,
-            timings,
-            self.settings,
-            streams,
+    def outcome(self, status: Status, reason: str) -> Outcome:
+        """What was found, to be measured."""
+        seen = self.monitoring
+        steps, monitor = zip(*seen.losses, strict=True)
+        params = eqx.filter(self.model, self.mask(self.stages[-1]))
+        return Outcome(
+            model=self.model,
+            status=status,
+            reason=reason,
+            steps=self.step,
+            parameters=sum(leaf.size for leaf in jax.tree.leaves(params)),
+            history=History(
+                np.concatenate([np.zeros(0), *(loss * self.squared for loss in self.losses)]),
+                np.asarray(steps),
+                np.asarray(monitor),
+                tuple(seen.snapshots),
+                self.best_step,
+                tuple(self.points.redraws),
+                self.points.last_draw,
+            ),
+            compile=self.compile_seconds,
+            run=self.run_seconds,
+            settings=self.settings,
+            streams=self.points.streams(),
         )
 
     def show(self, phase: str) -> None:
-        monitor = self.watched[-1][1] if self.watched else np.nan
-        self.run.tell(phase, self.step, self.limit, float(self.train_loss), monitor)
-
-
-def _digest(streams: Sequence[Streams]) -> str:
-    """What tells points from others: those that a run drew must be drawn again when it goes on.
-
-    By sums to nine digits, since another version or machine may round the last ones otherwise.
-    """
-    draws = [(points.train, points.monitor, points.heldout) for points in streams]
-    parts = []
-    for leaf in jax.tree.leaves(draws):
-        x = np.asarray(leaf, float).ravel()
-        sums = np.abs(x) @ np.linspace(1, 2, x.size), np.abs(x + 1).sum()
-        parts.append(f"{np.shape(leaf)} {sums[0]:.9e} {sums[1]:.9e}")
-    return hashlib.sha256("; ".join(parts).encode()).hexdigest()
+        self.run.tell(phase, self.step, self.limit, float(self.train_loss), self.monitoring.last)

@@ -1,0 +1,33 @@
+"""From what a driver found to a solution: the one place where the gap of a run is measured."""
+
+import time
+
+from constrainednn._gap.measure import gap_report
+from constrainednn._gap.residuals import monitor_loss
+from constrainednn.results.history import Timings
+from constrainednn.results.solution import Solution
+from constrainednn.runs.outcome import Outcome
+from constrainednn.runs.run import Run
+
+
+def measured(run: Run, outcome: Outcome) -> Solution:
+    """Measure the gap on held-out points, which are read here and nowhere before."""
+    problem, model, steps = run.problem, outcome.model, outcome.steps
+    with run.measuring(steps):
+        started = time.perf_counter()
+        gap = gap_report(problem, model, outcome.streams)
+        train, monitor = zip(*((item.train, item.monitor) for item in outcome.streams), strict=True)
+        watched = monitor_loss(problem, model, train, monitor)
+        return Solution(
+            problem,
+            model,
+            gap,
+            outcome.status,
+            outcome.reason,
+            steps,
+            outcome.parameters,
+            outcome.history.ended(steps, gap.loss, watched, model),
+            Timings(outcome.compile, outcome.run, time.perf_counter() - started),
+            outcome.settings,
+            outcome.streams,
+        )
