@@ -9,9 +9,8 @@ from scipy.special import erf, mathieu_a
 
 import constrainednn as cx
 from constrainednn._gap.residuals import residuals_at
+from constrainednn._ode.linearised.division import divided, heads, unknowns_of
 from constrainednn._ode.schemes import boundary_values
-from constrainednn._ode.schemes.boundary_values import unknowns_of
-from constrainednn._pieces.refinement import divided, heads
 
 # The default tolerance asks each element for a residual of 1e-12 of the solution; 100 times that
 # leaves room for the amplification by a well-conditioned problem.

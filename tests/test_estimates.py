@@ -9,7 +9,7 @@ from scipy.stats import binom, t
 
 import constrainednn as cx
 from constrainednn._ode.fitting import initial_values
-from constrainednn._ode.fitting.scheme import _damped
+from constrainednn._ode.fitting.fit import _damped
 from constrainednn.results.estimates.from_rows import estimates_from
 from constrainednn.results.estimates.regression import Regression
 

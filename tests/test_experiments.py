@@ -15,7 +15,7 @@ from scipy.optimize import least_squares
 import constrainednn as cx
 from constrainednn._common import batched
 from constrainednn._ode.fitting import initial_values
-from constrainednn._pieces import march
+from constrainednn._pieces.window_control import try_windows
 from constrainednn._solve.problem_files import load_module, resolve
 
 SMALL = {"heldout": 64, "monitor": 16}
@@ -431,7 +431,11 @@ def test_experiments_of_one_shape_share_what_is_compiled():
     def programs():
         return [
             fn._cached._cache_size()
-            for fn in (march._advance, initial_values._linearised, initial_values.rows_of)
+            for fn in (
+                try_windows,
+                initial_values._linearised,
+                initial_values.rows_of,
+            )
         ]
 
     cx.solve(stated(1), **SMALL)

@@ -7,8 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from constrainednn._problem.problem.equation_arguments import Arguments
-from constrainednn._problem.problem.scheme import Observed
 from marks import slow
 from scipy.integrate import solve_ivp
 from scipy.optimize import least_squares
@@ -17,6 +15,8 @@ import constrainednn as cx
 from constrainednn._ode.fitting import initial_values
 from constrainednn._ode.schemes.windows import Evolution
 from constrainednn._pieces import march
+from constrainednn._problem.equation_arguments import Arguments
+from constrainednn._problem.scheme import Observed
 from constrainednn._solve.problem_files import load_module, resolve
 from constrainednn.models.pieces import Features, stack_pieces
 from constrainednn.results.estimates.from_rows import estimates_from

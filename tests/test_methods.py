@@ -15,7 +15,7 @@ from constrainednn._gap.residual_vector import residual_vector, rows
 from constrainednn._solve.training.steps import advance
 from constrainednn.domains.samplers.draws import finite_points
 from constrainednn.methods.base import CONVERGED, NONFINITE, RUNNING, STALLED, loss_of
-from constrainednn.methods.levenberg_marquardt import _factor
+from constrainednn.methods.damped_steps import factored
 from constrainednn.testing.methods import _drive, _jitted_step, check_method
 
 EPS = np.finfo(float).eps
@@ -67,7 +67,7 @@ def test_factors_solve_damped_systems_like_a_dense_svd(shape, condition):
     V, _ = np.linalg.qr(generator.normal(size=(shape[1], 4)))
     s = np.geomspace(1, 1 / condition, 4)
     A, r = (U * s) @ V.T, generator.normal(size=shape[0])
-    W, found, g = map(np.asarray, _factor(jnp.asarray(A), jnp.asarray(r)))
+    W, found, g = map(np.asarray, factored(jnp.asarray(A), jnp.asarray(r)))
     assert np.abs(found - s).max() < 10 * EPS
     assert np.abs(W.T @ W - np.eye(4)).max() < 10 * EPS
     assert np.abs(A.T @ r - W @ (found * g)).max() < 100 * EPS

@@ -4,19 +4,20 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from constrainednn._common.arguments import as_argument, as_function, as_reals, few_leaves_of
-from constrainednn._common.messages import shown
+from constrainednn._common.arguments import as_argument, as_function, few_leaves_of
 from constrainednn._ode.bvp_arguments import (
     as_mesh,
+    as_parameters,
+    as_singular,
     check_functions,
-    check_guess,
     continuation_path,
     ends,
+    first_values,
     guessed,
+    refuse_narrow,
 )
 from constrainednn._ode.fitting.boundary_values import FittedBoundaryScheme, WithArguments
 from constrainednn._ode.fitting.observations import data_constraints, refuse_without
@@ -94,92 +95,68 @@ def bvp(
     """
     for value, name in ((fun, "fun"), (bc, "bc")):
         as_function(value, name, "lambda x, y: -y" if name == "fun" else "lambda left, right: left")
-    left, right = ends(span)
-    width = as_width(width)
+    span, width = ends(span), as_width(width)
     few_leaves_of(p, "p")
     few_leaves_of(args, "args")
     args = jax.tree.map(as_argument, args)
     if Arguments(args).unknowns:
         raise BadValueError("args of bvp holds a cx.Unknown: p= takes those, fun(x, y, p, args).")
     path = continuation_path(args, continuation)
-    arguments, observed = Arguments(p), data_constraints(data)
-    fitted, unknown = bool(arguments.unknowns), p is not None
-    refuse_without(arguments, observed, "p")
-    dtype = jnp.result_type(float)
+    observed = data_constraints(data)
+    parameters = as_parameters(p)
+    fitted = parameters.arguments.unknowns
+    refuse_without(parameters.arguments, observed, "p")
+    if fitted and path:
+        raise BadValueError("continuation= and unknowns from data exclude each other.")
+    first = first_values(guess, span, parameters.raw)
+    refuse_narrow(width, first.size, parameters.raw.size)
+    edges, singular = as_mesh(mesh, span, guess, first.size), as_singular(S, first.size)
+    check_functions(fun, bc, span, first, parameters, args)
     if fitted:
-        if path:
-            raise BadValueError("continuation= and unknowns from data exclude each other.")
-        parameters, more, count = arguments.start, (arguments(jnp.asarray(arguments.start)),), 0
-    else:
-        parameters = as_reals(p if unknown else np.zeros(0), "p").astype(float)
-        more = (jnp.asarray(parameters, dtype),) if unknown else ()
-        count = parameters.size
-    more += () if args is None else (args,)
-    places = np.linspace(left, right, 9)
-    first = [
-        as_reals(guess(jnp.asarray(x, dtype)) if callable(guess) else guess, "guess").astype(float)
-        for x in places
-    ]
-    d = check_guess(first[0], parameters)
-    for x, value in zip(places, first, strict=True):
-        if not np.isfinite(value).all():
-            raise BadValueError(f"guess must be finite, got {shown(value.tolist())} at x = {x:g}.")
-    rows = len(training_nodes(width)[0]) * d
-    if rows < 2 * d + parameters.size + 1:
-        raise BadValueError(
-            f"width={width} is too small for {parameters.size} unknown parameters: an element has "
-            f"{rows} rows of its own. Write a larger width=."
-        )
-    edges = as_mesh(mesh, (left, right), guess, d)
-    matrix = None if S is None else as_reals(S, "S")
-    if matrix is not None and (matrix.shape != (d, d) or not np.isfinite(matrix).all()):
-        raise BadValueError(
-            f"S must have shape {(d, d)} to match the guess, and be finite, got {shown(matrix)}."
-        )
-    singular = None if matrix is None else jnp.asarray(matrix, dtype)
-    check_functions(fun, bc, (left, right), first[0], more, count, (unknown, args))
-    if fitted:
-        fun, bc = WithArguments(fun, arguments), WithArguments(bc, arguments)
-    field, *fields = [BoundaryField(fun, singular, left, unknown, it) for it in (args, *path)]
+        fun, bc = (WithArguments(fn, parameters.arguments) for fn in (fun, bc))
+    unknown = p is not None
+    field, *fields = [BoundaryField(fun, singular, span[0], unknown, it) for it in (args, *path)]
     conditions, *others = [BoundaryConditions(bc, unknown, it) for it in (args, *path)]
     if fitted:
         scheme = FittedBoundaryScheme(
             field=field,
             conditions=conditions,
-            arguments=arguments,
-            span=(left, right),
+            arguments=parameters.arguments,
+            span=span,
             width=width,
         )
     else:
-        statement = Statement(field, conditions)
-        before = tuple(map(Statement, fields, others))
-        names = (
-            tuple(f"{continuation[0]} = {float(v):g}" for v in continuation[1])
-            if path and continuation
-            else ()
-        )
-        scheme = BoundaryValueScheme(statement, (left, right), width, before, names)
+        before, names = tuple(map(Statement, fields, others)), ()
+        if path and continuation:
+            names = tuple(f"{continuation[0]} = {float(v):g}" for v in continuation[1])
+        scheme = BoundaryValueScheme(Statement(field, conditions), span, width, before, names)
     return Problem(
-        [
-            Constraint(
-                EquationResidual(field),
-                over=Interval(left, right),
-                points=len(training_nodes(width)[0]),
-                sampler=GaussQuadrature(),
-                name="equation",
-            ),
-            Constraint(
-                ConditionsResidual(conditions, (left, right)),
-                over=Points(np.asarray([left])),
-                name="boundary",
-            ),
-            *observed,
-        ],
-        guessed(guess, first[0], edges, width, parameters, arguments if fitted else None),
+        [*_constraints(field, conditions, span, width), *observed],
+        guessed(guess, first, edges, width, parameters),
         trainable=_trained,
         reference=reference,
         scheme=scheme,
     )
+
+
+def _constraints(
+    field: BoundaryField, conditions: BoundaryConditions, span: tuple[float, float], width: int
+) -> list[Constraint]:
+    """The equation at the Gauss nodes of all elements, and the conditions."""
+    return [
+        Constraint(
+            EquationResidual(field),
+            over=Interval(*span),
+            points=len(training_nodes(width)[0]),
+            sampler=GaussQuadrature(),
+            name="equation",
+        ),
+        Constraint(
+            ConditionsResidual(conditions, span),
+            over=Points(np.asarray(span[:1])),
+            name="boundary",
+        ),
+    ]
 
 
 def _trained(u: Pieces) -> tuple[PyTree, ...]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,21 +13,95 @@ from constrainednn._common.arguments import as_argument, as_pair, as_reals
 from constrainednn._common.batched import in_blocks
 from constrainednn._common.messages import shown
 from constrainednn._ode.functions import returned
-from constrainednn._ode.schemes.boundary_values import unchanged
-from constrainednn._pieces.refinement import MOST_ELEMENTS, OnHost, heads
+from constrainednn._ode.linearised.division import OnHost, heads
+from constrainednn._pieces.mesh import places
+from constrainednn._pieces.refinement import MOST_ELEMENTS
+from constrainednn._problem.equation_arguments import Arguments
 from constrainednn.errors import BadValueError
 from constrainednn.models.legendre import integrals
 from constrainednn.models.pieces import Pieces, stack_pieces, training_nodes
 
 
-def guessed(guess, first, edges, width, parameters, arguments) -> Pieces:
+class Parameters(NamedTuple):
+    """Unknown parameters, found with the solution or estimated from data.
+
+    Attributes:
+        arguments: Holds those that are estimated.
+        raw: First values, in the scale in which they are trained.
+        given: What the functions take after two arrays: nothing without parameters.
+        conditions: How many conditions there must be for them.
+    """
+
+    arguments: Arguments
+    raw: Float[np.ndarray, " q"]
+    given: tuple[PyTree, ...]
+    conditions: int
+
+
+def as_parameters(p: Any) -> Parameters:
+    """What a user gave as `p`."""
+    arguments = Arguments(p)
+    if arguments.unknowns:
+        return Parameters(arguments, arguments.start, (arguments(jnp.asarray(arguments.start)),), 0)
+    if p is None:
+        return Parameters(arguments, np.zeros(0), (), 0)
+    raw = as_reals(p, "p").astype(float)
+    return Parameters(arguments, raw, (jnp.asarray(raw, jnp.result_type(float)),), raw.size)
+
+
+def first_values(
+    guess: Any, span: tuple[float, float], parameters: Float[np.ndarray, "..."]
+) -> Float[np.ndarray, " d"]:
+    """The guess at the left end, where it is finite in some places."""
+    dtype = jnp.result_type(float)
+    places = np.linspace(*span, 9)
+    values = [
+        as_reals(guess(jnp.asarray(x, dtype)) if callable(guess) else guess, "guess").astype(float)
+        for x in places
+    ]
+    check_guess(values[0], parameters)
+    for x, value in zip(places, values, strict=True):
+        if not np.isfinite(value).all():
+            raise BadValueError(f"guess must be finite, got {shown(value.tolist())} at x = {x:g}.")
+    return values[0]
+
+
+def refuse_narrow(width: int, d: int, q: int) -> None:
+    """Refuse elements with fewer rows than unknowns that are not of their interior."""
+    rows = len(training_nodes(width)[0]) * d
+    if rows < 2 * d + q + 1:
+        raise BadValueError(
+            f"width={width} is too small for {q} unknown parameters: an element has {rows} rows of "
+            "its own. Write a larger width=."
+        )
+
+
+def as_singular(S: Any, d: int) -> Float[Array, "d d"] | None:
+    """The matrix of the singular term."""
+    if S is None:
+        return None
+    matrix = as_reals(S, "S")
+    if matrix.shape != (d, d) or not np.isfinite(matrix).all():
+        raise BadValueError(
+            f"S must have shape {(d, d)} to match the guess, and be finite, got {shown(matrix)}."
+        )
+    return jnp.asarray(matrix, jnp.result_type(float))
+
+
+def guessed(
+    guess: Any,
+    first: Float[np.ndarray, " d"],
+    edges: Float[np.ndarray, " N_1"],
+    width: int,
+    parameters: Parameters,
+) -> Pieces:
     """The guess as a model: interpolated on elements."""
     d = len(first)
     count = len(edges) - 1
     nodes, weights = training_nodes(width)
     if callable(guess):
         Q = integrals(nodes, width, 1)[1]
-        at = edges[:-1, None] + np.diff(edges)[:, None] * (nodes + 1) / 2
+        at = places(edges[:-1], edges[1:], nodes)
         # In blocks: no mesh is compiled for. One without a model has arrays in it as constants.
         model = _pieces_of(guess)
         see = _flat_values(guess) if model is None else model
@@ -41,15 +115,19 @@ def guessed(guess, first, edges, width, parameters, arguments) -> Pieces:
         b = solve @ rest
     else:
         y, b = np.stack([first] * (count + 1)), np.zeros((count, width - 1, d))
-    head = heads(OnHost(y, b, parameters))
+    head = heads(OnHost(y, b, parameters.raw))
     return stack_pieces(
         edges,
         y[:-1, None],
         head,
         unravel=unchanged,
-        parameters=parameters,
-        arguments=arguments,
+        parameters=parameters.raw,
+        arguments=parameters.arguments if parameters.arguments.unknowns else None,
     )
+
+
+def unchanged(y: Array) -> Array:
+    return y
 
 
 def _flat_values(guess: Callable[[Array], Any]) -> Callable[[Array], Array]:
@@ -127,7 +205,7 @@ def ends(span: Any) -> tuple[float, float]:
     return left, right
 
 
-def check_guess(guess: np.ndarray, parameters: np.ndarray) -> int:
+def check_guess(guess: np.ndarray, parameters: np.ndarray) -> None:
     if guess.ndim != 1 or not guess.size:
         raise BadValueError(
             f"guess must be an array of shape (d,) or a function of x that returns one, got shape "
@@ -139,15 +217,22 @@ def check_guess(guess: np.ndarray, parameters: np.ndarray) -> int:
         raise BadValueError(
             f"p must be finite numbers of shape (q,), got {shown(parameters.tolist())}."
         )
-    return guess.size
 
 
-def check_functions(fun, bc, span, guess, more, count, given) -> None:
-    """Evaluate the shapes that the functions return; `count` parameters have conditions."""
-    dtype, (unknown, args) = jnp.result_type(float), given
-    y = jnp.asarray(guess, dtype)
-    p_too = "with p, since p= is given" if unknown else "without p, since no p= is given"
-    p_too += ", and args last" * (args is not None)
+def check_functions(
+    fun: Callable[..., Any],
+    bc: Callable[..., Any],
+    span: tuple[float, float],
+    guess: Float[np.ndarray, " d"],
+    parameters: Parameters,
+    args: PyTree,
+) -> None:
+    """Evaluate the shapes that the functions return."""
+    dtype, count = jnp.result_type(float), parameters.conditions
+    y, more = jnp.asarray(guess, dtype), parameters.given
+    p_too = "with p, since p= is given" if more else "without p, since no p= is given"
+    if args is not None:
+        more, p_too = (*more, args), f"{p_too}, and args last"
     for fn, name, arguments, size in (
         (fun, "fun", (jnp.asarray(span[0], dtype), y, *more), y.size),
         (bc, "bc", (y, y, *more), y.size + count),

@@ -1,18 +1,15 @@
 """Initial value problems, stated as SciPy and diffrax do."""
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import Float, PyTree
 
-from constrainednn._common.arguments import as_argument, few_leaves_of
-from constrainednn._common.messages import refuse_traced, shown
 from constrainednn._ode.conserved import conserved
 from constrainednn._ode.fitting.initial_values import FittedScheme
 from constrainednn._ode.fitting.observations import data_constraints, refuse_without
@@ -20,31 +17,26 @@ from constrainednn._ode.ivp_arguments import (
     as_breaks,
     as_delays,
     as_mass,
+    as_order,
     as_span,
-    as_start,
     check_algebraic,
     check_field,
-    filled,
-    flat_start,
-    from_args,
     longest_window,
-    start_of,
-    unchanged_states,
 )
+from constrainednn._ode.ivp_start import Start, start_of
 from constrainednn._ode.schemes.delays import DelayedField, DelayResidual, DelayScheme, step_ends
-from constrainednn._ode.schemes.field import EquationResidual, Field
+from constrainednn._ode.schemes.field import EquationResidual, Field, with_args
 from constrainednn._ode.schemes.initial_values import InitialValueScheme
-from constrainednn._ode.stated_experiments import of_experiments
+from constrainednn._ode.stated_experiments import of_experiments, refuse_beside
 from constrainednn._problem.constraint import Constraint
-from constrainednn._problem.equation_arguments import Arguments
 from constrainednn._problem.experiments import Experiment
 from constrainednn._problem.problem import Problem
-from constrainednn._problem.unknowns import unknowns_of
+from constrainednn._problem.scheme import AbstractScheme
 from constrainednn.domains.boxes import Interval
 from constrainednn.domains.finite import Data
 from constrainednn.domains.samplers.grids import GaussQuadrature
 from constrainednn.errors import BadTypeError, BadValueError
-from constrainednn.models.pieces import Pieces, as_width, stack_pieces, training_nodes
+from constrainednn.models.pieces import Pieces, as_width, training_nodes
 
 
 def ivp(
@@ -119,15 +111,9 @@ def ivp(
         114129. The features here are orthonormal polynomials, measured against tanh features in
         docs/benchmarks.
     """
-    if isinstance(order, bool) or not isinstance(order, (int, np.integer)) or order not in (1, 2):
-        raise BadValueError(
-            f"order must be 1 or 2, got {shown(order)}. Write higher ones as a system."
-        )
+    order = as_order(order)
     if experiments is not None:
-        alone = ("data", data), ("reference", reference), ("delays", delays), ("history", history)
-        for name, value in alone:
-            if value is not None:
-                raise BadValueError(f"experiments= goes without {name}=: leave one of them out.")
+        refuse_beside(data=data, reference=reference, delays=delays, history=history)
         state = functools.partial(
             *(ivp, vector_field),
             order=order,
@@ -141,101 +127,93 @@ def ivp(
         raise BadTypeError(
             "ivp needs y0 and span, as in cx.ivp(field, y0, (t0, t1)), or experiments=[...]."
         )
-    order, span, width = int(order), as_span(span), as_width(width)
+    span, width = as_span(span), as_width(width)
     breaks, longest = as_breaks(breaks, span), longest_window(max_window, span)
-    few_leaves_of(args, "args")
-    few_leaves_of(y0, "y0")
-    refuse_traced(args, "args")
-    args = jax.tree.map(as_argument, args)
-    unknown_start = None if callable(y0) or not unknowns_of(y0) else as_start(y0)
-    arguments = Arguments(args, unknown_start)
-    known, first = args, y0
-    if arguments.unknowns:
-        known, first = arguments.both(jnp.asarray(arguments.start))
-        if unknown_start is None:
-            first = start_of(y0, known) if callable(y0) else y0
-    elif callable(y0):
-        raise BadTypeError(
-            f"y0 is a function, {shown(y0)}, but args holds no cx.Unknown that it could depend on: "
-            "give its value."
-        )
-    if order == 2 and not (isinstance(first, (tuple, list)) and len(first) == 2):
-        raise BadValueError(
-            f"order=2 needs y0=(value, velocity), got {shown(y0)}. Write e.g. y0=(1.0, 0.0)."
-        )
-    first = as_start(first)
-    parts = (first,) if order == 1 else tuple(first)
-    flat = [flat_start(part) for part in parts]
-    if len({len(vector) for vector, _ in flat}) > 1:
-        raise BadValueError("the value and the velocity in y0 must have the same shapes.")
-    unravel = flat[0][1]
-    delays = as_delays(delays, history, span, parts[0])
-    if delays is not None and (order == 2 or arguments.unknowns):
+    start = start_of(y0, args, order)
+    delays = as_delays(delays, history, span, start.value)
+    if delays is not None and (order == 2 or start.arguments.unknowns):
         raise BadValueError(
             "delays= is for first-order equations whose args are known: write y' = v as further "
             "equations, and give numbers in place of cx.Unknown."
         )
-    past = [parts[0]] * (0 if delays is None else len(delays))
-    check_field(vector_field, span[0], first if order == 1 else parts, known, parts[0], past)
-    states = np.stack([vector for vector, _ in flat])
-    mass = None if mass is None else as_mass(mass, states.shape[1], order)
-    fn, residual = vector_field, EquationResidual
+    past = [start.value] * (0 if delays is None else len(delays))
+    check_field(vector_field, span[0], start.state, start.args, start.value, past)
+    field = _field(vector_field, start, order, mass, (span[0], delays, history))
+    observed = data_constraints(data)
+    refuse_without(start.arguments, observed, "args")
+    return Problem(
+        [
+            _equation(field, span, width, vector_field),
+            *conserved(invariants, field, span),
+            *observed,
+        ],
+        start.model(span, width),
+        trainable=_trained,
+        reference=reference,
+        scheme=_scheme(field, start, span, width, breaks, longest, delays),
+    )
+
+
+def _field(
+    vector_field: Callable[..., PyTree],
+    start: Start,
+    order: int,
+    mass: Any,
+    past: tuple[float, Float[np.ndarray, " k"] | None, Callable[[Any], PyTree] | None],
+) -> Field:
+    """The vector field on flat states, with what it is multiplied by and what was before."""
+    (begin, delays, history), args = past, start.args
+    mass = None if mass is None else as_mass(mass, start.flat.shape[1], order)
+    fn = vector_field
     if delays is not None:
         assert history is not None
-        fn = DelayedField(vector_field, history, jnp.asarray(span[0]), jnp.asarray(delays))
-        residual = DelayResidual
+        fn = DelayedField(vector_field, history, jnp.asarray(begin), jnp.asarray(delays))
+    field = Field(fn, args, start.unravel, order, mass)
     if mass is not None:
-        with_past = known if delays is None else (known, lambda t: parts[0])
-        check_algebraic(Field(fn, with_past, unravel, order, mass), span[0], states)
-    observed = data_constraints(data)
-    refuse_without(arguments, observed, "args")
-    if arguments.unknowns:
-        field = Field(vector_field, None, unravel, order, mass)
-        if unknown_start is not None:
-            begin = eqx.Partial(filled, order)
-        elif callable(y0):
-            begin = eqx.Partial(from_args, y0, order)
-        else:
-            begin = eqx.Partial(unchanged_states, jnp.asarray(states))
-        scheme = FittedScheme(
-            field=field,
-            arguments=arguments,
-            start=begin,
-            span=span,
-            width=width,
-            breaks=breaks,
-            longest=longest,
-        )
-    else:
-        field = Field(fn, args, unravel, order, mass)
-        if delays is None:
-            scheme = InitialValueScheme(field, span, width, breaks, longest)
-        else:
-            scheme = DelayScheme(field, step_ends(span, delays, breaks), width, longest)
+        before = args if delays is None else (args, lambda t: start.value)
+        check_algebraic(with_args(field, before), begin, start.flat)
+    # With unknowns in them, the model has them.
+    return dataclasses.replace(field, args=None) if start.arguments.unknowns else field
+
+
+def _equation(
+    field: Field, span: tuple[float, float], width: int, vector_field: Callable[..., PyTree]
+) -> Constraint:
+    """The equation at the Gauss nodes of all windows."""
     name = getattr(vector_field, "__name__", type(vector_field).__name__)
-    constraint = Constraint(
+    residual = DelayResidual if isinstance(field.fn, DelayedField) else EquationResidual
+    return Constraint(
         residual(field),
         over=Interval(*sorted(span)),
         points=len(training_nodes(width)[0]),
         sampler=GaussQuadrature(),
         name="equation" if name == "<lambda>" else name,
     )
-    # One window over the whole span that stays at the initial value.
-    model = stack_pieces(
-        np.asarray(span),
-        states[None],
-        np.zeros((1, width, states.shape[1])),
-        unravel=unravel,
-        parameters=arguments.start,
-        arguments=arguments if arguments.unknowns else None,
-    )
-    return Problem(
-        [constraint, *conserved(invariants, field, span), *observed],
-        model,
-        trainable=_trained,
-        reference=reference,
-        scheme=scheme,
-    )
+
+
+def _scheme(
+    field: Field,
+    start: Start,
+    span: tuple[float, float],
+    width: int,
+    breaks: tuple[float, ...],
+    longest: float,
+    delays: Float[np.ndarray, " k"] | None,
+) -> AbstractScheme:
+    """How the equation is solved: by one march, by steps of delays, or by many marches."""
+    if start.arguments.unknowns:
+        return FittedScheme(
+            field=field,
+            arguments=start.arguments,
+            start=start.follows,
+            span=span,
+            width=width,
+            breaks=breaks,
+            longest=longest,
+        )
+    if delays is not None:
+        return DelayScheme(field, step_ends(span, delays, breaks), width, longest)
+    return InitialValueScheme(field, span, width, breaks, longest)
 
 
 def _trained(u: Pieces) -> tuple[PyTree, ...]:

@@ -1,6 +1,5 @@
 """Arguments of `ivp`, checked and brought into the forms that the schemes take."""
 
-import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +7,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 from constrainednn._common.arguments import (
@@ -17,14 +15,11 @@ from constrainednn._common.arguments import (
     as_pair,
     as_real,
     as_reals,
-    few_leaves_of,
 )
 from constrainednn._common.messages import shown
-from constrainednn._ode.fitting.initial_values import raveled_rows
 from constrainednn._ode.functions import returned
 from constrainednn._ode.schemes.field import Field
-from constrainednn._problem.unknowns import is_unknown
-from constrainednn.errors import BadTypeError, BadValueError
+from constrainednn.errors import BadValueError
 
 # Steps as long as the shortest delay at most.
 _MOST_STEPS = 100_000
@@ -127,31 +122,13 @@ def check_algebraic(field: Field, start: float, states: Float[np.ndarray, "p d"]
         )
 
 
-def from_args(
-    fn: Callable[[PyTree], PyTree], order: int, args: PyTree, y0: PyTree
-) -> Float[Array, "p d"]:
-    del y0
-    return raveled_rows(fn(args), order)
-
-
-def unchanged_states(states: Float[Array, "p d"], args: PyTree, y0: PyTree) -> Float[Array, "p d"]:
-    del args, y0
-    return states
-
-
-def filled(order: int, args: PyTree, y0: PyTree) -> Float[Array, "p d"]:
-    del args
-    return raveled_rows(y0, order)
-
-
-def start_of(y0: Callable[[PyTree], PyTree], args: PyTree) -> PyTree:
-    try:
-        inspect.signature(y0).bind(args)
-    except TypeError as error:
-        raise BadTypeError(
-            f"y0 must take args, y0(args), where it is a function: {error}."
-        ) from None
-    return y0(args)
+def as_order(value: Any) -> int:
+    """One or two."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value not in (1, 2):
+        raise BadValueError(
+            f"order must be 1 or 2, got {shown(value)}. Write higher ones as a system."
+        )
+    return int(value)
 
 
 def as_span(span: Any) -> tuple[float, float]:
@@ -203,28 +180,6 @@ def longest_window(value: Any, span: tuple[float, float]) -> float:
             "windows are too many."
         )
     return longest
-
-
-def as_start(y0: PyTree) -> PyTree[Array]:
-    """The initial value as arrays, and unknowns as they are."""
-    if not few_leaves_of(y0, "y0"):
-        raise BadTypeError(f"y0 must hold real numbers, got {shown(y0)}.")
-    dtype = jnp.result_type(float)
-    return jax.tree.map(
-        lambda leaf: leaf if is_unknown(leaf) else jnp.asarray(as_reals(leaf, "y0"), dtype),
-        y0,
-        is_leaf=is_unknown,
-    )
-
-
-def flat_start(value: PyTree[Array]) -> tuple[np.ndarray, Callable[[Array], PyTree]]:
-    """The initial value as a vector, and the way back."""
-    vector, unravel = ravel_pytree(value)
-    if not vector.size:
-        raise BadValueError("y0 holds no numbers.")
-    if not np.isfinite(vector).all():
-        raise BadValueError(f"y0 must be finite, got {shown(np.asarray(vector).tolist())}.")
-    return np.asarray(vector), unravel
 
 
 def check_field(

@@ -82,6 +82,17 @@ def of_experiments(
     )
 
 
+def refuse_beside(**given: Any) -> None:
+    """Refuse what an experiment states for itself.
+
+    Raises:
+        ValueError: Naming the argument.
+    """
+    for name, value in given.items():
+        if value is not None:
+            raise BadValueError(f"experiments= goes without {name}=: leave one of them out.")
+
+
 def _trained(u: Experiments) -> tuple[PyTree, ...]:
     """What is solved for; a function with a name, so that a problem can be pickled."""
     return *(part.head for part in u.parts), u.parameters

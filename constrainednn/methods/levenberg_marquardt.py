@@ -7,10 +7,7 @@ Symbols::
     J       (m, P)    its Jacobian
     D       (P,)      column scale, the largest column norm of J since it was forgotten last
     A       (m, P)    J / D
-    W       (P, q)    right singular vectors of A, q = min(m, P)
-    s       (q,)      singular values of A
-    g       (q,)      the residual in the left singular vectors of A
-    step    (P,)      -W (s g / (s^2 + damping)) / D
+    step    (P,)      -W (s g / (s^2 + damping)) / D, with factors of A as in `damped_steps.py`
 """
 
 from collections.abc import Callable
@@ -32,6 +29,7 @@ from constrainednn.methods.base import (
     AbstractResidual,
     StepInfo,
 )
+from constrainednn.methods.damped_steps import Factored, column_norms, factored
 
 # Dampings tried in one step, relative to the last accepted one; the undamped step is tried too.
 _FACTORS = (1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2)
@@ -121,36 +119,23 @@ class LevenbergMarquardt(AbstractMethod[LevenbergMarquardtState]):
         # The factorisations must not see NaN: some LAPACK drivers do not return from it.
         J, r = jnp.where(finite, J, 0), jnp.where(finite, r, 0)
 
-        present = _column_norms(J)
+        present = column_norms(J)
         scale = jnp.maximum(state.scale, present)
         D = jnp.where(scale > 0, scale, 1)
         A = J / D[None]
-        W, s, g = _factor(A, r)
-        peak = jnp.max(s) ** 2
+        at = factored(A, r)
+        peak = jnp.max(at.s) ** 2
         # Zero: the step that is damped only where singular values are rounding themselves.
         factors = jnp.asarray((0.0, *_FACTORS), theta.dtype)
         dampings = jnp.clip(state.damping * peak * factors, eps**2 * peak, peak / eps)
-        filters = s[None] / (s[None] ** 2 + dampings[:, None] + jnp.finfo(theta.dtype).tiny)
-        plain = -(filters * g[None]) @ W.T / D[None]
-        bends = jax.vmap(lambda step, damping: _bend(flat, theta, step, A, W, s, damping) / D)(
-            plain, dampings
-        )
-        small = jnp.linalg.norm(D[None] * bends, axis=1) <= 0.75 * jnp.linalg.norm(
-            D[None] * plain, axis=1
-        )
-        steps = jnp.concatenate([plain, plain + jnp.where(small[:, None], bends / 2, 0)])
-
+        steps = _candidates(flat, theta, A, D, at, dampings)
         jitter = 4 * eps * jnp.where(jnp.arange(theta.size) % 2 == 0, theta, -theta)
         trials = jax.vmap(flat)(theta[None] + jnp.concatenate([steps, jitter[None]]))
         noise = jnp.linalg.norm(trials[-1] - r - J @ jitter)
         losses = jnp.sum(trials[:-1] ** 2, axis=1)
         abyss = ~jnp.isfinite(losses)
         losses = jnp.where(abyss, jnp.inf, losses)
-        # The greatest decrease of all may lead far away, to a plateau: it is taken only where no
-        # step does what the linear model promised.
-        promised = jnp.sum((g**2 * s)[None] * filters * (2 - s[None] * filters), axis=1)
-        kept = jnp.where(loss - losses >= _TRUSTED * jnp.tile(promised, 2), losses, jnp.inf)
-        best = jnp.argmin(jnp.where(jnp.min(kept) < loss, kept, losses))
+        best = _best_of(losses, loss, at.promised(dampings))
         accepted = finite & (losses[best] < loss)
 
         # Of the undamped step we learn only that damping is not needed now; forgetting the last
@@ -158,27 +143,13 @@ class LevenbergMarquardt(AbstractMethod[LevenbergMarquardtState]):
         chosen = jnp.maximum(factors[best % factors.size], _FACTORS[0])
         damping = state.damping * jnp.where(accepted, chosen, _RETREAT)
         tiny = accepted & (loss - losses[best] < 10 * eps * loss)
-        count = jnp.where(
-            tiny, state.tiny_decreases + 1, jnp.where(accepted, 0, state.tiny_decreases)
-        )
+        count = jnp.where(accepted, 0, state.tiny_decreases)
+        count = jnp.where(tiny, state.tiny_decreases + 1, count)
         largest = jnp.maximum(state.largest, present)
-
-        # Directions that J does not resolve (a symmetry, say) promise decreases that are rounding.
-        resolved = s > 10 * jnp.sqrt(theta.size) * eps * jnp.max(s)
-        filters = jnp.where(resolved[None], filters, 0)
-        predicted = jnp.max(jnp.sum((g**2 * s)[None] * filters * (2 - s[None] * filters), axis=1))
-        length = jnp.sqrt(loss)
-        # A sum of m squares is rounded by about sqrt(m) eps; a decrease below that may not show.
-        hidden = 100 * jnp.sqrt(r.size) * eps * loss
-        ended = (
-            (jnp.linalg.norm(s * g) <= 10 * eps * jnp.max(s) * length)
-            | (predicted <= jnp.maximum(10 * eps * length, noise) * length)
-            | (~accepted & (predicted <= hidden))
-            | (count >= 3)
-            | (~accepted & (state.damping >= 1 / eps))
-        )
-        vanished = _vanished(theta, present, largest, length)
+        vanished = _vanished(theta, present, largest, jnp.sqrt(loss))
         stationary = _is_stationary(J, r, present, vanished, noise)
+        ended = _is_ended(at, dampings, loss, noise, (r.size, accepted)) | (count >= 3)
+        ended |= ~accepted & (state.damping >= 1 / eps)
         # Scales that are larger than the columns now may hide a gradient: once more without.
         again = ended & ~stationary & jnp.any(scale > 10 * present)
         verdict = jnp.select(
@@ -277,11 +248,53 @@ def _names(params: PyTree) -> list[str]:
     return names
 
 
-def _column_norms(J: Float[Array, "m P"]) -> Float[Array, " P"]:
-    """Norms of columns, whose squares may leave the range of the numbers."""
-    # By powers of two, which change no digit.
-    _, power = jnp.frexp(jnp.max(jnp.abs(J), axis=0))
-    return jnp.ldexp(jnp.linalg.norm(jnp.ldexp(J, -power[None]), axis=0), power)
+def _candidates(
+    flat: Callable[[Array], Array],
+    theta: Float[Array, " P"],
+    A: Float[Array, "m P"],
+    D: Float[Array, " P"],
+    at: Factored,
+    dampings: Float[Array, " k"],
+) -> Float[Array, "twice_k P"]:
+    """Steps for all dampings, then the same bent along the geodesic where that is not too far."""
+    plain = at.steps(dampings) / D[None]
+    bend = lambda step, damping: _bend(flat, theta, step, A, at, damping) / D  # noqa: E731
+    bends = jax.vmap(bend)(plain, dampings)
+    length = lambda steps: jnp.linalg.norm(D[None] * steps, axis=1)  # noqa: E731
+    small = length(bends) <= 0.75 * length(plain)
+    return jnp.concatenate([plain, plain + jnp.where(small[:, None], bends / 2, 0)])
+
+
+def _best_of(
+    losses: Float[Array, " twice_k"], loss: Float[Array, ""], promised: Float[Array, " k"]
+) -> Int[Array, ""]:
+    """The step with the least loss of those that keep what the linear model promised.
+
+    The greatest decrease of all may lead far away, to a plateau: it is taken only where no step
+    does what was promised.
+    """
+    kept = jnp.where(loss - losses >= _TRUSTED * jnp.tile(promised, 2), losses, jnp.inf)
+    return jnp.argmin(jnp.where(jnp.min(kept) < loss, kept, losses))
+
+
+def _is_ended(
+    at: Factored,
+    dampings: Float[Array, " k"],
+    loss: Float[Array, ""],
+    noise: Float[Array, ""],
+    tried: tuple[int, Bool[Array, ""]],
+) -> Bool[Array, ""]:
+    """True if there is no gradient, or no decrease that rounding of so many rows would not hide."""
+    (m, accepted), eps, length = tried, jnp.finfo(loss.dtype).eps, jnp.sqrt(loss)
+    # Directions that J does not resolve (a symmetry, say) promise decreases that are rounding.
+    resolved = at.s > 10 * jnp.sqrt(len(at.W)) * eps * jnp.max(at.s)
+    predicted = jnp.max(at._replace(g=jnp.where(resolved, at.g, 0)).promised(dampings))
+    return (
+        (jnp.linalg.norm(at.s * at.g) <= 10 * eps * jnp.max(at.s) * length)
+        | (predicted <= jnp.maximum(10 * eps * length, noise) * length)
+        # A sum of m squares is rounded by about sqrt(m) eps; a decrease below that may not show.
+        | (~accepted & (predicted <= 100 * jnp.sqrt(m) * eps * loss))
+    )
 
 
 def least_numbers(m: int, P: int) -> int:
@@ -303,29 +316,12 @@ def operations(m: int, P: int) -> float:
     return 2.0 * m * P * q + 22.0 * q**3
 
 
-def _factor(
-    A: Float[Array, "m P"], r: Float[Array, " m"]
-) -> tuple[Float[Array, "P q"], Float[Array, " q"], Float[Array, " q"]]:
-    """Return W, s, g with A = U diag(s) W^T and g = U^T r, q = min(m, P)."""
-    m, P = A.shape
-    if m >= P:
-        # qr([A r]) carries Q^T r in its last column, so Q itself is never formed.
-        R = jnp.linalg.qr(jnp.column_stack([A, r]), mode="r")
-        U, s, Wt = jnp.linalg.svd(R[:P, :P])
-        return Wt.T, s, U.T @ R[:P, P]
-    # A^T = Q R, R = U s V^T: A = V s (Q U)^T. Keeping Q avoids A V / s, which loses the small s.
-    Q, R = jnp.linalg.qr(A.T)
-    U, s, Vt = jnp.linalg.svd(R)
-    return Q @ U, s, Vt @ r
-
-
 def _bend(
     flat: Callable[[Array], Array],
     theta: Float[Array, " P"],
     step: Float[Array, " P"],
     A: Float[Array, "m P"],
-    W: Float[Array, "P q"],
-    s: Float[Array, " q"],
+    at: Factored,
     damping: Float[Array, ""],
 ) -> Float[Array, " P"]:
     """Second derivative of the geodesic along `step`, in scaled columns.
@@ -336,4 +332,4 @@ def _bend(
     slope = lambda theta: jax.jvp(flat, (theta,), (step,))[1]  # noqa: E731
     curvature = jax.jvp(slope, (theta,), (step,))[1]
     # A^T r'' squares the condition number of this correction only, never of the step.
-    return -W @ ((W.T @ (A.T @ curvature)) / (s**2 + damping))
+    return -at.W @ ((at.W.T @ (A.T @ curvature)) / (at.s**2 + damping))

@@ -14,7 +14,6 @@ import math
 from collections.abc import Callable
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
@@ -176,10 +175,3 @@ def training_points(ends: Float[np.ndarray, " count_1"], width: int) -> Draw:
 def training_nodes(width: int) -> tuple[Float[np.ndarray, " m"], Float[np.ndarray, " m"]]:
     """Scaled Gauss nodes of one piece and their weights."""
     return gauss(_OVERSAMPLED * width)
-
-
-def least_squares(J: Float[Array, "m n"], r: Float[Array, "m k"]) -> Float[Array, "n k"]:
-    """Minimise |J x + r| column by column, by QR; J has full rank."""
-    n = J.shape[1]
-    R = jnp.linalg.qr(jnp.concatenate([J, r], axis=1), mode="r")
-    return -jax.scipy.linalg.solve_triangular(R[:n, :n], R[:n, n:])

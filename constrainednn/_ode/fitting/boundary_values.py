@@ -18,8 +18,9 @@ import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
 from constrainednn._common.compilation.closures import compiled
+from constrainednn._ode.fitting.fit import AbstractShooting, Shot
 from constrainednn._ode.fitting.observations import rows_of
-from constrainednn._ode.fitting.scheme import AbstractFittedScheme, AbstractShooting, Shot
+from constrainednn._ode.fitting.scheme import AbstractFittedScheme
 from constrainednn._ode.linearised.defect import OnRows, linearise, linearise_conditions
 from constrainednn._ode.linearised.element_step import Statement
 from constrainednn._ode.linearised.error_equation import Conditions, ErrorEquation, between_ends

@@ -1,9 +1,9 @@
 """Unknowns that several experiments share, estimated from the data of all of them.
 
-Each experiment is a fit of its own, as in `_inverse.py`, with those of the unknowns that concern
-it: it is marched alone, and its rows and their derivatives go into one least-squares problem in
-all unknowns. Spans, initial values and constants are traced, so that experiments of one shape
-share what is compiled.
+Each experiment is a fit of its own, as in `initial_values.py`, with those of the unknowns that
+concern it: it is marched alone, and its rows and their derivatives go into one least-squares
+problem in all unknowns. Spans, initial values and constants are traced, so that experiments of one
+shape share what is compiled.
 """
 
 from collections.abc import Sequence
@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
+from constrainednn._ode.fitting.fit import AbstractShooting, Shot
 from constrainednn._ode.fitting.initial_values import FittedScheme, Shooting, useful_shares
-from constrainednn._ode.fitting.scheme import AbstractFittedScheme, AbstractShooting, Shot
+from constrainednn._ode.fitting.scheme import AbstractFittedScheme
 from constrainednn._ode.schemes.field import with_args
 from constrainednn._ode.schemes.initial_values import InitialValueScheme
 from constrainednn._problem.equation_arguments import Arguments, TracedArguments

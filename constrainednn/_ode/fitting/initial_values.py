@@ -5,7 +5,7 @@ eliminated: its derivative by the state at the start and by the unknowns follows
 residual, by QR. Chained from window to window these make the derivative of the whole solution by
 the unknowns, and the outer least-squares problem is only as wide as these are many.
 
-Symbols (others in `scheme.py`, `windows.py` and `models/pieces.py`)::
+Symbols (others in `fit.py`, `windows.py` and `models/pieces.py`)::
 
     symbol  shape         meaning
     Y       (n, p, d, q)  derivative of the states at the edges by z
@@ -30,20 +30,16 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key, PyTree
 
 from constrainednn._common.compilation.closures import compiled
+from constrainednn._ode.fitting.fit import AbstractShooting, Shot
 from constrainednn._ode.fitting.observations import rows_of
-from constrainednn._ode.fitting.scheme import AbstractFittedScheme, AbstractShooting, Shot
+from constrainednn._ode.fitting.scheme import AbstractFittedScheme
 from constrainednn._ode.schemes.field import Field, with_args
 from constrainednn._ode.schemes.initial_values import InitialValueScheme
 from constrainednn._ode.schemes.windows import WindowRows
+from constrainednn._pieces.condensation import least_squares
 from constrainednn._problem.equation_arguments import Arguments, TracedArguments
 from constrainednn._problem.scheme import Observed, PieceHistory, SchemeResult, Watch
-from constrainednn.models.pieces import (
-    Features,
-    Pieces,
-    least_squares,
-    stack_pieces,
-    training_nodes,
-)
+from constrainednn.models.pieces import Features, Pieces, stack_pieces, training_nodes
 
 # Data are fitted up to these shares of the interval, one after the other: far from the solution a
 # long trajectory depends on the unknowns too wildly.

@@ -1,6 +1,6 @@
 """What is not linear in the error of a solution in pieces, added by iteration.
 
-Symbols as in `_defect.py` and `_error_equation.py`.
+Symbols as in `defect.py` and `error_equation.py`.
 """
 
 import dataclasses

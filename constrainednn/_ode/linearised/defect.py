@@ -1,6 +1,6 @@
 """The defect of a model in pieces, as the right-hand side of the equation its error obeys.
 
-Symbols (others in `_error_equation.py`)::
+Symbols (others in `error_equation.py`)::
 
     symbol  shape       meaning
     Y       (p, d)      state: value and, for order two, velocity; D = p d

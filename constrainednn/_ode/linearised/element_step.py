@@ -6,14 +6,14 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from constrainednn._pieces.chain import solve_chain
+from constrainednn._pieces.condensation import condense, recover
+from constrainednn._pieces.mesh import places
+from constrainednn._pieces.rows import by_coefficients
 from constrainednn.models.pieces import Features
-
-# Random vectors that the condition of the edge values is estimated with.
-_PROBES = 3
 
 
 class Unknowns(NamedTuple):
@@ -51,7 +51,7 @@ def _times_half(
 
 
 def _places(features: Features, edges: Float[Array, " N_1"]) -> Float[Array, "N m"]:
-    return edges[:-1, None] + jnp.diff(edges)[:, None] * (features.places[None] + 1) / 2
+    return places(edges[:-1], edges[1:], features.places)
 
 
 def states_at(features: Features, unknowns: Unknowns) -> Float[Array, "N m d"]:
@@ -132,129 +132,45 @@ def newton_step(
     (A, B), (r, g), (of_state, of_condition), (y_size, p_size) = slopes, residuals, scale, size
     count, m, d, q = *A.shape[:3], B.shape[3]
     inner = (nodes.width - 1) * d
-    width = inner + 2 * d + q + 1
-    P, Q = nodes.integrals[0][:, 1:], nodes.integrals[1][:, 1:]
+    left = 2 * d + q + 1
     eye = jnp.eye(d, dtype=A.dtype)
-    along = (nodes.places + 1) / 2
+    along = (nodes.places + 1)[:, None] / 2
+    # The functions that belong to the edges are linear: from one to zero, and from zero to one.
+    tops = jnp.concatenate([nodes.integrals[0][:, 1:], jnp.full_like(along, -0.5)], axis=1)
+    tops = jnp.concatenate([tops, jnp.full_like(along, 0.5)], axis=1)
+    states = jnp.concatenate([nodes.integrals[1][:, 1:], 1 - along, along], axis=1)
 
-    def eliminated(A, B, r, of_state):
-        """Rows of one element in (b, y_left, y_right, p | r), triangular."""
-        of_y = y_size[None, None]
+    def condensed(A, B, r, of_state):
+        """Rows of one element in (b, y_left, y_right, p | r), without the first."""
         weight = (root / of_state[None])[:, :, None]
-        by_b = P[:, None, :, None] * eye[None, :, None, :] - A[:, :, None, :] * Q[:, None, :, None]
-        by_b = (by_b * weight[..., None] * y_size[None, None, None]).reshape(m * d, inner)
-        by_left = (-eye[None] / 2 - A * (1 - along)[:, None, None]) * weight * of_y
-        by_right = (eye[None] / 2 - A * along[:, None, None]) * weight * of_y
+        by_values = by_coefficients((eye[None], -A), (tops, states))
+        by_values = by_values * weight[..., None] * y_size[None, None, None]
         by_p = -B * weight * p_size[None, None]
-        table = jnp.concatenate([by_left, by_right, by_p, r[:, :, None]], axis=2)
-        table = jnp.concatenate([by_b, table.reshape(m * d, -1)], axis=1)
+        table = [by_values.reshape(m * d, -1), by_p.reshape(m * d, -1), r.reshape(-1, 1)]
+        table = jnp.concatenate(table, axis=1)
         damped = jnp.eye(inner, table.shape[1], dtype=A.dtype) * jnp.sqrt(damping)
-        return jnp.linalg.qr(jnp.concatenate([table, damped]), mode="r")
+        return condense(jnp.concatenate([table, damped]), inner)
 
-    R = lax.fori_loop(
-        0,
-        elements,
-        lambda j, R: R.at[j].set(eliminated(A[j], B[j], r[j], of_state[j])),
-        jnp.zeros((count, width, width), A.dtype),
+    def with_element(j, known):
+        found = condensed(A[j], B[j], r[j], of_state[j])
+        return jax.tree.map(lambda all_, new: all_.at[j].set(new), known, found)
+
+    none = tuple(
+        jnp.zeros((count, *shape), A.dtype) for shape in ((inner, inner + left), (left, left))
     )
-
-    # What is left of each element: 2 d + q + 1 rows in its two edge values and the parameters.
-    left = R[:, inner:, inner:]
+    inside, outside = lax.fori_loop(0, elements, with_element, none)
     by_left, by_right, by_p = G
     columns: Array = jnp.concatenate([y_size, y_size, p_size])[None] / of_condition[:, None]
     conditions = jnp.concatenate(
         [jnp.concatenate([by_right, by_left, by_p], axis=1) * columns, g[:, None]], axis=1
     )
-    y, p, condition = _edge_values(left, conditions, d, damping, elements)
-
-    def head(R, y_left, y_right):
-        known = R[:inner, inner:] @ jnp.concatenate([y_left, y_right, p, jnp.ones(1, A.dtype)])
-        return -jax.scipy.linalg.solve_triangular(R[:inner, :inner], known)
-
-    padded = (jnp.arange(count) >= elements)[:, None]
-    b = jnp.where(padded, 0.0, jax.vmap(head)(R, y[:-1], y[1:]))
+    y, p, condition = solve_chain(outside, conditions, d, damping, elements)
+    others = jnp.concatenate([y[:-1], y[1:], jnp.tile(p, (count, 1))], axis=1)[..., None]
+    padded = (jnp.arange(count) >= elements)[:, None, None]
+    b = jnp.where(padded, 0.0, jax.vmap(recover)(inside, others))
     b = b.reshape(count, nodes.width - 1, d)
     step = Unknowns(y * y_size[None], b * y_size[None, None], p * p_size)
     return step, condition
-
-
-def _edge_values(
-    elements: Float[Array, "N w w"],
-    conditions: Float[Array, "g w"],
-    d: int,
-    damping: Float[Array, ""],
-    real: Int[Array, ""],
-) -> tuple[Float[Array, "N_1 d"], Float[Array, " q"], Float[Array, ""]]:
-    """Minimise over the edge values and the parameters, edge after edge by QR.
-
-    Args:
-        elements: Rows of each element in (y_left, y_right, p | r), with w = 2 d + q + 1.
-        conditions: Rows of the boundary conditions in (y_N, y_0, p | r).
-        d: Number of components.
-        damping: Squared weight of the unknowns themselves.
-        real: Number of elements that are no padding; behind them a value is that before it.
-
-    Returns:
-        Edge values, parameters, and an estimate of the smallest over the largest singular value:
-        1 / (|R| |R^-1|) in Frobenius norms, the second from its effect on random vectors (Kenney
-        and Laub, SIAM J. Sci. Comput. 15 (1994) 36). The diagonal of R would not show it.
-    """
-    count, width = len(elements), elements.shape[1]
-    dtype = elements.dtype
-    root = jnp.sqrt(damping)
-    by_left, by_right, rest = jnp.split(elements, [d, 2 * d], axis=2)
-    unit = root * jnp.eye(d, d + width, dtype=dtype)
-
-    def eliminated(rows, by_left, by_right, rest):
-        none = jnp.zeros_like(by_left)
-        table = jnp.concatenate(
-            [
-                jnp.concatenate([rows[:, :d], none, rows[:, d:]], axis=1),
-                jnp.concatenate([by_left, by_right, none, rest], axis=1),
-                unit,
-            ]
-        )
-        R = jnp.linalg.qr(table, mode="r")
-        return R[d:, d:], R[:d]
-
-    def forward(rows, element):
-        """From rows in (y_j, y_0, p | r) to the same in y_(j+1), and what determines y_j."""
-        padded, *parts = element
-        none = jnp.zeros((d, d + width), dtype)
-        return lax.cond(padded, lambda rows, *_: (rows, none), eliminated, rows, *parts)
-
-    padded = jnp.arange(1, count) >= real
-    first = jnp.concatenate([by_right[0], by_left[0], rest[0]], axis=1)
-    rows, edges = lax.scan(forward, first, (padded, by_left[1:], by_right[1:], rest[1:]))
-    total = width - 1
-    last = jnp.concatenate([rows, conditions, root * jnp.eye(total, width, dtype=dtype)])
-    last = jnp.linalg.qr(last, mode="r")[:total]
-    normal = np.random.default_rng(0).normal
-    probes = lambda *shape: jnp.asarray(normal(size=(*shape, _PROBES)), dtype)  # noqa: E731
-    right = jnp.concatenate([-last[:, total:], probes(total)], axis=1)
-    outer = jax.scipy.linalg.solve_triangular(last[:, :total], right)
-
-    def solved(after, R, probe):
-        known = R[:, d:-1] @ jnp.concatenate([after, outer[d:]])
-        right = jnp.concatenate([-R[:, -1:], probe], axis=1)
-        return jax.scipy.linalg.solve_triangular(R[:, :d], right - known)
-
-    def backward(after, edge):
-        padded, *parts = edge
-        y = lax.cond(padded, lambda after, *_: after, solved, after, *parts)
-        return y, y
-
-    _, inside = lax.scan(backward, outer[:d], (padded, edges, probes(count - 1, d)), reverse=True)
-    y = jnp.concatenate([outer[None, d : 2 * d], inside, outer[None, :d]])
-    p = outer[2 * d :]
-    once = jnp.arange(count + 1)[:, None, None] <= real
-    inverse = jnp.max(
-        jnp.sum(jnp.where(once, y[..., 1:], 0) ** 2, axis=(0, 1)) + jnp.sum(p[:, 1:] ** 2, axis=0)
-    )
-    size = jnp.sum(edges[..., :-1] ** 2) + jnp.sum(last[:, :total] ** 2)
-    # A pivot of zero makes the inverse infinite or NaN.
-    condition = jnp.nan_to_num(1 / jnp.sqrt(inverse * size))
-    return y[..., 0], p[:, 0], condition
 
 
 def monitor_residual(

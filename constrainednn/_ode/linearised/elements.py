@@ -5,7 +5,7 @@ elements is minimised in least squares, with the boundary conditions as further 
 an element meets no other, so it is eliminated there by QR; what is left is a small problem for the
 values at the edges and the unknown parameters.
 
-Symbols (others in `_pieces.py`)::
+Symbols (others in `models/pieces.py`)::
 
     symbol  shape          meaning
     N       int            elements; a padded one has length zero and holds a constant
@@ -24,9 +24,9 @@ Source:
 
 from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float, Int
 
 from constrainednn._common.compilation.closures import compiled
@@ -41,10 +41,8 @@ from constrainednn._ode.linearised.element_step import (
     states_at,
     stiffness,
 )
+from constrainednn._pieces.gauss_newton import Step, begun, minimise
 from constrainednn.models.pieces import Features
-
-_DAMPING = 1e-3  # first one tried after a step failed, in scaled unknowns
-_LARGEST_DAMPING = 1e8
 
 
 class Newton(NamedTuple):
@@ -76,14 +74,21 @@ class Newton(NamedTuple):
     slopes: Float[Array, "N d d"]
 
 
-class _Carry(NamedTuple):
-    unknowns: Unknowns
-    damping: Float[Array, ""]
-    size: Float[Array, ""]
-    steps: Int[Array, ""]
-    condition: Float[Array, ""]
+class _Notes(NamedTuple):
+    """What a step leaves besides the unknowns; see `Newton`.
+
+    Attributes:
+        sizes: Of components and parameters. Such as may fall again as the unknowns do would weigh
+            the rows anew in every step.
+        scale: What the residual is relative to.
+        condition: As in `Newton`.
+        moved: As in `Newton`, of a step that may still be refused.
+        slopes: As in `Newton`.
+    """
+
     sizes: tuple[Float[Array, " d"], Float[Array, " q"]]
     scale: Float[Array, "N d"]
+    condition: Float[Array, ""]
     moved: Float[Array, ""]
     slopes: Float[Array, "N d d"]
 
@@ -113,89 +118,71 @@ def solve_elements(
         damping: Of the first step.
         limit: Largest number of steps.
     """
-    eps = jnp.finfo(edges.dtype).eps
-    root = jnp.sqrt(weights)[:, None]
-    elements = jnp.sum(edges[:-1] != edges[-1])
-
-    def scaled(r: Array, unknowns: Unknowns, scale: tuple) -> tuple[Array, Array]:
-        of_state, of_condition = scale
-        g = statement.conditions(unknowns.y[0], unknowns.y[-1], unknowns.p)
-        return r * root[None] / of_state[:, None], g / of_condition
-
-    def loss_of(unknowns: Unknowns, scale: tuple) -> Array:
-        r, g = scaled(residual_rows(statement, nodes, edges, unknowns), unknowns, scale)
-        return jnp.sum(r**2) + jnp.sum(g**2)
-
-    def newton(carry: _Carry) -> _Carry:
-        unknowns, damping = carry.unknowns, carry.damping
-        # Sizes that may fall again as the unknowns do would weigh the rows anew in every step.
-        size = jax.tree.map(jnp.maximum, carry.sizes, largest_sizes(unknowns, nodes))
-        r, A, B = linearised_rows(statement, nodes, edges, unknowns)
-        G = jax.jacfwd(statement.conditions, argnums=(0, 1, 2))(
-            unknowns.y[0], unknowns.y[-1], unknowns.p
-        )
-        by_left, by_right, by_p = (jnp.abs(part) for part in G)
-        of_condition = by_left @ size[0] + by_right @ size[0] + by_p @ size[1]
-        scale = size[0][None] * stiffness(A), of_condition + jnp.finfo(edges.dtype).tiny
-        r, g = scaled(r, unknowns, scale)
-        loss = jnp.sum(r**2) + jnp.sum(g**2)
-        step, condition = newton_step(
-            nodes, root, (A, B), (r, g), G, scale, size, damping, elements
-        )
-        trial = jax.tree.map(jnp.add, unknowns, step)
-        trial_loss = loss_of(trial, scale)
-        inside = jnp.max(jnp.abs(states_at(nodes, step)), axis=(0, 1))
-        outer = jnp.max(jnp.maximum(inside, jnp.max(jnp.abs(step.y), axis=0)) / size[0])
-        outer = jnp.maximum(outer, jnp.max(jnp.abs(step.p) / size[1], initial=0))
-        moved = jnp.maximum(outer, jnp.max(jnp.abs(step.b) / size[0][None, None], initial=0))
-        # Near the minimum losses differ by rounding only; a small step is then taken on trust.
-        better = (trial_loss < loss) | (jnp.isfinite(trial_loss) & (moved < eps**0.5))
-        keep = lambda new, old: jnp.where(better, new, old)  # noqa: E731
-        lower = jnp.where(damping > 1e-3 * _DAMPING, damping / 10, 0.0)
-        return _Carry(
-            jax.tree.map(keep, trial, unknowns),
-            jnp.where(better, lower, jnp.maximum(10 * damping, _DAMPING)),
-            # A damped step is short without being near the end.
-            jnp.where(better & (damping == 0), moved, far),
-            carry.steps + 1,
-            jnp.where(damping == 0, condition, carry.condition),
-            size,
-            scale[0],
-            jnp.where(better, outer, jnp.inf),
-            jnp.mean(A, axis=1) * (size[0][None] / size[0][:, None])[None],
-        )
-
-    def unfinished(carry: _Carry) -> Array:
-        return (carry.size > eps**0.6) & (carry.damping < _LARGEST_DAMPING)
-
+    of_all = _Elements(statement, nodes, jnp.sqrt(weights)[:, None], edges)
+    blank = jnp.zeros((*start.y[1:].shape, start.y.shape[1]))
     number = lambda value: jnp.asarray(value, edges.dtype)  # noqa: E731
-    zero = jnp.asarray(0)
-    far = number(jnp.finfo(edges.dtype).max)
-    end = lax.while_loop(
-        lambda carry: unfinished(carry) & (carry.steps < limit),
-        newton,
-        _Carry(
-            start,
-            damping,
-            far,
-            zero,
-            number(1.0),
-            least,
-            jnp.ones_like(start.y[1:]),
-            far,
-            jnp.zeros((*start.y[1:].shape, start.y.shape[1])),
-        ),
-    )
-    error, noise = monitor_residual(statement, monitor, edges, end.unknowns, end.scale)
+    notes = _Notes(least, jnp.ones_like(start.y[1:]), number(1.0), number(jnp.inf), blank)
+    end = minimise(of_all.propose, begun(start, notes, damping), limit)
+    at = end.notes
+    error, noise = monitor_residual(statement, monitor, edges, end.unknowns, at.scale)
     return Newton(
         end.unknowns,
         end.steps,
         end.damping,
-        unfinished(end),
-        end.size <= eps**0.4,
-        end.condition,
+        end.unfinished,
+        end.solved,
+        at.condition,
         error,
         noise,
-        end.moved,
-        end.slopes,
+        jnp.where(end.accepted, at.moved, jnp.inf),
+        at.slopes,
     )
+
+
+class _Elements(eqx.Module):
+    """All elements and the conditions, linearised and condensed for a step."""
+
+    statement: Statement
+    nodes: Features
+    root: Float[Array, "m 1"]
+    edges: Float[Array, " N_1"]
+
+    def propose(self, unknowns: Unknowns, damping: Float[Array, ""], notes: _Notes) -> Step:
+        """The damped step in scaled unknowns."""
+        nodes, conditions = self.nodes, self.statement.conditions
+        sizes = jax.tree.map(jnp.maximum, notes.sizes, largest_sizes(unknowns, nodes))
+        r, A, B = linearised_rows(self.statement, nodes, self.edges, unknowns)
+        G = jax.jacfwd(conditions, argnums=(0, 1, 2))(unknowns.y[0], unknowns.y[-1], unknowns.p)
+        by_left, by_right, by_p = (jnp.abs(part) for part in G)
+        of_condition = by_left @ sizes[0] + by_right @ sizes[0] + by_p @ sizes[1]
+        scale = sizes[0][None] * stiffness(A), of_condition + jnp.finfo(r.dtype).tiny
+        rows = self._scaled(r, unknowns, scale)
+        elements = jnp.sum(self.edges[:-1] != self.edges[-1])
+        change, condition = newton_step(
+            nodes, self.root, (A, B), rows, G, scale, sizes, damping, elements
+        )
+        trial = jax.tree.map(jnp.add, unknowns, change)
+        r = residual_rows(self.statement, nodes, self.edges, trial)
+        losses = _sum_of_squares(rows), _sum_of_squares(self._scaled(r, trial, scale))
+        inside = jnp.max(jnp.abs(states_at(nodes, change)), axis=(0, 1))
+        moved = jnp.max(jnp.maximum(inside, jnp.max(jnp.abs(change.y), axis=0)) / sizes[0])
+        moved = jnp.maximum(moved, jnp.max(jnp.abs(change.p) / sizes[1], initial=0))
+        heads = jnp.max(jnp.abs(change.b) / sizes[0][None, None], initial=0)
+        notes = _Notes(
+            sizes,
+            scale[0],
+            jnp.where(damping == 0, condition, notes.condition),
+            moved,
+            jnp.mean(A, axis=1) * (sizes[0][None] / sizes[0][:, None])[None],
+        )
+        return Step(change, jnp.maximum(moved, heads), losses, notes)
+
+    def _scaled(self, r: Array, unknowns: Unknowns, scale: tuple) -> tuple[Array, Array]:
+        of_state, of_condition = scale
+        g = self.statement.conditions(unknowns.y[0], unknowns.y[-1], unknowns.p)
+        return r * self.root[None] / of_state[:, None], g / of_condition
+
+
+def _sum_of_squares(rows: tuple[Array, Array]) -> Float[Array, ""]:
+    r, g = rows
+    return jnp.sum(r**2) + jnp.sum(g**2)

@@ -22,12 +22,14 @@ Symbols::
 
 import dataclasses
 import functools
+from collections.abc import Hashable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy.linalg import solve_triangular
 
+from constrainednn._pieces.condensation import condense, recover
+from constrainednn._pieces.coupling import Rows, couple
 from constrainednn.models.legendre import gauss, integrals
 
 # Entries of the matrices of pieces that are solved for at once.
@@ -101,23 +103,6 @@ def _features_from(n: int, start: int) -> Float[np.ndarray, "n_start n_start"]:
     return np.linalg.inv(integrals(known, n + start, 0)[0])
 
 
-class _Reduced(NamedTuple):
-    """One piece: first e_start + last e_end + parameter dp = known, and what is inside."""
-
-    last: Float[np.ndarray, "D D"]
-    first: Float[np.ndarray, "D D"]
-    parameter: Float[np.ndarray, "D q"]
-    known: Float[np.ndarray, "D k"]
-    inside: Float[np.ndarray, "inner columns"]
-
-    def nodes(self, start: np.ndarray, end: np.ndarray, dp: np.ndarray) -> np.ndarray:
-        """The error at the start, inside and at the end."""
-        D, k = start.shape
-        outer = np.concatenate([end, start, dp])
-        inner = self.inside[:, len(outer) :] - self.inside[:, : len(outer)] @ outer
-        return np.concatenate([start[None], inner.reshape(-1, D, k), end[None]])
-
-
 class _Gauss(NamedTuple):
     """Collocation at Gauss nodes of what is known at the start and the Radau nodes of a piece.
 
@@ -139,37 +124,29 @@ def _at_gauss(n: int) -> _Gauss:
     return _Gauss(through_nodes(nodes, n), interpolation(nodes, n), W)
 
 
-def _reduce(equation: ErrorEquation) -> list[_Reduced]:
-    """Eliminate the inside of each piece by QR.
+def _rows(equation: ErrorEquation) -> Iterator[Float[np.ndarray, "nD columns"]]:
+    """Rows of each piece in the inner nodes, the end, the start, dp and the right-hand sides.
 
     The collocation polynomial of degree n satisfies the equation at the n Gauss nodes, with A, B
     and g interpolated there from the Radau nodes that they are known at. A symmetric rule grows
     where the equation grows and decays where it decays, however fast. Radau's damps both, and
-    then the conditions at the two ends do not fit. What is left couples start and end in a form
-    that is scaled alike for modes that grow and modes that decay; the map from start to end would
-    lose the latter where both are fast.
+    then the conditions at the two ends do not fit. Eliminating what is inside by QR leaves start
+    and end coupled in a form that is scaled alike for modes that grow and modes that decay; the
+    map from start to end would lose the latter where both are fast.
 
     Source:
         Dichotomy of symmetric rules: Ascher, Mattheij and Russell, Numerical Solution of Boundary
         Value Problems for Ordinary Differential Equations (SIAM 1995), section 10.2.
     """
     n, D = equation.A.shape[1:3]
-    rule, inner = _at_gauss(n), (n - 1) * D
-    unit = np.tile(np.eye(D), (n, 1))
-    cuts = np.cumsum([D, D, equation.B.shape[3]])
-    found = []
+    rule, unit = _at_gauss(n), np.tile(np.eye(D), (n, 1))
     for half, *parts in zip(equation.half, equation.A, equation.B, equation.g, strict=True):
         A, B, g = (np.tensordot(rule.across, part, axes=1) for part in parts)
         by_state = half * np.einsum("im,mjk,ml->ijlk", rule.W, A, rule.at, optimize=True)
         by_state = by_state.reshape(n * D, (n + 1) * D)
         within = np.eye(n * D) - by_state[:, D:]
         over = lambda b, half=half: half * np.tensordot(rule.W, b, axes=1).reshape(n * D, -1)  # noqa: E731
-        rows = np.hstack([within, -unit - by_state[:, :D], -over(B), over(g)])
-        R = np.asarray(np.linalg.qr(rows, mode="r"))
-        inside = solve_triangular(R[:inner, :inner], R[:inner, inner:], check_finite=False)
-        last, first, parameter, known = np.split(R[inner:, inner:], cuts, axis=1)
-        found.append(_Reduced(last, first, parameter, known, inside))
-    return found
+        yield np.hstack([within, -unit - by_state[:, :D], -over(B), -over(g)])
 
 
 def from_start(equation: ErrorEquation) -> Float[np.ndarray, "N n_1 D k"]:
@@ -197,39 +174,34 @@ def from_start(equation: ErrorEquation) -> Float[np.ndarray, "N n_1 D k"]:
 def between_ends(
     equation: ErrorEquation, conditions: Conditions
 ) -> tuple[Float[np.ndarray, "N n_1 D k"], Float[np.ndarray, "q k"]]:
-    """Solve with linearised boundary conditions: all pieces in one sparse system.
+    """Solve with linearised boundary conditions: all pieces coupled at their ends.
 
     Returns:
         The error at the nodes, and that of the parameters. NaN where the system is singular.
     """
-    from scipy.sparse import block_array
-    from scipy.sparse.linalg import splu
-
-    pieces = _reduce(equation)
-    N, (D, k), q = len(pieces), equation.g.shape[2:], equation.B.shape[3]
-    # A row for each piece and one for the conditions; columns for e at the edges, and for dp.
-    rows: list[list] = [[None] * (N + 1 + bool(q)) for _ in range(N + 1)]
-    known = []
+    (N, n, D, k), q = equation.g.shape, equation.B.shape[3]
+    inner, shared = (n - 1) * D, ("dp",) * bool(q)
     jumps = [*equation.jumps, np.zeros((D, k))]
-    for j, (piece, jump) in enumerate(zip(pieces, jumps, strict=True)):
-        rows[j][j : j + 2] = piece.first, piece.last
-        rows[j][N + 1 :] = [piece.parameter] * bool(q)
-        known.append(piece.known + piece.last @ jump)
+    insides, rows = [], []
+    for j, (table, jump) in enumerate(zip(_rows(equation), jumps, strict=True)):
+        inside, outside = condense(table, inner)
+        outside[:, -k:] -= outside[:, :D] @ jump  # its end is the next start without the jump
+        insides.append(inside)
+        rows.append(Rows((j + 1, j, *shared), outside))
     outer = np.hstack([conditions.left, conditions.right, conditions.parameter])
     size = np.abs(outer).max(axis=1, keepdims=True)
-    rows[N][0], rows[N][N] = conditions.left / size, conditions.right / size
-    rows[N][N + 1 :] = [conditions.parameter / size] * bool(q)
-    known.append(conditions.known / size)
+    rows.append(Rows((0, N, *shared), np.hstack([outer, -conditions.known]) / size))
+    sizes: dict[Hashable, int] = {**dict.fromkeys(range(N + 1), D), **dict.fromkeys(shared, q)}
     try:
-        x = splu(block_array(rows, format="csc")).solve(np.concatenate(known))
-    except RuntimeError:  # exactly singular
-        x = np.full(((N + 1) * D + q, k), np.nan)
-    at, dp = x[: (N + 1) * D].reshape(N + 1, D, k), x[(N + 1) * D :]
-    found = [
-        piece.nodes(at[j], at[j + 1] - jump, dp)
-        for j, (piece, jump) in enumerate(zip(pieces, jumps, strict=True))
-    ]
-    return np.stack(found), dp
+        x = couple(rows, sizes, k)
+    except np.linalg.LinAlgError:
+        return np.full((N, n + 1, D, k), np.nan), np.full((q, k), np.nan)
+    dp, found = x.get("dp", np.zeros((0, k))), np.empty((N, n + 1, D, k))
+    for j, (inside, jump) in enumerate(zip(insides, jumps, strict=True)):
+        found[j, 0], found[j, n] = x[j], x[j + 1] - jump
+        others = np.concatenate([found[j, n], found[j, 0], dp])
+        found[j, 1:n] = recover(inside, others).reshape(n - 1, D, k)
+    return found, dp
 
 
 def logarithmic_bound(

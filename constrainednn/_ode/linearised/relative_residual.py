@@ -1,6 +1,6 @@
 """The residual of a solution in pieces, relative to what the terms of its equation amount to.
 
-Symbols (others in `_pieces.py`)::
+Symbols (others in `models/pieces.py`)::
 
     symbol  shape         meaning
     n       int           times

@@ -1,6 +1,6 @@
 """A model in pieces evaluated on the host, in double precision, where its error is looked at.
 
-Symbols as in `_defect.py`.
+Symbols as in `defect.py`.
 """
 
 import math

@@ -2,30 +2,25 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
-from constrainednn._common.batched import in_blocks
-from constrainednn._common.messages import shown
-from constrainednn._ode.linearised.element_step import Statement, Unknowns
-from constrainednn._ode.linearised.elements import Newton, solve_elements
-from constrainednn._ode.schemes.boundary_fields import BoundaryField
-from constrainednn._pieces.refinement import (
-    OnHost,
-    Round,
+from constrainednn._ode.linearised.division import (
+    cut,
     divided,
-    ending_of,
-    half_of,
     heads,
-    parts_of,
-    spread,
+    padded,
+    unknowns_of,
     with_waves,
 )
+from constrainednn._ode.linearised.element_step import Statement, Unknowns
+from constrainednn._ode.linearised.elements import Newton, solve_elements
+from constrainednn._ode.schemes.endings import ending_of, undefined
+from constrainednn._pieces.refinement import Round, half_of, parts_of, spread
 from constrainednn._problem.scheme import (
     AbstractScheme,
     Observed,
@@ -42,7 +37,6 @@ from constrainednn.domains.samplers.base import Draw
 from constrainednn.domains.samplers.draws import draw
 from constrainednn.domains.samplers.random import Independent
 from constrainednn.errors import StoreError
-from constrainednn.models.legendre import integrals
 from constrainednn.models.pieces import (
     Features,
     Pieces,
@@ -96,148 +90,14 @@ class BoundaryValueScheme(AbstractScheme):
         observed: Sequence[Observed] = (),
     ) -> SchemeResult:
         """Solve on a few elements, divide those with too large a residual, and again."""
-        eps = float(jnp.finfo(model.head.dtype).eps)
-        given, tolerance = tolerance > 0, goal(tolerance, model.head.dtype)
-        places = draw(Interval(-1.0, 1.0), _MONITOR, Independent(), key=key).points
-        nodes, weights = training_nodes(self.width)
-        half = half_of(weights)
-        features = [Features(at, self.width, 1) for at in (nodes, places)]
-        statements = [*self.path, self.statement]
-
-        edges, unknowns = model.ends, unknowns_of(model)
-        floors = self.least(model), eps * np.abs(unknowns.p)
-        least = jax.tree.map(lambda size: jnp.asarray(size, model.head.dtype), floors)
-        undamped = jnp.zeros((), model.head.dtype)
-
-        def newton(
-            weights: np.ndarray, padded: Array, start: Unknowns, damping: Array, limit: int
-        ) -> tuple[Newton, float]:
-            began = time.perf_counter()
-            found = solve_elements(
-                statements[stage],
-                features[0],
-                jnp.asarray(weights),
-                features[1],
-                padded,
-                start,
-                least,
-                damping,
-                jnp.asarray(limit),
-            )
-            return jax.block_until_ready(found), time.perf_counter() - began
-
-        def to_go_on() -> Resumable:
-            counters = [capacity, taken, given_up, failures, here, round(1e3 * running), stage]
-            named = start._asdict() | {"damping": damping, "edges": edges, "off": off}
-            return jax.tree.map(np.asarray, named), {"counters": counters}
-
-        capacity, compiling, running = 0, 0.0, 0.0
-        taken, given_up, failures, stage, share = 0, 0, 0, 0, 0.0
-        largest, off = np.nan, math.inf
-        within = None  # where a round is taken up again
+        rounds = _Rounds(self, model, tolerance, steps, key, watch)
         if resumed is not None:
-            arrays = resumed[0]
-            counters = counters_of(resumed, 7)
-            capacity, taken, given_up, failures, here, milliseconds, stage = counters
-            names = (*Unknowns._fields, "damping", "edges", "off")
-            whole = set(names) <= arrays.keys() and stage < len(statements)
-            if not whole or len(arrays["b"]) != capacity:
-                raise StoreError("the checkpoint is damaged: its elements are not all there.")
-            running = milliseconds / 1e3
-            start = Unknowns(*(jnp.asarray(arrays[name]) for name in Unknowns._fields))
-            within = start, jnp.asarray(arrays["damping"]), here
-            edges, off = arrays["edges"], float(arrays["off"])
-            unknowns = _cut(start, len(edges) - 1)
-        while True:
-            count, here = len(edges) - 1, 0
-            asked = tolerance if stage == len(self.path) else max(tolerance, _ON_THE_WAY)
-            if count > capacity:
-                capacity = max(4 * capacity, count, _ROOM // unknowns.y.shape[1])
-                compiling += newton(weights, *_padded(edges, unknowns, capacity), undamped, 0)[1]
-            padded, start = _padded(edges, unknowns, capacity)
-            damping = undamped
-            if within is not None:
-                (start, damping, here), within = within, None
-            elif given_up:  # the elements of the next round are worth saving too
-                watch(taken, share, largest, to_go_on)
-            while True:
-                limit = min(_LOOK_EVERY, steps - taken)
-                found, seconds = newton(weights, padded, start, damping, limit)
-                start, damping, running = found.unknowns, found.damping, running + seconds
-                taken, here = taken + int(found.steps), here + int(found.steps)
-                seen = _seen(edges, found)
-                largest = float(seen.error[seen.worst])
-                ended = not found.unfinished or taken >= steps or here >= _MOST_STEPS
-                stopped = watch(taken, share, largest, None if ended else to_go_on)
-                if ended or stopped:
-                    break
-            unknowns = _cut(found.unknowns, count)
-            failures = 0 if found.solved else failures + 1
-            parts, small = parts_of(seen), seen.error <= np.maximum(asked, 2 * seen.noise)
-            if found.solved and not stopped:
-                if small.all():
-                    check, seconds = newton(half, padded, found.unknowns, undamped, 1)
-                    running, seen = running + seconds, seen._replace(off=float(check.moved))
-                    stuck = off / 2 < seen.off < eps**0.5  # by rounding
-                    off = seen.off
-                    if seen.off <= asked or seen.rounded or stuck:
-                        parts = np.ones_like(parts)
-                if spread(parts):
-                    check, seconds = newton(half, padded, found.unknowns, undamped, _LOCATING)
-                    running, other = running + seconds, _seen(edges, check)
-                    if np.isfinite(other.error).all() and (parts_of(other) > 1).any():
-                        parts, unknowns = parts_of(other), _cut(check.unknowns, count)
-            if (parts > 1).any():
-                parts = with_waves(parts, np.asarray(found.slopes)[:count], self.width)
-            share = float(np.mean(small))
-            undefined = None
-            if not np.isfinite(seen.error).all():
-                undefined = self._undefined(statements[stage], edges, unknowns)
-            ending = undefined or ending_of(
-                seen, parts, tolerance=asked, given=given, spent=taken >= steps, failures=failures
-            )
-            # There is no verdict on a round that was not finished.
-            if stopped and (ending is None or not ended):
-                ending = "interrupted", f"with {count} elements"
-            if ending is not None:
-                if ending[0] != "converged" or stage == len(self.path):
-                    break
-                stage, failures = stage + 1, 0
-                continue
-            given_up += 1
-            edges, unknowns = divided(edges, unknowns, parts, self.width)
-        if self.path and ending[0] != "converged":
-            way = ", on the way" * (stage < len(self.path))
-            ending = ending[0], f"at {self.names[stage]}{way}: {ending[1]}"
-        solved = stack_pieces(
-            edges,
-            unknowns.y[:-1, None],
-            heads(unknowns),
-            unravel=model.unravel,
-            parameters=unknowns.p,
-        )
-        history = PieceHistory(edges, seen.error, np.full(count, here), given_up)
-        return SchemeResult(solved, *ending, taken, history, compiling, running)
-
-    def _undefined(
-        self, statement: Statement, edges: np.ndarray, unknowns: OnHost
-    ) -> tuple[str, str] | None:
-        """The ending where the field is not finite at a training point, and no step is possible."""
-        # A field that is finite there gave finite heads; those that it did not are the guess's.
-        nodes, _ = training_nodes(self.width)
-        x = edges[:-1, None] + np.diff(edges)[:, None] * (nodes + 1) / 2
-        y = unknowns.y[:-1, None] + integrals(nodes, self.width, 1)[1] @ heads(unknowns)
-        x, y = x.ravel(), y.reshape(-1, y.shape[-1])
-        field = eqx.Partial(_at_point, statement.field)
-        values = in_blocks(field, (x, y, np.tile(unknowns.p, (len(x), 1))))
-        bad = ~np.isfinite(values).all(axis=1)
-        if not bad.any():
-            return None
-        first = int(np.argmax(bad))
-        return "stalled", (
-            f"the vector field is {_kind(values[first])} at x = {x[first]:.6g}, y = "
-            f"{shown(y[first].tolist())}. Another guess may stay where it is defined"
-        )
+            rounds.resume(resumed)
+        status, reason = rounds.run()
+        if self.path and status != "converged":
+            way = ", on the way" * (rounds.stage < len(self.path))
+            reason = f"at {self.names[rounds.stage]}{way}: {reason}"
+        return rounds.result(model, status, reason)
 
     def least(self, guess: Pieces) -> Float[np.ndarray, " d"]:
         """Sizes of components that are rounding to the guess, and need not be resolved."""
@@ -258,43 +118,208 @@ class BoundaryValueScheme(AbstractScheme):
         return Interval(*self.span)
 
 
-def unchanged(y: Array) -> Array:
-    return y
+class _Rounds:
+    """Rounds on smaller and smaller elements, for the statements on the way and then the last.
 
+    Attributes:
+        edges: Ends of the elements.
+        unknowns: Of the last round, carried over to these elements.
+        mesh: The same on the device, with room for more.
+        capacity: That room, which is compiled for.
+        stage: Number of the statement.
+        taken: Newton steps.
+        given_up: Rounds that led to another one.
+        failures: Rounds running in which Newton's method failed.
+        off: Estimated error of the round before.
+        share: Share of elements whose residual is small enough.
+        seen: What the last look at the residual found.
+        start: Unknowns and damping that the next steps begin with, and `here`, how many steps this
+            round had.
+        compile: Seconds of compiling.
+        seconds: Seconds of running.
+    """
 
-def unknowns_of(model: Pieces) -> OnHost:
-    """The unknowns behind a model."""
-    count = model.count
-    y, head = np.asarray(model.states)[:count, 0], np.asarray(model.head)[:count]
-    last = y[-1] + math.sqrt(2) * head[-1, 0]
-    return OnHost(np.concatenate([y, last[None]]), head[:, 1:], np.asarray(model.parameters))
+    def __init__(
+        self,
+        scheme: BoundaryValueScheme,
+        model: Pieces,
+        tolerance: float,
+        steps: int,
+        key: Key[Array, ""],
+        watch: Watch,
+    ):
+        dtype = model.head.dtype
+        self.width, self.steps, self.watch = scheme.width, steps, watch
+        self.given, self.tolerance = tolerance > 0, goal(tolerance, dtype)
+        self.statements = *scheme.path, scheme.statement
+        watched = draw(Interval(-1.0, 1.0), _MONITOR, Independent(), key=key).points
+        self.nodes, self.weights = training_nodes(scheme.width)
+        self.features = [Features(at, scheme.width, 1) for at in (self.nodes, watched)]
+        self.eps = float(jnp.finfo(dtype).eps)
+        self.edges, self.unknowns = model.ends, unknowns_of(model)
+        floors = scheme.least(model), self.eps * np.abs(self.unknowns.p)
+        self.least = jax.tree.map(lambda size: jnp.asarray(size, dtype), floors)
+        self.undamped = jnp.zeros((), dtype)
+        self.capacity = self.stage = self.taken = self.given_up = self.failures = self.here = 0
+        self.off, self.share, self.compile, self.seconds = math.inf, 0.0, 0.0, 0.0
+        self.seen = Round(np.full(1, np.nan), np.zeros(1), False, 1.0, math.nan)
+        self.start: tuple[Unknowns, Array] | None = None
+        self.mesh = jnp.zeros(0)
 
+    @property
+    def asked(self) -> float:
+        """The tolerance of this statement."""
+        last = self.stage == len(self.statements) - 1
+        return self.tolerance if last else max(self.tolerance, _ON_THE_WAY)
 
-def _padded(edges: np.ndarray, unknowns: OnHost, capacity: int) -> tuple[Array, Unknowns]:
-    """Fill up with elements of length zero to a few capacities, which saves compilations."""
-    spare = capacity - (len(edges) - 1)
-    repeat = lambda a: np.concatenate([a, np.repeat(a[-1:], spare, axis=0)])  # noqa: E731
-    b = np.concatenate([unknowns.b, np.zeros((spare, *unknowns.b.shape[1:]))])
-    filled = repeat(edges), repeat(unknowns.y), b, unknowns.p
-    dtype = jnp.result_type(float)
-    padded, y, b, p = (jnp.asarray(array, dtype) for array in filled)
-    return padded, Unknowns(y, b, p)
+    def resume(self, resumed: Resumable) -> None:
+        """Go on from where a run was."""
+        arrays, counters = resumed[0], counters_of(resumed, 7)
+        self.capacity, self.taken, self.given_up, self.failures, here, ms, self.stage = counters
+        names = (*Unknowns._fields, "damping", "edges", "off")
+        whole = set(names) <= arrays.keys() and self.stage < len(self.statements)
+        if not whole or len(arrays["b"]) != self.capacity:
+            raise StoreError("the checkpoint is damaged: its elements are not all there.")
+        self.here, self.seconds = here, ms / 1e3
+        start = Unknowns(*(jnp.asarray(arrays[name]) for name in Unknowns._fields))
+        self.start = start, jnp.asarray(arrays["damping"])
+        self.edges, self.off = arrays["edges"], float(arrays["off"])
+        self.unknowns = cut(start, len(self.edges) - 1)
 
+    def to_go_on(self) -> Resumable:
+        """What `resume` takes."""
+        assert self.start is not None
+        counters = [self.capacity, self.taken, self.given_up, self.failures, self.here]
+        counters += [round(1e3 * self.seconds), self.stage]
+        start, damping = self.start
+        named = start._asdict() | {"damping": damping, "edges": self.edges, "off": self.off}
+        return jax.tree.map(np.asarray, named), {"counters": counters}
 
-def _seen(edges: np.ndarray, found: Newton) -> Round:
-    count = len(edges) - 1
-    error, noise = (np.asarray(part)[:count] for part in (found.error, found.noise))
-    return Round(edges, error, noise, bool(found.solved), float(found.condition), math.nan)
+    def run(self) -> tuple[str, str]:
+        """Status and reason of the last round."""
+        while True:
+            found, stopped = self._round()
+            count = len(self.edges) - 1
+            self.unknowns = cut(found.unknowns, count)
+            self.failures = 0 if found.solved else self.failures + 1
+            self.share = float(np.mean(self._small))
+            parts = self._parts(found) if found.solved and not stopped else parts_of(self.seen)
+            if (parts > 1).any():
+                parts = with_waves(parts, np.asarray(found.slopes)[:count], self.width)
+            ending = self._ending(parts)
+            # There is no verdict on a round that was not finished.
+            if stopped and (ending is None or not self._ended(found)):
+                return "interrupted", f"with {count} elements"
+            if ending is None:
+                self.given_up += 1
+                self.edges, self.unknowns = divided(self.edges, self.unknowns, parts, self.width)
+            elif ending[0] != "converged" or self.stage == len(self.statements) - 1:
+                return ending
+            else:
+                self.stage, self.failures = self.stage + 1, 0
 
+    def _round(self) -> tuple[Newton, bool]:
+        """Newton's method on these elements, and whether the user asked to end."""
+        count = len(self.edges) - 1
+        if count > self.capacity:
+            self.capacity = max(4 * self.capacity, count, _ROOM // self.unknowns.y.shape[1])
+            self.mesh, start = padded(self.edges, self.unknowns, self.capacity)
+            before, _ = self.seconds, self._newton(self.weights, start, self.undamped, 0)
+            self.compile, self.seconds = self.compile + self.seconds - before, before
+        self.mesh, start = padded(self.edges, self.unknowns, self.capacity)
+        if self.start is None:
+            self.start, self.here = (start, self.undamped), 0
+            if self.given_up:  # the elements of the next round are worth saving too
+                self._watch(self.to_go_on)
+        while True:
+            limit = min(_LOOK_EVERY, self.steps - self.taken)
+            found = self._newton(self.weights, *self.start, limit)
+            self.start = found.unknowns, found.damping
+            self.taken, self.here = self.taken + int(found.steps), self.here + int(found.steps)
+            self.seen, ended = self._seen(found), self._ended(found)
+            stopped = self._watch(None if ended else self.to_go_on)
+            if ended or stopped:
+                self.start = None
+                return found, stopped
 
-def _at_point(field: BoundaryField, point: tuple[Array, Array, Array]) -> Array:
-    return field(*point)
+    def _newton(self, weights: np.ndarray, start: Unknowns, damping: Array, limit: int) -> Newton:
+        began = time.perf_counter()
+        found = solve_elements(
+            self.statements[self.stage],
+            self.features[0],
+            jnp.asarray(weights),
+            self.features[1],
+            self.mesh,
+            start,
+            self.least,
+            damping,
+            jnp.asarray(limit),
+        )
+        jax.block_until_ready(found)
+        self.seconds += time.perf_counter() - began
+        return found
 
+    def _watch(self, state: Callable[[], Resumable] | None) -> bool:
+        return self.watch(self.taken, self.share, float(self.seen.error[self.seen.worst]), state)
 
-def _kind(value: np.ndarray) -> str:
-    return "NaN" if np.isnan(value).any() else "infinite"
+    def _ended(self, found: Newton) -> bool:
+        return not found.unfinished or self.taken >= self.steps or self.here >= _MOST_STEPS
 
+    def _seen(self, found: Newton) -> Round:
+        count = len(self.edges) - 1
+        error, noise = (np.asarray(part)[:count] for part in (found.error, found.noise))
+        return Round(error, noise, bool(found.solved), float(found.condition), math.nan)
 
-def _cut(unknowns: Unknowns, count: int) -> OnHost:
-    y, b, p = (np.asarray(array) for array in unknowns)
-    return OnHost(y[: count + 1], b[:count], p)
+    @property
+    def _small(self) -> np.ndarray:
+        """Where the residual is as small as was asked for, or rounding."""
+        return self.seen.error <= np.maximum(self.asked, 2 * self.seen.noise)
+
+    def _parts(self, found: Newton) -> np.ndarray:
+        """Into how many parts elements are divided, after further looks by collocation."""
+        parts, half = parts_of(self.seen), half_of(self.weights)
+        if self._small.all():
+            check = self._newton(half, found.unknowns, self.undamped, 1)
+            off = float(check.moved)
+            self.seen = self.seen._replace(off=off)
+            stuck = self.off / 2 < off < self.eps**0.5  # by rounding
+            self.off = off
+            if off <= self.asked or self.seen.rounded or stuck:
+                parts = np.ones_like(parts)
+        if spread(parts):
+            check = self._newton(half, found.unknowns, self.undamped, _LOCATING)
+            other = self._seen(check)
+            if np.isfinite(other.error).all() and (parts_of(other) > 1).any():
+                parts, self.unknowns = parts_of(other), cut(check.unknowns, len(parts))
+        return parts
+
+    def _ending(self, parts: np.ndarray) -> tuple[str, str] | None:
+        """Why to end with this statement, or None to divide and go on."""
+        if not np.isfinite(self.seen.error).all():
+            statement = self.statements[self.stage]
+            ending = undefined(statement, self.edges, self.unknowns, self.nodes)
+            if ending is not None:
+                return ending
+        return ending_of(
+            self.edges,
+            self.seen,
+            parts,
+            tolerance=self.asked,
+            given=self.given,
+            spent=self.taken >= self.steps,
+            failures=self.failures,
+        )
+
+    def result(self, model: Pieces, status: str, reason: str) -> SchemeResult:
+        """The model of the last round."""
+        edges, unknowns = self.edges, self.unknowns
+        solved = stack_pieces(
+            edges,
+            unknowns.y[:-1, None],
+            heads(unknowns),
+            unravel=model.unravel,
+            parameters=unknowns.p,
+        )
+        steps = np.full(len(edges) - 1, self.here)
+        history = PieceHistory(edges, self.seen.error, steps, self.given_up)
+        return SchemeResult(solved, status, reason, self.taken, history, self.compile, self.seconds)

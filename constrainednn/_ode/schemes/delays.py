@@ -116,51 +116,39 @@ class DelayScheme(AbstractScheme):
     ) -> SchemeResult:
         """March from step to step."""
         so_far = _SoFar(self.ends[0], model)
-        number = taken = 0
         if resumed is not None:
-            number, taken, so_far.rejected = counters_of(resumed, 3)
-            so_far.restore(resumed[0])
-            if not 0 <= number <= len(self.ends) - 1:
-                raise StoreError(f"the checkpoint is damaged: it counts {number} steps.")
+            so_far.resume(resumed, len(self.ends) - 1)
+        start, whole = self.ends[0], self.ends[-1] - self.ends[0]
         longest = float(np.max(self.delays))
-
-        def to_go_on() -> Resumable:
-            return so_far.arrays(), {"counters": [number, taken, so_far.rejected]}
-
         compiling = running = 0.0
         status, reason = "converged", ""
-        for begin, end in itertools.pairwise(self.ends[number:]):
-            share = (begin - self.ends[0]) / (self.ends[-1] - self.ends[0])
+        for begin, end in itertools.pairwise(self.ends[so_far.number :]):
 
-            def look(more, done, residual, state, before=taken, share=share) -> bool:
+            def look(more, done, residual, state, before=so_far.taken, begin=begin) -> bool:
                 del done, state  # of this step alone
-                return watch(before + more, share, residual, None)
+                return watch(before + more, (begin - start) / whole, residual, None)
 
             field = with_args(self.field, (self.field.args, so_far.past(begin - longest)))
-            whole = self.ends[-1] - self.ends[0]
-            scheme = InitialValueScheme(
-                field, (begin, end), self.width, (), self.longest, (end - begin) / whole
-            )
-            found = scheme.solve(
+            share = (end - begin) / whole
+            step = InitialValueScheme(field, (begin, end), self.width, (), self.longest, share)
+            found = step.solve(
                 so_far.start(begin, end, self.width),
                 tolerance=tolerance,
-                steps=steps - taken,
+                steps=steps - so_far.taken,
                 key=key,
                 watch=look,
             )
             compiling, running = compiling + found.compile, running + found.run
             status, reason = found.status, found.reason
             if status == "interrupted":  # what is begun of a step is begun again
-                watch(taken, share, np.nan, to_go_on)
+                watch(so_far.taken, (begin - start) / whole, np.nan, so_far.to_go_on)
                 reason = f"at t = {begin:.17g}"
                 break
-            so_far.add(found, end)
-            number, taken = number + 1, taken + found.steps
-            last = float(so_far.monitor[-1])
-            share = (end - self.ends[0]) / (self.ends[-1] - self.ends[0])
-            if watch(taken, share, last, to_go_on) and number < len(self.ends) - 1:
+            so_far.add(found)
+            last, done = float(so_far.monitor[-1]), (end - start) / whole
+            if watch(so_far.taken, done, last, so_far.to_go_on) and end < self.ends[-1]:
                 status, reason = "interrupted", f"at t = {end:.17g}"
-            elif status == "converged" and taken >= steps and number < len(self.ends) - 1:
+            elif status == "converged" and so_far.taken >= steps and end < self.ends[-1]:
                 status = "max_steps"
                 reason = f"the limit of {steps} Newton steps, at t = {end:.17g}"
             if status != "converged":
@@ -168,7 +156,7 @@ class DelayScheme(AbstractScheme):
         if status == "converged":
             reason = f"the end is reached in {len(so_far.head)} windows"
         solved, history = so_far.result(self.width)
-        return SchemeResult(solved, status, reason, taken, history, compiling, running)
+        return SchemeResult(solved, status, reason, so_far.taken, history, compiling, running)
 
     @property
     def delays(self) -> Float[Array, " k"]:
@@ -194,10 +182,10 @@ class DelayScheme(AbstractScheme):
 
 
 class _SoFar:
-    """The windows that are solved."""
+    """The windows that are solved, in `number` steps and `taken` steps of Newton's method."""
 
     def __init__(self, start: float, model: Pieces):
-        self.model = model
+        self.model, self.number, self.taken = model, 0, 0
         self.edges = np.asarray([start])
         self.states = np.zeros((0, *model.states.shape[1:]))
         self.head = np.zeros((0, *model.head.shape[1:]))
@@ -205,7 +193,8 @@ class _SoFar:
         self.spacing, self.found = np.zeros(1), np.zeros(0)
         self.at = np.asarray(model.states[0])
 
-    def add(self, found: SchemeResult, end: float) -> None:
+    def add(self, found: SchemeResult) -> None:
+        self.number, self.taken = self.number + 1, self.taken + found.steps
         count, model, pieces = found.model.count, found.model, found.pieces
         assert isinstance(pieces, PieceHistory)
         self.edges = np.concatenate([self.edges, model.ends[1:]])
@@ -235,12 +224,16 @@ class _SoFar:
         ends = np.asarray([begin, end])
         return stack_pieces(ends, self.at[None], head, unravel=self.model.unravel)
 
-    def arrays(self) -> dict[str, np.ndarray]:
+    def to_go_on(self) -> Resumable:
+        return self._arrays(), {"counters": [self.number, self.taken, self.rejected]}
+
+    def _arrays(self) -> dict[str, np.ndarray]:
         names = ("edges", "states", "head", "monitor", "steps", "at", "spacing", "found")
         return {name: getattr(self, name) for name in names}
 
-    def restore(self, arrays: dict[str, np.ndarray]) -> None:
-        blank = self.arrays()
+    def resume(self, resumed: Resumable, steps: int) -> None:
+        self.number, self.taken, self.rejected = counters_of(resumed, 3)
+        arrays, blank = resumed[0], self._arrays()
         count = len(arrays.get("head", ()))
         for name, own in blank.items():
             found = arrays.get(name)
@@ -250,6 +243,8 @@ class _SoFar:
             if found is None or found.shape != (rows, *own.shape[1:]):
                 raise StoreError("the checkpoint is damaged: its windows are not all there.")
             setattr(self, name, found)
+        if not 0 <= self.number <= steps:
+            raise StoreError(f"the checkpoint is damaged: it counts {self.number} steps.")
 
     def result(self, width: int) -> tuple[Pieces, PieceHistory]:
         if not len(self.head):  # as good as nothing

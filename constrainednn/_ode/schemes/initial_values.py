@@ -1,6 +1,6 @@
 """Initial value problems: a march of windows, each a least-squares problem on frozen features.
 
-Symbols (others in `_pieces.py`)::
+Symbols (others in `models/pieces.py`)::
 
     symbol  shape        meaning
     h       ()           length of a window, negative backwards in time; half = h / 2

@@ -7,13 +7,15 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Array, Float, PyTree
 
 from constrainednn._common.compilation.closures import compiled
 from constrainednn._ode.schemes.field import Field
-from constrainednn._pieces.march import AbstractEvolution, Window
-from constrainednn.models.pieces import Features, least_squares, start_polynomial, training_nodes
+from constrainednn._pieces.condensation import least_squares
+from constrainednn._pieces.gauss_newton import Step, begun, minimise
+from constrainednn._pieces.rows import by_coefficients
+from constrainednn._pieces.window_control import AbstractEvolution, Window
+from constrainednn.models.pieces import Features, start_polynomial, training_nodes
 
 _NEWTON_STEPS = 12
 # Times at which a system at rest is asked what will push it.
@@ -65,32 +67,25 @@ class Evolution(AbstractEvolution):
         y, largest = state
         order, d = y.shape
         half, width = h / 2, self.nodes.width
-        limits = jnp.finfo(y.dtype)
         rows_at = lambda features: WindowRows(self.field, features, y, t, half, largest)  # noqa: E731
         training, monitor = rows_at(self.nodes), rows_at(self.monitor)
         root = jnp.sqrt(self.weights)[:, None]
 
-        def newton(carry):
-            c, steps, size, _ = carry
+        def newton(c, damping, notes):
+            del damping  # a shorter window is better than a damped step
             r, A, scale, stiff = training.linearised(c)
             # A component that starts at zero has no size yet; its slope lends it one.
             columns = jnp.maximum(scale, jnp.max(jnp.abs(training.at.integrals[0] @ c - r), axis=0))
             rows = root / (columns * stiff)[None]
             J = training.jacobian(A) * rows[:, :, None, None] * columns[None, None, None]
             J, r = J.reshape(-1, width * d), (r * rows).reshape(-1, 1)
-            step = least_squares(J, r).reshape(width, d) * columns[None]
-            return c + step, steps + 1, jnp.max(jnp.abs(step) / scale[None]), size
-
-        def unfinished(carry):
-            _, steps, size, before = carry
-            # Convergence is quadratic: after a step of eps^0.6 the next would be rounding.
-            far = size > limits.eps**0.6
-            return (steps < _NEWTON_STEPS) & far & ~((steps > 3) & (size > 2 * before))
+            change = least_squares(J, r).reshape(width, d) * columns[None]
+            return Step(change, jnp.max(jnp.abs(change) / scale[None]), None, notes)
 
         slope = math.sqrt(2) * half**order * self.field.slope(t, y)
         first = jnp.zeros((width, d), y.dtype).at[0].set(slope)
-        far = jnp.asarray(limits.max, y.dtype)
-        c, steps, size, _ = lax.while_loop(unfinished, newton, (first, jnp.asarray(0), far, far))
+        found = minimise(newton, begun(first), _NEWTON_STEPS)
+        c = found.unknowns
 
         r, _, scale, stiff = monitor.linearised(c)
         rounding = monitor.rounding(c)
@@ -108,8 +103,8 @@ class Evolution(AbstractEvolution):
             error=error,
             noise=noise,
             scale=scale * stiff,
-            steps=steps,
-            solved=jnp.all(jnp.isfinite(error)) & (size < limits.eps**0.4),
+            steps=found.steps,
+            solved=jnp.all(jnp.isfinite(error)) & found.solved,
         )
 
 
@@ -196,10 +191,8 @@ class WindowRows(eqx.Module):
         order, d = self.y.shape
         Q = self.at.integrals
         mass = jnp.eye(d, dtype=A.dtype) if self.field.mass is None else self.field.mass
-        J = Q[0][:, None, :, None] * mass[None, :, None, :]
-        for j in range(order):
-            J -= A[:, :, None, j, :] * (Q[order - j] / self.half**j)[:, None, :, None]
-        return J
+        lower = [(-A[:, :, j], Q[order - j] / self.half**j) for j in range(order)]
+        return by_coefficients(*zip((mass[None], Q[0]), *lower, strict=True))
 
     def rounding(self, c: Float[Array, "K d"]) -> Float[Array, "m d"]:
         """Change of the residual when state and time change in their last digits."""

@@ -1,0 +1,40 @@
+"""Rows of a residual on an element: its derivative by the coefficients of a local basis.
+
+A residual that looks at u near a point only is a function of some derivatives D u there, so its
+derivative by the coefficients is the sum over them of dr/d(D u) times the table of D.
+
+Symbols::
+
+    symbol  shape      meaning
+    n       int        points of an element, of any dimension
+    K       int        functions of its basis: of its interior, and those that belong to its nodes
+    e, d    int        equations; components of u
+"""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+from jaxtyping import Array, Float
+
+Numbers = TypeVar("Numbers", Array, np.ndarray)
+
+
+def by_coefficients(
+    slopes: Sequence[Float[Numbers, "_ e d"]],
+    tables: Sequence[Float[Numbers, "n K"]],
+) -> Float[Numbers, "n e K d"]:
+    """Derivative of the residual at the points by the coefficients of each component.
+
+    Args:
+        slopes: dr/d(D u) at the points, or the same at all of them, for one D after the other.
+        tables: Values of D of each basis function at the points.
+    """
+    terms = (
+        slope[:, :, None] * table[:, None, :, None]
+        for slope, table in zip(slopes, tables, strict=True)
+    )
+    total = next(terms)
+    for term in terms:
+        total = total + term
+    return total
