@@ -272,10 +272,10 @@ def test_adaptive_points_go_where_the_residual_is_and_weigh_as_the_measure(tmp_p
     x = train.points
     near = np.abs(x) < 0.1
     assert near.mean() > 0.2  # a tenth of the measure
-    assert train.share.sum() == pytest.approx(1)
+    assert train.weights.sum() == pytest.approx(1)
     # |x| < 0.1 has measure 0.1, x^2 the mean 1/3: four Monte Carlo errors of 4,096 points
-    assert float((train.share * near).sum()) == pytest.approx(0.1, abs=0.02)
-    assert float((train.share * x**2).sum()) == pytest.approx(1 / 3, abs=0.03)
+    assert float((train.weights * near).sum()) == pytest.approx(0.1, abs=0.02)
+    assert float((train.weights * x**2).sum()) == pytest.approx(1 / 3, abs=0.03)
     # A run that goes on, and one that is loaded, have the points that were chosen.
     whole = cx.solve(peaked(), method, steps=90, **settings)
     cx.solve(peaked(), method, steps=60, out=tmp_path / "a", **settings)

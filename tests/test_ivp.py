@@ -314,8 +314,8 @@ def test_train_is_the_mean_over_windows_that_weigh_as_they_are_long():
     gap, train = solution.gap.constraints[0], solution.streams[0].train
     t, shares, squares = by_hand(solution.model, len(train) // solution.model.count)
     np.testing.assert_allclose(train.points, t, rtol=1e-13)
-    np.testing.assert_allclose(train.share, shares, rtol=1e-12)
-    np.testing.assert_allclose(train.share.sum(), 1.0, rtol=1e-13)
+    np.testing.assert_allclose(train.weights, shares, rtol=1e-12)
+    np.testing.assert_allclose(train.weights.sum(), 1.0, rtol=1e-13)
     # The residual is 1e-5 of a field of size 5, so rounding is 1e-10 of it.
     np.testing.assert_allclose(gap.train, (shares * squares).sum(), rtol=1e-8)
     # Sixty nodes a window integrate the square of the residual: what held-out points estimate.

@@ -59,7 +59,7 @@ def test_squared_norm_is_the_weighted_mean_square_by_hand():
     loss = 0.0
     for item, points in zip(CONSTRAINTS, draws, strict=True):
         at_point = eqx.filter_jit(item.residual)
-        for x, share in zip(points.points, points.share, strict=True):
+        for x, share in zip(points.points, points.weights, strict=True):
             r = np.asarray(at_point(u, jnp.asarray(x)))
             loss += item.weight * share * (r**2).sum()
     r = eqx.filter_jit(residual)(params)
@@ -70,7 +70,7 @@ def test_squared_norm_is_the_weighted_mean_square_by_hand():
 def test_quadrature_shares_are_not_equal():
     # Else the test above could not tell a weight from 1/n.
     _, draws, _ = setting(cx.MLP(2, 2, width=3)(key=KEY))
-    assert np.ptp(draws[0].share) > 0.1
+    assert np.ptp(draws[0].weights) > 0.1
 
 
 MODELS = {

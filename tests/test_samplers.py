@@ -40,7 +40,7 @@ def normal_moment(power):
 
 def quadrature(domain, n):
     points = draw(domain, n, cx.GaussQuadrature(), key=KEY)
-    return points.points, points.share
+    return points.points, points.weights
 
 
 # Rounding of a sum of n terms of one sign; signs that cancel are measured by the sum of sizes.

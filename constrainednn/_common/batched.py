@@ -25,10 +25,10 @@ def flat_value(fn: Callable[[Any], Any], x: PyTree) -> Float[Array, " k"]:
     return ravel_pytree(fn(x))[0]
 
 
-Statement = tuple[Any, tuple]
+Structure = tuple[Any, tuple]
 
 
-def take_apart(tree: PyTree) -> tuple[list, Statement]:
+def take_apart(tree: PyTree) -> tuple[list, Structure]:
     """The arrays of a tree, and the rest of it, which can be hashed.
 
     What `equinox.filter_jit` does in each call, apart from it: done once for many calls.
@@ -40,7 +40,7 @@ def take_apart(tree: PyTree) -> tuple[list, Statement]:
     return arrays, (structure, rest)
 
 
-def put_together(arrays: list, statement: Statement) -> PyTree:
+def put_together(arrays: list, statement: Structure) -> PyTree:
     """The tree that was taken apart, or one with other arrays."""
     structure, rest = statement
     leaves = [other if leaf is None else leaf for leaf, other in zip(arrays, rest, strict=True)]
@@ -48,7 +48,7 @@ def put_together(arrays: list, statement: Statement) -> PyTree:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _block(statement: Statement, arrays: list, points: PyTree) -> PyTree:
+def _block(statement: Structure, arrays: list, points: PyTree) -> PyTree:
     return jax.vmap(put_together(arrays, statement))(points)
 
 

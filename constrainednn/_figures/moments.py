@@ -96,7 +96,7 @@ def _snapshots(
         _draw_column(column, inputs, values, constraint.target, planar=planar)
         for axes, (_, stream, _) in zip(column, streams, strict=True):
             r = residuals_at(constraint.residual, model, stream.points)
-            rms = float(np.sqrt(mean_square(r, stream) / stream.share.sum() / r.shape[1]))
+            rms = float(np.sqrt(mean_square(r, stream) / stream.weights.sum() / r.shape[1]))
             axes.set_title(f"u(x), step {step}\nRMS {number(rms)}", fontsize=8)
     for axes, (name, stream, _) in zip(grid[:, 0], streams, strict=True):
         more = f"{MOST_POINTS} of " if len(stream) > MOST_POINTS else ""

@@ -26,7 +26,7 @@ from jax import lax
 from jax.extend import core
 from jaxtyping import Array, Float, Int
 
-from constrainednn._common.batched import Statement, put_together, take_apart
+from constrainednn._common.batched import Structure, put_together, take_apart
 from constrainednn._common.compilation.closures import compiled, until_decided
 from constrainednn._ode.schemes.field import Field
 from constrainednn._pieces.march import March
@@ -270,7 +270,7 @@ def _ratios(
 
 @functools.lru_cache(maxsize=64)
 def _operations(
-    statement: Statement, shapes: tuple, state: tuple[int, int], dtype: jnp.dtype, capacity: int
+    statement: Structure, shapes: tuple, state: tuple[int, int], dtype: jnp.dtype, capacity: int
 ) -> int:
     """Scalar operations of a field at one place, counted once for each program of a scan."""
     del capacity  # it makes another program

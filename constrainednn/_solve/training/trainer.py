@@ -49,10 +49,10 @@ from constrainednn._solve.training.monitoring import (
 from constrainednn._solve.training.stage_state import InStage
 from constrainednn._solve.training.steps import (
     CHUNK,
-    Going,
-    Look,
-    Part,
+    MonitorRequest,
     Raised,
+    RunRequests,
+    StageRequests,
     begin,
     is_out_of_memory,
     on_device,
@@ -90,7 +90,7 @@ class Training:
         self.compile_seconds = self.run_seconds = 0.0
         self.train_loss = np.nan
 
-    def go(self) -> Going:
+    def go(self) -> RunRequests:
         """Yield requests for steps and monitor losses, and return the outcome."""
         started = time.perf_counter()
         self.show("compiling")
@@ -126,7 +126,7 @@ class Training:
         self.show("measuring the gap")
         return self.outcome(status, reason)
 
-    def train(self, checkpoint: Checkpoint | None) -> Part:
+    def train(self, checkpoint: Checkpoint | None) -> StageRequests:
         """Take all stages; return a status and its reason."""
         reached = 0 if checkpoint is None else stage_of(checkpoint, len(self.stages))
         verdict = RUNNING
@@ -167,7 +167,7 @@ class Training:
             return Status.STALLED, why_stalled(self.last, self.points)
         return Status.MAX_STEPS, f"the limit of {self.limit} steps is reached"
 
-    def run_stage(self, index: int, checkpoint: Checkpoint | None) -> Part:
+    def run_stage(self, index: int, checkpoint: Checkpoint | None) -> StageRequests:
         """Take the steps of one stage, or the rest of them, and return its last verdict."""
         now = self.entered(index, checkpoint)
         started = time.perf_counter()
@@ -299,10 +299,10 @@ class Training:
         redraw = self.points.drawn_at + self.run.redraw if self.run.redraw else math.inf
         return int(min(next_log_spaced(self.step), redraw))
 
-    def watch(self) -> Part:
+    def watch(self) -> StageRequests:
         """Take the monitor loss, and a snapshot at some of the steps that are log-spaced."""
         points = self.points
-        loss = yield Look(self.problem, self.model, points.train, points.monitor)
+        loss = yield MonitorRequest(self.problem, self.model, points.train, points.monitor)
         self.monitoring.take(self.step, loss, self.model, points.train, points.last_draw)
 
     def choose(self) -> None:

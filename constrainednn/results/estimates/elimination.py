@@ -48,7 +48,7 @@ def eliminated(facts: Facts, data: list[tuple[Any, Draw]]) -> Regression:
         )
     is_raw = ravel_pytree(_marked(params))[0].astype(bool)
     theta = np.asarray(ravel_pytree(params)[0], float)
-    equal = [dataclasses.replace(points, share=np.ones(len(points))) for _, points in data]
+    equal = [dataclasses.replace(points, weights=np.ones(len(points))) for _, points in data]
     constraints = [item for item, _ in data]
     vector = residual_vector(constraints, static, rows(constraints, equal))
     r, J = _jacobian(vector, params)

@@ -36,7 +36,7 @@ def splitting(problem: Problem, **how: Any) -> Problem:
 def joined_draws(draws: list[Draw]) -> Draw:
     """All points of several draws as one, each with its share."""
     joined = jax.tree.map(lambda *leaves: np.concatenate(leaves), *draws)
-    return eqx.tree_at(lambda draw: draw.share, joined, joined.share / len(draws))
+    return eqx.tree_at(lambda draw: draw.weights, joined, joined.weights / len(draws))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
