@@ -275,3 +275,22 @@ def test_tables_of_the_page_on_methods(initial, boundary):
         column = next(i for i, name in enumerate(statuses[0]) if driver in name)
         (row,) = (row for row in statuses if row[0].strip("`") == solution.status)
         assert driver == "fits" or row[column] == "yes"
+
+
+def test_inequalities_in_a_residual_that_ends_in_a_minimum_of_their_own():
+    """The soft form of a square root X X = A with sign conditions names the built-in form."""
+    A = jnp.array([[2.0, 1.0], [1.0, 2.0]])
+
+    def root(u, x):
+        p, q, r = u
+        X = jnp.array([[p, q], [q, r]])
+        signs = cx.at_least(p + r, 0.0), cx.at_least(p * r - q * q, 0.0)
+        return jnp.array([*(X @ X - A).ravel()[:2], (X @ X - A)[1, 1], *signs])
+
+    def solved(start):
+        constraint = cx.Constraint(root, over=cx.Points([0.0]))
+        return cx.solve(cx.Problem(constraint, jnp.array(start)))
+
+    wrong, right = solved([-1.0, 0.2, -0.7]), solved([1.5, 0.3, 1.2])
+    assert wrong.gap.loss > 0.1 and "with cx.with_output" in wrong.reason
+    assert right.gap.loss < 1e-20 and "with_output" not in right.reason

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, PyTree
 
 from constrainednn._checks.finiteness import check_finite, check_gradient
-from constrainednn._common.memory import available_memory, refuse_too_large
+from constrainednn._common.memory import available_memory, equations_of, refuse_too_large
 from constrainednn._common.messages import shown
 from constrainednn._gap.residual_vector import ResidualVector
 from constrainednn._problem.problem import Problem
@@ -26,6 +26,8 @@ from constrainednn.methods.stages import Stage
 
 # Operations of one step that are announced: about ten seconds in which nothing else is heeded.
 _LONG = 1e12
+# A loss above this is that of a constraint with inequalities which does not hold.
+_VIOLATED = 1e-6
 _SMALLER = (
     "Lower points= or the width, or take a first-order method: cx.Optax(optax.lbfgs()), "
     "--method lbfgs"
@@ -94,11 +96,21 @@ def refuse_dense(stage: Stage, residual: ResidualVector, params: PyTree) -> int:
     return needed
 
 
-def why_converged(now: InStage) -> str:
-    """What a stationary point is one of, and the parameters that the residual never depended on."""
+def why_converged(now: InStage, points: TrainingPoints) -> str:
+    """What is known of a stationary point: unused parameters, inequalities that are violated."""
     method, reason = now.stage.method, "no step can lower the loss further"
     if isinstance(method, LevenbergMarquardt) and (unseen := method.unseen(now.params, now.state)):
         reason += f"; the residual does not depend on {unseen}"
+    losses = points.losses(now.model, 1.0)
+    for item, drawn in points.pairs:
+        one = jax.tree.map(lambda leaf: leaf[0], drawn.points)
+        program = jax.make_jaxpr(lambda x, item=item: item.residual(now.model, x))(one)
+        names = {part.params.get("name") for part in equations_of(program.jaxpr)}
+        if "violation" in names and losses[item.name] > _VIOLATED * item.weight:
+            return (
+                f"{reason}, and {item.name!r} does not hold. Inequalities in a residual leave "
+                "minima of their own: build signs and bounds into the model with cx.with_output"
+            )
     return reason
 
 

@@ -162,7 +162,7 @@ class Training:
         if tolerance and self.total_loss(self.model) <= (tolerance / self.unit) ** 2:
             return Status.CONVERGED, f"the root of the loss is below the tolerance {tolerance:g}"
         if verdict == CONVERGED:
-            return Status.CONVERGED, why_converged(self.last)
+            return Status.CONVERGED, why_converged(self.last, self.points)
         if verdict == STALLED:
             return Status.STALLED, why_stalled(self.last, self.points)
         return Status.MAX_STEPS, f"the limit of {self.limit} steps is reached"
