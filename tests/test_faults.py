@@ -1129,7 +1129,7 @@ def test_mistakes_are_usage_errors_and_own_exceptions_stay(tmp_path, as_released
     def own(u, x):
         raise ValueError("negative depth")
 
-    with pytest.raises(ValueError, match=r"^negative depth$") as caught:
+    with pytest.raises(ValueError, match=r"^negative depth") as caught:
         small(stated(own))
     assert not isinstance(caught.value, cx.errors.UsageError)
     with pytest.raises(cx.errors.UnreadableError, match="File name too long"):

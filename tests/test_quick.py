@@ -9,12 +9,10 @@ import constrainednn as cx
 
 # Results have no name in a test: here is what gives them, where that is not the name in lower case.
 GIVEN_BY = {
-    "AbstractScheme": "scheme",
     "AbstractTarget": "target",
     "Comparison": "compare",
     "ConstraintGap": "constraints",
     "CrossValidation": "cross_validate",
-    "Distance": "_distance",
     "Draw": "draw",
     "Estimate": "heldout",
     "Finding": "check",

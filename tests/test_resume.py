@@ -19,7 +19,7 @@ import constrainednn as cx
 from constrainednn._common.pytrees import tree_to_arrays
 from constrainednn._ode.schemes import boundary_values
 from constrainednn._pieces import march
-from constrainednn._solve.training import steps, trainer
+from constrainednn._solve.training import diagnosis, steps, trainer
 from constrainednn._storage import run_folder
 from constrainednn._storage.archive import seal
 from constrainednn._storage.run_folder import RunFolder, checkpoints
@@ -336,7 +336,7 @@ def test_damaged_record_is_refused(tmp_path, damage):
         {"begun": None},
         {"verdict": []},
         {"snapshot_steps": 3},
-        {"drawn_at": None},
+        {"redraws": None},
     ],
 )
 def test_checkpoint_with_facts_that_cannot_be_is_refused(tmp_path, damage):
@@ -664,7 +664,7 @@ def test_d7_dense_step_that_does_not_fit_is_refused_with_the_number(monkeypatch)
     from constrainednn._common import memory
 
     monkeypatch.setattr(memory, "available_memory", lambda: 10**9)
-    monkeypatch.setattr(trainer, "available_memory", lambda: 10**9)
+    monkeypatch.setattr(diagnosis, "available_memory", lambda: 10**9)
     big = circle(points=10_000, width=400)
     words = (
         r"A step of Levenberg-Marquardt with 10000 residual entries and 2002 parameters needs "
