@@ -1,12 +1,12 @@
 """Meshes: boxes in any dimension, an interval being one of one dimension, and what they share."""
 
 import itertools
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
-Numbers = TypeVar("Numbers", Array, np.ndarray)
+from constrainednn._pieces.condensation import Numbers
 
 
 def places(

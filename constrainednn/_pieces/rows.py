@@ -12,12 +12,10 @@ Symbols::
 """
 
 from collections.abc import Sequence
-from typing import TypeVar
 
-import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
-Numbers = TypeVar("Numbers", Array, np.ndarray)
+from constrainednn._pieces.condensation import Numbers
 
 
 def by_coefficients(
