@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from constrainednn._ode.fitting.scheme import AbstractFittedScheme
 from constrainednn._ode.linearised.curvature import (
-    Statement,
+    ErrorProblem,
     largest,
     solve_equation,
     with_curvature,
@@ -103,7 +103,7 @@ def error_estimate(facts: Facts, points: int = 200) -> ErrorEstimate:
         if equations.conditions is not None:
             columns = equation.g.shape[-1]
             conditions = error_conditions(equations.conditions, path, columns)
-        statement = Statement(equations, path, equation, missed, conditions)
+        statement = ErrorProblem(equations, path, equation, missed, conditions)
         spacing = _spacing(np.concatenate([path.t.ravel(), looks, path.ends]))
         return _estimate(statement, model.ends, points, min(spacing, _scanned(facts)))
 
@@ -139,7 +139,7 @@ def _spacing(t: Float[np.ndarray, " m"]) -> float:
 
 
 def _estimate(
-    statement: Statement, ends: Float[np.ndarray, " N_1"], points: int, spacing: float
+    statement: ErrorProblem, ends: Float[np.ndarray, " N_1"], points: int, spacing: float
 ) -> ErrorEstimate:
     """Solve the error's equation and report it."""
     _, path, equation, missed, conditions = statement
