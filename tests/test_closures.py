@@ -1,7 +1,10 @@
 """Functions made anew: one program where only numbers differ, and right numbers in any case."""
 
 import functools
+import importlib
 import importlib.util
+import os
+import subprocess
 import sys
 import traceback
 import types
@@ -322,6 +325,107 @@ def test_runs_side_by_side_have_their_own_numbers():
         assert np.isclose(one["heldout_loss"], other["heldout_loss"], rtol=1e-9)
     # For one of the two numbers the branch matters.
     assert len({f"{row['heldout_loss']:.9e}" for row in alone}) == 6
+
+
+def by_order(settings):
+    def between(x):
+        low, high = settings.values()
+        return low + (high - low) * x
+
+    return between
+
+
+def sorted_in_place(array):
+    def least(x):
+        copy = array.copy()
+        copy.sort()
+        return copy[0] * x
+
+    return least
+
+
+def scaled_in_place(array):
+    def first(x):
+        parts = [array.copy()]
+        for part in parts:
+            part /= part.sum()
+        return parts[0][0] * x
+
+    return first
+
+
+def guarded(k):
+    def fn(x):
+        try:
+            factor = float(k)
+        except Exception:  # noqa: BLE001  (as a user may write)
+            factor = 1.0
+        return factor * x
+
+    return fn
+
+
+@pytest.mark.parametrize(
+    ("make", "held"),
+    [
+        (by_order, [{"low": 0.0, "high": 5.0}, {"low": 1.0, "high": 2.0}]),
+        (
+            lambda given: functools.partial(lambda x, **k: by_order(k)(x), **given),
+            [{"z": 0.0, "a": 5.0}],
+        ),
+        (sorted_in_place, [np.array([3.0, 1.0, 2.0]), np.array([1.0, 3.0, 2.0])]),
+        (sorted_in_place, [np.array([1.0, 2.0, 3.0]), np.array([3.0, 1.0, 2.0])]),
+        (scaled_in_place, [np.array([1.0, 3.0]), np.array([3.0, 1.0])]),
+        (guarded, [1.0, 2.0]),
+    ],
+)
+def test_numbers_are_those_that_python_and_numpy_make(make, held):
+    """Whatever the first function is, and also where the numbers of the first would agree."""
+    for value in held:
+        assert np.allclose(
+            evaluated(make(value)), [float(make(value)(x)) for x in X], rtol=ROUNDING
+        )
+
+
+def test_single_precision_does_not_change_what_python_computes():
+    code = """
+import numpy as np
+from constrainednn._common.batched import in_blocks
+x = np.ones(3, np.float32)
+make = lambda a, b: lambda x: (a - b) * x
+tiny = lambda h, m: lambda x: h**2 / m * 1e38 * x
+for a in (1e8 + 1, 1e8 + 2):
+    assert in_blocks(make(a, 1e8), x)[0] == a - 1e8
+for h in (1e-34, 2e-34):
+    assert np.isclose(in_blocks(tiny(h, 1e-30), x)[0], h**2 / 1e-30 * 1e38)
+"""
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, env=os.environ | {"JAX_ENABLE_X64": "0"}
+    )
+
+
+CALLS = 0
+
+
+def test_a_function_that_counts_is_compiled_once():
+    def counting(x):
+        global CALLS
+        CALLS += 1
+        return 2.0 * x
+
+    evaluated(counting)
+    count, _ = compilations(evaluated, counting)
+    assert count == 0
+
+
+def test_a_file_of_a_user_with_the_name_of_a_standard_one_is_read(tmp_path, monkeypatch):
+    (tmp_path / "wave.py").write_text("C = 1.0\ndef make(a):\n    return lambda x: a * C * x\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "wave", raising=False)
+    wave = importlib.import_module("wave")
+    for value in (1.0, 3.0):
+        monkeypatch.setattr(wave, "C", value)
+        assert np.allclose(evaluated(wave.make(1.0)), value * X)
 
 
 def test_what_cannot_be_told_stays_as_it_is():

@@ -200,3 +200,12 @@ def test_equation_of_poisson_on_elements_in_two_dimensions(divided, sides, neigh
     assert steps == 2 if cubic == 0 else steps <= 6
     # Coefficients that are rounded by some eps each, summed over degrees up to fifteen.
     assert problem.error(c) < 1e-13
+
+
+def test_a_node_may_be_named_twice_and_rows_that_do_not_determine_it_are_refused():
+    """An element that closes on itself touches a node at both ends."""
+    closed = couple([Rows(("a", "a"), np.array([[1.0, 1.0, -2.0]]))], {"a": 1}, 1)
+    np.testing.assert_allclose(closed["a"], [[1.0]], rtol=ROUNDING)
+    singular = Rows(("a",), np.array([[0.1, 0.2, 1.0], [0.3, 0.6, 1.0]]))
+    with pytest.raises(np.linalg.LinAlgError, match="determine"):
+        couple([singular], {"a": 2}, 1)

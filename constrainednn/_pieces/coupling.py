@@ -80,7 +80,10 @@ def couple(
             heapq.heappush(waiting, (degree(other), rank[other], other))
     found: dict[Hashable, np.ndarray] = {}
     for (node, *others), inside in reversed(done):
-        if len(inside) < sizes[node]:
+        size = sizes[node]
+        pivots = np.abs(np.diagonal(inside[:, :size]))
+        small = len(inside) * np.finfo(float).eps * np.abs(inside).max(initial=0.0)
+        if len(inside) < size or pivots.min(initial=np.inf) <= small:
             raise np.linalg.LinAlgError(f"no rows determine {node!r}")
         values = [found[other] for other in others]
         found[node] = recover(inside, np.concatenate([np.zeros((0, k)), *values]))
@@ -100,7 +103,7 @@ def _stacked(
         for node in block.nodes:
             size = sizes[node]
             at = first[node]
-            table[here, at : at + size] = block.table[:, column : column + size]
+            table[here, at : at + size] += block.table[:, column : column + size]
             column += size
         table[here, -k:] = block.table[:, -k:]
         row = here.stop

@@ -11,7 +11,7 @@ from constrainednn.runs.run import Run
 
 
 def measured(run: Run, outcome: Outcome) -> Solution:
-    """Measure the gap on held-out points, which are read here and nowhere before."""
+    """Measure the gap: no residual is evaluated at held-out points before."""
     problem, model, steps = run.problem, outcome.model, outcome.steps
     with run.measuring(steps):
         started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""RunRequests on with a run from its folder."""
+"""Resuming a run from its folder."""
 
 import inspect
 import sys

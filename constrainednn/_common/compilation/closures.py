@@ -14,9 +14,7 @@ exponent, functions of this code are compiled one by one.
 """
 
 import contextlib
-import dis
 import functools
-import sys
 import types
 from collections.abc import Callable, Hashable
 from typing import Any
@@ -27,55 +25,27 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from constrainednn._common.compilation.content import (
+    MOST,
+    Constant,
+    Seen,
+    Unknown,
+    content_of,
+    held_by,
+    names_in,
+    of_library,
+    read_by,
+)
 from constrainednn._common.compilation.outline import outline, same
+from constrainednn._common.compilation.trial import agrees
 
-# Packages whose own globals do not change.
-_LIBRARIES = sys.stdlib_module_names | {
-    *("builtins", "constrainednn", "equinox", "jax", "jaxlib", "jaxtyping", "numpy", "optax"),
-    *("diffrax", "lineax", "optimistix", "scipy"),
-}
-# Told by their value.
-_PLAIN = (type(None), bool, int, float, complex, str, bytes, range, type(...))
-# Told by being the same object, if they are of a library.
-_LASTING = (
-    *(type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType),
-    *(np.ufunc, np.dtype, jax.Array),
-)
-# Names by which code may read what is not seen here, or tell a number from an argument.
-_HIDDEN = frozenset(
-    ("eval", "exec", "globals", "locals", "vars", "open", "__import__", "isinstance", "type")
-)
-# Looked at in each call: bytes of a constant array, and parts of a list, or functions, at most.
-_SMALL, _MOST = 1 << 16, 256
-
-# Functions and modules of a user in the order in which they were met.
-Seen = dict[Any, int]
-
-_refused: set[types.CodeType | None] = set()
-
-
-class _Unknown(Exception):  # noqa: N818  (it says what a value is)
-    """A value that cannot be told from others."""
+# Code of functions that are compiled one by one, and kinds of calls that were found to agree.
+_refused: set[types.CodeType] = set()
+_agreed: set[Hashable] = set()
 
 
 class Decided(BaseException):
     """A function turned out to need its numbers. No `except Exception` of a user takes it."""
-
-
-@jax.tree_util.register_static
-class _Constant:
-    """A value that is no argument, and what tells it from others: by default that it is itself."""
-
-    def __init__(self, value: Any, content: Hashable = None):
-        self.value, self.content = value, content
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, _Constant) or self.content != other.content:
-            return False
-        return self.content is not None or self.value is other.value
-
-    def __hash__(self) -> int:
-        return hash(id(self.value) if self.content is None else self.content)
 
 
 class _Opened(eqx.Module):
@@ -88,7 +58,7 @@ class _Opened(eqx.Module):
     """
 
     held: tuple
-    plain: _Constant
+    plain: Constant
 
     def restored(self) -> Callable:
         """The function with what is held now."""
@@ -126,10 +96,42 @@ class _Shared:
         if expected is None:
             plain(*args, **named)  # raises it as it is
         with contextlib.suppress(Exception):  # it needs a number in Python
-            if expected is not None and same(expected, outline(filled, numbers)):
+            if (
+                expected is not None
+                and same(expected, outline(filled, numbers))
+                and self._agrees(args, named)
+                and _opened_leaf(plain).plain
+                == self.opened.plain  # it did not change what it reads
+            ):
                 return filled(numbers)
-        _refused.add(_code(plain))
+        if (code := _code(plain)) is not None:
+            _refused.add(code)
         raise Decided
+
+    def _agrees(self, args: tuple, named: dict) -> bool:
+        """Evaluate the function with and without arguments for its numbers, once for each kind."""
+        with jax.ensure_compile_time_eval():  # its numbers, which are traced in `opened`
+            here = _opened_leaf(self.opened.plain.value)
+            if here.plain != self.opened.plain:  # it changed what it reads
+                return False
+            numbers, structure = jax.tree.flatten(here.held)
+            leaves, shape = jax.tree.flatten((args, named))
+            kinds = tuple((np.shape(x), getattr(x, "dtype", None)) for x in (*numbers, *leaves))
+            index = here.plain, structure, shape, kinds
+            if index in _agreed:
+                return True
+
+            def filled(numbers: list) -> Any:
+                held = jax.tree.unflatten(structure, numbers)
+                return _Opened(held, here.plain).restored()(*args, **named)
+
+            def plain(tried: list) -> Any:
+                own = tried is numbers
+                return self.opened.plain.value(*args, **named) if own else filled(tried)
+
+            if agrees(plain, filled, numbers):
+                _agreed.add(index)
+            return index in _agreed
 
 
 def opened(tree: PyTree) -> PyTree:
@@ -170,7 +172,7 @@ def _opened_leaf(leaf: Any) -> Any:
         return leaf.opened
     if type(leaf) not in (types.FunctionType, functools.partial) or _code(leaf) in _refused:
         return leaf
-    with contextlib.suppress(_Unknown, RecursionError):
+    with contextlib.suppress(Unknown, RecursionError):
         found = _open(leaf, frozenset(), {})
         return found if isinstance(found, _Opened) else leaf
     return leaf
@@ -182,9 +184,9 @@ def _code(fn: Any) -> types.CodeType | None:
         return _code(fn.func)
     if not isinstance(fn, types.FunctionType):
         return None
-    if _of_library(fn) and fn.__closure__:
-        with contextlib.suppress(_Unknown):
-            inner = [part for part in _held(fn)[0] if isinstance(part, types.FunctionType)]
+    if of_library(fn) and fn.__closure__:
+        with contextlib.suppress(Unknown):
+            inner = [part for part in held_by(fn)[0] if isinstance(part, types.FunctionType)]
             return _code(inner[0]) if inner else fn.__code__
     return fn.__code__
 
@@ -193,135 +195,50 @@ def _open(value: Any, names: frozenset[str], seen: Seen) -> Any:
     """A value with its numbers as leaves, and constants about the rest."""
     if type(value) is float:
         return jnp.asarray(value)  # of weak type, as a number of Python is
+    if isinstance(value, np.ndarray) and type(value) is not np.ndarray:  # it multiplies otherwise
+        raise Unknown
     numeric = isinstance(value, (np.ndarray, np.floating)) and value.dtype.kind in "fiubc"
+    if numeric and value.dtype.itemsize > 8 << (value.dtype.kind == "c"):  # such as a long double
+        raise Unknown
     if numeric or isinstance(value, jax.Array):
         return np.asarray(value) if isinstance(value, np.floating) else value
     if type(value) is functools.partial:
         held = (value.func, value.args, value.keywords)
-        return _Opened(
-            tuple(_open(part, names, seen) for part in held), _Constant(value, "partial")
-        )
-    if isinstance(value, types.FunctionType) and not _of_library(value):
+        return _Opened(tuple(_open(part, names, seen) for part in held), Constant(value, "partial"))
+    if isinstance(value, types.FunctionType) and not of_library(value):
         return _open_function(value, seen)
     if isinstance(value, types.FunctionType) and value.__closure__:
-        with contextlib.suppress(_Unknown):  # what jax makes of a function, as its gradient, is
+        with contextlib.suppress(Unknown):  # what jax makes of a function, as its gradient, is
             return _open_function(value, seen)
-    if value is not None and _of_library(type(value)):
+    if type(value) is dict and list(value) != sorted(value, key=str):
+        raise Unknown  # a tree forgets the order of its keys
+    if value is not None and of_library(type(value)):
         try:
             children, structure = jax.tree.flatten(value, is_leaf=lambda node: node is not value)
         except (TypeError, ValueError):  # keys that cannot be sorted
-            raise _Unknown from None
+            raise Unknown from None
         if len(children) != 1 or children[0] is not value:
-            if len(children) > _MOST:
-                raise _Unknown
+            if len(children) > MOST:
+                raise Unknown
             parts = [_open(child, names, seen) for child in children]
             # A list without numbers is the very list, which may be there to be filled.
             if jax.tree.leaves(parts) or not isinstance(value, (list, dict)):
                 return jax.tree.unflatten(structure, parts)
-    return _Constant(value, _content(value, names, seen))
+    return Constant(value, content_of(value, names, seen))
 
 
 def _open_function(fn: types.FunctionType, seen: Seen) -> _Opened:
     if id(fn) in seen:  # it calls itself
-        raise _Unknown
-    names, within = _names(fn), seen | {id(fn): len(seen)}
-    content, held = _read(fn, within), tuple(_open(part, names, within) for part in _held(fn))
-    return _Opened(held, _Constant(fn, content))
+        raise Unknown
+    names, within = names_in(fn), seen | {id(fn): len(seen)}
+    content, held = read_by(fn, within), tuple(_open(part, names, within) for part in held_by(fn))
+    return _Opened(held, Constant(fn, content))
 
 
 def _restored(held: Any) -> Any:
     def restore(node: Any) -> Any:
         if isinstance(node, _Opened):
             return node.restored()
-        return node.value if isinstance(node, _Constant) else node
+        return node.value if isinstance(node, Constant) else node
 
-    return jax.tree.map(restore, held, is_leaf=lambda node: isinstance(node, (_Opened, _Constant)))
-
-
-def _held(fn: types.FunctionType) -> tuple:
-    try:
-        cells = tuple(cell.cell_contents for cell in fn.__closure__ or ())
-    except ValueError:  # nothing is in one yet
-        raise _Unknown from None
-    return cells, fn.__defaults__, fn.__kwdefaults__
-
-
-def _of_library(value: Any) -> bool:
-    # By globals: what wraps a function bears the name of its module.
-    if isinstance(value, types.FunctionType):
-        name = value.__globals__.get("__name__")
-    else:
-        name = value.__name__ if isinstance(value, types.ModuleType) else value.__module__
-    return _in_library(name)
-
-
-def _in_library(name: str | None) -> bool:
-    return str(name).partition(".")[0] in _LIBRARIES
-
-
-def _read(fn: types.FunctionType, seen: Seen) -> Hashable:
-    """What a function reads besides what it holds: its code, and globals."""
-    names = _names(fn)
-    if not vars(fn).keys() <= {"__wrapped__"} or len(seen) > _MOST:
-        raise _Unknown
-    read = sorted(names & fn.__globals__.keys())
-    return fn.__code__, tuple((n, _content(fn.__globals__[n], names, seen)) for n in read)
-
-
-def _content(value: Any, names: frozenset[str], seen: Seen) -> Hashable:
-    """What tells a constant from others; of a user's module the entries with these names."""
-    if isinstance(value, _PLAIN):
-        # Written out -0.0 is no 0.0, and NaN the same as itself.
-        return type(value), repr(value) if isinstance(value, (float, complex)) else value
-    if isinstance(value, (np.ndarray, np.generic)):
-        if value.dtype.kind in "fiubcSU" and value.nbytes <= _SMALL:
-            return value.shape, value.dtype.str, value.tobytes()
-        raise _Unknown
-    if isinstance(value, (tuple, list, dict)) and len(value) > _MOST:
-        raise _Unknown
-    if isinstance(value, (tuple, list)) and _of_library(type(value)):
-        return type(value), tuple(_content(part, names, seen) for part in value)
-    if type(value) is dict:
-        return dict, tuple(_content(item, names, seen) for item in value.items())
-    if isinstance(value, (types.FunctionType, types.ModuleType)) and not _of_library(value):
-        function = isinstance(value, types.FunctionType)
-        index = id(value) if function else (id(value), names)
-        if index in seen:
-            return "seen", seen[index]
-        seen[index] = len(seen)
-        if function:
-            held = _content(_held(value), _names(value), seen)
-            return _read(value, seen), held
-        some = sorted(names & vars(value).keys())
-        return tuple((name, _content(vars(value)[name], names, seen)) for name in some)
-    if isinstance(value, _LASTING) or type(value).__module__.startswith(("jax", "equinox")):
-        wrapped = getattr(value, "__wrapped__", None)  # by jit, say
-        if _of_library(value if isinstance(value, type) else type(value)):
-            return _Constant(value), _content(wrapped, names, seen)
-    raise _Unknown
-
-
-def _names(fn: types.FunctionType) -> frozenset[str]:
-    """Names of globals and attributes in a function of the user, and in functions in it."""
-    names = frozenset() if _of_library(fn) else _names_seen(fn.__code__)
-    if names is None:
-        raise _Unknown
-    return names
-
-
-@functools.lru_cache(maxsize=4096)
-def _names_seen(code: types.CodeType) -> frozenset[str] | None:
-    """None for code that writes to what it holds, or reads what is not seen here."""
-    names = set(code.co_names)
-    for step in dis.get_instructions(code):
-        writes = step.opname in ("STORE_DEREF", "DELETE_DEREF") and step.argval in code.co_freevars
-        imports = step.opname == "IMPORT_NAME" and not _in_library(step.argval)
-        if writes or imports or step.argval in _HIDDEN:
-            return None
-    for part in code.co_consts:
-        if isinstance(part, types.CodeType):
-            inner = _names_seen(part)
-            if inner is None:
-                return None
-            names |= inner
-    return frozenset(names)
+    return jax.tree.map(restore, held, is_leaf=lambda node: isinstance(node, (_Opened, Constant)))
