@@ -163,22 +163,6 @@ ROWS = {
     "L10": "two dtypes in one process",
 }
 
-# Rows that nothing can be said of yet, and why.
-ABSENT = {
-    "A19": "nothing is written beside a problem file, so a read-only folder is as good as any",
-    "A20": "each constraint is compiled by itself; very many of them only take long",
-    "B8": "a residual sees one point: a number is its one entry",
-    "B21": "an index past the end is jax's affair, and it clamps",
-    "D14": "no method has an inner iteration",
-    "E10": "a study has one number type, and a sampler can only differ along an axis of it",
-    "G19": "nothing waits for a heartbeat: a worker's pipe closes when it ends",
-    "J9": "no sink sends anything anywhere",
-    "K1": "`.ci/run` runs all tests on both ends of the versions",
-    "K2": "`.ci/run` runs the quick tests on the lowest versions",
-    "K8": "the last digits differ between thread counts; `resume` warns (`test_resume.py`)",
-    "K9": "the package never switches the compilation cache on",
-}
-
 # What happens where nothing is said: these tests meet no message.
 HAPPENS = {
     "A7": (

@@ -1,12 +1,13 @@
 """Set JAX up before anything uses it, check shapes at run time, and solve gallery problems once."""
 
-import atexit
+import contextlib
 import gc
 import importlib.util
 import os
-import shutil
+import platform
 import signal
-import tempfile
+import zlib
+from importlib.metadata import version
 from pathlib import Path
 
 # One thread a process: workers of pytest-xdist share the cores, and no number may depend on how
@@ -17,12 +18,25 @@ os.environ["NPROC"] = "1"  # the thread pool of XLA on the CPU
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_variable] = "1"
 os.environ.setdefault("MPLBACKEND", "agg")
-# More than half of the time of these tests is compilation. What one process compiled, others of the
-# session load: workers of pytest-xdist and the command line. New each time, so never out of date.
+
+
+def _machine() -> str:
+    """The processor's name and features: what is compiled here may not run on another one."""
+    cpuinfo = Path("/proc/cpuinfo")
+    text = cpuinfo.read_text() if cpuinfo.exists() else platform.processor()
+    lines = {line for line in text.splitlines() if line.startswith(("model name", "flags"))}
+    return f"{platform.machine()}-{zlib.crc32(' '.join(sorted(lines)).encode()):08x}"
+
+
+# More than half of the time of these tests is compilation. What one process compiled, others load,
+# and later sessions: JAX names a program by what it computes, so it is never out of date.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    _programs = os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="programs-")
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
-    atexit.register(shutil.rmtree, _programs, ignore_errors=True)
+    _cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    _cache /= f"constrainednn-tests/jaxlib-{version('jaxlib')}-{_machine()}"
+    with contextlib.suppress(OSError):  # a home that cannot be written to
+        _cache.mkdir(parents=True, exist_ok=True)
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(_cache)
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
 
 import jax
 import jaxtyping
@@ -43,6 +57,18 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # The tower: an int may stand where a float is annotated, as for any type checker (PEP 484).
 _CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
 jaxtyping.install_import_hook("constrainednn", _CHECKER)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Give each worker files as a whole, since tests of a file share what is compiled.
+
+    Whoever is done first takes from the others what they have left.
+    """
+    if config.getvalue("dist") == "load":  # nothing else was asked for
+        from xdist.scheduler import WorkStealingScheduling
+
+        return WorkStealingScheduling(config, log)
 
 
 @pytest.fixture(scope="session")
@@ -100,12 +126,12 @@ def signals_are_heard():
 def few_memory_maps():
     """Forget compiled programs long before a worker has as many memory maps as Linux allows.
 
-    At that limit, 65,530, XLA ends the process without an exception; at half of it `solve` forgets
-    them, perhaps between two solves of which a test says that they share one.
+    At that limit, 65,530, XLA ends the process without an exception; at a quarter of it `solve`
+    forgets them, perhaps between two solves of which a test says that they share one.
     """
     yield
     maps = Path("/proc/self/maps")
-    if maps.exists() and len(maps.read_bytes().splitlines()) > 16_000:
+    if maps.exists() and len(maps.read_bytes().splitlines()) > 8_000:
         jax.clear_caches()
         gc.collect()
 

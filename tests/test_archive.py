@@ -78,6 +78,7 @@ def test_f16_trees_with_keys_none_and_weak_scalars(write):
         arrays_to_tree({**blank, "pair": (jnp.zeros(2),) * 2}, arrays, "file", "state")
 
 
+@pytest.mark.slow
 def test_f11_every_flipped_byte_is_refused(write):
     content = pack_arrays(small_arrays(), FACTS)
     assert len(content) < 4000
@@ -102,6 +103,7 @@ def test_f10_every_cut_is_refused(write):
             read_arrays(write(content[:length]))
 
 
+@pytest.mark.slow
 def test_f12_j3_crafted_archives_are_refused(write, soak):
     """Appended bytes, repeated and foreign members, bombs, claims of 800 GB, deep and wide JSON."""
     attacks = soak.crafted(pack_arrays(small_arrays(), FACTS))

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from marks import slow
 from scipy.special import erf
 
 import constrainednn as cx
@@ -55,7 +56,12 @@ def doses(breaks=True, backwards=False):
 
 
 @pytest.mark.parametrize(
-    "how", [{}, {"breaks": False}, {"backwards": True}], ids=["named", "found", "backwards"]
+    "how",
+    [
+        pytest.param({}, id="named"),
+        slow({"breaks": False}, id="found"),
+        slow({"backwards": True}, id="backwards"),
+    ],
 )
 def test_doses_against_the_superposition_of_their_closed_forms(how):
     problem, solution = doses(**how)
@@ -75,6 +81,7 @@ def test_doses_against_the_superposition_of_their_closed_forms(how):
         assert len(ends) < 30
 
 
+@pytest.mark.slow
 def test_unknowns_of_doses_from_data():
     # Doses that the march does not see would be explained by other constants.
     problem = load_module(resolve("doses")[0]).problem()
@@ -89,13 +96,13 @@ def test_unknowns_of_doses_from_data():
         np.testing.assert_allclose(solution.model.args, [20.0, 0.3], rtol=1e-7)
 
 
-@pytest.mark.parametrize("backwards", [False, True])
-def test_a_jump_anywhere_is_resolved(backwards):
+@pytest.mark.parametrize(("backwards", "count"), [(False, 3), slow(False, 12), slow(True, 12)])
+def test_a_jump_anywhere_is_resolved(backwards, count):
     # Without a second look a third of a percent of these were wrong by up to 1e-3: jumps beside
     # the ends of windows.
     rng = np.random.default_rng(3)
     span = (3.0, 0.0) if backwards else (0.0, 3.0)
-    for c in rng.uniform(0.0, 3.0, 12):
+    for c in rng.uniform(0.0, 3.0, count):
         start = float(after_switch(span[0], c, 1.0))
         solution = cx.solve(cx.ivp(switched, start, span, args=c), **SMALL)
         assert solution.status == "converged"
@@ -107,11 +114,13 @@ def jump_beside_a_start():
     return cx.solve(cx.ivp(switched, 1.0, (0.0, 3.0), args=1e-5), **SMALL)
 
 
+@pytest.mark.slow
 def test_a_jump_between_the_start_of_a_window_and_its_first_node_is_found():
     solution = jump_beside_a_start()
     np.testing.assert_allclose(solution(3 * UNIT), after_switch(3 * UNIT, 1e-5, 1.0), atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [0.1, 1e-2, 1e-3])
 def test_pulses_wider_than_the_spacing_are_resolved(width):
     for c in (50.3, 17.77):
@@ -123,6 +132,7 @@ def test_pulses_wider_than_the_spacing_are_resolved(width):
         np.testing.assert_allclose(solution(t), after_pulse(t, c, width), rtol=0, atol=1e-11)
 
 
+@pytest.mark.slow
 def test_a_pulse_of_a_thousandth_of_the_interval_is_found():
     def pulse(t, y, args):
         return jnp.where((t > 1) & (t < 1.001), 1000.0, 0.0) - y
@@ -146,6 +156,7 @@ def test_the_scan_says_how_finely_it_looked_and_is_saved(tmp_path):
 # At rest ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", [1.0, 1e-9, 1e6])
 def test_a_step_response_from_rest(unit):
     def force(t, y, args):
@@ -158,6 +169,7 @@ def test_a_step_response_from_rest(unit):
         np.testing.assert_allclose(solution(3 * UNIT), known, rtol=0, atol=2e-12 * unit)
 
 
+@pytest.mark.slow
 def test_mass_and_spring_at_rest_until_a_force_comes():
     def field(t, y, args):
         return jnp.where(t > args, 1.0, 0.0) - 4 * y[0]
@@ -169,6 +181,7 @@ def test_mass_and_spring_at_rest_until_a_force_comes():
         np.testing.assert_allclose(solution(3 * UNIT), (1 - np.cos(2 * z)) / 4, atol=2e-12)
 
 
+@pytest.mark.slow
 def test_a_ramp_from_rest():
     def field(t, y, args):
         return jnp.maximum(t - args, 0.0) - y
@@ -180,6 +193,7 @@ def test_a_ramp_from_rest():
         np.testing.assert_allclose(solution(3 * UNIT), z + np.expm1(-z), atol=2e-12)
 
 
+@pytest.mark.slow
 def test_dry_friction_until_it_sticks():
     # x'' = -x - mu sign(x'): half circles around +mu and -mu, smaller by 2 mu each time.
     mu, start = 0.06, 1.46
@@ -198,6 +212,7 @@ def test_dry_friction_until_it_sticks():
 # Rounding and noise -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_heat_on_a_ring_with_components_that_stay_zero():
     def ring(t, y, args):
         return 100 * (jnp.roll(y, 1) + jnp.roll(y, -1) - 2 * y)
@@ -210,6 +225,7 @@ def test_heat_on_a_ring_with_components_that_stay_zero():
     np.testing.assert_allclose(solution(0.05 * UNIT), known, rtol=0, atol=1e-13)
 
 
+@pytest.mark.slow
 def test_noise_of_lower_precision_neither_stops_a_march_nor_goes_unsaid():
     # sin in single precision: 6e-8 of noise, on average much less.
     def single(t, y, args):
@@ -223,6 +239,7 @@ def test_noise_of_lower_precision_neither_stops_a_march_nor_goes_unsaid():
     np.testing.assert_allclose(solution(t), known, rtol=0, atol=2e-7)
 
 
+@pytest.mark.slow
 def test_noise_of_an_ill_conditioned_solve_inside_the_field():
     rng = np.random.default_rng(0)
     left, right = (np.linalg.qr(rng.normal(size=(6, 6)))[0] for _ in range(2))
@@ -238,6 +255,7 @@ def test_noise_of_an_ill_conditioned_solve_inside_the_field():
     np.testing.assert_allclose(solution(5 * UNIT), known, rtol=0, atol=1e-7)  # 1e8 eps, and more
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_where_the_field_is_not_finite_is_named(bad):
     def field(t, y, args):
@@ -248,6 +266,7 @@ def test_where_the_field_is_not_finite_is_named(bad):
     assert "the vector field is NaN or infinite at t = 2.0" in solution.reason
 
 
+@pytest.mark.slow
 def test_nothing_is_marched_through_a_pole():
     solution = cx.solve(cx.ivp(lambda t, y, args: 1 / (t - 2.0) - y, 1.0, (0.0, 5.0)), **SMALL)
     assert solution.status == "blow_up" and abs(solution.model.ends[-1] - 2) < 1e-6
@@ -284,6 +303,9 @@ def test_breaks_of_a_delay_equation_come_back_after_the_delay():
     ends = np.asarray(step_ends((0.0, 3.0), np.array([1.0]), (0.3,)))
     np.testing.assert_allclose(ends, [0, 0.3, 1, 1.3, 2, 2.3, 3])
 
+
+@pytest.mark.slow
+def test_a_step_comes_back_after_the_delay():
     # y' = -y(t - 1) + step at 0.3: y gains (t - 0.3), then loses its integral a delay later.
     def field(t, y, args, before):
         return jnp.where(t > 0.3, 1.0, 0.0) - before
@@ -297,6 +319,7 @@ def test_breaks_of_a_delay_equation_come_back_after_the_delay():
     assert 0 < solution.history.pieces.spacing < 0.1
 
 
+@pytest.mark.slow
 def test_a_field_that_is_not_finite_just_after_a_break_ends_the_march():
     problem = cx.ivp(
         lambda t, y, args: jnp.where((t > 1) & (t < 1.0001), jnp.nan, -y),

@@ -89,6 +89,7 @@ def test_unknown_parameter_of_scipys_sturm_liouville_problem():
     assert error(found(x), np.stack([np.sin(x), np.cos(x)], axis=1)) < REACHED
 
 
+@pytest.mark.slow
 def test_room_for_more_elements_changes_no_step(monkeypatch):
     """Damped steps too: elements of length zero, kept for the next division, take no part."""
     found = []
@@ -109,6 +110,7 @@ def test_room_for_more_elements_changes_no_step(monkeypatch):
     np.testing.assert_allclose(jax.vmap(many.model)(x), jax.vmap(few.model)(x), atol=1e-14)
 
 
+@pytest.mark.slow
 def test_singular_term_of_emdens_equation():
     """y'' + 2 y' / x + y^5 = 0, y = (1 + x^2 / 3)^(-1/2)."""
     found = solved(
@@ -124,7 +126,8 @@ def test_singular_term_of_emdens_equation():
     assert found.gap.constraints[0].worst.residual < 1e-9  # finite up to the singular end
 
 
-@pytest.mark.parametrize("eps", [1e-3, pytest.param(1e-4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("eps", [1e-3, 1e-4])
 def test_shock_layer_in_the_middle(eps):
     """eps y'' + x y' = -eps pi^2 cos(pi x) - pi x sin(pi x) on [-1, 1]."""
 
@@ -143,7 +146,8 @@ def test_shock_layer_in_the_middle(eps):
     assert abs(found.model.ends[shortest]) < 10 * np.sqrt(eps)  # elements gather at the layer
 
 
-@pytest.mark.parametrize("eps", [1e-3, pytest.param(1e-6, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("eps", [1e-3, 1e-6])
 def test_linear_layer_at_an_end_needs_few_steps(eps):
     """y'' = y' / eps: from a guess without the layer, and Newton's method solves lines at once."""
     found = solved(
@@ -160,6 +164,7 @@ def test_linear_layer_at_an_end_needs_few_steps(eps):
     assert found.model.count < 300
 
 
+@pytest.mark.slow
 def test_a_singular_end_may_be_written_into_the_field():
     """y'' + 2 y' / x = -1, y'(0) = 0: no point lies on the end. y = (1 - x^2) / 6."""
     found = solved(
@@ -192,9 +197,10 @@ def test_half_line_by_truncation():
     assert off[1] < 1e-13
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, settings", [
     ("bratu", {"branch": "lower"}),
-    pytest.param("bratu", {"branch": "upper"}, marks=pytest.mark.slow),
+    ("bratu", {"branch": "upper"}),
     ("boundary_layer", {"eps": 1e-3}),
 ])  # fmt: skip
 def test_gallery_with_closed_forms(name, settings):
@@ -218,6 +224,7 @@ def test_eigenvalues_are_those_of_mathieus_equation():
     assert zeros == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_nonlinear_boundary_conditions_agree_with_scipy():
     from scipy.integrate import solve_bvp
 
@@ -255,6 +262,7 @@ def test_sixty_equations():
     )
 
 
+@pytest.mark.slow
 def test_dividing_elements_does_not_change_the_function(exponential):
     model = exponential.model
     edges, parts = model.ends, np.array([1, 2, 3, 4] + [1] * (model.count - 4))
@@ -267,6 +275,7 @@ def test_dividing_elements_does_not_change_the_function(exponential):
     assert np.abs(np.asarray(jax.vmap(whole)(x)) - np.asarray(exponential(x))).max() < rounding
 
 
+@pytest.mark.slow
 def test_saved_and_loaded_gives_the_same_numbers(exponential, tmp_path):
     exponential.save(tmp_path / "run")
     again = cx.load_solution(tmp_path / "run", exponential.problem)
@@ -274,6 +283,7 @@ def test_saved_and_loaded_gives_the_same_numbers(exponential, tmp_path):
     assert again.gap.heldout == exponential.gap.heldout
 
 
+@pytest.mark.slow
 def test_ill_posed_problem_is_called_singular():
     found = solved(
         lambda x, y: jnp.stack([y[1], jnp.zeros(())]),
@@ -285,6 +295,7 @@ def test_ill_posed_problem_is_called_singular():
     assert "do not determine" in found.reason
 
 
+@pytest.mark.slow
 def test_eigenfunction_with_one_condition_too_many_is_not_a_solution():
     """y'' = -p y, y(0) = y(1) = 0, y'(0) = y'(1): the guess shrinks to zero, where any p does."""
     found = solved(
@@ -298,6 +309,7 @@ def test_eigenfunction_with_one_condition_too_many_is_not_a_solution():
     assert "do not determine" in found.reason
 
 
+@pytest.mark.slow
 def test_problem_without_solution_is_not_called_converged():
     """y'' + y = 1 + cos x, y'(0) = y'(pi) = 0: resonance, no solution exists."""
     found = cx.solve(
@@ -311,6 +323,7 @@ def test_problem_without_solution_is_not_called_converged():
     assert found.status == "stalled"
 
 
+@pytest.mark.slow
 def test_signal_is_seen_within_newtons_method():
     """Bratu's equation beyond its turning point: Newton's method goes on for long."""
     problem = cx.bvp(
@@ -353,6 +366,7 @@ def test_bad_statements_are_refused(change, message):
         cx.bvp(*arguments, **keywords)
 
 
+@pytest.mark.slow
 def test_check_has_no_doubts_about_a_flat_guess():
     assert [finding.warnings for finding in cx.check(cx.bvp(*LINE))] == [(), ()]
 
@@ -385,6 +399,7 @@ def solved_by_scheme(problem, tolerance):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number, eps", [(2, 1e-6), (9, 1e-4), (16, 1 / 1001)])
 def test_loose_tolerance_is_kept_and_needs_no_more_elements(number, eps):
     problem, stated = classical(number, eps)
@@ -414,7 +429,8 @@ def test_classical_set_is_solved_or_said_not_to_be_with_more_elements_for_more_d
     assert all(count == sorted(count) for count in counts.values())
 
 
-@pytest.mark.parametrize("number", [7, pytest.param(6, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [7, 6])
 def test_error_is_known_where_modes_grow_and_decay_fast_at_a_turning_point(number):
     """A rule that damps growing modes, as Radau's does, makes the error equation ill-posed here."""
     problem, stated = classical(number, 1e-6)
@@ -427,6 +443,7 @@ def test_error_is_known_where_modes_grow_and_decay_fast_at_a_turning_point(numbe
     assert np.all(np.abs(estimate.estimate).max(axis=0) > true / 3)
 
 
+@pytest.mark.slow
 def test_singular_members_of_the_classical_set_are_called_singular():
     """No. 16 where 1 / eps is even, and no. 17 at eps = 0.01: cos(2 atan(10 x)) is zero at both
     ends."""
@@ -436,6 +453,7 @@ def test_singular_members_of_the_classical_set_are_called_singular():
         assert "singular" in found.reason, number
 
 
+@pytest.mark.slow
 def test_long_oscillation_is_followed_to_its_end():
     """y'' = -2 y on (0, 300), started like an initial value problem."""
     found = solved_by_scheme(
@@ -495,6 +513,7 @@ def test_other_arguments_need_no_compilation():
     assert solve_elements._cached._cache_size() == before
 
 
+@pytest.mark.slow
 def test_field_that_is_not_finite_is_named_with_its_place():
     found = solved_by_scheme(
         cx.bvp(
@@ -524,6 +543,7 @@ def test_bad_meshes_and_continuations_are_refused(keywords, message):
         cx.bvp(troesch, zero_and_one, (0.0, 1.0), [0.0, 0.0], **keywords)
 
 
+@pytest.mark.slow
 def test_element_at_rounding_does_not_hide_those_above_the_tolerance():
     """Rounding of 1e9 (y2 - cos x) is larger than the residual that the third equation leaves."""
     steep, slope = 1e9, 70.0
@@ -544,6 +564,7 @@ def test_element_at_rounding_does_not_hide_those_above_the_tolerance():
     assert found.status != "converged" or off < 1e-10
 
 
+@pytest.mark.slow
 def test_field_may_be_infinite_at_an_end_whatever_the_room_for_more_elements():
     """y' = -y / (1 - x): the solution 1 - x goes through the singular end."""
     for count in (8, 127, 128):
@@ -559,6 +580,7 @@ def test_field_may_be_infinite_at_an_end_whatever_the_room_for_more_elements():
         assert abs(float(found.model(jnp.asarray(0.5))[0]) - 0.5) < 1e-9
 
 
+@pytest.mark.slow
 def test_jump_far_from_zero_ends_where_digits_of_x_do():
     """Elements of a few last digits of x are not divided into some of length zero."""
     start = 1e6
@@ -576,6 +598,7 @@ def test_jump_far_from_zero_ends_where_digits_of_x_do():
     assert abs(float(found.model(jnp.asarray(start + 0.2))[0]) + 0.2 * c) < 1e-6
 
 
+@pytest.mark.slow
 def test_error_of_a_problem_with_a_singular_term_is_not_called_a_kink():
     for width, tolerance in ((4, 1e-10), (6, 1e-6), (16, 1e-4)):
         solution = cx.solve(

@@ -7,14 +7,10 @@ import pytest
 import constrainednn as cx
 
 T = np.linspace(*detest.SPAN, 200)
-# Each field is compiled, which takes longer than what it solves.
-QUICK = ("A1", "A4", "D1", "D5")
-CASES = [
-    pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in detest.CASES
-]
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", detest.CASES)
 def test_detest_problem_is_solved_to_nine_digits(name):
     case = detest.CASES[name]
     args = detest.arguments(case)

@@ -14,6 +14,8 @@ from pathlib import Path
 import jax
 import pytest
 import typer.main
+from catalogue import ROWS
+from faults_table import rows_of
 
 import constrainednn as cx
 from constrainednn import testing
@@ -27,7 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = {page.name: page for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
 # Pages that are run when the documents are built, and shown with their output, are not run here.
 BUILT = {name for name, page in PAGES.items() if "file_format: mystnb" in page.read_text()}
-LONG = {"methods.md", "problems.md", "runs.md"}
+LONG = {"README.md", "files.md", "methods.md", "problems.md", "runs.md"}
 
 FENCE = re.compile(
     r"^(?P<fence>`{3,})(?P<info>[^\n`]*)\n(?P<body>.*?)^(?P=fence)[ ]*$", re.M | re.S
@@ -186,6 +188,21 @@ def test_readme_lists_the_gallery():
     assert sorted(rows) == sorted(gallery())
 
 
+def test_citation_is_of_this_version():
+    (version,) = re.findall(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(), re.M)
+    assert version == cx.__version__
+
+
+def test_page_of_faults_lists_what_is_tested():
+    shown = dict(
+        re.findall(r"^\| ([A-L]\d+) \| (.+?) \| .*\S.* \|$", PAGES["faults.md"].read_text(), re.M)
+    )
+    tests = "".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
+    names = re.findall(r"^def (test_\w+)", tests, re.M)
+    assert shown == ROWS
+    assert {row for name in names for row in rows_of(name)} == ROWS.keys()
+
+
 def test_readme_shows_what_is_printed(solved, capsys):
     texts = [body for kind, body, _ in _blocks(PAGES["README.md"]) if kind == "text"]
     (shown,) = (body for body in texts if "train RMS" in body)
@@ -194,7 +211,7 @@ def test_readme_shows_what_is_printed(solved, capsys):
 
     def words(text):
         # Digits change with the machine, and columns with the digits; seconds are left out.
-        lines = [line for line in text.splitlines() if "compile " not in line and "──" not in line]
+        lines = [line for line in text.splitlines() if "compile " not in line]
         return re.sub(r"-?\d+(\.\d+)?(e[+-]\d+)?", "#", " ".join(lines)).split()
 
     assert words(shown) == words(printed)
@@ -211,7 +228,8 @@ def test_relative_links_and_pictures_lead_somewhere(name):
 
 def test_api_reference_has_every_public_name_and_no_other():
     text = PAGES["api.md"].read_text()
-    listed = re.findall(r"^\.\. auto(?:class|function|exception):: ([\w.]+)$", text, re.M)
+    shown = r"^\.\. auto(?:class|function|exception):: (?:constrainednn\.)?([\w.]+)$"
+    listed = re.findall(shown, text, re.M)
     public = [name for name in cx.__all__ if not inspect.ismodule(getattr(cx, name))]
     assert len(cx.__all__) <= 50
     for package in (

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from marks import slow
 
 import constrainednn as cx
 from constrainednn.domains.samplers.draws import draw
@@ -48,7 +49,14 @@ def outer(x):
     return np.einsum("ni,nj->nij", x, x)
 
 
-@pytest.mark.parametrize("domain", DOMAINS, ids=repr)
+@pytest.mark.parametrize(
+    "domain",
+    [
+        slow(item) if getattr(item, "dim", 0) == 4 or isinstance(item, cx.domains.Product) else item
+        for item in DOMAINS
+    ],
+    ids=repr,
+)
 def test_domain_keeps_its_contract(domain):
     check_domain(domain, key=jax.random.key(1))
 
@@ -77,7 +85,7 @@ def test_normal_has_the_moments_of_the_standard_normal():
     assert_mean(x > 1.959963984540054, 0.025)
 
 
-@pytest.mark.parametrize("dim", [2, 3, 4])
+@pytest.mark.parametrize("dim", [3, slow(2), slow(4)])
 def test_sphere_is_uniform_in_area(dim):
     x = points_of(cx.domains.Sphere(dim, 2.0))
     assert np.abs(np.linalg.norm(x, axis=1) - 2).max() < 10 * EPS
@@ -86,7 +94,7 @@ def test_sphere_is_uniform_in_area(dim):
     assert_mean(x**4, 16 * 3 / (dim * (dim + 2)))
 
 
-@pytest.mark.parametrize("dim", [2, 3, 4])
+@pytest.mark.parametrize("dim", [2, slow(3), slow(4)])
 def test_ball_is_uniform_in_volume(dim):
     x = points_of(cx.domains.Ball(dim, 2.0))
     square = (x**2).sum(axis=1)
@@ -228,7 +236,7 @@ class Unkept(cx.domains.AbstractDomain):
     [
         ("unit_dim", "int of at least 1, got 1.0"),
         ("gauss_rules", "one entry a cube coordinate"),
-        ("face", "on the faces of the cube"),
+        slow("face", "on the faces of the cube"),
         ("inside", "finite points"),
         ("jit", r"under jax\.vmap agrees"),
         ("deterministic", "deterministic"),

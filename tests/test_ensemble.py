@@ -11,16 +11,18 @@ import constrainednn as cx
 from constrainednn._solve.training import trainer
 
 
+def misfit(u, point):
+    x, noise = point
+    return u(x) - jnp.sin(3 * x) - 0.3 * noise
+
+
+NOISY_ROWS = (cx.Interval(-1, 1) * cx.Normal(1)).map(lambda p: (p[0], p[1]))
+
+
 def noisy(points=40, width=32):
     """Regression with noise 0.3 on a sine, from 40 rows: enough freedom to fit the noise."""
-
-    def misfit(u, point):
-        x, noise = point
-        return u(x) - jnp.sin(3 * x) - 0.3 * noise
-
-    over = (cx.Interval(-1, 1) * cx.Normal(1)).map(lambda p: (p[0], p[1]))
     return cx.Problem(
-        cx.Constraint(misfit, over=over, points=points),
+        cx.Constraint(misfit, over=NOISY_ROWS, points=points),
         cx.MLP("scalar", "scalar", width=width, over=cx.Interval(-1, 1)),
         reference=lambda x: jnp.sin(3 * x),
     )
@@ -55,6 +57,7 @@ def from_rows(**shares):
     return cx.Problem(cx.Constraint(row_misfit, over=over), model)
 
 
+@pytest.mark.slow
 def test_rows_that_steer_are_neither_trained_on_nor_judged_by():
     method = cx.Optax(optax.adam(2e-2))
     with pytest.raises(ValueError, match=r"Set some rows apart: cx.Data\(rows, monitor=0\.2\)"):
@@ -79,6 +82,7 @@ def test_rows_that_steer_are_neither_trained_on_nor_judged_by():
     )
 
 
+@pytest.mark.slow
 def test_no_member_trains_on_the_rows_that_judge_the_mean():
     problem = from_rows()
     found = cx.ensemble(problem, cx.Optax(optax.adam(1e-2)), seeds=[3, 1, 2], steps=2)
@@ -101,6 +105,7 @@ def test_early_stopping_ends_at_the_same_step_on_a_slow_machine(monkeypatch):
     assert slow.gap.heldout.value == quick.gap.heldout.value
 
 
+@pytest.mark.slow
 def test_train_points_of_an_early_stopped_run_are_those_it_trained_on(tmp_path):
     """Of the redraw before the chosen step, not the last one; loaded and resumed alike."""
     method, sampler = cx.Optax(optax.adam(2e-2)), cx.domains.Adaptive()
@@ -119,6 +124,7 @@ def test_train_points_of_an_early_stopped_run_are_those_it_trained_on(tmp_path):
     assert cx.load_solution(tmp_path / "a", problem).gap.train == found.gap.train
 
 
+@pytest.mark.slow
 def test_constraints_over_the_same_rows_hold_out_the_same():
     data = from_rows().constraints[0].over
 
@@ -266,10 +272,10 @@ def test_adaptive_points_go_where_the_residual_is_and_weigh_as_the_measure(tmp_p
     x = train.points
     near = np.abs(x) < 0.1
     assert near.mean() > 0.2  # a tenth of the measure
-    assert train.share.sum() == pytest.approx(1)
+    assert train.weights.sum() == pytest.approx(1)
     # |x| < 0.1 has measure 0.1, x^2 the mean 1/3: four Monte Carlo errors of 4,096 points
-    assert float((train.share * near).sum()) == pytest.approx(0.1, abs=0.02)
-    assert float((train.share * x**2).sum()) == pytest.approx(1 / 3, abs=0.03)
+    assert float((train.weights * near).sum()) == pytest.approx(0.1, abs=0.02)
+    assert float((train.weights * x**2).sum()) == pytest.approx(1 / 3, abs=0.03)
     # A run that goes on, and one that is loaded, have the points that were chosen.
     whole = cx.solve(peaked(), method, steps=90, **settings)
     cx.solve(peaked(), method, steps=60, out=tmp_path / "a", **settings)

@@ -8,6 +8,7 @@ import warnings
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from marks import slow
 
 import constrainednn as cx
 from constrainednn._ode.schemes.delays import step_ends
@@ -51,8 +52,8 @@ def test_pendulum_in_coordinates_is_the_one_in_its_angle(solved):
 @pytest.mark.parametrize(
     "mass",
     [
-        [2.0, 1.0],
-        np.array([[2.0, 1.0], [0.0, 1.0]]),
+        slow([2.0, 1.0]),
+        slow(np.array([[2.0, 1.0], [0.0, 1.0]])),
         np.array([[1.0, 1.0], [2.0, 2.0]]),  # singular, and no row is zero
     ],
 )
@@ -105,6 +106,7 @@ def test_algebraic_equations_that_cannot_be_right(change, words):
         cx.ivp(given.pop("vector_field"), given.pop("y0"), (0.0, 1.0), **given)
 
 
+@pytest.mark.slow
 def test_no_error_estimate_with_a_mass_matrix():
     solution = cx.solve(cx.ivp(algebraic, jnp.ones(2), (0.0, 1.0), mass=[1.0, 0.0]), **SMALL)
     with pytest.raises(ValueError, match=r"error_estimate needs .* without mass= and delays="):
@@ -209,6 +211,7 @@ def test_delays_that_cannot_be_right(change, words):
         cx.ivp(**given)
 
 
+@pytest.mark.slow
 def test_history_of_another_solution_that_is_too_short():
     earlier = cx.solve(cx.ivp(lambda t, y, args: -y, 1.0, (-0.5, 0.0)), **SMALL)
     with pytest.raises(ValueError, match=r"history cannot tell the solution at t=-1: the solution"):
@@ -262,7 +265,7 @@ def test_step_limit_and_interruption_of_a_delay_equation(tmp_path, monkeypatch):
 # Integrals
 
 
-@pytest.mark.parametrize("name", ["volterra", "fredholm"])
+@pytest.mark.parametrize("name", [slow("volterra"), "fredholm"])
 def test_integral_equations_against_their_closed_forms(solved, name):
     (gap,) = solved(name, **SMALL).gap.constraints
     assert gap.error < 1e-10
@@ -298,6 +301,7 @@ def test_inequalities_are_zero_where_they_hold():
     np.testing.assert_array_equal(cx.at_least(value, 0.5), [1.5, 0.5, 0])
 
 
+@pytest.mark.slow
 def test_monotone_fit_falls_less_than_the_fit_alone(solved):
     t = np.linspace(0, 4, 400)
     falls = []
@@ -316,6 +320,7 @@ def test_family_of_oscillators(solved):
     np.testing.assert_allclose(value, 2 * math.exp(-1), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_invariant_that_is_none_is_seen_to_drift():
     def field(t, y, args):
         return jnp.stack([y[1], -args * y[0]])

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from marks import slow
 
 import constrainednn as cx
 from constrainednn._gap.streams import draw_streams
@@ -83,6 +84,7 @@ def shape_of(stated, model):
     return jax.tree.map(lambda leaf: leaf.shape, point_of(problem, model, tuple(streams)))
 
 
+@pytest.mark.slow
 def test_a_point_is_what_the_model_takes_and_not_that_of_the_first_constraint():
     of_numbers = cx.solve(cx.Problem(NUMBERS, Square(jnp.array(0.5))), **SMALL)
     np.testing.assert_allclose(of_numbers([1.0, 2.0]), [1, 4], rtol=1e-12)
@@ -131,7 +133,7 @@ def test_a_model_of_pairs_and_one_that_is_never_called():
     assert shape_of(inner, Square(jnp.array(0.5))) == ()
 
 
-@pytest.mark.parametrize("shape", [(), (3,), (3, 1), (0,), (3, 4, 2), (2, 0)])
+@pytest.mark.parametrize("shape", [(), (3, 1), (0,), *map(slow, [(3,), (3, 4, 2), (2, 0)])])
 def test_numbers_in_any_shape(decay, arc, shape):
     t = np.linspace(0, 0.3, int(np.prod(shape))).reshape(shape)
     assert decay(t).shape == decay(jnp.asarray(t)).shape == decay(t.tolist()).shape == shape
@@ -148,6 +150,7 @@ def test_what_is_no_number_is_refused_in_words(decay):
             decay(wrong)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sign", [1, -1])
 def test_an_end_is_met_to_its_last_digits_and_no_further(sign):
     with jax.numpy_rank_promotion("allow"):
@@ -162,6 +165,7 @@ def test_an_end_is_met_to_its_last_digits_and_no_further(sign):
     assert np.isnan(found.model(jnp.asarray(sign * 0.30000000001)))
 
 
+@pytest.mark.slow
 def test_conditions_and_rows_of_data_at_the_ends():
     """As `numpy.arange` gives them: its last place is 3.0000000000000004."""
     t = np.arange(0.1, 3.01, 0.1)
@@ -213,6 +217,7 @@ def test_traced_numbers_are_refused_with_what_to_write_instead(made, transform, 
         transform(made)(at)
 
 
+@pytest.mark.slow
 def test_the_derivative_by_a_parameter_as_documented():
     """y' = -k y and its derivative -t exp(-k t)."""
     decay = lambda t, y, k: -k * y  # noqa: E731

@@ -90,6 +90,7 @@ def test_four_experiments_are_the_least_squares_fit_of_all_rows(solved):
         assert abs(found[name].value - true) < 4 * found[name].error
 
 
+@pytest.mark.slow
 def test_what_one_experiment_cannot_tell_two_of_them_can():
     """One temperature gives one rate constant: two numbers only together with another."""
 
@@ -251,6 +252,7 @@ def test_rows_are_held_out_within_each_experiment(solved):
     np.testing.assert_allclose(solution.gap.heldout.error, error, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_an_experiment_that_is_held_out_judges_what_the_others_tell(solved):
     solution = solved("experiments", settings={"judged_at": 310.0}, **SMALL)
     expected, fit = scipy_fit(solution, [None, 0.8, None, None])
@@ -306,6 +308,7 @@ def test_missing_values_are_left_out_within_their_experiment():
 # One of them
 
 
+@pytest.mark.slow
 def test_one_experiment_is_a_solution_of_its_own(solved):
     solution = solved("experiments", **SMALL)
     part = solution["335 K"]
@@ -348,6 +351,7 @@ def test_what_only_one_can_tell_is_not_asked_of_all(solved):
         solution[0][0]
 
 
+@pytest.mark.slow
 def test_figures_show_each_experiment(solved):
     solution = solved("experiments", settings={"judged_at": 310.0}, **SMALL)
     names = {"300 K", "310 K", "320 K", "335 K"}
@@ -406,6 +410,7 @@ def test_interrupted_fit_goes_on_as_if_it_had_not_been(solved, tmp_path, looks):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_experiments_of_one_shape_share_what_is_compiled():
     def field(t, y, args):
         return -args["rate"] * args["factor"] * y

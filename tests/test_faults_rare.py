@@ -39,6 +39,7 @@ def test_a5_file_that_solves_while_it_is_loaded(write):
     assert run("check", path).exit_code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default:Levenberg-Marquardt in float32")
 def test_a8_file_that_switches_double_precision_off(write):
     path = write("import jax\njax.config.update('jax_enable_x64', False)\n" + HEADER + BODY)
@@ -163,6 +164,7 @@ def test_b22_random_numbers_without_a_key():
             cx.solve(stated(residual), steps=1, **SMALL)
 
 
+@pytest.mark.slow
 def test_b23_constraints_of_very_different_size():
     def large(u, x):
         return 1e9 * (u(x)[0] - 1.0)
@@ -175,6 +177,7 @@ def test_b23_constraints_of_very_different_size():
         cx.solve(cx.Problem(both, MODEL), steps=1, **SMALL)
 
 
+@pytest.mark.slow
 def test_b26_function_that_series_cannot_go_through():
     """Layers without a rule for series are differentiated one derivative after another."""
     model = eqx.nn.MLP("scalar", "scalar", 4, 1, jax.nn.softplus, key=jax.random.key(0))
@@ -196,6 +199,7 @@ def test_b27_residual_for_many_points_at_once():
 # C. Settings
 
 
+@pytest.mark.slow
 def test_c8_setting_that_differs_from_the_file_wins_and_is_recorded(write, tmp_path):
     import json
 
@@ -207,6 +211,7 @@ def test_c8_setting_that_differs_from_the_file_wins_and_is_recorded(write, tmp_p
     note(f"`run.json` records {{'width': 6}}, and {6 * 5 + 2} parameters are trained")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["CON;'ü b", "-rf\n\u202eabc"])
 def test_c10_odd_names_of_folders(write, tmp_path, name):
     """Made under that very name and nowhere else; control characters are not printed."""
@@ -231,6 +236,7 @@ def test_c17_requests_that_exclude_each_other():
 # D. Training
 
 
+@pytest.mark.slow
 def test_d2_jacobian_without_full_rank():
     """Two parameters that only act together: a step of least norm, in scaled columns, solves."""
 
@@ -249,6 +255,7 @@ def test_d2_jacobian_without_full_rank():
     np.testing.assert_allclose(solution.model.weight[0] @ np.asarray([1.0, 2.0]), 6.0, rtol=1e-15)
 
 
+@pytest.mark.slow
 def test_d3_no_step_that_lowers_the_loss():
     """The run ends as `stalled` after a bounded number of steps."""
 
@@ -261,6 +268,7 @@ def test_d3_no_step_that_lowers_the_loss():
     assert np.isfinite(solution.gap.train)
 
 
+@pytest.mark.slow
 def test_d6_tolerance_below_single_precision():
     with jax.enable_x64(False), pytest.warns(UserWarning, match="below the rounding of float32"):
         solution = cx.solve(CIRCLE, tolerance=1e-12, steps=30, **SMALL)
@@ -268,6 +276,7 @@ def test_d6_tolerance_below_single_precision():
     assert solution.status != "converged" or solution.gap.train <= 1e-12**2
 
 
+@pytest.mark.slow
 def test_d10_schedule_that_ended_before_the_resume(tmp_path):
     """The schedule goes on counting where it was: at its last rate."""
     method = cx.Optax(optax.adam(optax.linear_schedule(1e-2, 1e-4, 10)))
@@ -327,6 +336,7 @@ def test_e5_another_region_is_named_extrapolation():
     assert solution.gap["on_circle"].note == ""
 
 
+@pytest.mark.slow
 def test_e8_sobol_that_is_no_power_of_two_long():
     """It is drawn all the same, without a word."""
     solution = cx.solve(stated(on_circle, points=10, sampler=cx.domains.Sobol()), steps=1, **SMALL)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from marks import slow
 from scipy.integrate import solve_ivp
 from scipy.optimize import least_squares
 
@@ -18,7 +19,8 @@ from constrainednn._problem.equation_arguments import Arguments
 from constrainednn._problem.scheme import Observed
 from constrainednn._solve.problem_files import load_module, resolve
 from constrainednn.models.pieces import Features, stack_pieces
-from constrainednn.results.estimates.estimates import estimates_from
+from constrainednn.results.estimates.from_rows import estimates_from
+from constrainednn.results.estimates.regression import Regression
 
 SMALL = {"heldout": 64, "monitor": 16}
 LOTKA = load_module(resolve("inverse_lotka_volterra")[0])
@@ -58,6 +60,7 @@ def test_lorenz_without_noise(solved):
     assert solution.compare().difference < 1e-8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seen", ["both", "prey"])
 def test_lotka_volterra_is_the_least_squares_fit_of_the_exact_flow(solved, seen):
     solution = solved("inverse_lotka_volterra", settings={"seen": seen}, **SMALL)
@@ -96,6 +99,7 @@ def test_lotka_volterra_is_the_least_squares_fit_of_the_exact_flow(solved, seen)
     np.testing.assert_allclose(found.correlation, covariance / np.outer(error, error), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_unidentifiable_model_is_called_so_with_its_direction(solved):
     solution = solved("unidentifiable", **SMALL)
     found = solution.estimates()
@@ -116,6 +120,7 @@ def test_unidentifiable_model_is_called_so_with_its_direction(solved):
     assert abs(float(args["first"] * args["second"]) - 1.2) < 0.05
 
 
+@pytest.mark.slow
 def test_unknown_initial_value_and_scale_of_the_measurement():
     """y(0) is a function of args, and a residual reads `u.args`."""
     rate, first, scale = 1.5, 2.0, 3.0
@@ -189,6 +194,7 @@ def test_given_sigma_scales_the_errors():
         solution.estimates(level=1.0)
 
 
+@pytest.mark.slow
 def test_held_out_rows_do_not_count_in_the_estimate(solved):
     """Rows kept from training judge; an estimate from the others alone is the same."""
     seen = np.exp(-1.5 * TIMES) + 0.01 * np.random.default_rng(1).normal(size=12)
@@ -277,6 +283,7 @@ def test_fit_does_not_depend_on_units():
     np.testing.assert_allclose(values, 1.5, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_what_has_no_effect_and_what_is_truly_zero():
     def field(t, y, args):
         return -args["rate"] * y + args["offset"]
@@ -480,7 +487,7 @@ NIST = {
 
 
 @pytest.mark.parametrize("start", [0, 1])
-@pytest.mark.parametrize("name", NIST)
+@pytest.mark.parametrize("name", ["Misra1a", slow("Thurber"), slow("MGH09")])
 def test_nist_certified_values(name, start):
     residual, text, starts, certified, deviation = NIST[name]
     y, x = np.array(text.split(), float).reshape(-1, 2).T
@@ -558,13 +565,8 @@ def test_coverage_of_the_intervals():
         z, r, S = jax.jit(lambda all: jax.lax.map(fitted, all, batch_size=50))(true + noise)
     inside = np.zeros(4)
     for k in range(1000):
-        found = estimates_from(
-            np.asarray(r[k]),
-            np.asarray(S[k]),
-            np.asarray(z[k]),
-            scheme.arguments.unknowns,
-            counts=np.ones(r.shape[1]),
-        )
+        rows, unknowns = (np.asarray(r[k]), np.asarray(S[k])), scheme.arguments.unknowns
+        found = estimates_from(Regression(*rows, np.asarray(z[k]), unknowns, np.ones(r.shape[1])))
         inside += [found[name].low <= LOTKA.TRUTH[name] <= found[name].high for name in names]
     coverage = inside / 1000
     assert (np.abs(coverage - 0.95) < 4 * np.sqrt(0.95 * 0.05 / 1000)).all(), coverage
@@ -609,6 +611,7 @@ def test_data_outside_of_the_interval_and_too_few_of_them():
         cx.solve(problem, **SMALL)
 
 
+@pytest.mark.slow
 def test_rows_that_are_there_twice_are_said():
     twice = np.concatenate([TIMES, TIMES[:2]])
     problem = decay_problem(data=cx.Data((twice, np.exp(-twice)), holdout=0.0))
@@ -663,6 +666,7 @@ def test_run_without_estimates_is_saved_all_the_same(tmp_path):
 # Runs
 
 
+@pytest.mark.slow
 def test_saved_and_loaded_estimates_are_the_same(tmp_path):
     problem = decay_problem()
     solution = cx.solve(problem, **SMALL)
@@ -681,6 +685,7 @@ def test_equal_arguments_are_equal_and_compile_once():
     assert float(filled["a"]) == 5.0 and filled["c"] == 3
 
 
+@pytest.mark.slow
 def test_blow_up_at_the_first_guess_is_survived():
     """With the first guess the solution does not reach the end; with the truth it does."""
 
@@ -700,6 +705,7 @@ def test_blow_up_at_the_first_guess_is_survived():
     assert abs(float(solution.model.args["rate"]) - 0.5) < 1e-10
 
 
+@pytest.mark.slow
 def test_interrupted_fit_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch):
     import signal
 
@@ -737,6 +743,7 @@ def _(primals, tangents):
     return k, jnp.where(k > 1.95, jnp.nan, dk)
 
 
+@pytest.mark.slow
 def test_step_to_where_a_derivative_is_nan_is_refused():
     """The first step goes from 1.5 to 1.99, where the rows are finite and fit better."""
     t = np.linspace(0.9, 1.0, 12)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from marks import slow
 from numpy.polynomial import legendre
 from scipy.integrate import solve_ivp
 from scipy.special import ellipj, ellipk
@@ -69,16 +70,12 @@ def robertson(t, y):
     return [-slow, slow - fast, fast]
 
 
-def slow(*values):
-    return pytest.param(*values, marks=pytest.mark.slow)
-
-
 # Accuracy -----------------------------------------------------------------------------------------
 
 CLOSED_FORMS = [
-    ("harmonic_oscillator", {"form": "first"}),
+    slow("harmonic_oscillator", {"form": "first"}),
     ("harmonic_oscillator", {"form": "second"}),
-    ("logistic", {}),
+    slow("logistic", {}),
 ]
 
 
@@ -105,8 +102,8 @@ def test_a_closed_form_makes_the_residual_vanish(name, settings):
     ("name", "settings", "field", "y0", "bound"),
     [
         ("lotka_volterra", {}, lotka_volterra, (2.5, 1.25), 1e-11),
-        ("van_der_pol", {}, van_der_pol(1), (2.0, 0.0), 1e-11),
-        ("van_der_pol", {"mu": 10.0}, van_der_pol(10), (2.0, 0.0), 1e-11),
+        slow("van_der_pol", {}, van_der_pol(1), (2.0, 0.0), 1e-11),
+        slow("van_der_pol", {"mu": 10.0}, van_der_pol(10), (2.0, 0.0), 1e-11),
         slow("lorenz", {}, lorenz(10, 15), (-8.0, 7.0, 27.0), 1e-10),
         # Errors made on the way have grown by then, DOP853's as well.
         slow("lorenz", {"case": "long"}, lorenz(3, 28), (1.0, 1.0, 1.0), 1e-9),
@@ -127,6 +124,7 @@ def test_robertson_agrees_with_radau_in_each_component():
     assert relative_error(np.asarray(solution(t)), known) < 1e-9
 
 
+@pytest.mark.slow
 def test_robertson_ends_on_published_values():
     # Hairer and Wanner's res_rober. At 1e11 production and loss of y[0] agree in nine digits,
     # so rounding in the field alone costs about that many of sixteen.
@@ -135,6 +133,7 @@ def test_robertson_ends_on_published_values():
     np.testing.assert_allclose(solution(1e11), published, rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_stiff_van_der_pol_ends_on_published_values():
     # "vdpolm" of the Test Set for IVP Solvers (Bari), Radau in quadruple precision.
     solution = solved_with("van_der_pol", mu=1000.0)
@@ -153,6 +152,7 @@ def test_stiff_van_der_pol_agrees_with_radau():
     assert relative_error(np.asarray(solution(t)), known) < 1e-7
 
 
+@pytest.mark.slow
 def test_pendulum_keeps_energy_and_phase_for_a_long_time():
     solution = solved_with("pendulum", end=200.0)
     t = 200.0 * UNIT
@@ -180,6 +180,7 @@ def test_backwards_in_time_returns_to_the_start():
     np.testing.assert_allclose(back.derivative(t), forth.derivative(t), rtol=0, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_second_order_form_equals_first_order_form():
     first = solved_with("harmonic_oscillator", form="first")
     second = solved_with("harmonic_oscillator", form="second")
@@ -188,6 +189,7 @@ def test_second_order_form_equals_first_order_form():
     np.testing.assert_allclose(second.derivative(t), first(t)[:, 1], rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_state_may_be_any_pytree():
     def field(t, y, args):
         (predators,) = y["predators"]
@@ -312,8 +314,8 @@ def test_train_is_the_mean_over_windows_that_weigh_as_they_are_long():
     gap, train = solution.gap.constraints[0], solution.streams[0].train
     t, shares, squares = by_hand(solution.model, len(train) // solution.model.count)
     np.testing.assert_allclose(train.points, t, rtol=1e-13)
-    np.testing.assert_allclose(train.share, shares, rtol=1e-12)
-    np.testing.assert_allclose(train.share.sum(), 1.0, rtol=1e-13)
+    np.testing.assert_allclose(train.weights, shares, rtol=1e-12)
+    np.testing.assert_allclose(train.weights.sum(), 1.0, rtol=1e-13)
     # The residual is 1e-5 of a field of size 5, so rounding is 1e-10 of it.
     np.testing.assert_allclose(gap.train, (shares * squares).sum(), rtol=1e-8)
     # Sixty nodes a window integrate the square of the residual: what held-out points estimate.
@@ -512,6 +514,7 @@ def test_a_list_is_not_taken_for_a_vector_in_silence():
     assert any("write y0=jnp.array" in note for note in caught.value.__notes__)
 
 
+@pytest.mark.slow
 def test_arguments_may_be_anything():
     """Strings, functions, whole numbers and flags choose; floats are numbers."""
 
@@ -525,12 +528,14 @@ def test_arguments_may_be_anything():
     assert solution.error_estimate().label == "at rounding"
 
 
+@pytest.mark.slow
 def test_what_dies_away_and_grows_again_keeps_its_digits():
     """y' = 100 t y falls to e^-50 and returns to where it came from."""
     solution = cx.solve(cx.ivp(lambda t, y, args: 100 * t * y, 1.0, (-1.0, 1.0)))
     assert abs(solution(1.0) - 1) < 1e-11  # the condition number is 100
 
 
+@pytest.mark.slow
 def test_times_far_from_zero():
     """A span of four hundred floating-point numbers; y is relative to where it starts."""
     start = 1.7e9
@@ -542,7 +547,8 @@ def test_times_far_from_zero():
 @pytest.mark.parametrize(
     ("field", "settings", "status"),
     [
-        (lambda t, y, args: jnp.sqrt(jnp.abs(y)), {}, "blow_up"),  # infinite slope at the start
+        # infinite slope at the start
+        slow(lambda t, y, args: jnp.sqrt(jnp.abs(y)), {}, "blow_up"),
         (lambda t, y, args: jnp.sin(40 * y**2) * 1e3, {"steps": 1}, "max_steps"),
     ],
 )

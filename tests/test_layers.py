@@ -31,7 +31,7 @@ def test_longest_chain_of_packages():
     for module in graph.modules:
         for other in graph.find_modules_directly_imported_by(module):
             here, there = module.split(".")[1:2], other.split(".")[1:2]
-            if here and there and here != there:
+            if here and there and here != there and (PACKAGE / there[0]).is_dir():
                 below[here[0]].add(there[0])
 
     @functools.cache
@@ -41,7 +41,28 @@ def test_longest_chain_of_packages():
     assert max(map(longest, list(below))) <= 11
 
 
-@pytest.mark.parametrize("slow", ["matplotlib", "scipy.stats", "rich", "jinja2"])
+def lines_of_function(node):
+    """Lines of a function without its docstring."""
+    first = node.body[0]
+    documented = ast.get_docstring(node) is not None
+    return node.end_lineno - node.lineno + 1 - documented * (first.end_lineno - first.lineno + 1)
+
+
+def test_folders_files_and_functions_stay_small():
+    files = [path for path in PACKAGE.rglob("*.py") if "problems" not in path.parts]
+    folders = collections.Counter(path.parent for path in files if path.name != "__init__.py")
+    assert {folder.name: count for folder, count in folders.items() if count > 9} == {}
+    long_files = [path.name for path in files if len(path.read_text().splitlines()) > 350]
+    long_functions = [
+        f"{path.name}: {node.name}"
+        for path in files
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef) and lines_of_function(node) > 60
+    ]
+    assert (long_files, long_functions) == ([], [])
+
+
+@pytest.mark.parametrize("slow", ["matplotlib", "scipy.stats", "rich"])
 def test_slow_packages_are_imported_inside_functions_only(slow):
     for path in PACKAGE.rglob("*.py"):
         for node in ast.parse(path.read_text()).body:  # `if TYPE_CHECKING` is no import statement

@@ -8,6 +8,7 @@ import optax
 import pytest
 import scipy.optimize
 from jaxtyping import Array, Float, PyTree
+from marks import slow
 
 import constrainednn as cx
 from constrainednn._gap.residual_vector import residual_vector, rows
@@ -45,10 +46,10 @@ class Affine(cx.methods.AbstractResidual):
 @pytest.mark.parametrize(
     "method",
     [
-        pytest.param(LM, id="lm"),
+        slow(LM, id="lm"),
         pytest.param(cx.Optax(optax.sgd(0.1)), id="gd"),
-        pytest.param(cx.Optax(optax.adam(1e-2)), id="adam"),
-        pytest.param(cx.Optax(optax.lbfgs()), id="lbfgs", marks=pytest.mark.slow),
+        slow(cx.Optax(optax.adam(1e-2)), id="adam"),
+        slow(cx.Optax(optax.lbfgs()), id="lbfgs"),
     ],
 )
 def test_method_keeps_its_contract(method):
@@ -140,10 +141,10 @@ def freudenstein_roth(x):
 @pytest.mark.parametrize(
     ("fn", "start"),
     [
-        (rosenbrock, [-1.2, 1.0]),
-        (powell_singular, [3.0, -1.0, 0.0, 1.0]),
+        slow(rosenbrock, [-1.2, 1.0]),
+        slow(powell_singular, [3.0, -1.0, 0.0, 1.0]),
         (exponentials, [1.0, 1.0, 1.0, 2.0]),
-        (freudenstein_roth, [0.5, -2.0]),
+        slow(freudenstein_roth, [0.5, -2.0]),
     ],
 )
 def test_nonlinear_least_squares_ends_where_scipy_does(fn, start):
@@ -173,6 +174,7 @@ def test_residual_zero_is_reached_to_rounding():
     assert np.allclose(theta, 1.0, rtol=100 * EPS)
 
 
+@pytest.mark.slow
 def test_iterates_do_not_depend_on_the_units_of_parameters():
     units = jnp.array([1.0, 1e6, 1e-4, 3.0])
     start = jnp.array([1.0, 1.0, 1.0, 2.0])
@@ -267,7 +269,7 @@ def test_the_reference_datasets_are_those_that_are_certified():
     [
         (osborne, [50, 150, -100, 1, 2], 5.4648946975e-5),
         (osborne, [0.5, 1.5, -1, 0.01, 0.02], 5.4648946975e-5),
-        (meyer, [0.02, 4000, 250], 8.7945855171e1),
+        slow(meyer, [0.02, 4000, 250], 8.7945855171e1),
     ],
 )
 def test_certified_minima_are_found(fn, start, certified):
@@ -276,6 +278,7 @@ def test_certified_minima_are_found(fn, start, certified):
     assert loss == pytest.approx(certified, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_a_minimum_behind_hidden_columns_is_found():
     # exp(20) in the first Jacobian hides the column of the rate for ever, unless scales forget.
     theta, loss, verdict = minimise(steep, jnp.array([1.0, 2.0]))
@@ -289,6 +292,7 @@ def test_a_minimum_behind_hidden_columns_is_found():
     assert loss == pytest.approx(2 * known.cost, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_converged_never_means_that_a_scale_hides_the_gradient():
     # Meyer's problem from its far start needs more steps than these: no verdict, then.
     _, _, verdict = minimise(meyer, jnp.array([2.0, 4e5, 25e3]))
@@ -320,6 +324,7 @@ def test_damping_must_be_positive():
             cx.LevenbergMarquardt(damping=wrong)
 
 
+@pytest.mark.slow
 def test_a_cliff_is_named_and_not_called_a_minimum():
     problem = cx.Problem(
         cx.Constraint(
@@ -371,6 +376,7 @@ def test_a_residual_that_raises_on_the_way_costs_a_line_and_not_the_run(guarded)
     assert float(solution.model["a"]) == pytest.approx(1 - 0.98**34, rel=100 * EPS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", [1e-160, 1e200])
 def test_units_of_the_residual_do_not_matter(unit):
     def solved(unit):
@@ -397,6 +403,7 @@ def test_units_of_the_residual_do_not_matter(unit):
     assert np.array(next(ends)) == pytest.approx(np.array(next(ends)) / unit, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_units_of_the_residual_do_not_matter_to_first_order_methods():
     losses = []
     for unit in (1e-12, 1e12):
@@ -411,6 +418,7 @@ def test_units_of_the_residual_do_not_matter_to_first_order_methods():
     assert losses == pytest.approx([0.5, 0.5])
 
 
+@pytest.mark.slow
 def test_parameter_that_the_residual_never_saw_is_named():
     """A fit that starts on a plateau: exp(-20 x) is zero beside the data from the first step on."""
     x = np.array([77.6, 239.9, 760.0])
@@ -452,16 +460,36 @@ def test_lbfgs_solves_a_quadratic():
     assert np.allclose(theta, known, atol=10 * np.sqrt(EPS))
 
 
+LINE = cx.Problem(
+    cx.Constraint(lambda u, x: u(x) - x, over=cx.Normal(2), points=3, name="line"),
+    cx.MLP(2, 2, width=3),
+)
+
+
 @pytest.mark.parametrize("make", [optax.sgd, optax.adam, optax.adamw])
 @pytest.mark.parametrize("rate", [0.0, -1e-3, float("nan"), float("inf")])
 def test_learning_rates_that_cannot_be_right_are_refused(make, rate):
+    method = cx.Optax(make(rate))  # which computes nothing
     with pytest.raises(ValueError, match="learning rate must be"):
-        cx.Optax(make(rate))
+        cx.check(LINE, method)
 
 
 def test_a_learning_rate_in_quotes_is_refused():
     with pytest.raises(TypeError, match="write the number without quotes"):
-        cx.Optax(optax.sgd("1e-3"))
+        cx.check(LINE, cx.Optax(optax.sgd("1e-3")))
+
+
+def test_what_only_suits_the_real_parameters_is_tried_on_them():
+    """Centred gradients leave nothing of a constant one, and labels name leaves that there are."""
+    labels = lambda params: jax.tree.map(lambda leaf: "ab"[leaf.ndim % 2], params)  # noqa: E731
+    for rate in (1e-2, -1e-2):
+        centred = optax.chain(optax.centralize(), optax.sgd(rate))
+        parts = optax.multi_transform({"a": centred, "b": optax.set_to_zero()}, labels)
+        if rate > 0:
+            assert cx.check(LINE, cx.Optax(parts))[0].error == ""
+        else:
+            with pytest.raises(ValueError, match="climb"):
+                cx.check(LINE, [cx.Stage(LM, steps=1), cx.Stage(cx.Optax(parts), steps=1)])
 
 
 @pytest.mark.usefixtures("as_released")
@@ -578,10 +606,10 @@ class Unkept(cx.methods.AbstractMethod):
     ("broken", "says"),
     [
         ("climbs", "lowers the loss"),
-        ("idle", "lowers the loss"),
+        slow("idle", "lowers the loss"),
         ("impure", "tracing it twice gives the same program"),
         ("nan", "leaves the parameters alone where the residual is NaN"),
-        ("silent", "verdict NONFINITE where the residual is NaN"),
+        slow("silent", "verdict NONFINITE where the residual is NaN"),
         ("half", r"is \|residual\|\^2 at the incoming"),
         ("structure", "structure, shapes and dtypes of the parameters"),
         ("state", "structure, shapes and dtypes of the state"),

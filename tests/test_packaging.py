@@ -118,6 +118,7 @@ def test_sdist_holds_what_builds_tests_and_explains_the_package(sdist):
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     wanted = ["pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "docs/conf.py"]
+    wanted += ["CITATION.cff", "SECURITY.md", "tests/golden/README.md"]
     for pattern in ("constrainednn/**/*.py", "problems/*.py", "tests/*.py", "docs/*.md"):
         found = [path.relative_to(ROOT).as_posix() for path in ROOT.glob(pattern)]
         assert found, pattern

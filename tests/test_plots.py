@@ -83,6 +83,7 @@ def test_moments_of_matrices_have_panels_of_one_size_that_show_every_point(solve
         assert np.abs(axes.collections[0].get_offsets() - (x, y)).max() <= half
 
 
+@pytest.mark.slow
 def test_one_constraint_of_several_is_named_with_its_place():
     def fit(u, x):
         return u(x) - x

@@ -144,6 +144,7 @@ def test_smooth_circle_trains_to_rounding_and_shows_its_gap(solved):
     assert not gap.at_rounding
 
 
+@pytest.mark.slow
 def test_linear_map_cannot_reach_the_circle(solved):
     # The best linear map is 0.6267 times a rotation: held-out loss 1 - pi/4.
     solution = solved("unit_circle", settings={"model": "linear", "points": 10_000})
@@ -155,6 +156,7 @@ def test_linear_map_cannot_reach_the_circle(solved):
     np.testing.assert_allclose(singular, np.sqrt(np.pi / 2) / 2, atol=4 * 0.5 / np.sqrt(10_000))
 
 
+@pytest.mark.slow
 def test_rank_one_stationary_point_of_the_linear_map_is_worse(solved):
     # All entries equal: steps keep the rank, so the fit ends in the rank-one stationary point.
     best = solved("unit_circle", settings={"model": "linear", "points": 10_000})
@@ -203,6 +205,7 @@ def test_rotation_rows_depend_on_each_other_at_a_solution(solved):
     assert gap.image.rank == 3 and gap.image.collapsed is False
 
 
+@pytest.mark.slow
 def test_constant_rotation_satisfies_everything_and_is_called_collapsed():
     problem = cx.load_problem("rotation", points=25)
 
@@ -218,6 +221,7 @@ def test_constant_rotation_satisfies_everything_and_is_called_collapsed():
     assert gap.image.rank == 0 and gap.image.collapsed is True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", ["hard", "soft"])
 def test_decay_matches_the_exponential(solved, start):
     solution = solved("exponential_decay", settings={"start": start})

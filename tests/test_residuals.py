@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
+from marks import slow
 
 import constrainednn as cx
 from constrainednn._common.paths import gallery
@@ -58,7 +59,7 @@ def test_squared_norm_is_the_weighted_mean_square_by_hand():
     loss = 0.0
     for item, points in zip(CONSTRAINTS, draws, strict=True):
         at_point = eqx.filter_jit(item.residual)
-        for x, share in zip(points.points, points.share, strict=True):
+        for x, share in zip(points.points, points.weights, strict=True):
             r = np.asarray(at_point(u, jnp.asarray(x)))
             loss += item.weight * share * (r**2).sum()
     r = eqx.filter_jit(residual)(params)
@@ -69,7 +70,7 @@ def test_squared_norm_is_the_weighted_mean_square_by_hand():
 def test_quadrature_shares_are_not_equal():
     # Else the test above could not tell a weight from 1/n.
     _, draws, _ = setting(cx.MLP(2, 2, width=3)(key=KEY))
-    assert np.ptp(draws[0].share) > 0.1
+    assert np.ptp(draws[0].weights) > 0.1
 
 
 MODELS = {
@@ -80,7 +81,9 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("case", MODELS)
+@pytest.mark.parametrize(
+    "case", [slow(name) if name.startswith("more") else name for name in MODELS]
+)
 def test_jacobian_is_the_derivative_of_the_stacked_vector(case):
     params, _, residual = setting(*MODELS[case])
     theta, unravel = ravel_pytree(params)
@@ -108,14 +111,14 @@ def test_function_residual_differentiates_in_both_modes():
         assert np.allclose(J, np.cos(part @ theta["a"])[:, None] * part, atol=10 * EPS)
 
 
-# Solved and compared elsewhere in the quick tests.
-LONG = ("damped_family", "inverse_lorenz", "pendulum_dae", "robertson_dae", "lorenz", "van_der_pol")
-
-
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[pytest.mark.slow] if name in LONG else []) for name in gallery()],
+# One of each kind is quick.
+QUICK = (
+    *("unit_circle", "rotation", "exponential_decay", "monotone_fit", "linear_regression"),
+    *("logistic", "doses", "volterra"),
 )
+
+
+@pytest.mark.parametrize("name", [name if name in QUICK else slow(name) for name in gallery()])
 def test_gallery_problem_keeps_the_contract(name):
     # Noise in the data: the curve that made them does not go through them.
     noisy = {"linear_regression": ["misfit"], "monotone_fit": ["fit"]}

@@ -13,12 +13,13 @@ import numpy as np
 import optax
 import pytest
 from faults import run
+from marks import slow
 
 import constrainednn as cx
 from constrainednn._common.pytrees import tree_to_arrays
 from constrainednn._ode.schemes import boundary_values
 from constrainednn._pieces import march
-from constrainednn._solve.training import steps, trainer
+from constrainednn._solve.training import diagnosis, steps, trainer
 from constrainednn._storage import run_folder
 from constrainednn._storage.archive import seal
 from constrainednn._storage.run_folder import RunFolder, checkpoints
@@ -102,8 +103,10 @@ def equal(first, second):
             np.testing.assert_array_equal(getattr(h.pieces, name), getattr(k.pieces, name))
 
 
-@pytest.mark.parametrize("bits", [64, pytest.param(32, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("bits", [64, slow(32)])
+@pytest.mark.parametrize(
+    "name", [name if name in ("lm", "adam, drawn again") else slow(name) for name in METHODS]
+)
 def test_resume_matrix(tmp_path, name, bits):
     """Methods, dtypes and places where the run is interrupted; also more than once."""
     method, settings = METHODS[name]
@@ -181,6 +184,7 @@ def test_another_equation_or_residual_is_refused(tmp_path):
         cx.resume(tmp_path / "b", other, ADAM)
 
 
+@pytest.mark.slow
 def test_frozen_bounds_may_be_infinite(tmp_path):
     model = (CIRCLE.model(key=jax.random.key(0)), cx.models.Frozen(jnp.asarray([jnp.inf])))
 
@@ -211,7 +215,8 @@ BVP = cx.bvp(layer, ends, (0.0, 1.0), lambda x: jnp.stack([1.0 + 0 * x, 0 * x]))
 
 
 @pytest.mark.parametrize(
-    ("problem", "places"), [(IVP, (1, 4, 9)), (BVP, (1, 2))], ids=["ivp", "bvp"]
+    ("problem", "places"),
+    [pytest.param(IVP, (1, 4, 9), id="ivp"), slow(BVP, (1, 2), id="bvp")],
 )
 def test_windows_and_elements_go_on(tmp_path, monkeypatch, problem, places):
     monkeypatch.setattr(boundary_values, "_LOOK_EVERY", 1)
@@ -331,7 +336,7 @@ def test_damaged_record_is_refused(tmp_path, damage):
         {"begun": None},
         {"verdict": []},
         {"snapshot_steps": 3},
-        {"drawn_at": None},
+        {"redraws": None},
     ],
 )
 def test_checkpoint_with_facts_that_cannot_be_is_refused(tmp_path, damage):
@@ -426,6 +431,7 @@ def test_a9_a10_changed_file_is_refused_unless_allowed(file, tmp_path):
     assert "the points drawn from the seed are not those of the run" in result.stderr
 
 
+@pytest.mark.slow
 def test_j2_record_chooses_no_callable_that_the_file_imports(file, tmp_path):
     """A problem that is a partial or comes from a module beside the file is the file's own."""
     file.write_text(
@@ -621,6 +627,7 @@ def test_time_limits_as_they_are_read():
     assert {text: values.as_seconds(text) for text in read} == read
 
 
+@pytest.mark.slow
 def test_f23_state_that_is_not_finite_is_never_saved(tmp_path):
     def falls(u, x):
         return jnp.where(jnp.sum(u(x)) > 1.5, jnp.nan, jnp.sum(u(x)) - 2.0)
@@ -657,7 +664,7 @@ def test_d7_dense_step_that_does_not_fit_is_refused_with_the_number(monkeypatch)
     from constrainednn._common import memory
 
     monkeypatch.setattr(memory, "available_memory", lambda: 10**9)
-    monkeypatch.setattr(trainer, "available_memory", lambda: 10**9)
+    monkeypatch.setattr(diagnosis, "available_memory", lambda: 10**9)
     big = circle(points=10_000, width=400)
     words = (
         r"A step of Levenberg-Marquardt with 10000 residual entries and 2002 parameters needs "
@@ -675,6 +682,7 @@ def test_b25_points_that_do_not_fit(monkeypatch):
         cx.solve(circle(points=10**8), ADAM, **SMALL)
 
 
+@pytest.mark.slow
 def test_d7_estimate_is_the_compiler_s_where_it_matters():
     """What is taken for certain is below the compiler's account, and within its double there."""
     from constrainednn.methods.levenberg_marquardt import least_numbers
@@ -693,6 +701,7 @@ def test_d7_estimate_is_the_compiler_s_where_it_matters():
     assert least_numbers(m, P) / 2 < account < 3 * least_numbers(m, P)
 
 
+@pytest.mark.slow
 def test_steps_so_long_that_signals_wait_are_announced():
     wide = cx.Problem(
         cx.Constraint(lambda u, x: u(x) - x, over=cx.Interval(0, 1), name="line", points=9000),

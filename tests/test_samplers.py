@@ -40,7 +40,7 @@ def normal_moment(power):
 
 def quadrature(domain, n):
     points = draw(domain, n, cx.GaussQuadrature(), key=KEY)
-    return points.points, points.share
+    return points.points, points.weights
 
 
 # Rounding of a sum of n terms of one sign; signs that cancel are measured by the sum of sizes.
@@ -214,6 +214,7 @@ def test_drawing_refuses_a_sampler_that_breaks_its_contract(broken, says):
         draw(cx.Normal(2), 64, Unkept(broken), key=KEY)
 
 
+@pytest.mark.slow
 def test_sobol_names_its_largest_dimension_and_models_do_with_independent_points():
     from scipy.stats import qmc
 

@@ -62,63 +62,64 @@ def test_a_table_that_is_too_wide_is_stacked():
     ]
 
 
-def stated(points=6, width=3, depth=1):
-    fit = lambda u, x: u(x) - jnp.sin(3 * x)  # noqa: E731
+def fit(u, x):
+    return u(x) - jnp.sin(3 * x)
+
+
+def stated(points=6, width=3):
     return cx.Problem(
-        cx.Constraint(fit, over=cx.Interval(0, 1), points=points, name="fit"),
-        cx.MLP("scalar", "scalar", width=width, depth=depth),
+        cx.Constraint(fit, over=cx.Interval(0, 1), points=points),
+        cx.MLP("scalar", "scalar", width=width),
     )
 
 
 @pytest.fixture(scope="module")
 def stopped():
-    axes = {"points": [6, 8], "width": [3, 4], "depth": [1, 2]}
-    return cx.study(
-        stated, vary=axes, seeds=2, steps=2, heldout=16, monitor=8, engine="loop", method="gd"
-    )
+    axes = {"points": [6, 8], "width": [3, 4], "steps": [2, 3]}
+    return cx.study(stated, vary=axes, seeds=2, heldout=16, monitor=8, engine="loop", method="gd")
 
 
 def test_a_study_says_what_ended_its_runs(stopped):
     assert repr(stopped).count("2, 2 max_steps") == 8
-    assert "max_steps, time_limit, stalled, interrupted: the run ended there" in repr(stopped)
+    assert "max_steps, time_limit, stalled, interrupted: the run ended before" in repr(stopped)
     assert max(map(len, stopped.shown(80).splitlines()[:-2])) <= 80
-    row = {"failed": False, "status": "converged", "collapsed": None}
+    row = {"given": {}, "seed": 0, "engine": "loop", "status": "converged"}
     assert endings([row, row]) == ""
     assert endings([row, row | {"status": "time_limit"}]) == "1 time_limit"
-    assert endings([row | {"failed": True, "status": "stalled"}]) == "1 failed"
+    assert endings([row | {"covered": False, "status": "stalled"}]) == "1 failed"
 
 
 def test_bands_are_labelled_as_what_is_drawn(stopped):
     assert ends_shown(9) == "smallest to largest" and ends_shown(10) == "10 to 90 %"
     for draw in (
-        lambda: curves.against(stopped, "points"),
-        lambda: curves.time(stopped),
+        lambda: curves.against("points", stopped.rows, stopped.axes),
+        lambda: curves.time(stopped.rows, stopped.axes),
     ):
         labels = [axes.get_ylabel() for axes in draw()[0].axes]
         assert labels[0].endswith("median, smallest to largest")
     with warnings.catch_warnings():  # an empty legend would be one
         warnings.simplefilter("error")
-        curves.distance(stopped)  # 16 held-out points have no classes
-    legend = curves.against(stopped, "points")[0].axes[0].get_legend()
+        curves.distance(stopped.rows, stopped.axes)  # 16 held-out points have no classes
+    legend = curves.against("points", stopped.rows, stopped.axes)[0].axes[0].get_legend()
     assert legend is not None
     said = [text.get_text() for text in legend.get_texts()]
-    assert "some runs stopped on their way" in said
+    assert "some runs ended before convergence" in said
 
 
 def test_a_map_pools_no_other_axis(stopped):
-    figure, numbers = figures._map(stopped, "points", "width")
-    assert list(numbers["heldout"]) == ["depth 1", "depth 2"]
-    for depth in (1, 2):
+    figure, numbers = figures._map("points", "width", stopped.rows, stopped.axes)
+    assert list(numbers["heldout"]) == ["steps 2", "steps 3"]
+    for steps in (2, 3):
         for j, width in enumerate((3, 4)):
             for i, points in enumerate((6, 8)):
                 losses = [
                     row["heldout_loss"]
                     for row in stopped.table()
-                    if (row["points"], row["width"], row["depth"]) == (points, width, depth)
+                    if (row["points"], row["width"], row["steps"]) == (points, width, steps)
                 ]
-                assert numbers["heldout"][f"depth {depth}"][j, i] == np.median(losses)
+                assert numbers["heldout"][f"steps {steps}"][j, i] == np.median(losses)
     titles = [axes.get_title() for axes in figure.axes[:2]]
-    assert titles == ["median held-out loss\ndepth 1", "median held-out loss\ndepth 2"]
+    assert titles == ["median held-out loss\nsteps 2", "median held-out loss\nsteps 3"]
 
 
 def test_a_law_whose_exponent_may_be_zero_is_no_trend():
@@ -162,7 +163,7 @@ def test_a_study_forgets_programs_before_the_limit_of_maps(monkeypatch, tmp_path
     """Measured: 210 maps a combination whose residual is new, and all are given back."""
     cleared = []
     monkeypatch.setattr(memory.jax, "clear_caches", lambda: cleared.append(True))
-    (tmp_path / "limit").write_text("10\n")
+    (tmp_path / "limit").write_text("20\n")
     monkeypatch.setattr(memory, "_MAP_LIMIT", tmp_path / "limit")
     monkeypatch.setattr(memory, "_MAPS", tmp_path / "maps")
     for count, expected in ((5, 0), (6, 1)):
@@ -174,6 +175,7 @@ def test_a_study_forgets_programs_before_the_limit_of_maps(monkeypatch, tmp_path
     assert len(cleared) == 1
 
 
+@pytest.mark.slow
 def test_solve_in_a_loop_forgets_programs_before_the_limit_of_maps(monkeypatch, tmp_path):
     cleared = []
     monkeypatch.setattr(memory.jax, "clear_caches", lambda: cleared.append(True))

@@ -75,6 +75,7 @@ def test_loaded_numbers_are_equal_to_the_last_bit(solution, folder):
     np.testing.assert_array_equal(loaded(x), solution(x))
 
 
+@pytest.mark.slow
 def test_redrawn_points_are_those_of_the_last_draw(tmp_path):
     solution = cx.solve(stated(), steps=4, redraw=2, heldout=32, monitor=16)
     solution.save(tmp_path)
@@ -148,18 +149,19 @@ def test_damaged_report_is_refused(folder, tmp_path):
 
 
 def test_figure_that_fails_costs_no_number(solution, tmp_path, monkeypatch):
-    from constrainednn._figures import overview
+    from constrainednn.results import saving
 
-    def broken(solution):
+    def broken(shown):
         raise ZeroDivisionError("no such axis")
 
-    monkeypatch.setattr(overview, "overview", broken)
+    monkeypatch.setattr(saving, "overview", broken)
     with pytest.warns(UserWarning, match=r"overview.png could not be drawn: Zero.*no such axis"):
         solution.save(tmp_path / "out")
     assert sorted(os.listdir(tmp_path / "out")) == FILES
     assert (tmp_path / "out" / "overview.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_rows_of_two_values_can_be_drawn(tmp_path):
     x = np.linspace(0, 1, 20)
 

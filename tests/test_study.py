@@ -40,19 +40,21 @@ def numbers(study):
 
 
 def test_one_row_for_each_combination_and_seed():
-    study = cx.study(circle, vary={"points": [4, 6], "method": ["lm", "gd"]}, seeds=2, **SMALL)
+    axes = {"steps": [3, 5], "method": ["lm", "gd"]}
+    study = cx.study(circle, vary=axes, seeds=2, heldout=32, monitor=8)
     rows = study.table()
-    assert [(r["points"], r["method"], r["seed"]) for r in rows] == [
-        (p, m, s) for p in (4, 6) for m in ("lm", "gd") for s in (0, 1)
+    assert [(r["steps"], r["method"], r["seed"]) for r in rows] == [
+        (n, m, s) for n in (3, 5) for m in ("lm", "gd") for s in (0, 1)
     ]
-    assert study.axes == ("points", "method") and study.complete
+    assert study.axes == ("steps", "method") and study.complete
     one = cx.solve(circle(points=6), seed=1, **SMALL)
     assert rows[5]["train_loss"] == one.gap.train
     assert rows[5]["heldout_loss"] == one.gap.heldout.value
     assert rows[5]["gap"] == one.gap.difference.value
-    assert (rows[5]["width"], rows[5]["steps"], rows[5]["heldout"]) == (3, 5, 32)
+    assert (rows[5]["width"], rows[5]["points"], rows[5]["heldout"]) == (3, 6, 32)
 
 
+@pytest.mark.slow
 def test_runs_of_one_seed_start_alike_under_every_method():
     """The same parameters and points: without a step all numbers are equal."""
     study = cx.study(circle, vary={"method": ["lm", "adam"]}, seeds=3, **{**SMALL, "steps": 0})
@@ -70,25 +72,24 @@ def test_g8_finished_rows_are_not_run_again_and_axes_may_change(tmp_path):
         if now.done == 3:
             raise KeyboardInterrupt
 
-    axes = {"points": [4, 6], "width": [2, 3]}
-    whole = cx.study(circle, vary=axes, seeds=2, **SMALL)
+    axes = {"points": [4, 6], "steps": [3, 5]}
+    common = {"method": "gd", "engine": "loop", "heldout": 32, "monitor": 8}
+    settings = {"vary": axes, "seeds": 2, **common}
+    whole = cx.study(circle, **settings)
     with pytest.raises(KeyboardInterrupt):
-        cx.study(circle, vary=axes, seeds=2, out=out, progress=stop, **SMALL)
+        cx.study(circle, out=out, progress=stop, **settings)
     assert len((out / "runs.jsonl").read_text().splitlines()) == 3
     done.clear()
-    again = cx.study(
-        circle, vary=axes, seeds=2, out=out, progress=lambda now: done.append(now.done), **SMALL
-    )
+    again = cx.study(circle, out=out, progress=lambda now: done.append(now.done), **settings)
     assert done == [4, 5, 6, 7, 8]  # five of eight were left
     assert numbers(again) == numbers(whole)
     assert again.before == 3 and "3 of 8 runs were there before" in repr(again)
     # In another order, with fewer values, with the default in place of an axis: nothing to do.
     ran = []
-    fewer = cx.study(
-        circle, vary={"points": [6, 4]}, seeds=[1, 0], out=out, progress=ran.append, **SMALL
-    )
+    common |= {"out": out, "progress": ran.append, "steps": 5}
+    fewer = cx.study(circle, vary={"points": [6, 4]}, seeds=[1, 0], **common)
     assert not ran and [r["points"] for r in fewer.table()] == [6, 6, 4, 4]
-    more = cx.study(circle, vary={"points": [4, 5]}, seeds=2, out=out, progress=ran.append, **SMALL)
+    more = cx.study(circle, vary={"points": [4, 5]}, seeds=2, **common)
     assert len(ran) == 2 and len(more.rows) == 4
 
 
@@ -124,6 +125,7 @@ class contextless:  # noqa: N801
         return False
 
 
+@pytest.mark.slow
 def test_g16_diverged_run_is_a_row_that_counts_as_infinite():
     wild = {"tame": cx.Optax(optax.sgd(1e-3)), "wild": cx.Optax(optax.sgd(1e200))}
     study = cx.study(circle, vary={"method": wild}, seeds=2, **{**SMALL, "steps": 50})
@@ -149,6 +151,7 @@ def test_g4_g5_setting_that_cannot_be_is_a_row_with_its_reason():
     assert [row["status"] for row in late.rows] == ["error"] * 4 + ["max_steps"] * 4
 
 
+@pytest.mark.slow
 def test_g9_rows_of_another_problem_or_method_in_python_are_refused(tmp_path):
     """What is stated in Python has no file to compare: its first loss and its method are."""
     out = tmp_path / "a"
@@ -195,6 +198,7 @@ def test_g7_signal_ends_the_study_with_what_is_finished(tmp_path):
         signal.raise_signal(signal.SIGINT)
 
 
+@pytest.mark.slow
 def test_f6_disk_that_fills_keeps_the_rows_before(tmp_path, monkeypatch):
     def fill(now):
         if now.done == 2:
@@ -224,6 +228,7 @@ def line(points=6):
     )
 
 
+@pytest.mark.slow
 def test_g18_seeds_together_give_what_each_gives_alone():
     """A linear problem to 1e-10 at its end; a network after few steps, then the same status."""
     axes = {"method": LINEAR}
@@ -262,6 +267,7 @@ def test_d13_member_that_diverges_or_ends_leaves_the_others_alone():
     assert numbers(some) == numbers(whole)[:5]
 
 
+@pytest.mark.slow
 def test_batch_that_was_left_half_done_is_finished_alike(tmp_path):
     settings = {"vary": {"method": ["adam"]}, "engine": "vmap", "seeds": 6, **SMALL}
     whole = cx.study(circle, out=tmp_path / "a", **settings)
@@ -272,6 +278,7 @@ def test_batch_that_was_left_half_done_is_finished_alike(tmp_path):
     assert {row["engine"] for row in again.rows} == {"vmap"}
 
 
+@pytest.mark.slow
 def test_trial_decides_and_the_row_says_so():
     found = cx.study(circle, vary={"method": ["lm", "adam"]}, seeds=4, **SMALL)
     engines = {row["method"]: row["engine"] for row in found.table()}
@@ -332,22 +339,27 @@ def test_problem_that_cannot_be_studied():
     assert [r["taken"] for r in ready.table()] == [1, 2]
 
 
-def test_functions_that_a_recipe_makes_for_each_seed_are_not_shared():
-    """Seeds are not run together where what is no array differs: it may hold what does."""
+def test_functions_that_a_recipe_makes_for_each_seed_have_its_numbers():
+    """Seeds are not run together where what is no number differs: it may hold what does."""
 
-    def recipe(key):
+    def recipe(key, kind):
         shift = float(jax.random.normal(key))
         inner = cx.MLP(2, 2, width=3)(key=key)
-        return eqx.nn.Sequential([eqx.nn.Lambda(lambda x: x + shift), inner])
+        fn = lambda x: x + shift if kind else x - shift  # noqa: E731
+        return eqx.nn.Sequential([eqx.nn.Lambda(fn), inner])
 
-    models = {seed: (recipe(jax.random.key(seed)),) for seed in range(2)}
+    def models(*kinds):
+        return {seed: (recipe(jax.random.key(seed), kind),) for seed, kind in enumerate(kinds)}
+
     with pytest.raises(Unlike):
-        _stacked(models, 4)
-    alike = {seed: (circle().build_model(key=jax.random.key(seed)),) for seed in range(2)}
-    arrays, _ = _stacked(alike, 4)
+        _stacked(models(True, False), 4)
+    arrays, _ = _stacked(models(True, True), 4)
+    shifts = [float(jax.random.normal(jax.random.key(seed))) for seed in (0, 1, 0, 0)]
+    assert any(leaf is not None and np.array_equal(leaf, shifts) for leaf in arrays)
     assert {len(leaf) for leaf in arrays if leaf is not None} == {4}
 
 
+@pytest.mark.slow
 def test_ensembles_stand_beside_single_runs():
     """Judged on the same held-out points; the mean of several is no worse than they are in mean."""
     settings = {"method": "gd", "seeds": 2, **SMALL}
@@ -370,6 +382,7 @@ def test_ensembles_in_a_folder_are_not_run_again(tmp_path):
     assert again.before == 2 and numbers(again) == numbers(first)
 
 
+@pytest.mark.slow
 def test_time_limit_of_none_changes_nothing():
     found = cx.study(circle, method="gd", engine="vmap", time_limit=None, seeds=4, **SMALL)
     assert {row["engine"] for row in found.rows} == {"vmap"}
@@ -440,7 +453,7 @@ def test_pairs_are_of_one_seed_and_count_those_that_failed():
     assert pair.ratio.high == pytest.approx(2.0)
     with pytest.raises(ValueError, match="did not vary 'points'"):
         study.compare("points")
-    with pytest.raises(ValueError, match=r"'gaps' is no number of the table\. Did you mean gap"):
+    with pytest.raises(ValueError, match=r"'gaps' is not a number in the table\. Did you mean gap"):
         study.compare("method", of="gaps")
 
 
@@ -481,6 +494,7 @@ def test_law_is_found_where_there_is_one_and_doubted_where_not():
         fit_law(n[:16], 1.0 / n[:16])
 
 
+@pytest.mark.slow
 def test_figures_come_from_the_table_alone(tmp_path):
     axes = {"points": [4, 6], "method": ["gd", "adam"], "heldout": [16, 32]}
     found = cx.study(circle, vary=axes, seeds=2, out=tmp_path / "s", monitor=8, steps=5)
@@ -567,6 +581,7 @@ def test_study_reproduces_the_gap_of_linear_least_squares():
         assert abs(found.mean() - value) < 4 * error
 
 
+@pytest.mark.slow
 def test_runs_that_end_early_are_no_better_for_it():
     """A march that stopped has its gap on what it covered; half of the runs failed is no median."""
 

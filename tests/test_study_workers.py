@@ -42,6 +42,7 @@ def numbers(study):
     return [{**row, "seconds": None} for row in study.table()]
 
 
+@pytest.mark.slow
 def test_g17_any_number_of_workers_gives_the_same_rows(file, tmp_path):
     one = cx.study(file, vary=AXES, workers=1, engine="loop", **SMALL)
     two = cx.study(file, vary=AXES, workers=2, engine="loop", out=tmp_path / "s", **SMALL)
@@ -67,6 +68,7 @@ class Here:
         return future
 
 
+@pytest.mark.slow
 def test_g1_task_whose_worker_ends_is_done_again(file):
     calm = cx.study(file, vary=AXES, engine="loop", **SMALL)
     rough = Here(lose=(1, 2, 7))

@@ -4,9 +4,9 @@
 """
 
 import dataclasses
+import inspect
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -16,6 +16,7 @@ from jaxtyping import Key, PyTree
 
 from constrainednn._checks.doubts import FURTHER, doubts, uneven
 from constrainednn._checks.finiteness import check_finite, check_gradient
+from constrainednn._checks.stages import check_stages
 from constrainednn._checks.trial_evaluation import some_points, traced, trial
 from constrainednn._common.arguments import as_seed
 from constrainednn._common.messages import shown
@@ -28,8 +29,9 @@ from constrainednn.domains.base import AbstractDomain
 from constrainednn.domains.finite import Data, Points
 from constrainednn.domains.samplers.base import Draw
 from constrainednn.errors import BadTypeError, ProblemError, ProblemWarning, UsageError
+from constrainednn.methods.base import AbstractMethod
+from constrainednn.methods.stages import Stage, as_stages
 from constrainednn.models.pieces import Pieces
-from constrainednn.models.recipes import trainable_mask
 from constrainednn.targets.image import OTHER_USE, model_inputs
 
 
@@ -47,7 +49,12 @@ class Finding:
     warnings: tuple[str, ...]
 
 
-def check(problem: Problem, *, seed: int = 0) -> list[Finding]:
+def check(
+    problem: Problem,
+    method: AbstractMethod | Stage | Sequence[Stage] | None = None,
+    *,
+    seed: int = 0,
+) -> list[Finding]:
     """Evaluate every residual and its gradient before training.
 
     Looks at shapes, dtypes, finiteness of residuals and gradients on all training points, empty
@@ -55,6 +62,7 @@ def check(problem: Problem, *, seed: int = 0) -> list[Finding]:
 
     Args:
         problem: The problem.
+        method: A method or stages, as in `solve`, whose first steps are tried, too.
         seed: Seed of the points and of the model, as in `solve`.
 
     Returns:
@@ -62,12 +70,13 @@ def check(problem: Problem, *, seed: int = 0) -> list[Finding]:
 
     Raises:
         ProblemError: If what is trained cannot be trained, whatever the constraints are.
+        TypeError, ValueError: If the learning rate of `method` cannot be right.
     """
     if not isinstance(problem, Problem):
         raise BadTypeError(f"problem of check must be a cx.Problem, got {shown(problem)}.")
     key = jax.random.key(as_seed(seed))
     model = problem.build_model(key=key)
-    check_trained(model, problem.trainable)
+    check_stages(as_stages(method, None), problem, model)
     return [check_constraint(problem, item, model, key=key) for item in problem.constraints]
 
 
@@ -185,28 +194,6 @@ def _outside(constraint: Constraint, model: Pieces, rows: PyTree) -> np.ndarray:
     return np.asarray(~defined & known)
 
 
-def check_trained(model: PyTree, select: Callable[[Any], Any] | None) -> None:
-    """Refuse a selection of nothing, and leaves of another dtype than points have.
-
-    Raises:
-        ProblemError: With the name of the leaf.
-    """
-    params = eqx.filter(model, trainable_mask(model, select))
-    leaves, _ = jax.tree_util.tree_flatten_with_path(params)
-    if not leaves:
-        raise ProblemError("Nothing is trained: trainable= selects no floating-point array.")
-    expected = jnp.result_type(float)
-    for path, leaf in leaves:
-        # An array of jax made before the switch keeps its dtype; others are cast when used.
-        own = isinstance(leaf, jax.Array)
-        if (leaf.dtype if own else jax.dtypes.canonicalize_dtype(leaf.dtype)) != expected:
-            raise ProblemError(
-                f"the model's leaf {jax.tree_util.keystr(path)} is {leaf.dtype}, but points are "
-                f"{expected}. Cast it, leaf.astype({str(expected)!r}), or make the model after "
-                "jax.config.update('jax_enable_x64', ...)."
-            )
-
-
 def check_reference(problem: Problem, constraint: Constraint, model: PyTree, train: Draw) -> None:
     """Refuse a reference whose value has another shape than the model's, before hours are spent.
 
@@ -216,6 +203,12 @@ def check_reference(problem: Problem, constraint: Constraint, model: PyTree, tra
     if problem.reference is None or isinstance(constraint.over, Points):
         return
     x, value = model_inputs(train.points), lambda u, x: jax.tree.map(jnp.asarray, u(x))
+    try:
+        inspect.signature(problem.reference).bind(x)
+    except TypeError as error:
+        raise ProblemError(f"reference must take one point: {error}.") from None
+    except ValueError:  # it has no signature to look at
+        pass
     try:
         found = traced("reference", value, model, x)
     except OTHER_USE:  # points of an edge, say, that are none of the model's

@@ -14,6 +14,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
+from constrainednn._common.compilation.closures import closed, opened, until_decided
 from constrainednn._common.messages import refuse_traced
 
 BLOCK = 1024
@@ -24,33 +25,34 @@ def flat_value(fn: Callable[[Any], Any], x: PyTree) -> Float[Array, " k"]:
     return ravel_pytree(fn(x))[0]
 
 
-Statement = tuple[Any, tuple]
+Structure = tuple[Any, tuple]
 
 
-def take_apart(tree: PyTree) -> tuple[list, Statement]:
+def take_apart(tree: PyTree) -> tuple[list, Structure]:
     """The arrays of a tree, and the rest of it, which can be hashed.
 
     What `equinox.filter_jit` does in each call, apart from it: done once for many calls.
     """
-    leaves, structure = jax.tree.flatten(tree)
+    leaves, structure = jax.tree.flatten(opened(tree))
     traced = [isinstance(leaf, (jax.Array, np.ndarray, np.generic)) for leaf in leaves]
     arrays = [leaf if kept else None for leaf, kept in zip(leaves, traced, strict=True)]
     rest = tuple(None if kept else leaf for leaf, kept in zip(leaves, traced, strict=True))
     return arrays, (structure, rest)
 
 
-def put_together(arrays: list, statement: Statement) -> PyTree:
+def put_together(arrays: list, statement: Structure) -> PyTree:
     """The tree that was taken apart, or one with other arrays."""
     structure, rest = statement
     leaves = [other if leaf is None else leaf for leaf, other in zip(arrays, rest, strict=True)]
-    return jax.tree.unflatten(structure, leaves)
+    return closed(jax.tree.unflatten(structure, leaves))
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _block(statement: Statement, arrays: list, points: PyTree) -> PyTree:
+def _block(statement: Structure, arrays: list, points: PyTree) -> PyTree:
     return jax.vmap(put_together(arrays, statement))(points)
 
 
+@until_decided
 def in_blocks(fn: Callable[[Any], Any], points: PyTree) -> PyTree[np.ndarray]:
     """Apply `fn` to each point along the first axis.
 

@@ -4,7 +4,7 @@ import difflib
 import reprlib
 import sysconfig
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from constrainednn._common.paths import PACKAGE, in_gallery
@@ -50,14 +50,21 @@ def refuse_traced(value: Any, what: str) -> None:
         raise BadTypeError(f"{what} is traced by jit, vmap or grad. {NOT_TRACED}")
 
 
-def known_names(name: str, known: Iterable[str]) -> str:
-    """A sentence with the names that would have been right, the nearest first."""
+def known_names(name: str, known: Iterable[str], write: Callable[[str], str] = str) -> str:
+    """A sentence with the names that would have been right, the nearest first.
+
+    Args:
+        name: What was written.
+        known: What could have been.
+        write: How a name is written in full.
+    """
     listed = list(known)
     if not listed:
         return "There are none."
     near = difflib.get_close_matches(name, listed, n=3, cutoff=0.5)
-    hint = f"Did you mean {' or '.join(near)}? " if near else ""
-    return f"{hint}Known: {', '.join(near + [item for item in listed if item not in near])}."
+    hint = f"Did you mean {' or '.join(map(write, near))}? " if near else ""
+    order = near + [item for item in listed if item not in near]
+    return f"{hint}Known: {', '.join(map(write, order))}."
 
 
 def user_frames(error: BaseException) -> list[traceback.FrameSummary]:

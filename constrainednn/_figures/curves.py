@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def values_at(model: Callable[[Any], Any], x: PyTree) -> Float[np.ndarray, "n k"] | None:
-    """Values of a model as vectors, or None if it is no function of one point array."""
+    """Values of a model as vectors, or None if it is not a function of one point array."""
     if not (callable(model) and isinstance(x, np.ndarray)):
         return None
     try:
@@ -147,6 +147,7 @@ def hues(x: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n 3"]:
 
 
 def draw_rows(axes: "Axes", stream: Draw, colour: str, label: str) -> None:
+    """Draw rows of data (x, y) as dots; nothing for other points."""
     points = stream.points
     if not len(stream):
         return

@@ -6,82 +6,76 @@ import numpy as np
 
 from constrainednn._common.tables import number
 from constrainednn._figures.residual_panels import draw_distance, draw_residuals
+from constrainednn._figures.shown import Shown
 from constrainednn._figures.solution_panels import draw_map, draw_pieces, draw_solution
 from constrainednn._figures.style import (
     KNOWN,
     MONITOR,
     TRAIN,
-    first_experiments,
     new_figure,
     on_log_axis,
     say,
-    say_more,
-    shown_constraint,
-    which,
+    say_how_many_experiments,
     widen,
 )
-from constrainednn._problem.scheme import PieceHistory
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from constrainednn.results.solution import Solution
 
-
-def overview(solution: "Solution") -> "Figure":
+def overview(shown: Shown) -> "Figure":
     """Loss or pieces, residual on train and held-out points, residual against distance, map.
 
     For several experiments a row for each: its solution, pieces and residual.
     """
-    if isinstance(solution.history.pieces, tuple):
-        return _experiments(solution)
+    if shown.experiments:
+        return _experiments(shown)
     figure = new_figure(11, 7.5)
     grid = figure.subplots(2, 2)
-    pieces = solution.history.pieces
-    if pieces is None:
-        _draw_history(grid[0, 0], solution)
+    if shown.history.pieces is None:
+        _draw_history(grid[0, 0], shown)
     else:
-        draw_pieces(grid[0, 0], pieces, solution.settings.tolerance or 1e-12)
-    shown = shown_constraint(solution)
-    if shown is None:
+        draw_pieces(grid[0, 0], shown)
+    found = shown.first_with_heldout()
+    if found is None:
         for axes in grid.flat[1:]:
-            say(axes, "no constraint with a population")
+            say(axes, "no constraint with held-out points")
         return figure
-    constraint, points, gap = shown
-    draw_residuals(grid[0, 1], constraint, points, gap, solution.model)
+    constraint, points, gap = found
+    draw_residuals(grid[0, 1], constraint, points, gap, shown.model)
     draw_distance(grid[1, 0], gap)
-    if pieces is None:
-        draw_map(grid[1, 1], solution, constraint, points)
+    if shown.history.pieces is None:
+        draw_map(grid[1, 1], shown, constraint, points)
     else:
-        draw_solution(grid[1, 1], solution, pieces)
+        draw_solution(grid[1, 1], shown)
     figure.suptitle(
-        f"{which(solution, constraint)}: train RMS {number(gap.train_rms)} on {gap.points} "
+        f"{shown.title_of(constraint)}: train RMS {number(gap.train_rms)} on {gap.points} "
         f"points, held-out RMS {number(gap.heldout_rms.value)} on {gap.heldout.n}",
         parse_math=False,
     )
     return figure
 
 
-def _experiments(solution: "Solution") -> "Figure":
+def _experiments(shown: Shown) -> "Figure":
     """A row for each experiment: its solution with data, its pieces, and its residual."""
-    parts = first_experiments(solution)
+    parts = shown.experiments
     figure = new_figure(11, 3.3 * len(parts))
     grid = figure.subplots(len(parts), 3, squeeze=False)
     for (name, part), (first, second, third) in zip(parts.items(), grid, strict=True):
-        pieces, shown = part.history.pieces, shown_constraint(part)
-        assert isinstance(pieces, PieceHistory) and shown is not None
-        draw_solution(first, part, pieces)
+        found = part.first_with_heldout()
+        assert found is not None
+        draw_solution(first, part)
         first.set_title(name, fontsize=9, parse_math=False)
-        draw_pieces(second, pieces, solution.settings.tolerance or 1e-12)
-        draw_residuals(third, *shown, part.model)
-        third.set_title(shown[0].name, fontsize=9, parse_math=False)
-    say_more(figure, solution)
+        draw_pieces(second, part)
+        draw_residuals(third, *found, part.model)
+        third.set_title(found[0].name, fontsize=9, parse_math=False)
+    say_how_many_experiments(figure, len(parts), len(shown.model.names))
     return figure
 
 
-def _draw_history(axes: "Axes", solution: "Solution") -> None:
-    history = solution.history
+def _draw_history(axes: "Axes", shown: Shown) -> None:
+    history = shown.history
     loss = on_log_axis(history.loss)
     # Log axes have no zero: step k is drawn at k + 1.
     steps = np.arange(len(loss)) + 1
@@ -101,7 +95,7 @@ def _draw_history(axes: "Axes", solution: "Solution") -> None:
         )
     for step in history.redraws[:50]:
         axes.axvline(step + 1, color=KNOWN, lw=0.3)
-    title = "total loss" if len(solution.problem.constraints) > 1 else "loss"
+    title = "total loss" if len(shown.problem.constraints) > 1 else "loss"
     axes.set(xscale="log", yscale="log", xlabel="step + 1", ylabel="loss", title=title)
     axes.set_xlim(0.9, max(11, 1.2 * len(history.loss)))
     widen(axes)

@@ -9,15 +9,14 @@ from constrainednn._figures.style import HELDOUT, TRAIN, on_log_axis, say, widen
 from constrainednn._gap.report import ConstraintGap
 from constrainednn._gap.residuals import residuals_at
 from constrainednn._gap.streams import Streams
+from constrainednn._problem.constraint import Constraint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from constrainednn._problem.constraint import Constraint
-
 
 def draw_residuals(
-    axes: "Axes", constraint: "Constraint", points: Streams, gap: ConstraintGap, model: PyTree
+    axes: "Axes", constraint: Constraint, points: Streams, gap: ConstraintGap, model: PyTree
 ) -> None:
     """Share of points with a residual above a size, on log axes."""
     assert points.heldout is not None
@@ -54,6 +53,7 @@ def share_above(
 
 
 def draw_distance(axes: "Axes", gap: ConstraintGap) -> None:
+    """Bars of the held-out residual by the distance to the nearest training point."""
     distance = gap.distance
     if distance is None or not np.isfinite(distance.rms).all() or not max(distance.rms) > 0:
         say(axes, "too few points to show the residual by distance")
@@ -72,7 +72,7 @@ def draw_distance(axes: "Axes", gap: ConstraintGap) -> None:
     axes.set(
         yscale="log",
         ylim=(10 ** np.floor(low - 0.1), 10 ** np.ceil(high + 0.1)),
-        xlabel="distance to the nearest training point, a fifth of the held-out points each",
+        xlabel="distance to the nearest training point; each bar a fifth of the held-out points",
         ylabel="held-out RMS |r|",
         title="between the points or outside the cloud?",
     )

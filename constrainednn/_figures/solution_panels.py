@@ -13,10 +13,11 @@ from constrainednn._figures.curves import (
     values_at,
     window,
 )
+from constrainednn._figures.shown import Shown
 from constrainednn._figures.style import (
     HELDOUT,
     MONITOR,
-    SHOWN,
+    MOST_POINTS,
     TRAIN,
     on_log_axis,
     panel_width,
@@ -26,6 +27,7 @@ from constrainednn._figures.style import (
 )
 from constrainednn._gap.residuals import residuals_at
 from constrainednn._gap.streams import Streams
+from constrainednn._problem.constraint import Constraint
 from constrainednn._problem.scheme import PieceHistory
 from constrainednn.domains.finite import Data
 from constrainednn.domains.samplers.base import Draw
@@ -34,23 +36,19 @@ from constrainednn.targets.image import model_inputs
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from constrainednn._problem.constraint import Constraint
-    from constrainednn.results.solution import Solution
 
-
-def draw_in_pieces(
+def draw_above_residual(
     pair: "Iterable[Axes]",
-    solution: "Solution",
-    constraint: "Constraint",
+    shown: Shown,
+    constraint: Constraint,
     streams: list[tuple[str, Draw, str]],
 ) -> None:
     """The solution above its residual."""
     above, below = pair
-    assert isinstance(solution.history.pieces, PieceHistory)
-    draw_solution(above, solution, solution.history.pieces)
+    draw_solution(above, shown)
     above.set_xlabel("")
     for name, stream, colour in streams:
-        r = residuals_at(constraint.residual, solution.model, stream.points)
+        r = residuals_at(constraint.residual, shown.model, stream.points)
         size = on_log_axis(np.linalg.norm(r, axis=1))
         below.plot(stream.points, size, ".", color=colour, ms=3, label=f"{name}, {len(stream)}")
     below.set(yscale="log", xlabel="t", ylabel="|r|", title="residual at train and monitor points")
@@ -59,8 +57,10 @@ def draw_in_pieces(
     below.legend(frameon=False, fontsize=8)
 
 
-def draw_pieces(axes: "Axes", pieces: PieceHistory, tolerance: float) -> None:
+def draw_pieces(axes: "Axes", shown: Shown) -> None:
     """Length of each piece and, on an axis at the right, what was compared with the tolerance."""
+    pieces = shown.history.pieces
+    assert isinstance(pieces, PieceHistory)
     edges, order = np.asarray(pieces.edges, float), 1
     if len(edges) < 2:
         say(axes, f"no piece was accepted, {pieces.rejected} rejected attempts")
@@ -74,7 +74,7 @@ def draw_pieces(axes: "Axes", pieces: PieceHistory, tolerance: float) -> None:
     beside = axes.twinx()
     residual = on_log_axis(np.asarray(pieces.monitor, float))[::order]
     beside.stairs(residual, places, color=MONITOR, lw=1.4, baseline=None)
-    beside.axhline(tolerance, color=MONITOR, lw=0.9, ls="--")
+    beside.axhline(shown.tolerance or 1e-12, color=MONITOR, lw=0.9, ls="--")
     beside.set_yscale("log")
     beside.set_ylabel("monitor residual / solution (dashed: tolerance)", color=MONITOR, fontsize=8)
     axes.set_title(f"{len(edges) - 1} pieces, {pieces.rejected} rejected attempts")
@@ -90,20 +90,23 @@ def _on_time_axis(axes: "Axes", edges: np.ndarray) -> np.ndarray:
     return np.maximum(edges, edges[1] / 3)
 
 
-def draw_solution(axes: "Axes", solution: "Solution", pieces: PieceHistory) -> None:
+def draw_solution(axes: "Axes", shown: Shown) -> None:
+    """Draw a solution in pieces over time, with the reference and the data, if there are any."""
+    pieces = shown.history.pieces
+    assert isinstance(pieces, PieceHistory)
     edges = np.sort(np.asarray(pieces.edges, float))
     if len(edges) < 2:
         say(axes, "no piece was accepted")
         return
     places = _on_time_axis(axes, edges)
     spaced = np.geomspace if axes.get_xscale() == "log" else np.linspace
-    t = np.union1d(spaced(places[0], places[-1], SHOWN), places).clip(edges[0], edges[-1])
-    t = t.astype(solution.streams[0].train.points.dtype)
-    reference = solution.problem.reference
-    values = values_at(solution.model, t)
+    t = np.union1d(spaced(places[0], places[-1], MOST_POINTS), places).clip(edges[0], edges[-1])
+    t = t.astype(shown.streams[0].train.points.dtype)
+    reference = shown.problem.reference
+    values = values_at(shown.model, t)
     assert values is not None
     draw_curves(axes, t, values, None if reference is None else values_at(reference, t))
-    for item, points in zip(solution.problem.constraints, solution.streams, strict=True):
+    for item, points in zip(shown.problem.constraints, shown.streams, strict=True):
         if isinstance(item.over, Data):
             if points.heldout is not None:
                 draw_rows(axes, points.heldout, HELDOUT, f"{item.name}, held-out")
@@ -113,7 +116,8 @@ def draw_solution(axes: "Axes", solution: "Solution", pieces: PieceHistory) -> N
     widen(axes)
 
 
-def draw_map(axes: "Axes", solution: "Solution", constraint: "Constraint", points: Streams) -> None:
+def draw_map(axes: "Axes", shown: Shown, constraint: Constraint, points: Streams) -> None:
+    """Draw the values of a model: a curve, colours of points, or their images."""
     assert points.heldout is not None
     held = some_points(points.heldout.points, 1000)
     x, where = model_inputs(held), "on held-out points"
@@ -121,15 +125,17 @@ def draw_map(axes: "Axes", solution: "Solution", constraint: "Constraint", point
     if rows and panel_width(x) == 1 and x.dtype.kind == "f":
         # Between rows as well: there it shows whether a model wiggles.
         seen = np.concatenate([x, model_inputs(points.train.points)])
-        x = np.linspace(seen.min(), seen.max(), SHOWN, dtype=x.dtype).reshape(-1, *x.shape[1:])
+        x = np.linspace(seen.min(), seen.max(), MOST_POINTS, dtype=x.dtype).reshape(
+            -1, *x.shape[1:]
+        )
         where = "and rows"
-    values = values_at(solution.model, x)
+    values = values_at(shown.model, x)
     if values is None:
-        say(axes, "the model is no function of one point array")
+        say(axes, "the model is not a function of one point array")
         return
     if panel_width(x) == 1:
         x = x[np.argsort(x.ravel())]
-        values, reference = values_at(solution.model, x), solution.problem.reference
+        values, reference = values_at(shown.model, x), shown.problem.reference
         assert values is not None
         draw_curves(axes, x.ravel(), values, None if reference is None else values_at(reference, x))
         axes.set_xlabel("x")

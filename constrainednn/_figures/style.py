@@ -8,16 +8,12 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from constrainednn._gap.report import ConstraintGap
 from constrainednn._gap.streams import Streams
 from constrainednn.domains.samplers.base import Draw
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-    from constrainednn._problem.constraint import Constraint
-    from constrainednn.results.solution import Solution
 
 
 # Colour-blind safe (Okabe and Ito), one meaning each.
@@ -27,7 +23,7 @@ COMPONENTS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
 def new_figure(width: float, height: float) -> "Figure":
-    """An empty figure that belongs to nobody: no pyplot."""
+    """An empty figure, made without pyplot and its global state."""
     return _figure_class()(figsize=(width, height), layout="constrained")
 
 
@@ -35,15 +31,15 @@ def new_figure(width: float, height: float) -> "Figure":
 def _figure_class() -> "type[Figure]":
     from matplotlib.figure import Figure
 
-    class Shown(Figure):
-        """What a notebook shows, whether pyplot was imported or not."""
+    class NotebookFigure(Figure):
+        """A figure that a notebook shows, whether pyplot was imported or not."""
 
         def _repr_png_(self) -> bytes:
             buffer = io.BytesIO()
             self.savefig(buffer, format="png")
             return buffer.getvalue()
 
-    return Shown
+    return NotebookFigure
 
 
 def say(axes: "Axes", text: str) -> None:
@@ -73,10 +69,8 @@ def widen(axes: "Axes") -> None:
                 widened(10 ** np.floor(low), 10 ** np.ceil(high))
 
 
-# Points in one small picture of `moments`; places of a curve.
-SHOWN = 400
-# Experiments on one page.
-_EXPERIMENTS = 6
+# Points of a small panel, and places of a curve.
+MOST_POINTS = 400
 
 
 def trained(points: Streams) -> list[tuple[str, Draw, str]]:
@@ -87,18 +81,11 @@ def trained(points: Streams) -> list[tuple[str, Draw, str]]:
     return streams
 
 
-def first_experiments(solution: "Solution") -> "dict[str, Solution]":
-    """As many experiments as a page holds, by name."""
-    return {name: solution[name] for name in solution.model.names[:_EXPERIMENTS]}
-
-
-def say_more(figure: "Figure", solution: "Solution") -> None:
-    names = solution.model.names
-    if len(names) > _EXPERIMENTS:
-        figure.suptitle(
-            f"first {_EXPERIMENTS} of {len(names)} experiments; solution[name].plot() draws one",
-            fontsize=9,
-        )
+def say_how_many_experiments(figure: "Figure", drawn: int, experiments: int) -> None:
+    """Say that not all experiments are drawn, and how to see the others."""
+    if drawn < experiments:
+        text = f"first {drawn} of {experiments} experiments; solution[name].plot() draws one"
+        figure.suptitle(text, fontsize=9)
 
 
 def some_points(stream: PyTree, count: int) -> PyTree:
@@ -111,19 +98,3 @@ def some_points(stream: PyTree, count: int) -> PyTree:
 def panel_width(x: PyTree) -> int:
     """Numbers in one input of a model, 0 if it is no single array."""
     return int(np.prod(x.shape[1:])) if isinstance(x, np.ndarray) else 0
-
-
-def which(solution: "Solution", constraint: "Constraint") -> str:
-    constraints = solution.problem.constraints
-    if len(constraints) == 1:
-        return constraint.name
-    names = [item.name for item in constraints]
-    return f"constraint {names.index(constraint.name) + 1} of {len(constraints)}: {constraint.name}"
-
-
-def shown_constraint(solution: "Solution") -> "tuple[Constraint, Streams, ConstraintGap] | None":
-    """The first constraint with a population: what one page can show."""
-    for constraint, points in zip(solution.problem.constraints, solution.streams, strict=True):
-        if points.heldout is not None:
-            return constraint, points, solution.gap[constraint.name]
-    return None

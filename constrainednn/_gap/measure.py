@@ -6,6 +6,7 @@ Every number comes from `residuals_at`, after training, at the same parameters.
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -81,14 +82,9 @@ def in_total(
             shared.setdefault(same.get(place, place), []).append(gap.heldout)
     train = sum(gap.train for gap in gaps if gap.points)
     heldout = total([total_over_same(parts) for parts in shared.values()]) if shared else None
-    return GapReport(
-        tuple(gaps),
-        tuple(finite),
-        train,
-        heldout,
-        heldout.shifted(-train) if heldout else None,
-        train + sum(item.loss for item in finite),
-    )
+    difference = heldout.shifted(-train) if heldout else None
+    loss = train + sum(item.loss for item in finite)
+    return GapReport(tuple(gaps), tuple(finite), train, heldout, difference, loss)
 
 
 def _constraint_gap(
@@ -99,26 +95,17 @@ def _constraint_gap(
     everywhere: Sequence[PyTree],
     over: AbstractDomain | Data | Points | None = None,
 ) -> ConstraintGap:
+    """The gap of one constraint, on the held-out points of its measure or of another one."""
     over = constraint.over if over is None else over
     train, held = points.train, points.heldout
     assert held is not None
     refuse_overlap(constraint, train, held)
-    weight = constraint.weight
     r_held = residuals_at(constraint.residual, model, held.points)
     r_train = residuals_at(constraint.residual, model, train.points) if len(train) else r_held[:0]
-    entries = r_train.shape[1]
     # Squares of residuals in extreme units are out of range, their roots are not.
     unit = common_unit([root_mean_square(r_train), root_mean_square(r_held)])
-    squares_train, squares_held = squares(r_train / unit), squares(r_held / unit)
-    train_loss = weight * mean_square(r_train / unit, train) if len(train) else math.nan
-    heldout = estimate_mean(weight * squares_held)
-    observed = observed_entries(constraint, model, train, entries) if len(train) else entries
-    train_rms = unit * math.sqrt(train_loss / (weight * observed))
-    heldout_rms = heldout.root(weight * observed_entries(constraint, model, held, entries)).times(
-        unit
-    )
-    difference = heldout.shifted(-train_loss).times(unit * unit)
-    train_loss, heldout = unit * unit * train_loss, heldout.times(unit * unit)
+    losses = _losses(constraint, model, points, r_train / unit, r_held / unit)
+    train_rms, heldout_rms = unit * losses.train_rms, losses.heldout_rms.times(unit)
     floor = rounding_floor(constraint, model, held, r_held)
     meaningless = train_rms == 0 or all(
         is_rounding(rms, floor) for rms in (train_rms, heldout_rms.value)
@@ -126,18 +113,18 @@ def _constraint_gap(
     errors = reference_errors(problem, model, held.points, everywhere)
     notes = [_note(problem, constraint, model)]
     if problem.reference is not None and errors is None:
-        notes.append("the reference is not compared: these points are none that the model takes")
-    length_train, length_held = unit * np.sqrt(squares_train), unit * np.sqrt(squares_held)
+        notes.append("the reference is not compared: the model takes no such points")
+    length_train, length_held = (unit * np.sqrt(squares(r / unit)) for r in (r_train, r_held))
     return ConstraintGap(
         name=constraint.name,
         measure=repr(over),
         sampler=f"{constraint.sampler!r}" if train.cube is not None else "rows",
         points=len(train),
-        entries=entries,
-        weight=weight,
-        train=train_loss,
-        heldout=heldout,
-        difference=difference,
+        entries=r_train.shape[1],
+        weight=constraint.weight,
+        train=unit * unit * losses.train,
+        heldout=losses.heldout.times(unit * unit),
+        difference=losses.heldout.shifted(-losses.train).times(unit * unit),
         train_rms=train_rms,
         heldout_rms=heldout_rms,
         ratio=math.nan if meaningless else heldout_rms.value / train_rms,
@@ -146,12 +133,37 @@ def _constraint_gap(
         worst=worst_point(constraint, over, model, held, length_held),
         train_quantiles=quantiles(length_train),
         heldout_quantiles=quantiles(length_held),
-        distance=_by_distance(train, held, length_held / math.sqrt(entries)),
+        distance=_by_distance(train, held, length_held / math.sqrt(r_train.shape[1])),
         image=None if problem.scheme else image_of(model, constraint.target, held.points),
         error=None if errors is None else errors.relative,
         absolute_error=None if errors is None else errors.absolute,
         note="; ".join(filter(None, notes)),
     )
+
+
+class _Losses(NamedTuple):
+    """Losses on train and held-out points, and the same as RMS residuals."""
+
+    train: float
+    heldout: Estimate
+    train_rms: float
+    heldout_rms: Estimate
+
+
+def _losses(
+    constraint: Constraint, model: PyTree, points: Streams, r_train: np.ndarray, r_held: np.ndarray
+) -> _Losses:
+    """The losses of residuals; NaN on train where there are no points."""
+    weight, train, held = constraint.weight, points.train, points.heldout
+    assert held is not None
+    entries = observed = r_train.shape[1]
+    loss = math.nan
+    if len(train):
+        loss = weight * mean_square(r_train, train)
+        observed = observed_entries(constraint, model, train, entries)
+    heldout = estimate_mean(weight * squares(r_held))
+    heldout_rms = heldout.root(weight * observed_entries(constraint, model, held, entries))
+    return _Losses(loss, heldout, math.sqrt(loss / (weight * observed)), heldout_rms)
 
 
 def _within(found: ConstraintGap, own: OfExperiment) -> ConstraintGap:
@@ -206,13 +218,13 @@ def _note(problem: Problem, constraint: Constraint, model: PyTree) -> str:
         return "train and held-out are rows of one data set"
     if problem.scheme is not None:
         return (
-            f"train is a Gauss rule in each of {model.count} pieces, which weigh as they are long: "
-            "the gap is what the rules cannot see between their nodes"
+            f"train is a Gauss rule in each of {model.count} pieces, weighted by their "
+            "lengths: the gap is what the rules miss between their nodes"
         )
     if not constraint.sampler.random:
         return (
             f"train is {constraint.sampler!r}, a rule for the same integral as held-out: "
-            "the gap is what the rule cannot see between its nodes"
+            "the gap is what the rule misses between its nodes"
         )
     return ""
 

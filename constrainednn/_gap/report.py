@@ -18,7 +18,7 @@ class Worst:
     Attributes:
         residual: |r|.
         point: Where it occurs.
-        ended: True if the search was ended while it still climbed.
+        ended: True if the search was stopped while the residual still grew.
     """
 
     residual: float
@@ -31,7 +31,7 @@ class Distance:
     """Held-out residual against the distance to the nearest training point.
 
     Attributes:
-        edges: Ends of the five classes of distance, equally many held-out points in each.
+        edges: Ends of five classes of distance with equally many held-out points.
         rms: Root mean square residual in each class.
     """
 
@@ -51,7 +51,7 @@ class ConstraintGap:
         measure: The measure that held-out points are drawn from.
         sampler: How the training points were drawn.
         points: Number of training points.
-        entries: Entries of the residual at a point.
+        entries: Number of entries of the residual at a point.
         weight: Factor in the total loss.
         train: Loss on the training points of the last completed step.
         heldout: Loss on independent points of the measure, with its interval.
@@ -60,18 +60,18 @@ class ConstraintGap:
         heldout_rms: The same on held-out points, with its interval.
         ratio: heldout_rms / train_rms; NaN where both are at rounding.
         floor: RMS change of the residual when the parameters change in their last digits.
-        terms: RMS size of the terms of the residual on held-out points: how much it changes when
-            the model's value and slopes change by a factor, per unit of the factor. NaN where the
-            model is no function of points, or is solved piece by piece.
+        terms: RMS size of the terms of the residual on held-out points: how much it changes per
+            relative change of the model's value and slopes. NaN where the model is not a function
+            of points, or is solved piece by piece.
         worst: Largest residual, searched from the worst held-out points.
         train_quantiles: Quantiles of |r| on training points.
         heldout_quantiles: Quantiles of |r| on held-out points.
         distance: Residual against distance to the nearest training point.
         image: Rank and spread of the model's values, where it can be called on a point.
-        error: Relative L2 error against the reference on held-out points. None without one, where
-            the reference is zero, and where the points are none of the model's.
+        error: Relative L2 error against the reference on held-out points. None without a reference,
+            where it is zero, and where the model takes no such points.
         absolute_error: Root mean square of the same error; None without a reference, and where
-            the points are none of the model's.
+            the model takes no such points.
         note: What to know when reading the numbers.
     """
 
@@ -128,9 +128,9 @@ class GapReport:
     """Train, held-out and their difference, in total and for each constraint.
 
     Attributes:
-        constraints: One entry for each constraint with a population behind it.
+        constraints: One entry per constraint with a population behind it.
         finite: Constraints on finite sets, which count in the loss and have no gap.
-        train: Total loss on training points, constraints with a population only.
+        train: Total loss on training points, of constraints with a population only.
         heldout: Total loss on held-out points, with its interval.
         difference: The gap in total, heldout - train.
         loss: All of the training loss, finite sets included: the number that was minimised.

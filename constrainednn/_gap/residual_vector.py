@@ -21,7 +21,7 @@ class Rows(eqx.Module):
 
     Attributes:
         points: The points, stacked along the first axis.
-        scale: sqrt(weight * share), divided by the common unit, shape (n,).
+        scale: sqrt(weight * quadrature weight), divided by the common unit, shape (n,).
     """
 
     points: PyTree[Array]
@@ -45,7 +45,7 @@ def rows(
     return tuple(
         Rows(
             jax.tree.map(jnp.asarray, draw.points),
-            jnp.asarray(np.sqrt(constraint.weight * draw.share) / unit),
+            jnp.asarray(np.sqrt(constraint.weight * draw.weights) / unit),
         )
         for constraint, draw in zip(constraints, draws, strict=True)
     )
@@ -54,7 +54,7 @@ def rows(
 class ResidualVector(AbstractResidual):
     """Scaled residual rows as a function of the trained parameters.
 
-    Its squared norm is the loss: sum over constraints of weight * sum_i share_i |r(u, x_i)|^2.
+    Its squared norm is the loss: sum over constraints of weight * sum_i w_i |r(u, x_i)|^2.
 
     Attributes:
         functions: One residual function `r(u, x)` a constraint.

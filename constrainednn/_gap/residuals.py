@@ -36,7 +36,7 @@ def squares(r: Float[np.ndarray, "n entries"]) -> Float[np.ndarray, " n"]:
 
 def mean_square(r: Float[np.ndarray, "n entries"], points: Draw) -> float:
     """Mean of |r|^2 over weighted points: sum_i share_i |r_i|^2."""
-    return float((points.share * squares(r)).sum())
+    return float((points.weights * squares(r)).sum())
 
 
 def root_mean_square(r: Float[np.ndarray, "..."]) -> float:

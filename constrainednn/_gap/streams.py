@@ -108,7 +108,7 @@ def drawn_arrays(
     kept = {}
     for i, (item, points) in enumerate(zip(constraints, draws, strict=True)):
         if isinstance(item.sampler, Adaptive) and points.cube is not None:
-            kept |= {f"{name}{i}.cube": points.cube, f"{name}{i}.share": points.share}
+            kept |= {f"{name}{i}.cube": points.cube, f"{name}{i}.share": points.weights}
     return kept
 
 
@@ -126,13 +126,13 @@ def drawn_again(
     found = list(draws)
     for i, (item, points) in enumerate(zip(constraints, draws, strict=True)):
         if isinstance(item.sampler, Adaptive) and points.cube is not None:
-            cube, share = (arrays.get(f"{name}{i}.{part}") for part in ("cube", "share"))
-            if cube is None or share is None:
+            cube, weights = (arrays.get(f"{name}{i}.{part}") for part in ("cube", "share"))
+            if cube is None or weights is None:
                 raise BadValueError(f"the points of constraint {item.name!r} are not there")
-            if cube.shape != points.cube.shape or share.shape != points.share.shape:
+            if cube.shape != points.cube.shape or weights.shape != points.weights.shape:
                 raise BadValueError(f"the points of constraint {item.name!r} are others")
             assert isinstance(item.over, AbstractDomain)
-            found[i] = Draw(in_blocks(item.over.place, cube), share, cube)
+            found[i] = Draw(in_blocks(item.over.place, cube), weights, cube)
     return found
 
 

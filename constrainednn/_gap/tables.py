@@ -1,6 +1,8 @@
 """The gap report as a table, in terminals and in notebooks."""
 
+import html
 import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,9 +11,6 @@ from constrainednn._common.tables import number
 from constrainednn._gap.statistics import Estimate
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
-
     from constrainednn._gap.report import ConstraintGap, GapReport
 
 
@@ -149,47 +148,16 @@ def table_rows(report: "GapReport") -> list[tuple[str, ...]]:
     return rows
 
 
-def gap_tables(report: "GapReport", console: "Console") -> "list[Table]":
-    """One table for a terminal, or one below the other for each constraint where that is wider."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    rows = table_rows(report)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for title in COLUMNS:
-        table.add_column(title, justify="left" if title in ("constraint", "at") else "right")
-    for cells in rows:
-        # Text, not markup: a constraint may be named "[red]".
-        table.add_row(*(Text(cell) for cell in cells))
-    needed = console.measure(table, options=console.options.update(width=10_000)).maximum
-    if needed <= console.width:
-        return [table]
-    stacked = []
-    for cells in rows:
-        block = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        block.add_column(COLUMNS[0])
-        block.add_column(Text(cells[0]))
-        for title, cell in zip(COLUMNS[1:], cells[1:], strict=True):
-            if cell != "-":
-                block.add_row(title, Text(cell))
-        stacked.append(block)
-    return stacked
-
-
-_HTML = """<table><thead><tr>{% for title in columns %}<th>{{ title }}</th>{% endfor %}</tr></thead>
-<tbody>{% for cells in rows %}<tr>{% for cell in cells %}<td>{{ cell }}</td>{% endfor %}</tr>
-{% endfor %}</tbody></table>
-<ul>{% for line in notes %}<li>{{ line }}</li>{% endfor %}</ul>"""
-
-
 def gap_html(report: "GapReport") -> str:
     """The table for a notebook; every name in it is escaped."""
-    import jinja2
 
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    return environment.from_string(_HTML).render(
-        columns=COLUMNS, rows=table_rows(report), notes=notes(report)
+    def elements(tag: str, texts: Iterable[str]) -> str:
+        return "".join(f"<{tag}>{html.escape(text)}</{tag}>" for text in texts)
+
+    rows = "\n".join(f"<tr>{elements('td', cells)}</tr>" for cells in table_rows(report))
+    return (
+        f"<table><thead><tr>{elements('th', COLUMNS)}</tr></thead>\n"
+        f"<tbody>{rows}</tbody></table>\n<ul>{elements('li', notes(report))}</ul>"
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from constrainednn._common.batched import BLOCK, in_blocks
+from constrainednn._common.compilation.closures import compiled
 from constrainednn._common.random_keys import numpy_generator
 from constrainednn._gap.report import Worst
 from constrainednn._gap.residuals import residuals_at, squares
@@ -173,6 +174,6 @@ def _climb(residual: Callable, over: AbstractDomain, model: PyTree, z: Array) ->
     return jnp.sum(residual(model, over.place(z)) ** 2)
 
 
-@eqx.filter_jit
+@compiled
 def _value_and_slope(fn: Callable, z: Array | np.ndarray) -> tuple[Array, Array]:
     return jax.value_and_grad(fn)(z)

@@ -21,12 +21,12 @@ from constrainednn._ode.bvp_arguments import (
 )
 from constrainednn._ode.fitting.boundary_values import FittedBoundaryScheme, WithArguments
 from constrainednn._ode.fitting.observations import data_constraints, refuse_without
-from constrainednn._ode.linearised.element_step import Statement
+from constrainednn._ode.linearised.element_step import BoundaryProblem
 from constrainednn._ode.schemes.boundary_fields import (
     BoundaryConditions,
+    BoundaryEquationResidual,
     BoundaryField,
     ConditionsResidual,
-    EquationResidual,
 )
 from constrainednn._ode.schemes.boundary_values import BoundaryValueScheme
 from constrainednn._problem.constraint import Constraint
@@ -126,10 +126,10 @@ def bvp(
             width=width,
         )
     else:
-        before, names = tuple(map(Statement, fields, others)), ()
+        before, names = tuple(map(BoundaryProblem, fields, others)), ()
         if path and continuation:
             names = tuple(f"{continuation[0]} = {float(v):g}" for v in continuation[1])
-        scheme = BoundaryValueScheme(Statement(field, conditions), span, width, before, names)
+        scheme = BoundaryValueScheme(BoundaryProblem(field, conditions), span, width, before, names)
     return Problem(
         [*_constraints(field, conditions, span, width), *observed],
         guessed(guess, first, edges, width, parameters),
@@ -145,7 +145,7 @@ def _constraints(
     """The equation at the Gauss nodes of all elements, and the conditions."""
     return [
         Constraint(
-            EquationResidual(field),
+            BoundaryEquationResidual(field),
             over=Interval(*span),
             points=len(training_nodes(width)[0]),
             sampler=GaussQuadrature(),

@@ -1,1 +1,1 @@
-"""Parts of solvers in pieces: marching and refinement. Knows no equation."""
+"""Parts of all solvers in pieces: meshes, condensation, marching, refinement; no equation."""

@@ -97,7 +97,7 @@ def march(
     t, h = number(start), number(math.copysign(min(abs(end - start) / 20, longest), end - start))
     if abs(float(h)) <= float(shortest(t, goal.end)):
         h = goal.end - t
-    so_far = _SoFar(state, t, h)
+    so_far = _Marched(state, t, h)
     if resumed is not None:
         so_far.resume(resumed, kept_of(evolution, state, t, h))
 
@@ -139,7 +139,7 @@ def march(
     )
 
 
-class _SoFar:
+class _Marched:
     """What a march did so far.
 
     Attributes:

@@ -14,6 +14,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from constrainednn._common.compilation.closures import compiled
+
 # Windows in one call of the compiled loop at most.
 _BLOCK = 64
 # A residual of this many times its noise is allowed, and so much noise at most: near a pole of the
@@ -107,7 +109,7 @@ def shortest(t: Float[Array, ""], end: Float[Array, ""]) -> Float[Array, ""]:
     return 16 * eps * jnp.maximum(jnp.abs(t), 1e-8 * jnp.abs(end - t))
 
 
-@eqx.filter_jit
+@compiled
 def try_windows(
     evolution: AbstractEvolution,
     state: PyTree[Array],

@@ -4,8 +4,8 @@ import time
 
 from constrainednn._gap.measure import gap_report
 from constrainednn._gap.residuals import monitor_loss
-from constrainednn.results.history import Timings
 from constrainednn.results.solution import Solution
+from constrainednn.runs.history import Timings
 from constrainednn.runs.outcome import Outcome
 from constrainednn.runs.run import Run
 

@@ -3,17 +3,18 @@
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Key
 
 from constrainednn._checks.check import check_pieces
 from constrainednn._common.random_keys import stream
 from constrainednn._gap.streams import problem_streams, streams_of_all
 from constrainednn._ode.fitting.observations import observations
 from constrainednn._problem.experiments import Experiments
-from constrainednn._problem.scheme import Resumable
+from constrainednn._problem.problem import Problem
+from constrainednn._problem.scheme import Observed, Resumable
 from constrainednn.domains.finite import Data
-from constrainednn.results.history import History, Status
+from constrainednn.runs.history import History, Status
 from constrainednn.runs.outcome import Outcome
 from constrainednn.runs.run import Run
 
@@ -27,7 +28,7 @@ def solve_pieces(run: Run, steps: int) -> Outcome:
     model = problem.build_model(key=key)
     run.tell("compiling", 0, 100, np.nan, np.nan)
     sizes = check_pieces(problem, model)
-    settings = run.begin(repr(scheme), steps, str(jnp.result_type(float)))
+    settings = run.begin(repr(scheme), steps)
 
     tried = 0  # Newton steps, of pieces that were given up too: what the limit is on
 
@@ -48,13 +49,6 @@ def solve_pieces(run: Run, steps: int) -> Outcome:
     if checkpoint is not None:
         checkpoint.check({"counters": list, "statement": str}, {})
         run.refuse_another(checkpoint.facts["statement"], sizes)
-    observed = [item for item in problem.constraints if isinstance(item.over, Data)]
-    split = streams_of_all(observed, key=key)
-    data = [
-        (item, points.train)
-        for item, points in zip(observed, split, strict=True)
-        if len(points.train)
-    ]
     found = scheme.solve(
         model,
         tolerance=run.tolerance,
@@ -62,7 +56,7 @@ def solve_pieces(run: Run, steps: int) -> Outcome:
         key=stream(key, "monitor/pieces"),
         watch=watch,
         resumed=None if checkpoint is None else (checkpoint.arrays, checkpoint.facts),
-        observed=observations(data),
+        observed=_observed(problem, key),
     )
     status, reason = Status(found.status), found.reason
     if status is Status.INTERRUPTED:
@@ -84,3 +78,10 @@ def solve_pieces(run: Run, steps: int) -> Outcome:
         settings=settings,
         streams=problem_streams(problem, found.model, key=key, **run.counts),
     )
+
+
+def _observed(problem: Problem, key: Key[Array, ""]) -> tuple[Observed, ...]:
+    """The training rows of all data, each with its residual."""
+    items = [item for item in problem.constraints if isinstance(item.over, Data)]
+    split = zip(items, streams_of_all(items, key=key), strict=True)
+    return observations([(item, points.train) for item, points in split if len(points.train)])

@@ -48,7 +48,7 @@ def problem_keywords(value: Any) -> dict[str, inspect.Parameter]:
 
 
 def find(module: ModuleType, path: Path, name: str) -> Any:
-    """Look up the problem or problem function called `name`."""
+    """MonitorRequest up the problem or problem function called `name`."""
     value = getattr(module, name, None)
     if isinstance(value, Problem) or (callable(value) and not isinstance(value, type)):
         return value

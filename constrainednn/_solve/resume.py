@@ -1,4 +1,4 @@
-"""Going on with a run from its folder."""
+"""RunRequests on with a run from its folder."""
 
 import inspect
 import sys

@@ -24,9 +24,9 @@ from constrainednn._storage.run_folder import RunFolder
 from constrainednn.errors import BadTypeError, BadValueError
 from constrainednn.methods.base import AbstractMethod
 from constrainednn.methods.stages import Stage, as_stages
-from constrainednn.results.history import Status
 from constrainednn.results.saving import result_files
 from constrainednn.results.solution import Solution, SolveFailed
+from constrainednn.runs.history import Status
 from constrainednn.runs.listeners import Progress, Sink
 from constrainednn.runs.outcome import Outcome
 from constrainednn.runs.run import Arguments, Run
@@ -121,7 +121,7 @@ def drive(run: Run, method: AbstractMethod | Stage | Sequence[Stage] | None) -> 
                 reason = interrupted_late(run.stop.name, solution.status, solution.reason)
                 solution = dataclasses.replace(solution, status=Status.INTERRUPTED, reason=reason)
             if run.folder is not None:
-                run.folder.write(result_files(solution))
+                run.folder.write(result_files(solution, solution.verdict))
     finally:
         run.listeners.close()
         if run.folder is not None:

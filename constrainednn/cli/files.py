@@ -27,19 +27,22 @@ def check(
     seed: Annotated[int, typer.Option(help="Seed of the model and of all points.")] = 0,
     settings: Setting = None,
 ) -> None:
-    """Evaluate every residual before training: shapes, dtypes, finiteness, gradients."""
+    """Evaluate every residual before training: shapes, dtypes, finiteness, gradients, methods."""
     with errors(source):
         prepare_jax()
         import jax
 
-        from constrainednn._checks.check import check_constraint, check_trained
+        from constrainednn._checks.check import check_constraint
+        from constrainednn._checks.stages import check_stages
         from constrainednn._common.arguments import as_seed
         from constrainednn._common.messages import user_traceback
+        from constrainednn.methods.stages import as_stages
 
-        problem, _ = load(source, settings)
+        problem, methods = load(source, settings)
         key = jax.random.key(as_seed(seed))
         model = problem.build_model(key=key)
-        check_trained(model, problem.trainable)
+        for method in (None, *methods.values()):
+            check_stages(as_stages(method, None), problem, model)
         failed = False
         for constraint in problem.constraints:
             try:

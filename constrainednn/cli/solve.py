@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from constrainednn._common.tables import table_lines, terminal_width
 from constrainednn.cli.app import app
 from constrainednn.cli.environment import STARTED, prepare_jax
-from constrainednn.cli.terminal import ENVIRONMENT, errors, fail, progress_bar, say
+from constrainednn.cli.terminal import ENVIRONMENT, errors, fail, progress_bar, say, show_text
 from constrainednn.cli.values import (
     Folder,
     Setting,
@@ -46,7 +47,7 @@ def solve(
         int | None, typer.Option(help="Monitor points per constraint; default 1024.")
     ] = None,
     redraw: Annotated[
-        int | None, typer.Option(help="Number of steps after which new training points are drawn.")
+        int | None, typer.Option(help="Number of steps between new draws of the training points.")
     ] = None,
     early_stopping: Annotated[
         bool, typer.Option("--early-stopping", help="Keep the lowest monitor loss, and stop by it.")
@@ -153,10 +154,7 @@ def end_of(
     """Print what was found and where it is, and end with the code that says how it went."""
     solution, failure = outcome
     code = _exit_code(solution)
-    try:
-        _print_solution(solution, imported)
-    except BrokenPipeError:  # `| head` closed the pipe: all is saved by now
-        raise typer.Exit(ENVIRONMENT if folder and folder.failure else code) from None
+    _print_solution(solution, imported)
     if failure:
         say(f"error: {failure}", err=True)
     if folder is None:
@@ -177,26 +175,19 @@ def _resume(folder: "RunFolder") -> str:
 
 
 def _print_solution(solution: "Solution", imported: float) -> None:
-    from rich.console import Console
-
-    from constrainednn._gap.tables import gap_tables, notes
+    from constrainednn._gap.tables import COLUMNS, notes, table_rows
     from constrainednn.results.summary import error_lines, header, unknown_lines
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=160)
-
-    def written(line: str) -> None:
-        # Lines wrap at words, and not at all in a file.
-        console.print(line, markup=False, highlight=False, soft_wrap=not console.is_terminal)
-
-    written(str(solution.verdict))
-    for table in gap_tables(solution.gap, console):
-        console.print(table)
-    text = header(solution).replace("compile ", f"import {imported:.2f} s, compile ")
-    lines = [*unknown_lines(solution), *error_lines(solution), *notes(solution.gap)]
-    for line in [*lines, "", text]:
-        written(line)
+    rows = [COLUMNS, *table_rows(solution.gap)]
+    lines = [str(solution.verdict), "", *table_lines(rows, 1, terminal_width() or 160), ""]
+    lines += [
+        *unknown_lines(solution),
+        *error_lines(solution, solution.verdict),
+        *notes(solution.gap),
+        "",
+    ]
+    lines.append(header(solution).replace("compile ", f"import {imported:.2f} s, compile "))
+    show_text("\n".join(lines))
 
 
 def interrupted(reason: str) -> int:

@@ -16,93 +16,72 @@ from constrainednn.cli.terminal import ENVIRONMENT, PARTLY, errors, fail, say, s
 from constrainednn.cli.values import typed
 
 if TYPE_CHECKING:
-    pass
+    from constrainednn.studies.tables.table import Study
+
+_Problem = Annotated[
+    str | None,
+    typer.Argument(metavar="FILE|NAME", help="A problem file, FILE.py:NAME, or a gallery name."),
+]
+_Vary = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--vary",
+        metavar="NAME=VALUE,VALUE",
+        help="Values of a keyword of the problem function, or of method, steps, tolerance, "
+        "heldout, monitor, redraw, early_stopping, time_limit or members; repeatable.",
+    ),
+]
+_Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="NAME=VALUE", help="One value of such a setting for all runs; repeatable."
+    ),
+]
+_Dask = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS", help="Run on the Dask cluster with this scheduler."),
+]
+_Plot = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Run nothing; draw the study in this folder, and save there."),
+]
 
 
 @app.command()
 def study(
-    source: Annotated[
-        str | None,
-        typer.Argument(metavar="FILE|NAME", help="A problem file, FILE.py:NAME, or gallery name."),
-    ] = None,
-    vary: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--vary",
-            metavar="NAME=VALUE,VALUE",
-            help="Values of a keyword of the problem function, or of method, steps, tolerance, "
-            "heldout, monitor, redraw, early_stopping, time_limit or members; repeatable.",
-        ),
-    ] = None,
-    seeds: Annotated[int, typer.Option(help="Number of seeds for each combination.")] = 20,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="NAME=VALUE", help="The same for one value in all runs; repeatable."
-        ),
-    ] = None,
+    source: _Problem = None,
+    vary: _Vary = None,
+    seeds: Annotated[int, typer.Option(help="Number of seeds per combination.")] = 20,
+    settings: _Settings = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder of the table; what is finished there is not run again."),
+        typer.Option(help="Folder for the table; runs finished there are not repeated."),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Number of worker processes, of one thread each.")
+        int | None, typer.Option(help="Number of worker processes, one thread each.")
     ] = None,
-    dask: Annotated[
-        str | None,
-        typer.Option(metavar="ADDRESS", help="Run on the Dask cluster with this scheduler."),
-    ] = None,
+    dask: _Dask = None,
     engine: Annotated[
         str | None,
-        typer.Option(help="loop or vmap; by default the faster one in a short trial."),
+        typer.Option(help="loop or vmap; by default whichever is faster in a short trial."),
     ] = None,
-    plot: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Run nothing: draw the table in this folder, into it."),
-    ] = None,
+    plot: _Plot = None,
 ) -> None:
     """Solve for all combinations of settings and all seeds; show the gap over seeds."""
     if plot is not None:
         if source or vary or out:
-            fail("--plot DIR draws a table that is there: leave out FILE, --vary and --out.")
-        with errors(str(plot), plot):
-            prepare_jax()
-            from constrainednn.studies.tables.figures import write_figures
-            from constrainednn.studies.tables.table import load_study
-
-            found = load_study(plot)
-            show_text(found.shown(terminal_width()))
-            for line in write_figures(found, plot):
-                show_text(line)
+            fail("--plot DIR draws a study that is there: leave out FILE, --vary and --out.")
+        _draw(plot)
         return
     if source is None:
         fail("study needs a problem: constrainednn study FILE --vary NAME=VALUE,VALUE.")
     with errors(source, out), contextlib.ExitStack() as stack:
         prepare_jax()
-        from constrainednn._solve.problem_files import load_module, resolve
-        from constrainednn._solve.problem_functions import find, problem_keywords
         from constrainednn.studies.study import study as run
-        from constrainednn.studies.tables.rows import has_failed
 
-        path, name = resolve(source)
-        with warnings.catch_warnings():  # it is loaded again, and then heard
-            warnings.simplefilter("ignore")
-            keywords = problem_keywords(find(load_module(path), path, name))
-        defaults = {key: item.default for key, item in keywords.items()}
-        defaults |= {"method": "lm", "tolerance": 0.0, "early_stopping": False}
-        defaults |= dict.fromkeys(("steps", "heldout", "monitor", "redraw"), 0)
-        defaults |= {"time_limit": 0.0, "members": 1}
-        axes = {}
-        for option, items in (("vary", vary), ("set", settings)):
-            for item in items or []:
-                key, equals, text = item.partition("=")
-                if not equals or not key:
-                    fail(f"--{option} takes NAME=VALUE, got {item!r}.")
-                texts = text.split(",") if option == "vary" else [text]
-                axes[key] = [typed(key, text, defaults.get(key), option) for text in texts]
         found = run(
             source,
-            vary=axes,
+            vary=_values(source, {"vary": vary or [], "set": settings or []}),
             seeds=seeds,
             out=out,
             workers=workers,
@@ -111,13 +90,57 @@ def study(
             progress=stack.enter_context(_study_bar()),
         )
         stack.close()
+        _end(found, out)
+
+
+def _draw(folder: Path) -> None:
+    """Show the table in a folder, and draw its figures there."""
+    with errors(str(folder), folder):
+        prepare_jax()
+        from constrainednn.studies.tables.figures import write_figures
+        from constrainednn.studies.tables.table import load_study
+
+        found = load_study(folder)
         show_text(found.shown(terminal_width()))
-        if out is not None:
-            say(f"saved in {out}")
-        if not found.complete:
-            raise typer.Exit(interrupted(found.ended_by))
-        if any(map(has_failed, found.rows)):
-            raise typer.Exit(PARTLY)
+        for line in write_figures(found.rows, found.axes, folder):
+            show_text(line)
+
+
+def _values(source: str, options: dict[str, list[str]]) -> dict[str, list[object]]:
+    """The values of each setting, read as the type of its default."""
+    from constrainednn._solve.problem_files import load_module, resolve
+    from constrainednn._solve.problem_functions import find, problem_keywords
+
+    path, name = resolve(source)
+    with warnings.catch_warnings():  # the file is loaded again, and its warnings shown then
+        warnings.simplefilter("ignore")
+        keywords = problem_keywords(find(load_module(path), path, name))
+    defaults = {key: item.default for key, item in keywords.items()}
+    defaults |= {"method": "lm", "tolerance": 0.0, "early_stopping": False}
+    defaults |= dict.fromkeys(("steps", "heldout", "monitor", "redraw"), 0)
+    defaults |= {"time_limit": 0.0, "members": 1}
+    values = {}
+    for option, items in options.items():
+        for item in items:
+            key, equals, text = item.partition("=")
+            if not equals or not key:
+                fail(f"--{option} takes NAME=VALUE, got {item!r}.")
+            texts = text.split(",") if option == "vary" else [text]
+            values[key] = [typed(key, text, defaults.get(key), option) for text in texts]
+    return values
+
+
+def _end(found: "Study", out: Path | None) -> None:
+    """Show the table and where it is, and end with the code that says how the study went."""
+    from constrainednn.studies.tables.rows import has_failed
+
+    show_text(found.shown(terminal_width()))
+    if out is not None:
+        say(f"saved in {out}")
+    if not found.complete:
+        raise typer.Exit(interrupted(found.ended_by))
+    if any(map(has_failed, found.rows)):
+        raise typer.Exit(PARTLY)
 
 
 @contextlib.contextmanager
@@ -137,7 +160,7 @@ def _dask(address: str) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def _study_bar() -> Iterator[Any]:
-    """A bar over runs on stderr, and nothing where that is no terminal."""
+    """A bar over runs on stderr, or nothing where that is no terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 

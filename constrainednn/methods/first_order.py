@@ -5,12 +5,11 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jaxtyping import PyTree
 
 from constrainednn._common.messages import shown
-from constrainednn.errors import BadTypeError, BadValueError
+from constrainednn.errors import BadTypeError
 from constrainednn.methods.base import (
     NONFINITE,
     RUNNING,
@@ -19,9 +18,6 @@ from constrainednn.methods.base import (
     StepInfo,
     loss_of,
 )
-
-# Trial steps that may leave the parameters where they are before a rate is taken for zero.
-_TRIALS = 100
 
 
 class Optax(AbstractMethod[PyTree]):
@@ -33,9 +29,8 @@ class Optax(AbstractMethod[PyTree]):
         tx: An `optax.GradientTransformation`, or `optax.MultiSteps`.
 
     Raises:
-        TypeError, ValueError: If `tx` is no transformation, or its first updates of a trial
-            quadratic are NaN, zero or uphill, as a learning rate that is no positive number makes
-            them.
+        TypeError: If `tx` is no transformation. A learning rate that is no positive number is
+            refused by `check` and `solve`.
     """
 
     tx: optax.GradientTransformation
@@ -47,7 +42,6 @@ class Optax(AbstractMethod[PyTree]):
                 f"Optax takes an optax transformation such as optax.adam(1e-3), got tx={shown(tx)}."
             )
         self.tx = tx.gradient_transformation() if isinstance(tx, optax.MultiSteps) else tx
-        _check_descends(self.tx)
 
     def __repr__(self) -> str:
         return f"Optax({_described(self.tx.update)})"
@@ -102,47 +96,3 @@ def _described(update: Callable) -> str:
     wrapper = name in ("chain", "with_extra_args_support") and not settings
     inside = ", ".join(parts + settings)
     return inside if wrapper else f"{name}({inside})"
-
-
-def _check_descends(tx: optax.GradientTransformation) -> None:
-    """Refuse a transformation whose learning rate cannot be right.
-
-    optax hides the rate in a closure and accepts NaN, negative and zero. Updates of a constant
-    gradient show it. A warm-up starts at zero and an accumulation waits: the first that moves
-    counts.
-    """
-    params = {"trial": jnp.ones(2)}
-    grads = {"trial": jnp.full(2, 0.5)}
-    total = np.zeros(2)
-    try:
-        state = tx.init(params)
-        update = jax.jit(tx.update)
-        for _ in range(_TRIALS):
-            updates, state = update(grads, state, params)
-            total = np.asarray(updates["trial"])
-            if total.any():
-                break
-    except (TypeError, OverflowError) as error:
-        if "missing" in str(error):
-            return  # a line search, which asks for the loss: its step length is its own affair
-        raise BadTypeError(
-            f"Optax: a trial step of tx fails: {shown(str(error))}. "
-            "If the learning rate is text, write the number without quotes, e.g. optax.adam(1e-3)."
-        ) from None
-    except (ValueError, KeyError, AttributeError):
-        return  # it needs the structure of the real parameters
-    if not np.isfinite(total).all():
-        raise BadValueError(
-            "Optax: the update of a trial step is not finite. "
-            "The learning rate must be finite, e.g. optax.adam(1e-3)."
-        )
-    if not total.any():
-        raise BadValueError(
-            f"Optax: {_TRIALS} trial steps did not move the parameters. "
-            "The learning rate must be above zero, e.g. optax.adam(1e-3)."
-        )
-    if total.sum() > 0:
-        raise BadValueError(
-            "Optax: trial steps climb instead of descending. "
-            "The learning rate must be above zero, e.g. optax.adam(1e-3)."
-        )

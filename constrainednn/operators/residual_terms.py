@@ -88,9 +88,15 @@ def gradient_enhanced(residual: Callable[[Any, Any], Array], weight: float = 0.1
 
 def at_most(value: Array, bound: ArrayLike) -> Array:
     """Residual of `value <= bound`: zero where it holds, else how far it is off."""
-    return jnp.maximum(jnp.asarray(value) - bound, 0.0)
+    return violation(jnp.asarray(value) - bound)
 
 
 def at_least(value: Array, bound: ArrayLike) -> Array:
     """Residual of `value >= bound`: zero where it holds, else how far it is off."""
-    return jnp.maximum(bound - jnp.asarray(value), 0.0)
+    return violation(bound - jnp.asarray(value))
+
+
+@jax.jit
+def violation(excess: Array) -> Array:
+    """What is above zero: a function of its own, which is found by its name in traced programs."""
+    return jnp.maximum(excess, 0.0)

@@ -6,11 +6,11 @@ from constrainednn._gap.streams import Streams
 from constrainednn._problem.experiments import Experiments
 from constrainednn._problem.scheme import PieceHistory
 from constrainednn.results.comparison.comparison import Comparison
-from constrainednn.results.error_estimate import ErrorEstimate
-from constrainednn.results.estimates.estimates import Estimates
-from constrainednn.results.history import History, Settings, Status, Timings
+from constrainednn.results.error_estimate.error_estimate import ErrorEstimate
+from constrainednn.results.estimates.from_rows import Estimates
 from constrainednn.results.solution import Solution, SolveFailed
 from constrainednn.results.verdict import Verdict
+from constrainednn.runs.history import History, Settings, Status, Timings
 
 __all__ = [
     "Comparison",

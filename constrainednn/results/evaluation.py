@@ -1,4 +1,4 @@
-"""Where a solution may be called: what one point is, and how many there are in what is given."""
+"""Calling a solution: what one point of it is, and values at one point or many."""
 
 import math
 from collections.abc import Callable
@@ -21,22 +21,24 @@ from constrainednn.targets.image import model_inputs
 Shapes = PyTree[jax.ShapeDtypeStruct]
 
 
-class _Called(BaseException):
-    """A model was called with one argument of these shapes. No `except Exception` takes it."""
+class _FirstCall(BaseException):
+    """A model was called with one point of these shapes. No `except Exception` catches it."""
 
     def __init__(self, point: Shapes):
         self.point = point
 
 
-class _Overheard(eqx.Module):
-    """A model that tells what it is called with, at the first call."""
+class _StopsAtFirstCall(eqx.Module):
+    """A model that raises what it is called with."""
 
     model: PyTree
 
     def __call__(self, *points: PyTree) -> PyTree:
         if len(points) != 1:
             raise BadTypeError("called with several points")
-        raise _Called(jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), float), points[0]))
+        raise _FirstCall(
+            jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), float), points[0])
+        )
 
     def __getattr__(self, name: str) -> Any:
         if name == "model" or name.startswith("__"):
@@ -58,8 +60,8 @@ def point_of(problem: Problem, model: PyTree, streams: tuple[Streams, ...]) -> S
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), stream.train.points
         )
         try:
-            eqx.filter_eval_shape(item.residual, _Overheard(model), one)
-        except _Called as call:
+            eqx.filter_eval_shape(item.residual, _StopsAtFirstCall(model), one)
+        except _FirstCall as call:
             return call.point
         except Exception:  # noqa: BLE001  (the user's residual, used as it was not meant to be)
             continue

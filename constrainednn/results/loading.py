@@ -23,24 +23,25 @@ from constrainednn._storage.archive import MAX_BYTES, read_arrays, unseal
 from constrainednn._storage.files import read_limited
 from constrainednn._storage.run_folder import REPORT
 from constrainednn.errors import BadValueError, StoreError
-from constrainednn.results.history import History, Settings, Status, Timings
 from constrainednn.results.saving import LOSSES, MODEL, of_each, plain
 from constrainednn.results.solution import Solution
+from constrainednn.runs.history import History, Settings, Status, Timings
 
 
 def load_solution(path: str | Path, problem: Problem) -> Solution:
     """Read a saved solution; its gap report is measured anew from the saved parameters.
 
-    On the same machine and thread count the numbers are those of `report.json` to the last bit:
-    points are drawn again from the seed, and every number comes from the same evaluation.
+    On the same machine and number of threads the numbers are those of `report.json` to the last
+    bit: points are drawn again from the seed, and every number is evaluated in the same way.
 
     Args:
         path: Folder written by `Solution.save` or `--out`.
         problem: The problem that was solved. Its code is not stored with the solution.
 
     Raises:
-        StoreError: If a file is missing or damaged, or the problem is another one: a leaf of its
-            model, or a name, measure, weight or number of points of a constraint differs.
+        StoreError: If a file is missing or damaged, or the problem differs from the one that was
+            saved: in a leaf of its model, or in a name, measure, weight or number of points of a
+            constraint.
     """
     folder = Path(path)
     report = unseal(folder / REPORT)
@@ -55,33 +56,18 @@ def load_solution(path: str | Path, problem: Problem) -> Solution:
         stored = report["gap"]
         numbers = (*dataclasses.astuple(timings), steps, parameters)
         if not isinstance(reason, str) or not all(type(n) in (int, float) for n in numbers):
-            raise BadValueError("its reason, steps, parameters or timings are of another kind")
+            raise BadValueError("its reason, steps, parameters or timings are of the wrong type")
         for item in stored["constraints"]:  # before as many points are drawn
             if item["sampler"] != "rows" and item["heldout"]["n"] != counts["heldout"]:
-                raise BadValueError("it counts held-out points in two ways")
-        history = History(
-            arrays["loss"],
-            arrays["monitor_steps"],
-            arrays["monitor"],
-            (),
-            int(arrays["best_step"]),
-            tuple(arrays["redraws"].tolist()),
-            redraw,
-            None if problem.scheme is None else _pieces_from_arrays(arrays, problem.model),
-        )
+                raise BadValueError("its numbers of held-out points disagree")
+        history = _history(arrays, redraw, problem)
     except KeyError as error:
         raise StoreError(f"{folder}: the entry {error} is missing.") from None
     except (TypeError, ValueError) as error:
         raise StoreError(f"{folder / 'report.json'} is damaged: {error}") from None
     blank = problem.build_model(key=key)
     if problem.scheme is not None:
-        for part in of_each(blank, ".parts"):
-            edges = saved.get(f"{part}.edges", np.zeros(0))
-            if edges.ndim != 1 or np.isfinite(edges).sum() < 2 or np.isnan(edges).any():
-                raise StoreError(f"{folder / MODEL} is damaged: its pieces have no ends.")
-            arrays_of = (saved.get(f"{part}.{name}", ()) for name in ("states", "head"))
-            if any(len(array) != edges.size - 1 for array in arrays_of):
-                raise StoreError(f"{folder / MODEL} is damaged: its pieces are not all there.")
+        _check_pieces(blank, saved, folder)
         blank = _with_pieces(blank, saved)
     model = arrays_to_tree(blank, saved, str(folder))
     streams = problem_streams(problem, model, key=key, **counts, redraw=redraw)
@@ -96,19 +82,34 @@ def load_solution(path: str | Path, problem: Problem) -> Solution:
         streams = tuple(dataclasses.replace(item, train=train) for item, train in pairs)
     gap = gap_report(problem, model, streams)
     _refuse_another(plain(dataclasses.asdict(gap)), stored, folder)
-    return Solution(
-        problem,
-        model,
-        gap,
-        status,
-        reason,
-        steps,
-        parameters,
-        history,
-        timings,
-        settings,
-        streams,
+    ended = status, reason, steps, parameters, history, timings, settings
+    return Solution(problem, model, gap, *ended, streams)
+
+
+def _history(arrays: dict[str, np.ndarray], last_draw: int, problem: Problem) -> History:
+    """The history that was saved, without snapshots."""
+    pieces = None if problem.scheme is None else _pieces_from_arrays(arrays, problem.model)
+    return History(
+        loss=arrays["loss"],
+        monitor_steps=arrays["monitor_steps"],
+        monitor=arrays["monitor"],
+        snapshots=(),
+        best_step=int(arrays["best_step"]),
+        redraws=tuple(arrays["redraws"].tolist()),
+        last_draw=last_draw,
+        pieces=pieces,
     )
+
+
+def _check_pieces(model: PyTree, saved: dict[str, np.ndarray], folder: Path) -> None:
+    """Refuse pieces that do not belong together."""
+    for part in of_each(model, ".parts"):
+        edges = saved.get(f"{part}.edges", np.zeros(0))
+        if edges.ndim != 1 or np.isfinite(edges).sum() < 2 or np.isnan(edges).any():
+            raise StoreError(f"{folder / MODEL} is damaged: its pieces have no ends.")
+        arrays_of = (saved.get(f"{part}.{name}", ()) for name in ("states", "head"))
+        if any(len(array) != edges.size - 1 for array in arrays_of):
+            raise StoreError(f"{folder / MODEL} is damaged: its pieces are not all there.")
 
 
 def _refuse_another(found: dict[str, Any], stored: Any, folder: Path) -> None:

@@ -1,7 +1,7 @@
 """The solution of one of several experiments, taken out of that of all."""
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -16,9 +16,9 @@ from constrainednn._problem.experiments import Experiments, Found, apart, of_exp
 from constrainednn._problem.problem import Problem
 from constrainednn.errors import BadTypeError
 from constrainednn.models.pieces import Pieces
+from constrainednn.results.facts import Facts
 
-if TYPE_CHECKING:
-    from constrainednn.results.solution import Solution
+AnyFacts = TypeVar("AnyFacts", bound=Facts)
 
 
 def _trained(u: Pieces) -> PyTree:
@@ -33,9 +33,9 @@ def _with_field(constraint: Constraint, field: Field) -> Constraint:
     return eqx.tree_at(lambda c: c.residual, constraint, EquationResidual(field))
 
 
-def one_of(solution: "Solution", which: int | str) -> "Solution":
-    """The solution of one experiment; `Solution.__getitem__` has the documentation."""
-    model, problem, pieces = solution.model, solution.problem, solution.history.pieces
+def one_experiment(facts: AnyFacts, which: int | str) -> AnyFacts:
+    """Those of one experiment; `Solution.__getitem__` has the documentation."""
+    model, problem, pieces = facts.model, facts.problem, facts.history.pieces
     if not isinstance(model, Experiments) or not isinstance(pieces, tuple):
         raise BadTypeError("this solution has no experiments: it is a function, solution(x).")
     assert isinstance(problem.scheme, FittedExperiments)
@@ -46,7 +46,7 @@ def one_of(solution: "Solution", which: int | str) -> "Solution":
     u = eqx.tree_at(lambda u: (u.parameters, u.arguments), u, (jnp.zeros(0), Found(u.args)))
     chosen = [
         (apart(item, model)[0], points)
-        for item, points in zip(problem.constraints, solution.streams, strict=True)
+        for item, points in zip(problem.constraints, facts.streams, strict=True)
         if (own := of_experiment(item)) is not None and own.index == index
     ]
     constraints = [_with_field(item, known) for item, _ in chosen]
@@ -57,13 +57,13 @@ def one_of(solution: "Solution", which: int | str) -> "Solution":
         trainable=_trained,
         scheme=InitialValueScheme(known, fit.span, fit.width, fit.breaks, fit.longest),
     )
-    gaps = [item for item in solution.gap.constraints if item.name in names]
-    finite = [item for item in solution.gap.finite if item.name in names]
+    gaps = [item for item in facts.gap.constraints if item.name in names]
+    finite = [item for item in facts.gap.finite if item.name in names]
     history = dataclasses.replace(
-        solution.history, pieces=pieces[index], snapshots=((solution.steps, u),)
+        facts.history, pieces=pieces[index], snapshots=((facts.steps, u),)
     )
     return dataclasses.replace(
-        solution,
+        facts,
         problem=alone,
         model=u,
         gap=in_total(constraints, gaps, finite),

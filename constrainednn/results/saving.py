@@ -16,24 +16,27 @@ import numpy as np
 from jaxtyping import PyTree
 
 from constrainednn._common.pytrees import tree_to_arrays
+from constrainednn._figures.moments import moments
+from constrainednn._figures.overview import overview
 from constrainednn._gap.streams import drawn_arrays
 from constrainednn._problem.experiments import Experiments
 from constrainednn._problem.scheme import PieceHistory
 from constrainednn._storage.archive import pack_arrays, seal
 from constrainednn._storage.folders import write_folder
 from constrainednn._storage.run_folder import REPORT
-from constrainednn.results.estimates.estimates import has_unknowns
+from constrainednn.results.estimates.estimates import estimates, has_unknowns
+from constrainednn.results.facts import Facts
+from constrainednn.results.shown import shown
+from constrainednn.results.verdict import Verdict
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from constrainednn.results.solution import Solution
 
 
 MODEL, LOSSES = "model.npz", "history.npz"
 
 
-def save_solution(solution: "Solution", path: Path) -> None:
+def save_solution(facts: Facts, judged: Verdict, path: Path) -> None:
     """Write a solution into a new or empty folder.
 
     Files: `model.npz` (parameters), `history.npz` (losses), `report.json` (settings, status and
@@ -45,56 +48,55 @@ def save_solution(solution: "Solution", path: Path) -> None:
     Raises:
         StoreError: If the folder is in use or cannot be written.
     """
-    write_folder(path, result_files(solution))
+    write_folder(path, result_files(facts, judged))
 
 
-def result_files(solution: "Solution") -> Iterator[tuple[str, bytes]]:
+def result_files(facts: Facts, judged: Verdict) -> Iterator[tuple[str, bytes]]:
     """The files of a solution and what is in them, one after another."""
-    history = solution.history
+    history = facts.history
     losses = {
         "loss": history.loss,
         "monitor_steps": history.monitor_steps,
         "monitor": history.monitor,
         "best_step": np.asarray(history.best_step),
         "redraws": np.asarray(history.redraws, int),
-        **drawn_arrays(
-            solution.problem.constraints, [item.train for item in solution.streams], "draw"
-        ),
+        **drawn_arrays(facts.problem.constraints, [item.train for item in facts.streams], "draw"),
         **_pieces_to_arrays(history.pieces),
     }
     arrays = {
-        MODEL: pack_arrays(tree_to_arrays(solution.model)),
+        MODEL: pack_arrays(tree_to_arrays(facts.model)),
         LOSSES: pack_arrays(losses),
     }
     yield from arrays.items()
-    report = report_dict(solution) | {
+    report = report_dict(facts, judged) | {
         "files": {name: hashlib.sha256(content).hexdigest() for name, content in arrays.items()}
     }
     # With it, all numbers are there; the figures only show them.
     yield REPORT, seal(report)
-    for name, draw in (("overview.png", solution.plot), ("moments.png", solution.plot_moments)):
-        content, failure = _png(draw)
+    drawn = shown(facts)
+    for name, draw in (("overview.png", overview), ("moments.png", moments)):
+        content, failure = _png(lambda draw=draw: draw(drawn))
         yield name, content
         if failure:
             warnings.warn(f"{name} could not be drawn: {failure}", stacklevel=3)
 
 
-def report_dict(solution: "Solution") -> dict[str, Any]:
+def report_dict(facts: Facts, judged: Verdict) -> dict[str, Any]:
     """Every reported number as plain data; what is not finite becomes null."""
     unknown = {}
-    if has_unknowns(solution):
+    if has_unknowns(facts.problem, facts.model):
         with contextlib.suppress(ValueError):  # the data may not suffice
-            unknown["estimates"] = plain(dataclasses.asdict(solution.estimates()))
+            unknown["estimates"] = plain(dataclasses.asdict(estimates(facts)))
     return unknown | {
-        "verdict": {"word": solution.verdict.word, "reason": solution.verdict.reason},
-        "status": str(solution.status),
-        "reason": solution.reason,
-        "steps": solution.steps,
-        "parameters": solution.parameters,
-        "last_draw": solution.history.last_draw,
-        "timings": dataclasses.asdict(solution.timings),
-        "settings": dataclasses.asdict(solution.settings),
-        "gap": plain(dataclasses.asdict(solution.gap)),
+        "verdict": {"word": judged.word, "reason": judged.reason},
+        "status": str(facts.status),
+        "reason": facts.reason,
+        "steps": facts.steps,
+        "parameters": facts.parameters,
+        "last_draw": facts.history.last_draw,
+        "timings": dataclasses.asdict(facts.timings),
+        "settings": dataclasses.asdict(facts.settings),
+        "gap": plain(dataclasses.asdict(facts.gap)),
     }
 
 

@@ -1,6 +1,5 @@
 """What a solve returns: the model, how it got there, and how well it holds."""
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -12,30 +11,33 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from constrainednn._common.arguments import as_seed
+from constrainednn._figures.moments import moments
+from constrainednn._figures.overview import overview
 from constrainednn._gap.measure import evaluate_over
-from constrainednn._gap.report import ConstraintGap, GapReport
-from constrainednn._gap.streams import Streams
-from constrainednn._problem.experiments import Experiments, Found
-from constrainednn._problem.problem import Problem
+from constrainednn._gap.report import ConstraintGap
+from constrainednn._problem.experiments import Experiments
 from constrainednn.domains.base import AbstractDomain
 from constrainednn.domains.boxes import Interval
 from constrainednn.errors import BadValueError
 from constrainednn.operators.derivatives import derivative
+from constrainednn.results.comparison.comparison import Comparison, compare
+from constrainednn.results.error_estimate.error_estimate import ErrorEstimate
+from constrainednn.results.error_estimate.from_residual import error_estimate
+from constrainednn.results.estimates.estimates import estimates
+from constrainednn.results.estimates.from_rows import Estimates
 from constrainednn.results.evaluation import evaluated, point_of
-from constrainednn.results.history import History, Settings, Status, Timings
-from constrainednn.results.one_experiment import one_of
+from constrainednn.results.facts import Facts
+from constrainednn.results.one_experiment import one_experiment
+from constrainednn.results.saving import save_solution
+from constrainednn.results.shown import shown
+from constrainednn.results.summary import summary
+from constrainednn.results.verdict import Verdict, verdict
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from constrainednn.results.comparison.comparison import Comparison
-    from constrainednn.results.error_estimate import ErrorEstimate
-    from constrainednn.results.estimates.estimates import Estimates
-    from constrainednn.results.verdict import Verdict
 
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Solution:
+class Solution(Facts):
     """The result of `solve`. It is a function: `solution(x)` is its value at one point or many.
 
     Attributes:
@@ -44,8 +46,8 @@ class Solution:
         gap: Train, held-out and their difference, with intervals.
         status: Why the run ended.
         reason: The same in a sentence.
-        steps: Number of completed steps; of a problem in pieces all Newton steps, those of
-            pieces that were given up too.
+        steps: Number of completed steps; for a problem in pieces, of all Newton steps, those of
+            rejected pieces included.
         parameters: Number of trained parameters.
         history: Losses and snapshots on the way.
         timings: Seconds, compile apart from run.
@@ -53,39 +55,25 @@ class Solution:
         streams: The points: train, monitor and held-out of each constraint.
     """
 
-    problem: Problem
-    model: PyTree
-    gap: GapReport
-    status: Status
-    reason: str
-    steps: int
-    parameters: int
-    history: History
-    timings: Timings
-    settings: Settings
-    streams: tuple[Streams, ...]
-
     @functools.cached_property
-    def verdict(self) -> "Verdict":
+    def verdict(self) -> Verdict:
         """Whether the statement holds, by what was measured after the last step."""
-        from constrainednn.results.verdict import verdict
-
         return verdict(self)
 
     def __call__(self, x: Any) -> PyTree[Array]:
-        """Evaluate the model at one point, or at many stacked along leading axes of any number.
+        """Evaluate the model at one point, or at many, stacked along any number of leading axes.
 
         One point has the shape that the residuals call the model with.
 
         Raises:
             TypeError: If `x` holds no real numbers.
-            ValueError: If its shape is not that of points, or one lies outside of what the pieces
-                of the model cover, by more than rounding.
+            ValueError: If its shape is not that of points, or a point lies outside the interval
+                that the pieces cover, by more than rounding.
         """
         return self._evaluate(_value, x)
 
     def derivative(self, t: Any) -> PyTree[Array]:
-        """Evaluate the derivative of a function of one number, at one place or at many."""
+        """Evaluate the derivative of a function of one number, at one point or at many."""
         return self._evaluate(_slope, t)
 
     def _evaluate(self, look: Callable[[Any, Any], Any], x: Any) -> PyTree[Array]:
@@ -112,19 +100,17 @@ class Solution:
     def __getitem__(self, which: int | str) -> "Solution":
         """The solution of one of several experiments, by name or number.
 
-        It is a function, with what the report says about that experiment: its part of the gap, its
-        `error_estimate` and `compare`, its figures. Estimates are those of all.
+        It is a function with its own part of the gap, `error_estimate`, `compare` and figures.
+        Estimates are those of all experiments together.
 
         Raises:
             KeyError, IndexError: If there is none of that name or number.
             TypeError: If there are no experiments.
         """
-        return one_of(self, which)
+        return one_experiment(self, which)
 
     def __repr__(self) -> str:
-        from constrainednn.results.summary import summary
-
-        return summary(self)
+        return summary(self, self.verdict)
 
     def evaluate(
         self,
@@ -134,7 +120,7 @@ class Solution:
         heldout: int = 4096,
         seed: int = 0,
     ) -> ConstraintGap:
-        """Measure the residual under another measure; the result is named extrapolation.
+        """Measure the residual under another measure; the result is labelled extrapolation.
 
         Args:
             over: The other measure.
@@ -152,7 +138,7 @@ class Solution:
             key=jax.random.key(as_seed(seed)),
         )
 
-    def estimates(self, *, sigma: float | None = None, level: float = 0.95) -> "Estimates":
+    def estimates(self, *, sigma: float | None = None, level: float = 0.95) -> Estimates:
         """Estimate the unknowns: values, standard errors, intervals and correlations.
 
         For a problem with `Unknown` leaves, in `args` of `ivp` or in the model, and constraints
@@ -161,49 +147,35 @@ class Solution:
         t quantiles, one-sided at a bound.
 
         Args:
-            sigma: Standard deviation of the noise, if it is known; of the residual times the root
-                of its weight. Otherwise it is that of the rows that were trained on.
+            sigma: Standard deviation of the noise, if it is known, of the residual times the root
+                of its weight. By default it is estimated from the rows that were trained on.
             level: Coverage of the intervals, in (0, 1).
         """
-        if isinstance(getattr(self.model, "arguments", None), Found):
-            raise BadValueError("estimates are those of all experiments: ask the whole solution.")
-        from constrainednn.results.estimates.estimates import estimates
-
         return estimates(self, sigma=sigma, level=level)
 
-    def error_estimate(self, points: int = 200) -> "ErrorEstimate":
+    def error_estimate(self, points: int = 200) -> ErrorEstimate:
         """Estimate the error of a solution of `ivp` or `bvp` from its residual alone.
 
         Args:
-            points: Number of uniform places to report at, besides the edges of the pieces.
+            points: Number of uniform points to report at, besides the edges of the pieces.
         """
-        from constrainednn.results.error_estimate import error_estimate
-
         return error_estimate(self, points)
 
-    def compare(self) -> "Comparison":
+    def compare(self) -> Comparison:
         """Solve the same `ivp` or `bvp` with SciPy; report the difference and both times."""
-        from constrainednn.results.comparison.comparison import compare
-
         return compare(self)
 
     def plot(self) -> "Figure":
         """Draw loss, residual and map on one page."""
-        from constrainednn._figures.overview import overview
-
-        return overview(self)
+        return overview(shown(self))
 
     def plot_moments(self) -> "Figure":
         """Draw the map at several moments of training, on train and monitor points."""
-        from constrainednn._figures.moments import moments
-
-        return moments(self)
+        return moments(shown(self))
 
     def save(self, path: str | Path) -> None:
         """Write model, history, report and figures into a new folder."""
-        from constrainednn.results.saving import save_solution
-
-        save_solution(self, Path(path))
+        save_solution(self, self.verdict, Path(path))
 
 
 def _value(model: PyTree, x: PyTree) -> PyTree:
@@ -215,7 +187,7 @@ def _slope(model: PyTree, t: Array) -> PyTree:
 
 
 def _beyond(t: float, covered: Interval) -> str:
-    """A number in as many digits as tell it from the end that it is beyond."""
+    """A number in as many digits as tell it from the end that it lies beyond."""
     end = covered.low if t < covered.low else covered.high
     digits = next((n for n in range(6, 17) if f"{t:.{n}g}" != f"{end:.{n}g}"), 17)
     return f"{t:.{digits}g}"

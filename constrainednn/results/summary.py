@@ -1,33 +1,34 @@
 """The gap report as text for terminals and as a table for notebooks."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
 
 from constrainednn._gap.tables import notes, row
 from constrainednn._problem.experiments import Experiments
+from constrainednn._problem.problem import Problem
 from constrainednn.domains.finite import Data
 from constrainednn.domains.missing import missing_values
-from constrainednn.results.estimates.estimates import estimate_lines, has_unknowns
+from constrainednn.results.estimates.estimates import estimates, has_unknowns
+from constrainednn.results.estimates.from_rows import estimate_lines
+from constrainednn.results.facts import Facts
+from constrainednn.results.one_experiment import one_experiment
+from constrainednn.results.verdict import Verdict, verdict
 
-if TYPE_CHECKING:
-    from constrainednn.results.solution import Solution
 
-
-def header(solution: "Solution") -> str:
+def header(facts: Facts) -> str:
     """Status, reason, sizes and seconds in one sentence each."""
-    settings, times, history = solution.settings, solution.timings, solution.history
+    settings, times, history = facts.settings, facts.timings, facts.history
     # A run that converged ends in steps which differ by rounding.
-    best = solution.steps if solution.status == "converged" else history.best_step
+    best = facts.steps if facts.status == "converged" else history.best_step
     return (
-        f"{solution.status}: {solution.reason}\n"
-        f"{settings.method}: {solution.steps} steps"
-        f"{f' (the best is step {best})' if best != solution.steps else ''}, "
-        f"{solution.parameters} parameters, "
+        f"{facts.status}: {facts.reason}\n"
+        f"{settings.method}: {facts.steps} steps"
+        f"{f' (the best is step {best})' if best != facts.steps else ''}, "
+        f"{facts.parameters} parameters, "
         f"seed {settings.seed}, {settings.dtype} on {settings.device}\n"
-        f"{_redrawn(history.redraws, solution.steps)}"
+        f"{_redrawn(history.redraws, facts.steps)}"
         f"compile {times.compile:.2f} s, run {times.run:.2f} s, report {times.report:.2f} s"
     )
 
@@ -41,23 +42,23 @@ def _redrawn(redraws: Sequence[int], steps: int) -> str:
     return f"train = last of {len(used)} draws, used for {used[-1]} steps; all for {each}\n"
 
 
-def summary(solution: "Solution") -> str:
+def summary(facts: Facts, judged: Verdict) -> str:
     """Plain text of a solution."""
-    lines = [str(solution.verdict), header(solution)]
-    for gap in solution.gap.constraints:
+    lines = [str(judged), header(facts)]
+    for gap in facts.gap.constraints:
         cells = row(gap)
         lines.append(
             f"{cells[0]}: train RMS {cells[1]}, held-out RMS {cells[2]}, gap {cells[3]}, "
             f"worst {cells[5]} at {cells[6]}"
         )
-    lines += notes(solution.gap) + missing_lines(solution)
-    return "\n".join([*lines, *error_lines(solution), *unknown_lines(solution)])
+    lines += notes(facts.gap) + missing_lines(facts.problem)
+    return "\n".join([*lines, *error_lines(facts, judged), *unknown_lines(facts)])
 
 
-def missing_lines(solution: "Solution") -> list[str]:
+def missing_lines(problem: Problem) -> list[str]:
     """What is missing among data, a line for each constraint that lacks some."""
     lines = []
-    for item in solution.problem.constraints:
+    for item in problem.constraints:
         if isinstance(item.over, Data) and (count := missing_values(item.over.rows)[0]):
             values = sum(leaf.size for leaf in jax.tree.leaves(item.over.rows[1:]))
             whole = int(missing_values(item.over.rows)[1].sum())
@@ -66,21 +67,22 @@ def missing_lines(solution: "Solution") -> list[str]:
     return lines
 
 
-def unknown_lines(solution: "Solution") -> list[str]:
+def unknown_lines(facts: Facts) -> list[str]:
     """The estimates of a solution that has unknowns and data, else nothing."""
-    if not has_unknowns(solution):
+    if not has_unknowns(facts.problem, facts.model):
         return []
     try:
-        return estimate_lines(solution.estimates())
+        return estimate_lines(estimates(facts))
     except ValueError as error:
         return [str(error)]
 
 
-def error_lines(solution: "Solution") -> list[str]:
+def error_lines(facts: Facts, judged: Verdict) -> list[str]:
     """What the residual says about the error of a solution in pieces, for each experiment."""
-    if solution.problem.scheme is None:
+    if facts.problem.scheme is None:
         return []
-    several = isinstance(solution.model, Experiments)
-    named = {f"{name}: ": solution[name] for name in solution.model.names} if several else {}
-    parts = {name: part.verdict.error for name, part in (named or {"": solution}).items()}
-    return [f"{name}{error!r}" for name, error in parts.items() if error is not None]
+    errors = {"": judged.error}
+    if isinstance(facts.model, Experiments):
+        parts = {name: one_experiment(facts, name) for name in facts.model.names}
+        errors = {f"{name}: ": verdict(part).error for name, part in parts.items()}
+    return [f"{name}{error!r}" for name, error in errors.items() if error is not None]

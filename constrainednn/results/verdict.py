@@ -1,4 +1,4 @@
-"""Whether a statement holds, as far as fresh points, conditions and the error statement tell.
+"""Whether a statement holds, as far as fresh points, conditions and the error estimate tell.
 
 The status says how a method ended. A method may end well on a statement that does not hold, and
 the reverse; only what is measured after its last step says which.
@@ -6,7 +6,7 @@ the reverse; only what is measured after its last step says which.
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -21,12 +21,11 @@ from constrainednn._ode.schemes.initial_values import InitialValueScheme
 from constrainednn._problem.experiments import Experiments
 from constrainednn._problem.scheme import AbstractScheme, goal
 from constrainednn.domains.finite import Data
-from constrainednn.results.error_estimate import ErrorEstimate, error_estimate
-from constrainednn.results.history import Status
-
-if TYPE_CHECKING:
-    from constrainednn.results.solution import Solution
-
+from constrainednn.results.error_estimate.error_estimate import ErrorEstimate
+from constrainednn.results.error_estimate.from_residual import error_estimate
+from constrainednn.results.facts import Facts
+from constrainednn.results.one_experiment import one_experiment
+from constrainednn.runs.history import Status
 
 # A residual of this share of its terms on fresh points is no solution, whatever the tolerance.
 _LARGE = 0.1
@@ -40,11 +39,11 @@ class Verdict:
 
     Attributes:
         word: "solved" where residual and conditions are below the tolerance on fresh points and the
-            error statement does not object; "not solved" where one of them is not; "cannot tell"
+            error estimate does not object; "not solved" where one of them is not; "cannot tell"
             where what was measured does not decide; "no tolerance to meet" for regression, fits,
             and other statements without one.
         reason: The numbers behind it, in a sentence.
-        error: The error statement that was heard; None where there is none.
+        error: The error estimate that was taken into account; None if there is none.
     """
 
     word: Literal["solved", "not solved", "cannot tell", "no tolerance to meet"]
@@ -60,76 +59,70 @@ class Verdict:
         return self.word in ("solved", "no tolerance to meet")
 
 
-def verdict(solution: "Solution") -> Verdict:
-    """Judge a solution by what was measured after the last step.
-
-    Args:
-        solution: Result of `solve`.
-    """
-    status, reason = solution.status, solution.reason
+def verdict(facts: Facts) -> Verdict:
+    """Judge a solution by what was measured after the last step."""
+    status, reason = facts.status, facts.reason
     if status in _FAILED:
         return Verdict("not solved", f"{status}, {reason}")
-    if isinstance(solution.model, Experiments):
-        return _of_experiments(solution)
-    if solution.problem.scheme is not None:
-        return _of_pieces(solution)
-    if solution.settings.tolerance > 0:
-        return _by_tolerance(solution.gap, solution.settings.tolerance)
+    if isinstance(facts.model, Experiments):
+        return _of_experiments(facts)
+    if facts.problem.scheme is not None:
+        return _of_pieces(facts)
+    if facts.settings.tolerance > 0:
+        return _by_tolerance(facts.gap, facts.settings.tolerance)
     if status is Status.STALLED:
-        return Verdict("cannot tell", f"the method stalled, {reason}; {_measured(solution)}")
-    return Verdict("no tolerance to meet", _measured(solution))
+        return Verdict("cannot tell", f"the method stalled, {reason}; {_measured(facts)}")
+    return Verdict("no tolerance to meet", _measured(facts))
 
 
-def _of_experiments(solution: "Solution") -> Verdict:
-    """Of several experiments: the equation must be solved in each."""
-    for name in solution.model.names:
-        part = dataclasses.replace(solution[name], status=Status.CONVERGED)
-        if part.verdict.word != "solved":
-            return dataclasses.replace(
-                part.verdict, reason=f"experiment {name!r}: {part.verdict.reason}"
-            )
-    if solution.status is not Status.CONVERGED:
-        return Verdict("cannot tell", f"{solution.status}, {solution.reason}")
-    return Verdict("no tolerance to meet", _measured(solution))
+def _of_experiments(facts: Facts) -> Verdict:
+    """Several experiments: the equation must be solved in each."""
+    for name in facts.model.names:
+        part = verdict(dataclasses.replace(one_experiment(facts, name), status=Status.CONVERGED))
+        if part.word != "solved":
+            return dataclasses.replace(part, reason=f"experiment {name!r}: {part.reason}")
+    if facts.status is not Status.CONVERGED:
+        return Verdict("cannot tell", f"{facts.status}, {facts.reason}")
+    return Verdict("no tolerance to meet", _measured(facts))
 
 
-def _of_pieces(solution: "Solution") -> Verdict:
-    """Of a differential equation; where unknowns were fitted, of the one with those found."""
-    scheme, status = solution.problem.scheme, solution.status
+def _of_pieces(facts: Facts) -> Verdict:
+    """A differential equation; where unknowns were fitted, with the values found."""
+    scheme, status = facts.problem.scheme, facts.status
     assert scheme is not None
     fitted = isinstance(scheme, AbstractFittedScheme)
     if not fitted and status is not Status.CONVERGED:
-        return Verdict("not solved", f"{status}, {solution.reason}")
-    known = scheme.at(solution.model) if fitted else scheme
-    allowed = goal(solution.settings.tolerance, solution.model.head.dtype)
-    size = _fresh_residual(solution, known)
+        return Verdict("not solved", f"{status}, {facts.reason}")
+    known = scheme.at(facts.model) if fitted else scheme
+    allowed = goal(facts.settings.tolerance, facts.model.head.dtype)
+    size = _fresh_residual(facts, known)
     found = f"residual on fresh points {size:.1e} of the equation's terms"
     if not size <= allowed:
-        if not solution.gap.constraints[0].at_rounding:
+        if not facts.gap.constraints[0].at_rounding:
             return Verdict("not solved", f"{found}, tolerance {allowed:.1e}")
         found += ", which is rounding"
     if isinstance(known, BoundaryValueScheme):
-        missed = relative_conditions(known.statement.conditions, solution.model)
-        if not missed <= max(allowed, 100 * float(np.finfo(solution.model.head.dtype).eps)):
-            text = f"the boundary conditions are missed by {missed:.1e}, tolerance {allowed:.1e}"
+        missed = relative_conditions(known.statement.conditions, facts.model)
+        if not missed <= max(allowed, 100 * float(np.finfo(facts.model.head.dtype).eps)):
+            text = f"the boundary conditions are violated by {missed:.1e}, tolerance {allowed:.1e}"
             return Verdict("not solved", text)
-    error = _error_statement(solution)
+    error = _error_if_known(facts)
     found = f"{found}, tolerance {allowed:.1e}"
     objection = "" if error is None else error.objection(allowed)
     if objection:
         return Verdict("cannot tell", f"{objection}; {found}", error)
     if error is None:
-        found += "; no error statement with a mass matrix or delays"
+        found += "; no error estimate with a mass matrix or delays"
     if not fitted:
         return Verdict("solved", found, error)
     if status is not Status.CONVERGED:
-        return Verdict("cannot tell", f"{status}, {solution.reason}", error)
-    return Verdict("no tolerance to meet", f"{_measured(solution)}; {found}", error)
+        return Verdict("cannot tell", f"{status}, {facts.reason}", error)
+    return Verdict("no tolerance to meet", f"{_measured(facts)}; {found}", error)
 
 
-def _fresh_residual(solution: "Solution", scheme: AbstractScheme) -> float:
+def _fresh_residual(facts: Facts, scheme: AbstractScheme) -> float:
     """The residual of the equation on held-out points, relative to its terms."""
-    points, model = solution.streams[0].heldout, solution.model
+    points, model = facts.streams[0].heldout, facts.model
     assert points is not None
     mass, p, elements = None, np.zeros(0), isinstance(scheme, BoundaryValueScheme)
     if isinstance(scheme, BoundaryValueScheme):
@@ -143,16 +136,16 @@ def _fresh_residual(solution: "Solution", scheme: AbstractScheme) -> float:
     return relative_residual(field, mass, model, t, p=p, everywhere=elements)
 
 
-def _error_statement(solution: "Solution") -> ErrorEstimate | None:
-    """What the error is estimated to be; None for a mass matrix or delays."""
+def _error_if_known(facts: Facts) -> ErrorEstimate | None:
+    """The error estimate; None with a mass matrix or delays."""
     try:
-        return error_estimate(solution)
+        return error_estimate(facts)
     except ValueError:
         return None
 
 
 def _by_tolerance(gap: GapReport, tolerance: float) -> Verdict:
-    """Of a statement that is trained: the root of the loss on fresh points, as in training."""
+    """A statement that is trained: the root of the loss on fresh points, as in training."""
     conditions = sum(item.loss for item in gap.finite)
     against = f"tolerance {tolerance:.1e}"
     root = lambda loss: math.sqrt(max(loss, 0.0) + conditions)  # noqa: E731
@@ -175,35 +168,35 @@ def _by_tolerance(gap: GapReport, tolerance: float) -> Verdict:
 
 
 def _is_large(item: ConstraintGap, gap: GapReport) -> bool:
-    """True if a residual is no smaller than its terms, and more than a condition that is zero.
+    """True if a residual is of the size of its terms and is a good part of the loss.
 
-    A condition such as u = 0 has no terms but itself, however well it holds.
+    A condition such as u = 0 has no terms but itself, so its ratio is one however well it holds.
     """
     assert gap.heldout is not None
     part = item.heldout.value >= 0.1 * gap.heldout.value
     return item.relative > _LARGE and part and not item.at_rounding
 
 
-def _measured(solution: "Solution") -> str:
-    """What a constraint is missed by on fresh points, and how much that is of its terms."""
+def _measured(facts: Facts) -> str:
+    """RMS residuals on fresh points, and their size relative to the terms of the residual."""
     # An equation that is solved in pieces is judged by its tolerance; what is left are data.
     judged = {
         item.name
-        for item in solution.problem.constraints
-        if solution.problem.scheme is None or isinstance(item.over, Data)
+        for item in facts.problem.constraints
+        if facts.problem.scheme is None or isinstance(item.over, Data)
     }
-    rows = {item.name for item in solution.problem.constraints if isinstance(item.over, Data)}
+    rows = {item.name for item in facts.problem.constraints if isinstance(item.over, Data)}
     parts = []
-    for item in solution.gap.constraints:
+    for item in facts.gap.constraints:
         if item.name in judged:
             text = f"{item.name}: held-out RMS {item.heldout_rms.value:.3g}"
             if not math.isnan(item.relative):
                 text += f", {item.relative:.2g} of its terms"
             # Data have noise; a constraint on a domain should hold.
-            if _is_large(item, solution.gap) and item.name not in rows:
+            if _is_large(item, facts.gap) and item.name not in rows:
                 text += " (no solution: a wider or steeper model, or stages, may come closer)"
             parts.append(text)
-    whole = [item for item in solution.gap.finite if item.name in judged]
+    whole = [item for item in facts.gap.finite if item.name in judged]
     return "; ".join(
         parts or [f"{item.name}: RMS {item.rms:.3g}, and no fresh points" for item in whole]
     )

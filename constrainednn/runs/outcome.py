@@ -5,7 +5,7 @@ import dataclasses
 from jaxtyping import PyTree
 
 from constrainednn._gap.streams import Streams
-from constrainednn.results.history import History, Settings, Status
+from constrainednn.runs.history import History, Settings, Status
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from constrainednn._common.arguments import as_count, as_positive, as_real, as_seed
@@ -18,7 +19,7 @@ from constrainednn.domains.base import AbstractDomain
 from constrainednn.domains.finite import Data
 from constrainednn.domains.samplers.adaptive import Adaptive
 from constrainednn.errors import BadTypeError, BadValueError, RunWarning, StoreError
-from constrainednn.results.history import Settings
+from constrainednn.runs.history import Settings
 from constrainednn.runs.listeners import Listeners, Progress, Sink
 from constrainednn.runs.settings import record_settings
 from constrainednn.runs.signals import Stop, collected_signals
@@ -101,7 +102,7 @@ class Run:
         """The folder in words, for messages."""
         return str(self.folder.path) if self.folder else "this run"
 
-    def begin(self, method: str, steps: int, dtype: str) -> Settings:
+    def begin(self, method: str, steps: int) -> Settings:
         """Write down what the run is started with, or compare it with what it was.
 
         Raises:
@@ -118,7 +119,7 @@ class Run:
             **self.counts,
             redraw=self.redraw,
             early_stopping=self.early_stopping,
-            dtype=dtype,
+            dtype=str(jnp.result_type(float)),
         )
         if self.record is not None and self.folder is not None:
             self._compare(self.record, dataclasses.asdict(settings))

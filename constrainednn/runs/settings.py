@@ -10,7 +10,7 @@ import jax
 import constrainednn
 from constrainednn._common.memory import usable_cores
 from constrainednn._problem.problem import Source
-from constrainednn.results.history import Settings
+from constrainednn.runs.history import Settings
 
 # By name: the rest of an environment is nobody's business, and may hold secrets.
 _VARIABLES = (

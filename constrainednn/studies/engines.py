@@ -18,9 +18,9 @@ from constrainednn._solve.training.steps import Chunk, step_bytes
 from constrainednn._solve.training.trainer import Training
 from constrainednn.errors import BadValueError, LoadError
 from constrainednn.methods.first_order import Optax
-from constrainednn.results.history import Status, Timings
 from constrainednn.results.saving import plain, report_dict
 from constrainednn.results.solution import Solution, SolveFailed
+from constrainednn.runs.history import Status, Timings
 from constrainednn.runs.run import Arguments, Run
 from constrainednn.runs.signals import Stop
 from constrainednn.studies.ensembles.ensemble import Ensemble, ensemble
@@ -123,7 +123,7 @@ def _row_of_mean(found: Ensemble) -> dict[str, Any] | None:
     steps = max(member.steps for member in found.members)
     watched = plain(monitor_loss(first.problem, found.model, train, monitor))
     curves = {"steps": [steps], "train": [plain(found.gap.loss)], "monitor": [watched]}
-    return report_dict(first) | {
+    return report_dict(first, first.verdict) | {
         "reason": f"mean of {len(found.members)} solutions",
         "steps": steps,
         "parameters": sum(member.parameters for member in found.members),
@@ -146,7 +146,7 @@ def row_of(found: Solution | Exception) -> dict[str, Any] | None:
     for name, values in (("train", losses), ("monitor", history.monitor)):
         # Six digits, since curves are for the eye.
         curves[name] = [plain(float(f"{value:.5e}")) for value in values]
-    row = report_dict(found) | {"history": curves}
+    row = report_dict(found, found.verdict) | {"history": curves}
     if found.problem.scheme is not None and found.status is not Status.CONVERGED:
         row["covered"] = False  # the gap is that of the part that was reached
     return row

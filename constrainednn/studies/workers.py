@@ -15,8 +15,9 @@ import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
+from multiprocessing.connection import wait
 from typing import IO, Any
 
 from constrainednn._common.paths import PACKAGE
@@ -75,46 +76,22 @@ class Workers:
             if self._closed:
                 process.kill()
         assert process.stdin is not None and process.stdout is not None
-        late = threading.Event()
         try:
-            with _killing(process, self._patience, late):
-                process.stdin.write(line + "\n")
-                process.stdin.flush()
-                answer = json.loads(process.stdout.readline())
+            process.stdin.write(line + "\n")
+            process.stdin.flush()
+            # It answers each call with one line, so nothing of an earlier one waits in the buffer.
+            if not wait([process.stdout.fileno()], self._patience):
+                process.kill()
+                process.wait()  # or the next call takes it for one that lives
+                raise TooLong(f"its worker did not answer for {self._patience:g} s and was killed")
+            answer = json.loads(process.stdout.readline())
         except (OSError, ValueError) as error:  # the pipe is closed, or the line cut short
             process.kill()
-            code = process.wait()
-            if late.is_set():
-                raise TooLong(
-                    f"its worker did not answer for {self._patience:g} s and was killed"
-                ) from None
-            raise BrokenExecutor(f"a worker ended with code {code}") from error
+            raise BrokenExecutor(f"a worker ended with code {process.wait()}") from error
         if "error" in answer:
             kind, text = answer["error"]
             raise StoreError(text) if kind == "StoreError" else RuntimeError(f"{kind}: {text}")
         return answer["result"]
-
-
-@contextlib.contextmanager
-def _killing(
-    process: subprocess.Popen, patience: float | None, late: threading.Event
-) -> Iterator[None]:
-    """Kill a process that takes longer, and say so."""
-    if patience is None:
-        yield
-        return
-
-    def kill() -> None:
-        late.set()
-        process.kill()
-
-    timer = threading.Timer(patience, kill)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
 
 
 def _start() -> subprocess.Popen:

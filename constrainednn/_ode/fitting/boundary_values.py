@@ -17,11 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
-from constrainednn._ode.fitting.fit import AbstractShooting, Shot
+from constrainednn._common.compilation.closures import compiled
+from constrainednn._ode.fitting.fit import AbstractShooting, Trial
 from constrainednn._ode.fitting.observations import rows_of
 from constrainednn._ode.fitting.scheme import AbstractFittedScheme
 from constrainednn._ode.linearised.defect import OnRows, linearise, linearise_conditions
-from constrainednn._ode.linearised.element_step import Statement
+from constrainednn._ode.linearised.element_step import BoundaryProblem
 from constrainednn._ode.linearised.error_equation import Conditions, ErrorEquation, between_ends
 from constrainednn._ode.linearised.sampled_solution import sample
 from constrainednn._ode.schemes.boundary_fields import BoundaryConditions, BoundaryField
@@ -44,7 +45,7 @@ class WithArguments(eqx.Module):
         return self.fn(first, second, self.arguments(raw), *rest)
 
 
-class Held(eqx.Module):
+class WithFixedUnknowns(eqx.Module):
     """Boundary conditions, and the parameters held at given values."""
 
     conditions: BoundaryConditions
@@ -57,7 +58,7 @@ class Held(eqx.Module):
         return jnp.concatenate([self.conditions(left, right, p), p - self.z])
 
 
-class Moved(eqx.Module):
+class SolutionMoved(eqx.Module):
     """A model moved along its derivatives by the unknowns.
 
     Attributes:
@@ -107,7 +108,7 @@ class FittedBoundaryScheme(AbstractFittedScheme):
 
     def known(self, z: Float[Array, " q"]) -> BoundaryValueScheme:
         """The problem for given unknowns."""
-        held = Statement(self.field, Held(self.conditions, z))
+        held = BoundaryProblem(self.field, WithFixedUnknowns(self.conditions, z))
         return BoundaryValueScheme(held, self.span, self.width)
 
     def at(self, model: PyTree) -> BoundaryValueScheme:
@@ -138,7 +139,7 @@ class FittedBoundaryScheme(AbstractFittedScheme):
         path, z = sample(model), jnp.asarray(model.parameters)
         F, _, A, B = linearise(OnRows(self.field), path.t, path.Y[:, 1:], path.p, path.size)
         _, (left, right, by_p) = linearise_conditions(
-            Held(self.conditions, z), path, path.Y, path.p
+            WithFixedUnknowns(self.conditions, z), path, path.Y, path.p
         )
         d, q = F.shape[2], path.p.size
         none = np.zeros((*A.shape[:3], q)), np.zeros((len(A) - 1, d, q))
@@ -169,7 +170,7 @@ class _Solving(AbstractShooting):
         self.compile, self.run, self.begun = 0.0, 0.0, False
         self.watch: Watch = lambda taken, done, residual, state: watch(taken, done, residual, None)
 
-    def at(self, z: Float[np.ndarray, " q"], share: float, steps: int) -> Shot:
+    def at(self, z: Float[np.ndarray, " q"], share: float, steps: int) -> Trial:
         """Solve for the unknowns."""
         at = jnp.asarray(z, jnp.result_type(float))
         guess = eqx.tree_at(lambda u: u.parameters, self.guess, at)
@@ -190,14 +191,14 @@ class _Solving(AbstractShooting):
         elapsed, self.begun = time.perf_counter() - began, True
         self.compile += found.compile + (0.0 if before else elapsed)
         self.run += found.run + (elapsed if before else 0.0)
-        return Shot(dataclasses.replace(found, model=model), r, S)
+        return Trial(dataclasses.replace(found, model=model), r, S)
 
 
-@eqx.filter_jit
+@compiled
 def _moved_rows(
     model: Pieces, slopes: Pieces, observed: tuple[Observed, ...]
 ) -> tuple[Float[Array, " N"], Float[Array, "N q"]]:
-    along = lambda by: rows_of(Moved(model, slopes, by), observed)  # noqa: E731
+    along = lambda by: rows_of(SolutionMoved(model, slopes, by), observed)  # noqa: E731
     still = jnp.zeros_like(model.parameters)
     return along(still), jax.jacfwd(along)(still)
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
-from constrainednn._ode.fitting.fit import AbstractShooting, Shot
+from constrainednn._ode.fitting.fit import AbstractShooting, Trial
 from constrainednn._ode.fitting.initial_values import FittedScheme, Shooting, useful_shares
 from constrainednn._ode.fitting.scheme import AbstractFittedScheme
 from constrainednn._ode.schemes.field import with_args
@@ -110,7 +110,7 @@ class _Together(AbstractShooting):
         reached = lambda share: sum(part.reached(share) for part in self.parts)  # noqa: E731
         self.shares = useful_shares(reached, model.parameters.size)
 
-    def at(self, z: Float[np.ndarray, " q"], share: float, steps: int) -> Shot:
+    def at(self, z: Float[np.ndarray, " q"], share: float, steps: int) -> Trial:
         """Solve for the unknowns up to a share of each interval."""
         shots, left = [], steps
         for part, where in zip(self.parts, self.scheme.places, strict=True):
@@ -135,7 +135,7 @@ class _Together(AbstractShooting):
             self.compile,
             self.run,
         )
-        return Shot(found, *self.scheme.stacked([(shot.r, shot.S) for shot in shots]))
+        return Trial(found, *self.scheme.stacked([(shot.r, shot.S) for shot in shots]))
 
     def _verdict(self, found: Sequence[SchemeResult]) -> tuple[str, str]:
         """Status and reason of all: of the first that was interrupted or did not reach its end."""

@@ -33,7 +33,7 @@ _DAMPING, _LEAST_DAMPING = 1e-3, 1e-16
 _MOST_TRIES_ROUGH = 30
 
 
-class Shot(NamedTuple):
+class Trial(NamedTuple):
     """A solution for given unknowns; rows that it does not reach are NaN.
 
     Attributes:
@@ -68,7 +68,7 @@ class AbstractShooting(abc.ABC):
     run: float
 
     @abc.abstractmethod
-    def at(self, z: Float[np.ndarray, " q"], share: float, steps: int) -> Shot:
+    def at(self, z: Float[np.ndarray, " q"], share: float, steps: int) -> Trial:
         """Solve on a share of the interval, in at most so many Newton steps."""
 
 
@@ -96,7 +96,7 @@ class Fit:
         tries: Steps on the unknowns in this stage, and `before` in those before.
     """
 
-    now: Shot
+    now: Trial
     noise: float
     eps: float
 
@@ -171,7 +171,7 @@ class Fit:
             if self._look(here.top * here.rss**0.5):
                 return self._stopped()
 
-    def _shot(self, z: Float[np.ndarray, " q"], steps: int) -> Shot:
+    def _shot(self, z: Float[np.ndarray, " q"], steps: int) -> Trial:
         return self.shooting.at(z, self.shooting.shares[self.stage], steps)
 
     def _try(self, here: Linearised) -> _Tried | None:

@@ -29,7 +29,8 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key, PyTree
 
-from constrainednn._ode.fitting.fit import AbstractShooting, Shot
+from constrainednn._common.compilation.closures import compiled
+from constrainednn._ode.fitting.fit import AbstractShooting, Trial
 from constrainednn._ode.fitting.observations import rows_of
 from constrainednn._ode.fitting.scheme import AbstractFittedScheme
 from constrainednn._ode.schemes.field import Field, with_args
@@ -140,7 +141,7 @@ class Shooting(AbstractShooting):
         # Signals and progress, but nothing to save: a march is short.
         self.watch: Watch = lambda taken, done, residual, state: watch(taken, done, residual, None)
 
-    def at(self, z: Float[np.ndarray, " q"], share: float, steps: int) -> Shot:
+    def at(self, z: Float[np.ndarray, " q"], share: float, steps: int) -> Trial:
         """Solve for the unknowns up to a share of the interval."""
         begin, end = self.scheme.span
         span = begin, end if share == 1.0 else begin + share * (end - begin)
@@ -167,7 +168,7 @@ class Shooting(AbstractShooting):
         self.looked.add(share)
         return self.linearised(found, at)
 
-    def linearised(self, found: SchemeResult, z: Float[Array, " q"]) -> Shot:
+    def linearised(self, found: SchemeResult, z: Float[Array, " q"]) -> Trial:
         """Rows and their derivatives for a model that solves the equation."""
         count, model = found.model.count, found.model
         self.capacity = max(self.capacity, len(model.head))
@@ -189,7 +190,7 @@ class Shooting(AbstractShooting):
             self.run += elapsed
         else:
             self.compile, self.compiled_for = self.compile + elapsed, self.capacity
-        return Shot(
+        return Trial(
             dataclasses.replace(found, model=model), np.asarray(r, float), np.asarray(S, float)
         )
 
@@ -224,7 +225,7 @@ def features_of(scheme: FittedScheme) -> tuple[Features, Float[Array, " m"], Fea
     return at(nodes), jnp.asarray(weights), at(np.ones(1))
 
 
-@eqx.filter_jit
+@compiled
 def _linearised(
     scheme: FittedScheme,
     nodes: Features,

@@ -10,6 +10,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 from constrainednn._common.batched import flat_value
+from constrainednn._common.compilation.closures import compiled
 from constrainednn._common.messages import shown
 from constrainednn._problem.constraint import Constraint
 from constrainednn._problem.equation_arguments import Arguments
@@ -79,7 +80,7 @@ def observations(data: Sequence[tuple[Constraint, Draw]]) -> tuple[Observed, ...
     return tuple(Observed(item.residual, points.points, item.weight**0.5) for item, points in data)
 
 
-@eqx.filter_jit
+@compiled
 def rows_of(model: PyTree, observed: tuple[Observed, ...]) -> Float[Array, " N"]:
     """The rows of all data, one below the other."""
     rows = [jnp.zeros(0)]

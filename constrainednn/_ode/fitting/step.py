@@ -71,7 +71,7 @@ class Linearised:
         # An unknown whose change is rounding to the rows stays where it is.
         effect = length * self.unit
         self.blind = (length == 0) | ((self.unit > 0) & (effect <= 1e3 * eps * self.visible))
-        # Held only as long as the rows pull to the bound.
+        # WithFixedUnknowns only as long as the rows pull to the bound.
         self.held = held & np.isfinite(reaches(z, -np.sign(self.score), unknowns))
         self.blind &= ~self.held
         still = self.blind | self.held

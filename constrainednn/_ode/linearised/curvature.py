@@ -27,7 +27,7 @@ _CURVED = 0.3
 _ITERATIONS = 4  # ... of so many at most.
 
 
-class Statement(NamedTuple):
+class ErrorProblem(NamedTuple):
     """A problem, its solution along a path, and the equation that the error obeys."""
 
     equations: Equations
@@ -52,7 +52,7 @@ def largest(e: np.ndarray) -> np.ndarray:
 
 
 def with_curvature(
-    statement: Statement,
+    statement: ErrorProblem,
     first: tuple[np.ndarray, np.ndarray],
     hidden: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, Bool[np.ndarray, " N"]]:
@@ -83,7 +83,7 @@ def with_curvature(
 
 
 def _second_order(
-    statement: Statement, e: np.ndarray, dp: np.ndarray
+    statement: ErrorProblem, e: np.ndarray, dp: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """What the error gains where the derivatives of f change along it.
 

@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from constrainednn._common.batched import in_blocks
+from constrainednn._common.compilation.closures import compiled
 from constrainednn._ode.linearised.error_equation import (
     SEEN,
     Conditions,
@@ -122,7 +123,7 @@ def linearise_conditions(
     return np.asarray(value, float), [left * path.size, right * path.size, by_p]
 
 
-@eqx.filter_jit
+@compiled
 def _conditions_at(conditions: Callable[..., Array], given: tuple) -> tuple[Array, tuple]:
     return conditions(*given), jax.jacfwd(conditions, argnums=(0, 1, 2))(*given)
 

@@ -24,7 +24,7 @@ class Unknowns(NamedTuple):
     p: Float[Array, " q"]
 
 
-class Statement(eqx.Module):
+class BoundaryProblem(eqx.Module):
     """A two-point problem on flat arrays.
 
     Attributes:
@@ -63,7 +63,7 @@ def _tops(features: Features, unknowns: Unknowns) -> Float[Array, "N m d"]:
 
 
 def fields_at(
-    statement: Statement,
+    statement: BoundaryProblem,
     features: Features,
     edges: Float[Array, " N_1"],
     states: Float[Array, "N m d"],
@@ -76,14 +76,20 @@ def fields_at(
 
 
 def residual_rows(
-    statement: Statement, features: Features, edges: Float[Array, " N_1"], unknowns: Unknowns
+    statement: BoundaryProblem,
+    features: Features,
+    edges: Float[Array, " N_1"],
+    unknowns: Unknowns,
 ) -> Float[Array, "N m d"]:
     states = states_at(features, unknowns)
     return _tops(features, unknowns) - fields_at(statement, features, edges, states, unknowns.p)
 
 
 def linearised_rows(
-    statement: Statement, features: Features, edges: Float[Array, " N_1"], unknowns: Unknowns
+    statement: BoundaryProblem,
+    features: Features,
+    edges: Float[Array, " N_1"],
+    unknowns: Unknowns,
 ) -> tuple[Float[Array, "N m d"], Float[Array, "N m d d"], Float[Array, "N m d q"]]:
     """Residual, and derivatives of the scaled field by the state and the parameters."""
 
@@ -174,7 +180,7 @@ def newton_step(
 
 
 def monitor_residual(
-    statement: Statement,
+    statement: BoundaryProblem,
     monitor: Features,
     edges: Float[Array, " N_1"],
     unknowns: Unknowns,

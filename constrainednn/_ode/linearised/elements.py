@@ -29,8 +29,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from constrainednn._common.compilation.closures import compiled
 from constrainednn._ode.linearised.element_step import (
-    Statement,
+    BoundaryProblem,
     Unknowns,
     largest_sizes,
     linearised_rows,
@@ -92,9 +93,9 @@ class _Notes(NamedTuple):
     slopes: Float[Array, "N d d"]
 
 
-@eqx.filter_jit
+@compiled
 def solve_elements(
-    statement: Statement,
+    statement: BoundaryProblem,
     nodes: Features,
     weights: Float[Array, " m"],
     monitor: Features,
@@ -141,7 +142,7 @@ def solve_elements(
 class _Elements(eqx.Module):
     """All elements and the conditions, linearised and condensed for a step."""
 
-    statement: Statement
+    statement: BoundaryProblem
     nodes: Features
     root: Float[Array, "m 1"]
     edges: Float[Array, " N_1"]

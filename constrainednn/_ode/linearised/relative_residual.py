@@ -19,6 +19,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from constrainednn._common.batched import in_blocks
+from constrainednn._common.compilation.closures import compiled
 from constrainednn._ode.linearised.defect import linearise
 from constrainednn._ode.linearised.sampled_solution import locate, states_at
 from constrainednn.models.pieces import Pieces
@@ -120,7 +121,7 @@ def relative_conditions(conditions: Callable[[Array, Array, Array], Array], mode
     return float(np.max(np.nan_to_num(missed, nan=np.inf), initial=0.0))
 
 
-@eqx.filter_jit
+@compiled
 def _linearised(conditions: Callable[..., Array], ends: tuple) -> tuple[Array, tuple]:
     return conditions(*ends), jax.jacfwd(conditions, argnums=(0, 1, 2))(*ends)
 

@@ -61,7 +61,7 @@ def _more(function: BoundaryField | BoundaryConditions, p: Float[Array, " q"]) -
     return (*([p] if function.unknown else []), *([function.args] if some else []))
 
 
-class EquationResidual(eqx.Module):
+class BoundaryEquationResidual(eqx.Module):
     """u' - f(x, u, p); times (x - a) where there is a singular term, which it keeps finite."""
 
     field: BoundaryField

@@ -17,7 +17,7 @@ from constrainednn._ode.linearised.division import (
     unknowns_of,
     with_waves,
 )
-from constrainednn._ode.linearised.element_step import Statement, Unknowns
+from constrainednn._ode.linearised.element_step import BoundaryProblem, Unknowns
 from constrainednn._ode.linearised.elements import Newton, solve_elements
 from constrainednn._ode.schemes.endings import ending_of, undefined
 from constrainednn._pieces.refinement import Round, half_of, parts_of, spread
@@ -69,10 +69,10 @@ class BoundaryValueScheme(AbstractScheme):
         names: What to call them and this one.
     """
 
-    statement: Statement
+    statement: BoundaryProblem
     span: tuple[float, float]
     width: int
-    path: tuple[Statement, ...] = ()
+    path: tuple[BoundaryProblem, ...] = ()
     names: tuple[str, ...] = ()
 
     def __repr__(self) -> str:

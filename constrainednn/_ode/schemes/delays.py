@@ -115,7 +115,7 @@ class DelayScheme(AbstractScheme):
         observed: Sequence[Observed] = (),
     ) -> SchemeResult:
         """March from step to step."""
-        so_far = _SoFar(self.ends[0], model)
+        so_far = _SolvedSteps(self.ends[0], model)
         if resumed is not None:
             so_far.resume(resumed, len(self.ends) - 1)
         start, whole = self.ends[0], self.ends[-1] - self.ends[0]
@@ -181,7 +181,7 @@ class DelayScheme(AbstractScheme):
         return self._whole().covered(model)
 
 
-class _SoFar:
+class _SolvedSteps:
     """The windows that are solved, in `number` steps and `taken` steps of Newton's method."""
 
     def __init__(self, start: float, model: Pieces):

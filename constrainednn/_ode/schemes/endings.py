@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, Int
 from constrainednn._common.batched import in_blocks
 from constrainednn._common.messages import shown
 from constrainednn._ode.linearised.division import DIGITS, OnHost, heads, last_digit
-from constrainednn._ode.linearised.element_step import Statement
+from constrainednn._ode.linearised.element_step import BoundaryProblem
 from constrainednn._ode.schemes.boundary_fields import BoundaryField
 from constrainednn._pieces.mesh import places
 from constrainednn._pieces.refinement import MOST_ELEMENTS, Round
@@ -89,7 +89,10 @@ def _accepted(found: Round, tolerance: float, given: bool) -> tuple[str, str]:
 
 
 def undefined(
-    statement: Statement, edges: np.ndarray, unknowns: OnHost, nodes: Float[np.ndarray, " m"]
+    statement: BoundaryProblem,
+    edges: np.ndarray,
+    unknowns: OnHost,
+    nodes: Float[np.ndarray, " m"],
 ) -> tuple[str, str] | None:
     """The ending where the field is not finite at a training point, and no step is possible."""
     # A field that is finite there gave finite heads; those that it did not are the guess's.

@@ -19,7 +19,6 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,7 +26,8 @@ from jax import lax
 from jax.extend import core
 from jaxtyping import Array, Float, Int
 
-from constrainednn._common.batched import Statement, put_together, take_apart
+from constrainednn._common.batched import Structure, put_together, take_apart
+from constrainednn._common.compilation.closures import compiled, until_decided
 from constrainednn._ode.schemes.field import Field
 from constrainednn._pieces.march import March
 from constrainednn.models.legendre import integrated
@@ -149,6 +149,7 @@ class _Looker:
         self.windows = tuple(pad(np.asarray(a)).astype(c.dtype) for a in arrays)
 
     @property
+    @until_decided
     def operations(self) -> float:
         """Scalar operations of the residual at one place."""
         arrays, statement = take_apart(self.field)
@@ -207,7 +208,7 @@ class _Looker:
         return found
 
 
-@eqx.filter_jit
+@compiled
 def _ratios(
     field: Field,
     windows: tuple[np.ndarray | Array, ...],
@@ -269,7 +270,7 @@ def _ratios(
 
 @functools.lru_cache(maxsize=64)
 def _operations(
-    statement: Statement, shapes: tuple, state: tuple[int, int], dtype: jnp.dtype, capacity: int
+    statement: Structure, shapes: tuple, state: tuple[int, int], dtype: jnp.dtype, capacity: int
 ) -> int:
     """Scalar operations of a field at one place, counted once for each program of a scan."""
     del capacity  # it makes another program

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
+from constrainednn._common.compilation.closures import compiled
 from constrainednn._ode.schemes.field import Field
 from constrainednn._pieces.condensation import least_squares
 from constrainednn._pieces.gauss_newton import Step, begun, minimise
@@ -40,7 +41,7 @@ def fixed_features(
     return at_nodes, jnp.asarray(weights), end, near
 
 
-@eqx.filter_jit
+@compiled
 def along(field: Field, times: Float[Array, " n"], y: Float[Array, "p d"]) -> Float[Array, "n d"]:
     """The vector field at one state and many times."""
     return jax.vmap(lambda t: field(t, y))(times)

@@ -3,7 +3,7 @@
 import math
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
@@ -13,20 +13,21 @@ import numpy as np
 from jaxtyping import Float, PyTree
 
 from constrainednn._checks.finiteness import check_finite, check_gradient
-from constrainednn._common.memory import available_memory, refuse_too_large
+from constrainednn._common.memory import available_memory, equations_of, refuse_too_large
 from constrainednn._common.messages import shown
 from constrainednn._gap.residual_vector import ResidualVector
-from constrainednn._problem.constraint import Constraint
 from constrainednn._problem.problem import Problem
+from constrainednn._solve.training.stage_state import InStage
 from constrainednn._solve.training.steps import Chunk, advance
 from constrainednn._solve.training.training_points import TrainingPoints
-from constrainednn.domains.samplers.base import Draw
 from constrainednn.errors import ProblemError
 from constrainednn.methods.levenberg_marquardt import LevenbergMarquardt, least_numbers, operations
 from constrainednn.methods.stages import Stage
 
 # Operations of one step that are announced: about ten seconds in which nothing else is heeded.
 _LONG = 1e12
+# A loss above this is that of a constraint with inequalities which does not hold.
+_VIOLATED = 1e-6
 _SMALLER = (
     "Lower points= or the width, or take a first-order method: cx.Optax(optax.lbfgs()), "
     "--method lbfgs"
@@ -95,23 +96,33 @@ def refuse_dense(stage: Stage, residual: ResidualVector, params: PyTree) -> int:
     return needed
 
 
-def why_stalled(
-    explained: tuple[str, PyTree | None], static: PyTree, pairs: Iterable[tuple[Constraint, Draw]]
-) -> str:
-    """Why no step lowers the loss: where the residual ends, or what it no longer depends on.
+def why_converged(now: InStage, points: TrainingPoints) -> str:
+    """What is known of a stationary point: unused parameters, inequalities that are violated."""
+    method, reason = now.stage.method, "no step can lower the loss further"
+    if isinstance(method, LevenbergMarquardt) and (unseen := method.unseen(now.params, now.state)):
+        reason += f"; the residual does not depend on {unseen}"
+    losses = points.losses(now.model, 1.0)
+    for item, drawn in points.pairs:
+        one = jax.tree.map(lambda leaf: leaf[0], drawn.points)
+        program = jax.make_jaxpr(lambda x, item=item: item.residual(now.model, x))(one)
+        names = {part.params.get("name") for part in equations_of(program.jaxpr)}
+        if "violation" in names and losses[item.name] > _VIOLATED * item.weight:
+            return (
+                f"{reason}, and {item.name!r} does not hold. Inequalities in a residual leave "
+                "minima of their own: build signs and bounds into the model with cx.with_output"
+            )
+    return reason
 
-    Args:
-        explained: What the method says: a sentence, and parameters ahead of which it stopped.
-        static: The rest of the model.
-        pairs: Constraints with their training points.
-    """
-    clause, ahead = explained
+
+def why_stalled(now: InStage, points: TrainingPoints) -> str:
+    """Why no step lowers the loss: where the residual ends, or what it no longer depends on."""
+    clause, ahead = now.stage.method.explain(now.params, now.state)
     reason = "no step lowers the loss, although its gradient is not zero"
     if ahead is not None:
-        model = eqx.combine(ahead, static)
+        model = eqx.combine(ahead, now.static)
         try:
-            for item, points in pairs:
-                check_finite(item, model, points)
+            for item, drawn in points.pairs:
+                check_finite(item, model, drawn)
         except ProblemError as error:
             return f"{reason}: steps that would lower it end at a cliff. There, {error}"
     return clause or reason

@@ -14,9 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from constrainednn._common.batched import Statement, put_together, take_apart
+from constrainednn._common.batched import Structure, put_together, take_apart
+from constrainednn._common.compilation.closures import Decided, until_decided
 from constrainednn._solve.measure import measured
-from constrainednn._solve.training.steps import Chunk, Look, advance
+from constrainednn._solve.training.steps import Chunk, MonitorRequest, advance
 from constrainednn._solve.training.trainer import Training
 from constrainednn.results.solution import Solution
 
@@ -48,7 +49,7 @@ def together(
     goings = {place: training.go() for place, training in trainings.items()}
     batch = _Lanes(lanes)
     ended: dict[int, Solution | Exception] = {}
-    asked: dict[int, Chunk | Look] = {}
+    asked: dict[int, Chunk | MonitorRequest] = {}
 
     def go_on(place: int, answer: Any) -> None:
         asked.pop(place, None)
@@ -64,7 +65,7 @@ def together(
         go_on(place, None)
     while asked:
         # Looks first, until all that still run ask for steps: so they stay side by side.
-        looks = {place: item for place, item in asked.items() if isinstance(item, Look)}
+        looks = {place: item for place, item in asked.items() if isinstance(item, MonitorRequest)}
         chunks = {place: item for place, item in asked.items() if isinstance(item, Chunk)}
         answers = _look(looks, lanes) if looks else batch.step(chunks)
         for place, answer in answers.items():
@@ -72,6 +73,7 @@ def together(
     return ended
 
 
+@until_decided
 def faster_together(chunk: Chunk, steps: int, lanes: int) -> bool:
     """Decide by a trial whether `lanes` runs take their steps sooner as one computation.
 
@@ -102,7 +104,7 @@ def _trial(run: Callable[[int], Any], steps: int) -> tuple[float, float]:
     return compiling, (time.perf_counter() - started) / few
 
 
-Stacked = tuple[list, Statement]
+Stacked = tuple[list, Structure]
 
 
 class _Lanes:
@@ -114,6 +116,7 @@ class _Lanes:
         self.known: list[dict[int, tuple]] = [{}, {}]
         self.parts: list[Stacked | None] = [None, None]
 
+    @until_decided
     def step(self, chunks: dict[int, Chunk]) -> dict[int, Any]:
         started = time.perf_counter()
         parts = [
@@ -123,7 +126,11 @@ class _Lanes:
         steps = np.zeros(self.lanes, int)
         for index, item in chunks.items():
             steps[index] = item.steps
-        params, state, best, *rest = _advance_lanes(*_both(parts), steps)
+        try:
+            params, state, best, *rest = _advance_lanes(*_both(parts), steps)
+        except Decided:
+            self.parts = [None, None]
+            raise
         moved = params, state, best
         leaves, structure = jax.tree.flatten((*moved, *rest))
         leaves = [np.asarray(leaf) for leaf in leaves]
@@ -154,12 +161,13 @@ def _parts(chunk: Chunk) -> tuple[tuple, tuple]:
     return constant, (chunk.params, chunk.state, chunk.best)
 
 
-def _both(parts: list[Stacked]) -> tuple[tuple[Statement, Statement], list[list]]:
+def _both(parts: list[Stacked]) -> tuple[tuple[Structure, Structure], list[list]]:
     (constant, of_constant), (moving, of_moving) = parts
     return (of_constant, of_moving), [constant, moving]
 
 
-def _look(looks: dict[int, Look], lanes: int) -> dict[int, float]:
+@until_decided
+def _look(looks: dict[int, MonitorRequest], lanes: int) -> dict[int, float]:
     """Monitor losses as `monitor_loss` has them, up to rounding."""
     totals = dict.fromkeys(looks, 0.0)
     first = next(iter(looks.values()))
@@ -169,7 +177,7 @@ def _look(looks: dict[int, Look], lanes: int) -> dict[int, float]:
         trees = {}
         for index, item in looks.items():
             points = item.monitor[place] or item.train[place]
-            trees[index] = (constraint.residual, item.model, points.points, points.share)
+            trees[index] = (constraint.residual, item.model, points.points, points.weights)
         arrays, statement = _stacked(trees, lanes)
         losses = np.asarray(_losses(statement, arrays))
         for index in looks:
@@ -179,7 +187,7 @@ def _look(looks: dict[int, Look], lanes: int) -> dict[int, float]:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _advance_lanes(
-    statements: tuple[Statement, Statement], parts: list[list], steps: Array
+    statements: tuple[Structure, Structure], parts: list[list], steps: Array
 ) -> PyTree:
     def lane(parts: list[list], n: Array) -> Any:
         constant, moving = map(put_together, parts, statements)
@@ -191,16 +199,16 @@ def _advance_lanes(
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _losses(statement: Statement, arrays: list) -> Float[Array, " lanes"]:
+def _losses(statement: Structure, arrays: list) -> Float[Array, " lanes"]:
     def loss(arrays: list) -> Float[Array, ""]:
-        residual, model, points, share = put_together(arrays, statement)
+        residual, model, points, weights = put_together(arrays, statement)
         r = jax.vmap(lambda x: jnp.ravel(residual(model, x)))(points)
-        return jnp.sum(share * jnp.sum(r**2, axis=1))
+        return jnp.sum(weights * jnp.sum(r**2, axis=1))
 
     return jax.vmap(loss)(arrays)
 
 
-def _stacked(trees: dict[int, PyTree], lanes: int) -> tuple[list, Statement]:
+def _stacked(trees: dict[int, PyTree], lanes: int) -> tuple[list, Structure]:
     """Arrays of all lanes along a new first axis, and what is the same for all.
 
     Raises:

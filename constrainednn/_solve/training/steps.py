@@ -4,13 +4,13 @@ import time
 from collections.abc import Generator
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
+from constrainednn._common.compilation.closures import compiled
 from constrainednn._common.memory import bytes_computed
 from constrainednn._gap.residual_vector import ResidualVector
 from constrainednn._gap.residuals import monitor_loss
@@ -23,13 +23,13 @@ from constrainednn.runs.outcome import Outcome
 CHUNK = 1024
 
 
-@eqx.filter_jit
+@compiled
 def begin(method: AbstractMethod, residual: ResidualVector, params: PyTree) -> PyTree:
     """The state before the first step, all of it arrays."""
     return jax.tree.map(jnp.asarray, method.init(residual, params))
 
 
-@eqx.filter_jit
+@compiled
 def advance(
     method: AbstractMethod,
     residual: ResidualVector,
@@ -90,7 +90,7 @@ class Raised(Exception):  # noqa: N818  (it says what happened)
         self.error = error
 
 
-class Look(NamedTuple):
+class MonitorRequest(NamedTuple):
     """A request for a monitor loss: the arguments of `monitor_loss`."""
 
     problem: Problem
@@ -102,8 +102,8 @@ class Look(NamedTuple):
 # A run is a generator of requests, so that one engine can serve many runs together.
 # Answers are what `advance` and `monitor_loss` return, the former with the seconds it took, and
 # this run's share of them.
-Going = Generator[Chunk | Look, Any, Outcome]
-Part = Generator[Chunk | Look, Any, Any]
+RunRequests = Generator[Chunk | MonitorRequest, Any, Outcome]
+StageRequests = Generator[Chunk | MonitorRequest, Any, Any]
 
 
 def is_out_of_memory(error: Exception) -> bool:
@@ -111,7 +111,7 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
 
 
-def alone(going: Going) -> Outcome:
+def alone(going: RunRequests) -> Outcome:
     """Serve one run."""
     answer, failure = None, None
     while True:
@@ -126,8 +126,8 @@ def alone(going: Going) -> Outcome:
             failure = error if is_out_of_memory(error) else Raised(error)
 
 
-def _answer(asked: Chunk | Look) -> Any:
-    if isinstance(asked, Look):
+def _answer(asked: Chunk | MonitorRequest) -> Any:
+    if isinstance(asked, MonitorRequest):
         return monitor_loss(*asked)
     started = time.perf_counter()
     found = jax.block_until_ready(advance(*asked[:-1], jnp.asarray(asked.steps)))

@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from constrainednn._checks.check import check_before_solve, check_trained
+from constrainednn._checks.check import check_before_solve
 from constrainednn._checks.finiteness import check_finite
+from constrainednn._checks.stages import check_stages
 from constrainednn._gap.residual_vector import ResidualVector, residual_vector, rows
 from constrainednn._gap.residuals import (
     holds_already,
@@ -35,6 +36,7 @@ from constrainednn._solve.training.diagnosis import (
     refuse_dense,
     refuse_what_is_compiled,
     warn_of_float32,
+    why_converged,
     why_nonfinite,
     why_stalled,
 )
@@ -47,10 +49,10 @@ from constrainednn._solve.training.monitoring import (
 from constrainednn._solve.training.stage_state import InStage
 from constrainednn._solve.training.steps import (
     CHUNK,
-    Going,
-    Look,
-    Part,
+    MonitorRequest,
     Raised,
+    RunRequests,
+    StageRequests,
     begin,
     is_out_of_memory,
     on_device,
@@ -58,10 +60,9 @@ from constrainednn._solve.training.steps import (
 from constrainednn._solve.training.training_points import TrainingPoints
 from constrainednn._storage.run_folder import Checkpoint
 from constrainednn.methods.base import CONVERGED, NONFINITE, RUNNING, STALLED
-from constrainednn.methods.levenberg_marquardt import LevenbergMarquardt
 from constrainednn.methods.stages import Stage, described
 from constrainednn.models.recipes import trainable_mask
-from constrainednn.results.history import History, Status
+from constrainednn.runs.history import History, Status
 from constrainednn.runs.outcome import Outcome
 from constrainednn.runs.run import Run
 
@@ -89,13 +90,12 @@ class Training:
         self.compile_seconds = self.run_seconds = 0.0
         self.train_loss = np.nan
 
-    def go(self) -> Going:
+    def go(self) -> RunRequests:
         """Yield requests for steps and monitor losses, and return the outcome."""
         started = time.perf_counter()
         self.show("compiling")
         self.model = self.problem.build_model(key=self.key)
-        for stage in self.stages:
-            check_trained(self.model, stage.trainable or self.problem.trainable)
+        check_stages(self.stages, self.problem, self.model)
         points = self.points = TrainingPoints(self.problem.constraints, self.key, self.run.counts)
         if not self.checked:
             warn_of_float32(self.stages, self.run.tolerance)
@@ -114,8 +114,7 @@ class Training:
         for stage in self.stages:
             params, static = eqx.partition(self.model, self.mask(stage))
             self.dense.append(refuse_dense(stage, self.residual(static), params))
-        dtype = str(jnp.result_type(float))
-        self.settings = self.run.begin(described(self.stages, self.model), self.limit, dtype)
+        self.settings = self.run.begin(described(self.stages, self.model), self.limit)
         self.compile_seconds += time.perf_counter() - started
         fresh = checkpoint is None or checkpoint.step == 0
         if fresh and self.limit and holds():
@@ -127,7 +126,7 @@ class Training:
         self.show("measuring the gap")
         return self.outcome(status, reason)
 
-    def train(self, checkpoint: Checkpoint | None) -> Part:
+    def train(self, checkpoint: Checkpoint | None) -> StageRequests:
         """Take all stages; return a status and its reason."""
         reached = 0 if checkpoint is None else stage_of(checkpoint, len(self.stages))
         verdict = RUNNING
@@ -159,31 +158,22 @@ class Training:
 
     def ending(self, verdict: int) -> tuple[Status, str]:
         """How the last stage ended: status and reason."""
-        status, reason = Status.MAX_STEPS, f"the limit of {self.limit} steps is reached"
-        method = self.stages[-1].method
-        if verdict == CONVERGED:
-            status, reason = Status.CONVERGED, "no step can lower the loss further"
-            if isinstance(method, LevenbergMarquardt):
-                unseen = method.unseen(self.last.params, self.last.state)
-                reason += f"; the residual does not depend on {unseen}" * bool(unseen)
-        elif verdict == STALLED:
-            explained = method.explain(self.last.params, self.last.state)
-            status = Status.STALLED
-            reason = why_stalled(explained, self.last.static, self.points.pairs)
         tolerance = self.run.tolerance
         if tolerance and self.total_loss(self.model) <= (tolerance / self.unit) ** 2:
-            reason = f"the root of the loss is below the tolerance {tolerance:g}"
-            return Status.CONVERGED, reason
-        return status, reason
+            return Status.CONVERGED, f"the root of the loss is below the tolerance {tolerance:g}"
+        if verdict == CONVERGED:
+            return Status.CONVERGED, why_converged(self.last, self.points)
+        if verdict == STALLED:
+            return Status.STALLED, why_stalled(self.last, self.points)
+        return Status.MAX_STEPS, f"the limit of {self.limit} steps is reached"
 
-    def run_stage(self, index: int, checkpoint: Checkpoint | None) -> Part:
+    def run_stage(self, index: int, checkpoint: Checkpoint | None) -> StageRequests:
         """Take the steps of one stage, or the rest of them, and return its last verdict."""
         now = self.entered(index, checkpoint)
         started = time.perf_counter()
         refuse_what_is_compiled(self.dense[index], now.chunk(0))
         yield now.chunk(0)
         self.compile_seconds += time.perf_counter() - started
-        keep = lambda: self.keep(index, now)  # noqa: E731
         end, pace = now.begun + now.stage.steps, 1
         try:
             while self.step < end and not self.run.stop:
@@ -215,17 +205,17 @@ class Training:
                         yield from self.watch()
                 self.show("training")
                 if self.run.folder is not None and self.run.folder.due:
-                    keep()
+                    self.keep(index, now)
         except Raised:
             # The last parameters may be those that cannot be evaluated.
             seen = bool(jnp.isfinite(now.best[1]))
             self.model = eqx.combine(now.best[0] if seen else now.params, now.static)
             raise
         except (MemoryError, jax.errors.JaxRuntimeError):  # the caller looks at what it is
-            keep()
+            self.keep(index, now)
             self.model = self.better(now)
             raise
-        keep()
+        self.keep(index, now)
         now.params, now.best = jax.tree.map(on_device, (now.params, now.best))
         self.last = now
         self.model = self.better(now)
@@ -309,10 +299,10 @@ class Training:
         redraw = self.points.drawn_at + self.run.redraw if self.run.redraw else math.inf
         return int(min(next_log_spaced(self.step), redraw))
 
-    def watch(self) -> Part:
+    def watch(self) -> StageRequests:
         """Take the monitor loss, and a snapshot at some of the steps that are log-spaced."""
         points = self.points
-        loss = yield Look(self.problem, self.model, points.train, points.monitor)
+        loss = yield MonitorRequest(self.problem, self.model, points.train, points.monitor)
         self.monitoring.take(self.step, loss, self.model, points.train, points.last_draw)
 
     def choose(self) -> None:
@@ -333,8 +323,7 @@ class Training:
 
     def outcome(self, status: Status, reason: str) -> Outcome:
         """What was found, to be measured."""
-        seen = self.monitoring
-        steps, monitor = zip(*seen.losses, strict=True)
+        steps, monitor = zip(*self.monitoring.losses, strict=True)
         params = eqx.filter(self.model, self.mask(self.stages[-1]))
         return Outcome(
             model=self.model,
@@ -346,7 +335,7 @@ class Training:
                 np.concatenate([np.zeros(0), *(loss * self.squared for loss in self.losses)]),
                 np.asarray(steps),
                 np.asarray(monitor),
-                tuple(seen.snapshots),
+                tuple(self.monitoring.snapshots),
                 self.best_step,
                 tuple(self.points.redraws),
                 self.points.last_draw,

@@ -54,6 +54,6 @@ class Adaptive(AbstractSampler):
         at = (numpy_generator(key).random() + np.arange(n)) * ends[-1] / n
         index = np.minimum(np.searchsorted(ends, at), len(ends) - 1)
         weights = 1 / density[index]
-        share = (weights / weights.sum()).astype(candidates.share.dtype)
+        weights = (weights / weights.sum()).astype(candidates.weights.dtype)
         points = jax.tree.map(lambda leaf: leaf[index], candidates.points)
-        return Draw(points, share, candidates.cube[index])
+        return Draw(points, weights, candidates.cube[index])

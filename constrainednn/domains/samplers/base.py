@@ -31,18 +31,18 @@ class Draw(eqx.Module):
 
     Attributes:
         points: The points, stacked along the first axis.
-        share: Weights that sum to one.
+        weights: Quadrature weights, which sum to one.
         cube: Cube coordinates, or None for a finite set.
     """
 
     points: PyTree[np.ndarray]
-    share: Float[np.ndarray, " n"]
+    weights: Float[np.ndarray, " n"]
     cube: Float[np.ndarray, "n unit_dim"] | None
 
     def __len__(self) -> int:
-        return len(self.share)
+        return len(self.weights)
 
 
 def equal(n: int) -> np.ndarray:
-    """Equal shares of n points."""
+    """Equal weights of n points."""
     return np.full(n, 1 / max(n, 1), jnp.result_type(float))

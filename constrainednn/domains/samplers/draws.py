@@ -39,18 +39,18 @@ def draw(domain: AbstractDomain, n: int, sampler: AbstractSampler, *, key: Key[A
         )
     name = type(sampler).__name__  # the whole of it takes longer to write than points to draw
     cube = as_reals(filled[0], f"cube points of {name}")
-    share = as_reals(filled[1], f"weights of {name}")
+    weights = as_reals(filled[1], f"weights of {name}")
     expected = (n, domain.unit_dim)
-    if cube.shape != expected or share.shape != (n,):
+    if cube.shape != expected or weights.shape != (n,):
         raise BadValueError(
             f"{shown(sampler)} must return cube points of shape {expected} and weights of shape "
-            f"({n},), got {cube.shape} and {share.shape}."
+            f"({n},), got {cube.shape} and {weights.shape}."
         )
     if not (np.isfinite(cube).all() and (cube >= 0).all() and (cube <= 1).all()):
         raise BadValueError(f"{shown(sampler)} returned cube points outside [0, 1] or NaN.")
-    if not (np.isfinite(share).all() and (share >= 0).all() and abs(share.sum() - 1) < 1e-5):
+    if not (np.isfinite(weights).all() and (weights >= 0).all() and abs(weights.sum() - 1) < 1e-5):
         raise BadValueError(
-            f"{shown(sampler)} must return weights >= 0 that sum to one, got sum {share.sum()}."
+            f"{shown(sampler)} must return weights >= 0 that sum to one, got sum {weights.sum()}."
         )
     dtype = jnp.result_type(float)
     eps = float(jnp.finfo(dtype).eps)
@@ -64,7 +64,7 @@ def draw(domain: AbstractDomain, n: int, sampler: AbstractSampler, *, key: Key[A
                 f"{shown(domain)} places {bad.size} of {n} points at NaN or infinity, first for "
                 f"cube point {cube[bad[0]].tolist()}. Check the function that maps them."
             )
-    return Draw(points, share.astype(dtype), cube)
+    return Draw(points, weights.astype(dtype), cube)
 
 
 def whole(points: PyTree[np.ndarray]) -> Draw:

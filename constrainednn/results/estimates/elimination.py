@@ -1,7 +1,7 @@
 """Rows of data and their derivatives by the unknowns, with what is trained besides eliminated."""
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -10,6 +10,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, PyTree
 
+from constrainednn._common.compilation.closures import compiled
 from constrainednn._gap.residual_vector import ResidualVector, residual_vector, rows
 from constrainednn._problem.problem import Problem
 from constrainednn._problem.unknowns import Unknown, unknowns_of
@@ -17,10 +18,8 @@ from constrainednn.domains.finite import Data
 from constrainednn.domains.samplers.base import Draw
 from constrainednn.errors import BadValueError
 from constrainednn.models.recipes import trainable_mask
-from constrainednn.results.estimates.profile import Rows
-
-if TYPE_CHECKING:
-    from constrainednn.results.solution import Solution
+from constrainednn.results.estimates.regression import Regression
+from constrainednn.results.facts import Facts
 
 # With more numbers beside the unknowns than this, intervals go by the slope alone.
 _FEW = 100
@@ -32,25 +31,15 @@ def trained_unknowns(model: PyTree, problem: Problem) -> dict[str, Unknown]:
     return {name: item for name, item in unknowns_of(params).items() if item.raw is not None}
 
 
-def eliminated(
-    solution: "Solution", data: list[tuple[Any, Draw]]
-) -> tuple[
-    dict[str, Unknown],
-    np.ndarray,
-    np.ndarray | None,
-    np.ndarray,
-    np.ndarray,
-    np.ndarray,
-    Rows | None,
-]:
+def eliminated(facts: Facts, data: list[tuple[Any, Draw]]) -> Regression:
     """Rows and derivatives of any model whose leaves hold unknowns.
 
     The other trained parameters follow the unknowns as the constraints that are not data demand,
-    in least squares. Without such constraints they are fitted to the data besides.
+    in least squares. Without such constraints they are fitted to the data, too.
     """
-    problem, model = solution.problem, solution.model
+    problem, model = facts.problem, facts.model
     params, static = eqx.partition(model, trainable_mask(model, problem.trainable))
-    first = problem.build_model(key=jax.random.key(solution.settings.seed))
+    first = problem.build_model(key=jax.random.key(facts.settings.seed))
     unknowns = trained_unknowns(first, problem)
     if not unknowns:
         raise BadValueError(
@@ -59,7 +48,7 @@ def eliminated(
         )
     is_raw = ravel_pytree(_marked(params))[0].astype(bool)
     theta = np.asarray(ravel_pytree(params)[0], float)
-    equal = [dataclasses.replace(points, share=np.ones(len(points))) for _, points in data]
+    equal = [dataclasses.replace(points, weights=np.ones(len(points))) for _, points in data]
     constraints = [item for item, _ in data]
     vector = residual_vector(constraints, static, rows(constraints, equal))
     r, J = _jacobian(vector, params)
@@ -73,14 +62,14 @@ def eliminated(
     D, w = J[:, is_raw], J[:, ~is_raw]
     rest = [
         (item, points.train)
-        for item, points in zip(problem.constraints, solution.streams, strict=True)
+        for item, points in zip(problem.constraints, facts.streams, strict=True)
         if not isinstance(item.over, Data)
     ]
     if rest and w.shape[1]:
         items, draws = zip(*rest, strict=True)
         P = _jacobian(residual_vector(items, static, rows(items, draws)), params)[1]
         follow, *_ = np.linalg.lstsq(P[:, ~is_raw], -P[:, is_raw], rcond=None)
-        return unknowns, theta[is_raw], theta[:0], r, D + w @ follow, counts, None
+        return Regression(r, D + w @ follow, theta[is_raw], unknowns, counts)
     order = np.concatenate([np.flatnonzero(is_raw), np.flatnonzero(~is_raw)])
     unravel = ravel_pytree(params)[1]
 
@@ -90,9 +79,8 @@ def eliminated(
         r, J = _jacobian(vector, unravel(jnp.asarray(moved, jnp.result_type(float))))
         return r, J[:, order]
 
-    S = np.concatenate([D, w], axis=1)
     few = w.shape[1] <= _FEW
-    return unknowns, theta[is_raw], theta[~is_raw], r, S, counts, again if few else None
+    return Regression(r, J[:, order], theta[order], unknowns, counts, again if few else None)
 
 
 def _jacobian(vector: ResidualVector, params: PyTree) -> tuple[np.ndarray, np.ndarray]:
@@ -100,7 +88,7 @@ def _jacobian(vector: ResidualVector, params: PyTree) -> tuple[np.ndarray, np.nd
     return np.asarray(r, float), np.asarray(J, float)
 
 
-@eqx.filter_jit
+@compiled
 def _compiled_jacobian(vector: ResidualVector, params: PyTree) -> tuple[Array, Array]:
     return vector.jacobian(params)
 

@@ -3,7 +3,7 @@
 Symbols::
 
     symbol  shape   meaning
-    z       (q,)    the unknowns, in the scale in which they are trained, and what is fitted besides
+    z       (q,)    the unknowns, in the scale in which they are trained, and numbers fitted too
     r, S            rows and their derivatives by z, both times the root of how much a row counts
     i               the unknown in question; the others follow it to the least sum of squares
 
@@ -38,7 +38,7 @@ class Profile:
 
     Args:
         rows: Rows and derivatives at other z; NaN where there is no solution.
-        z: The estimate, with what is fitted besides.
+        z: The estimate, with what is fitted with them.
         r: Rows at the estimate.
         S: Their derivatives.
         unknowns: How numbers follow from the first entries of z.

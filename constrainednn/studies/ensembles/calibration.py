@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+# Classes of held-out points, by their spread.
 CLASSES = 8
 
 
@@ -34,26 +35,19 @@ class Calibration:
     correlation: float
 
     def plot(self) -> "Figure":
-        """Draw error against spread; on the line the spread is the error."""
-        from constrainednn.studies.ensembles.calibration import calibration_figure
-
-        return calibration_figure(self)
-
-
-def calibration_figure(found: "Calibration") -> "Figure":
-    """Error of an ensemble's mean against its spread."""
-    figure = new_figure(4.2, 3.8)
-    axes = figure.subplots()
-    spread, error = (on_log_axis(np.array(values)) for values in (found.spread, found.error))
-    axes.plot(spread, error, "o-", color=HELDOUT, label="classes of held-out points")
-    ends = np.nanmin(np.stack([spread, error])), np.nanmax(np.stack([spread, error]))
-    axes.plot(ends, ends, "k--", linewidth=1, label="error = spread")
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    axes.set_xlabel("RMS spread over the members")
-    axes.set_ylabel("RMS error of the mean")
-    shares = f"within two spreads {found.within_two:.0%}, a further member {found.expected:.0%}"
-    axes.set_title(f"{shares}\nrank correlation {found.correlation:.2f}", fontsize=9)
-    axes.legend(fontsize=7, frameon=False)
-    widen(axes)
-    return figure
+        """Draw error against spread; on the dashed line they are equal."""
+        figure = new_figure(4.2, 3.8)
+        axes = figure.subplots()
+        spread, error = (on_log_axis(np.array(values)) for values in (self.spread, self.error))
+        axes.plot(spread, error, "o-", color=HELDOUT, label="classes of held-out points")
+        ends = np.nanmin(np.stack([spread, error])), np.nanmax(np.stack([spread, error]))
+        axes.plot(ends, ends, "k--", linewidth=1, label="error = spread")
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_xlabel("RMS spread over the members")
+        axes.set_ylabel("RMS error of the mean")
+        shares = f"within two spreads {self.within_two:.0%}, a further member {self.expected:.0%}"
+        axes.set_title(f"{shares}\nrank correlation {self.correlation:.2f}", fontsize=9)
+        axes.legend(fontsize=7, frameon=False)
+        widen(axes)
+        return figure

@@ -22,7 +22,7 @@ from constrainednn.results.solution import Solution
 
 
 def splitting(problem: Problem, **how: Any) -> Problem:
-    """A problem whose data are split otherwise; a seed that was given to them stays."""
+    """A problem whose data are split in another way; a seed that was given to them stays."""
 
     def changed(item: Constraint) -> Constraint:
         if not isinstance(item.over, Data) or ("seed" in how and item.over.seed is not None):
@@ -34,8 +34,9 @@ def splitting(problem: Problem, **how: Any) -> Problem:
 
 
 def joined_draws(draws: list[Draw]) -> Draw:
+    """All points of several draws as one, each with its share."""
     joined = jax.tree.map(lambda *leaves: np.concatenate(leaves), *draws)
-    return eqx.tree_at(lambda draw: draw.share, joined, joined.share / len(draws))
+    return eqx.tree_at(lambda draw: draw.weights, joined, joined.weights / len(draws))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -72,12 +73,12 @@ def cross_validate(
     seed: int = 0,
     **arguments: Any,
 ) -> CrossValidation:
-    """Solve once for each of k parts of the data, which is held out then.
+    """Solve once for each of k parts of the data, with that part held out.
 
-    The interval of the mean over folds is a t interval whose variance counts 1/k plus held-out over
-    training rows, 1/(k - 1) if all others are trained on, instead of 1/k: the training sets of two
-    folds share most of their rows. That of the held-out loss is taken for its power -1/3, so that
-    it stays above zero; with fewer than 50 rows it carries a label.
+    The interval of the mean over folds is a t interval in which the factor 1/k of the variance is
+    replaced by 1/k plus the ratio of held-out to training rows, 1/(k - 1) if all others are trained
+    on: the training sets of two folds share most of their rows. The interval of the held-out loss
+    is that of its power -1/3, so that it stays above zero; with fewer than 50 rows it is labelled.
 
     Args:
         problem: A problem with one or more constraints over `Data`.

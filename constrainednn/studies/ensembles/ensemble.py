@@ -85,8 +85,8 @@ class Ensemble:
         held = self.members[0].streams[0].heldout
         if problem.reference is None or held is None:
             raise BadValueError(
-                "calibration needs a known solution: give the problem reference=, and a constraint "
-                "with held-out points first."
+                "calibration needs a known solution: give the problem reference=, and put a "
+                "constraint with held-out points first."
             )
         x = model_inputs(held.points)
         flat = lambda u: in_blocks(eqx.Partial(flat_value, u), x)  # noqa: E731
@@ -121,7 +121,7 @@ def ensemble(
     Args:
         problem: What to solve; not by `ivp` or `bvp`, whose solutions do not depend on a seed.
         method: As in `solve`.
-        seeds: So many seeds from 0 on, or the seeds; at least two.
+        seeds: The seeds, or their number, counted from 0; at least two.
         **arguments: As in `solve`.
 
     Raises:
@@ -133,7 +133,7 @@ def ensemble(
     else:
         chosen = [as_seed(seed) for seed in seeds]
     if len(set(chosen)) < max(2, len(chosen)):
-        raise BadValueError(f"ensemble needs two seeds or more, none twice, got {chosen}.")
+        raise BadValueError(f"ensemble needs two seeds or more, all different, got {chosen}.")
     if isinstance(problem, Problem) and problem.scheme is not None:
         raise BadValueError(
             "ensemble: solutions of ivp and bvp do not depend on a seed; their error is known from "

@@ -1,9 +1,11 @@
-"""Figures of a study against one of its axes or against time."""
+"""Figures of a study against one of its axes, the steps, or the distance to training points."""
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import Float
 
 from constrainednn._figures.style import (
     COMPONENTS,
@@ -15,91 +17,118 @@ from constrainednn._figures.style import (
     say,
     widen,
 )
-from constrainednn.studies.tables.law import Law
+from constrainednn.studies.folder import Row
+from constrainednn.studies.tables.law import Law, law_along
 from constrainednn.studies.tables.panels import (
     MOST,
     Drawn,
     around,
     band,
-    rows_of,
     say_how_many,
     title_of,
     ylabel,
 )
-from constrainednn.studies.tables.rows import UNFINISHED, endings, has_failed, quantiles_of
+from constrainednn.studies.tables.rows import (
+    UNFINISHED,
+    endings,
+    groups,
+    has_failed,
+    quantiles_of,
+    values_of,
+)
 
 if TYPE_CHECKING:
-    from constrainednn.studies.tables.table import Study
+    from matplotlib.axes import Axes
 
 
-def against(study: "Study", axis: str) -> Drawn:
+def against(axis: str, rows: Sequence[Row], varied: Sequence[str]) -> Drawn:
     """Train, held-out and gap over an axis of numbers, a panel for each other combination."""
-    from matplotlib.ticker import NullLocator
-
-    every = list(study.groups(*(name for name in study.axes if name != axis)))
-    groups = every[:MOST]
-    laws: list[Law | None] = [None] * len(groups)
-    said: list[str] = []
-    for place, (where, rows) in enumerate(groups):
-        some = Study(rows_of(study, rows), study.axes)
-        residuals = [count for _, count in _sizes(some, axis).values()]
-        if sorted(set(residuals)) != residuals:
-            continue  # a law is over the number of training points
-        try:
-            laws[place] = some.laws(axis)[0][1]
-            said.append(f"{title_of(where)}: held-out loss: {laws[place]!r}")
-        except ValueError as error:
-            said.append(f"{title_of(where)}: no law, {error}")
-    figure = new_figure(4.2 * len(groups), 3.6)
-    panels = figure.subplots(1, len(groups), squeeze=False, sharey=True)[0]
-    numbers: dict[str, Any] = {"laws": said, "groups": {}}
-    for axes, (where, rows), law in zip(panels, groups, laws, strict=True):
-        x = np.array(sorted({row[axis] for row in rows}), float)
-        entry: dict[str, Any] = {axis: x}
-        for name, colour in (("train_loss", TRAIN), ("heldout_loss", HELDOUT), ("gap", "#444444")):
-            values = [[row[name] for row in rows if row[axis] == at] for at in x]
-            bands = np.stack([quantiles_of(np.array(each, float)) for each in values])
-            label = name.partition("_")[0]
-            entry[label] = bands
-            band(axes, x, bands, colour, {"heldout": "held-out"}.get(label, label))
-        stopped = [any(r["status"] in UNFINISHED for r in rows if r[axis] == at) for at in x]
-        if any(stopped):
-            middle = on_log_axis(entry["heldout"][:, 1])[stopped]
-            label = "some runs stopped on their way"
-            axes.plot(x[stopped], middle, "o", mfc="white", mec=HELDOUT, ms=6, label=label)
-        if law is not None and not law.has_trend:
-            axes.plot([], [], " ", label="no trend")
-        elif law is not None and (x > 0).all():
-            fine = np.geomspace(x.min(), x.max(), 100)
-            b = law.exponent
-            text = f"law, exponent {b.value:.2f} [{b.low:.2f}, {b.high:.2f}]"
-            if law.lack_of_fit < 0.05:
-                text += f"\nlack of fit p = {law.lack_of_fit:.1g}"
-            axes.plot(fine, law(fine), "k--", linewidth=1, label=text)
-        crossing = _interpolation(_sizes(Study(rows_of(study, rows), study.axes), axis))
+    every = groups(rows, [name for name in varied if name != axis])
+    drawn = every[:MOST]
+    figure = new_figure(4.2 * len(drawn), 3.6)
+    panels = figure.subplots(1, len(drawn), squeeze=False, sharey=True)[0]
+    numbers: dict[str, Any] = {"laws": [], "groups": {}}
+    for axes, (where, group) in zip(panels, drawn, strict=True):
+        title, sizes = title_of(where), _sizes(axis, group)
+        x = np.array(sorted({row["given"][axis] for row in group}), float)
+        entry: dict[str, Any] = {axis: x, **_draw_losses(axes, axis, x, group)}
+        numbers["groups"][title] = entry
+        law, said = _law(axis, group, [residuals for _, residuals in sizes.values()])
+        if said:
+            numbers["laws"].append(f"{title}: {said}")
+        if law is not None:
+            _draw_law(axes, x, law)
+        crossing = _interpolation(sizes)
         if crossing is not None:
             entry["interpolation"] = crossing
             axes.axvline(crossing, color="grey", linestyle=":", label="parameters = residuals")
-        axes.set_xscale("log" if (x > 0).all() and x.max() >= 4 * x.min() else "linear")
-        axes.set_yscale("log")
-        axes.set_xlabel(axis)
-        axes.set_title(title_of(where), fontsize=9, parse_math=False)
-        axes.legend(fontsize=7, frameon=False)
-        widen(axes)
-        if len(x) <= MOST:
-            axes.set_xticks(x, [f"{value:g}" for value in x])
-            axes.xaxis.set_minor_locator(NullLocator())
-            axes.set_xlim(*around(x, axes.get_xscale() == "log"))
-        numbers["groups"][title_of(where)] = entry
-    panels[0].set_ylabel(ylabel("loss", [(at, r) for at, r in study.groups(*study.axes)]))
-    say_how_many(figure, len(groups), len(every))
+        axes.set_title(title, fontsize=9, parse_math=False)
+        _set_axis(axes, axis, x)
+    panels[0].set_ylabel(ylabel("loss", groups(rows, varied)))
+    say_how_many(figure, len(drawn), len(every))
     return figure, numbers
 
 
-def _sizes(study: "Study", axis: str) -> dict[float, tuple[int, int]]:
+def _draw_losses(
+    axes: "Axes", axis: str, x: Float[np.ndarray, " n"], rows: list[Row]
+) -> dict[str, np.ndarray]:
+    """Bands of train, held-out and gap; where some runs did not converge the mark is hollow."""
+    levels = [[row for row in rows if row["given"][axis] == at] for at in x]
+    entry = {}
+    for name, colour in (("train_loss", TRAIN), ("heldout_loss", HELDOUT), ("gap", "#444444")):
+        label = name.partition("_")[0]
+        entry[label] = np.stack([quantiles_of(values_of(level, name)) for level in levels])
+        band(axes, x, entry[label], colour, {"heldout": "held-out"}.get(label, label))
+    stopped = [any(row["status"] in UNFINISHED for row in level) for level in levels]
+    if any(stopped):
+        middle = on_log_axis(entry["heldout"][:, 1])[stopped]
+        label = "some runs ended before convergence"
+        axes.plot(x[stopped], middle, "o", mfc="white", mec=HELDOUT, ms=6, label=label)
+    return entry
+
+
+def _law(axis: str, rows: list[Row], residuals: list[int]) -> tuple[Law | None, str]:
+    """The law over a number of training points, and what to say of it; none along other axes."""
+    if sorted(set(residuals)) != residuals:
+        return None, ""
+    try:
+        law = law_along(axis, rows, "heldout_loss")
+    except ValueError as error:
+        return None, f"no law, {error}"
+    return law, f"held-out loss: {law!r}"
+
+
+def _draw_law(axes: "Axes", x: Float[np.ndarray, " n"], law: Law) -> None:
+    if not law.has_trend:
+        axes.plot([], [], " ", label="no trend")
+    elif (x > 0).all():
+        fine = np.geomspace(x.min(), x.max(), 100)
+        b = law.exponent
+        text = f"law, exponent {b.value:.2f} [{b.low:.2f}, {b.high:.2f}]"
+        if law.lack_of_fit < 0.05:
+            text += f"\nlack of fit p = {law.lack_of_fit:.1g}"
+        axes.plot(fine, law(fine), "k--", linewidth=1, label=text)
+
+
+def _set_axis(axes: "Axes", axis: str, x: Float[np.ndarray, " n"]) -> None:
+    """Scales, ticks at the values of an axis where there are few, and the legend."""
+    from matplotlib.ticker import NullLocator
+
+    axes.set_xscale("log" if (x > 0).all() and x.max() >= 4 * x.min() else "linear")
+    axes.set_yscale("log")
+    axes.set_xlabel(axis)
+    axes.legend(fontsize=7, frameon=False)
+    widen(axes)
+    if len(x) <= MOST:
+        axes.set_xticks(x, [f"{value:g}" for value in x])
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xlim(*around(x, axes.get_xscale() == "log"))
+
+
+def _sizes(axis: str, rows: Sequence[Row]) -> dict[float, tuple[int, int]]:
     """Trained parameters, and residuals that they fit, along an axis."""
     seen: dict[float, tuple[int, int]] = {}
-    for row in study.rows:
+    for row in rows:
         if row.get("gap"):
             parts = [*row["gap"]["constraints"], *row["gap"]["finite"]]
             residuals = sum(part["points"] * part["entries"] for part in parts)
@@ -124,18 +153,17 @@ def _interpolation(sizes: dict[float, tuple[int, int]]) -> float | None:
     return math.exp(found) if positive else found
 
 
-def time(study: "Study") -> Drawn:
+def time(rows: Sequence[Row], varied: Sequence[str]) -> Drawn:
     """Train and monitor loss over the steps."""
-    every = list(study.groups(*study.axes))
-    groups = every[: 2 * MOST]
-    columns = min(3, len(groups))
-    rows_needed = -(-len(groups) // columns)
-    figure = new_figure(3.6 * columns, 0.4 + 2.6 * rows_needed)
-    panels = figure.subplots(rows_needed, columns, squeeze=False, sharey=True).ravel()
+    every = groups(rows, varied)
+    drawn = every[: 2 * MOST]
+    columns = min(3, len(drawn))
+    lines = -(-len(drawn) // columns)
+    figure = new_figure(3.6 * columns, 0.4 + 2.6 * lines)
+    panels = figure.subplots(lines, columns, squeeze=False, sharey=True).ravel()
     numbers = {}
-    for axes, (labels, rows) in zip(panels, groups, strict=False):
-        found = rows_of(study, rows)
-        histories = [None if has_failed(row) else row.get("history") for row in found]
+    for axes, (labels, group) in zip(panels, drawn, strict=False):
+        histories = [None if has_failed(row) else row.get("history") for row in group]
         steps = np.array(sorted({s for h in histories if h for s in h["steps"]}), float)
         entry: dict[str, Any] = {"steps": steps}
         for name, colour in (("train", TRAIN), ("monitor", MONITOR)):
@@ -147,19 +175,20 @@ def time(study: "Study") -> Drawn:
                 band(axes, np.maximum(steps, 0.5), bands, colour, name)
         axes.set_xscale("log")
         axes.set_yscale("log")
-        marked = f"\nof {len(rows)}: {endings(rows)}" if endings(rows) else ""
+        ended = endings(group)
+        marked = f"\nof {len(group)}: {ended}" if ended else ""
         axes.set_title(title_of(labels) + marked, fontsize=8, parse_math=False)
         axes.set_xlabel("step")
         widen(axes)
         numbers[title_of(labels)] = entry
-    for axes in panels[len(groups) :]:
+    for axes in panels[len(drawn) :]:
         axes.set_axis_off()
     for axes in panels:
         if axes.lines:  # the first one may be of runs that all failed
             axes.legend(fontsize=7, frameon=False)
             break
-    panels[0].set_ylabel(ylabel("loss", groups))
-    say_how_many(figure, len(groups), len(every))
+    panels[0].set_ylabel(ylabel("loss", drawn))
+    say_how_many(figure, len(drawn), len(every))
     return figure, numbers
 
 
@@ -172,16 +201,16 @@ def _carried(history: dict[str, Any] | None, name: str, steps: np.ndarray) -> np
     return values[np.clip(at, 0, len(values) - 1)]
 
 
-def distance(study: "Study") -> Drawn:
+def distance(rows: Sequence[Row], varied: Sequence[str]) -> Drawn:
     """RMS residual against the distance to the nearest training point, constraint by constraint."""
-    every = list(study.groups(*study.axes))
-    groups = every[:MOST]
+    every = groups(rows, varied)
+    drawn = every[:MOST]
     figure = new_figure(5.5, 3.6)
     axes = figure.subplots()
     numbers = {}
-    for (labels, rows), colour in zip(groups, COMPONENTS, strict=False):
+    for (labels, group), colour in zip(drawn, COMPONENTS, strict=False):
         by_name: dict[str, list[tuple[list[float], list[float]]]] = {}
-        for row in rows_of(study, rows):
+        for row in group:
             for part in (row.get("gap") or {}).get("constraints", []):
                 if part["distance"] and not has_failed(row):
                     seen = part["distance"]
@@ -190,24 +219,16 @@ def distance(study: "Study") -> Drawn:
             edges = np.median([edge for edge, _ in seen], axis=0)
             classes = np.array([rms for _, rms in seen], float).T
             bands = np.stack([quantiles_of(values) for values in classes])
-            middle = (edges[:-1] + edges[1:]) / 2
             label = title_of(labels) + (f": {name}" if len(by_name) > 1 else "")
             numbers[label] = {"distance": edges, "rms": bands}
-            axes.plot(
-                middle,
-                on_log_axis(bands[:, 1]),
-                style,
-                color=colour,
-                marker="o",
-                markersize=3,
-                label=label,
-            )
-            low, high = on_log_axis(bands[:, 0]), on_log_axis(bands[:, 2])
-            axes.fill_between(middle, low, high, color=colour, alpha=0.12, linewidth=0)
+            low, middle, high = (on_log_axis(column) for column in bands.T)
+            x, how = (edges[:-1] + edges[1:]) / 2, {"marker": "o", "markersize": 3}
+            axes.plot(x, middle, style, color=colour, label=label, **how)
+            axes.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0)
     axes.set_yscale("log")
     axes.set_xlabel("distance to the nearest training point")
-    axes.set_ylabel(ylabel("held-out RMS residual", groups), fontsize=8)
-    say_how_many(figure, len(groups), len(every))
+    axes.set_ylabel(ylabel("held-out RMS residual", drawn), fontsize=8)
+    say_how_many(figure, len(drawn), len(every))
     if not numbers:
         say(axes, "too few held-out points to show the residual by distance")
         return figure, numbers

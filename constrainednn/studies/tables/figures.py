@@ -1,13 +1,13 @@
-"""The figures of a study, drawn from its table alone, and the numbers in them.
+"""The figures of a study, drawn from its rows alone, and the numbers in them.
 
-Medians over seeds with the quantiles of 10 and 90 %, below ten seeds with the smallest and the
-largest: a run that failed counts as infinite, and is drawn at the upper end of the axis. Where some
-runs were stopped on their way, the mark is hollow.
+Medians over seeds with the quantiles of 10 and 90 %, or with the smallest and the largest below ten
+seeds. A run that failed counts as infinite and is drawn at the upper end of the axis. Where some
+runs ended before convergence, the mark is hollow.
 """
 
 import itertools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,25 +17,25 @@ from constrainednn._common.tables import number
 from constrainednn._figures.style import HELDOUT, TRAIN, new_figure, on_log_axis, widen
 from constrainednn._storage.files import write_atomically
 from constrainednn.results.saving import plain, rendered
+from constrainednn.studies.folder import Row
 from constrainednn.studies.tables.curves import against, distance, time
+from constrainednn.studies.tables.paired import pairs_along
 from constrainednn.studies.tables.panels import MOST, Drawn, is_numeric, say_how_many, title_of
-from constrainednn.studies.tables.rows import endings, quantiles_of
+from constrainednn.studies.tables.rows import endings, groups, quantiles_of, values_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from constrainednn.studies.tables.table import Study
+
+def figures(rows: Sequence[Row], varied: Sequence[str]) -> "dict[str, Figure]":
+    """All figures that what was varied allows, by name."""
+    return {name: draw()[0] for name, draw in _available(rows, varied)}
 
 
-def figures(study: "Study") -> "dict[str, Figure]":
-    """All figures that the axes of a study allow."""
-    return {name: draw()[0] for name, draw in _available(study)}
-
-
-def write_figures(study: "Study", folder: Path) -> Iterator[str]:
+def write_figures(rows: Sequence[Row], varied: Sequence[str], folder: Path) -> Iterator[str]:
     """Write all figures as PNG and their numbers as `figures.json`; say what there is."""
     numbers = {}
-    for name, draw in _available(study):
+    for name, draw in _available(rows, varied):
         figure, numbers[name] = draw()
         write_atomically(folder / f"{name}.png", rendered(figure))
         yield from [*numbers[name].get("laws", []), *numbers[name].get("pairs", [])]
@@ -44,25 +44,28 @@ def write_figures(study: "Study", folder: Path) -> Iterator[str]:
     yield f"their numbers: {folder / 'figures.json'}"
 
 
-def _available(study: "Study") -> Iterator[tuple[str, Callable[[], Drawn]]]:
-    if not study.rows:
+def _available(
+    rows: Sequence[Row], varied: Sequence[str]
+) -> Iterator[tuple[str, Callable[[], Drawn]]]:
+    if not rows:
         return
-    plain_numbers = [axis for axis in study.axes if is_numeric(study, axis)]
-    for axis in plain_numbers:
-        yield f"against-{axis}", lambda axis=axis: against(study, axis)
-    for axis in study.axes:
-        if axis not in plain_numbers:
-            yield f"paired-{axis}", lambda axis=axis: _paired(study, axis)
-    for one, other in itertools.combinations(plain_numbers, 2):
-        yield f"map-{one}-{other}", lambda one=one, other=other: _map(study, one, other)
-    yield "seeds", lambda: _seeds(study)
-    yield "time", lambda: time(study)
-    yield "distance", lambda: distance(study)
+    numeric = [axis for axis in varied if is_numeric(axis, rows)]
+    for axis in numeric:
+        yield f"against-{axis}", lambda axis=axis: against(axis, rows, varied)
+    for axis in varied:
+        if axis not in numeric:
+            yield f"paired-{axis}", lambda axis=axis: _paired(axis, rows, varied)
+    for pair in itertools.combinations(numeric, 2):
+        yield "map-{}-{}".format(*pair), lambda pair=pair: _map(*pair, rows, varied)
+    yield "seeds", lambda: _seeds(rows, varied)
+    yield "time", lambda: time(rows, varied)
+    yield "distance", lambda: distance(rows, varied)
 
 
-def _paired(study: "Study", axis: str) -> Drawn:
+def _paired(axis: str, rows: Sequence[Row], varied: Sequence[str]) -> Drawn:
     """Each setting against the first, seed by seed."""
-    pairs = study.compare(axis)
+    others = [name for name in varied if name != axis]
+    pairs = pairs_along(axis, rows, others, "heldout_loss")
     figure = new_figure(6.4, 1.4 + 0.35 * len(pairs))
     axes = figure.subplots()
     for place, item in enumerate(pairs):
@@ -88,30 +91,29 @@ def _paired(study: "Study", axis: str) -> Drawn:
     return figure, {"pairs": [repr(item) for item in pairs]}
 
 
-def _map(study: "Study", one: str, other: str) -> Drawn:
+def _map(one: str, other: str, rows: Sequence[Row], varied: Sequence[str]) -> Drawn:
     """The median held-out loss over two axes of numbers, a panel for each other combination."""
     from matplotlib.colors import LogNorm
 
-    every = list(study.groups(*(name for name in study.axes if name not in (one, other))))
-    groups = every[:MOST]
-    x, y = (sorted({row[name] for row in study.table()}) for name in (one, other))
-    found = np.full((len(groups), len(y), len(x)), np.nan)
-    for place, (_, rows) in enumerate(groups):
-        for j, i in itertools.product(range(len(y)), range(len(x))):
-            values = [r["heldout_loss"] for r in rows if (r[one], r[other]) == (x[i], y[j])]
-            if values:
-                found[place, j, i] = quantiles_of(np.array(values, float))[1]
+    every = groups(rows, [name for name in varied if name not in (one, other)])
+    drawn = every[:MOST]
+    x, y = (sorted({row["given"][name] for row in rows}) for name in (one, other))
+    found = np.full((len(drawn), len(y), len(x)), np.nan)
+    for place, (_, group) in enumerate(drawn):
+        for labels, some in groups(group, (one, other)):
+            at = place, y.index(labels[other]), x.index(labels[one])
+            found[at] = quantiles_of(values_of(some, "heldout_loss"))[1]
     width, height = 0.4 + 0.9 * len(x), 1.6 + 0.6 * len(y)
-    figure = new_figure(1.2 + max(width, 2.4) * len(groups), height)
-    panels = figure.subplots(1, len(groups), squeeze=False, sharey=True)[0]
+    figure = new_figure(1.2 + max(width, 2.4) * len(drawn), height)
+    panels = figure.subplots(1, len(drawn), squeeze=False, sharey=True)[0]
     seen = on_log_axis(found)
     norm = None
     if np.isfinite(seen).any():
         low, high = np.nanmin(seen), np.nanmax(seen)
         norm = LogNorm(low, high if high > low else 10 * low)
     box = {"facecolor": "white", "alpha": 0.6, "linewidth": 0, "pad": 1}
-    for axes, (where, _), values, drawn in zip(panels, groups, found, seen, strict=True):
-        image = axes.imshow(drawn, norm=norm, origin="lower", aspect="auto")
+    for axes, (where, _), values, colours in zip(panels, drawn, found, seen, strict=True):
+        image = axes.imshow(colours, norm=norm, origin="lower", aspect="auto")
         for (j, i), value in np.ndenumerate(values):
             text = number(float(value))
             axes.text(i, j, text, ha="center", va="center", fontsize=7, bbox=box)
@@ -123,27 +125,26 @@ def _map(study: "Study", one: str, other: str) -> Drawn:
         if axes is panels[-1] and norm is not None:
             figure.colorbar(image, ax=[*panels])
     panels[0].set_ylabel(other, parse_math=False)
-    say_how_many(figure, len(groups), len(every))
+    say_how_many(figure, len(drawn), len(every))
     numbers = {one: x, other: y}
-    if len(groups) == 1:
+    if len(drawn) == 1:
         return figure, numbers | {"heldout": found[0]}
-    named = {title_of(where): values for (where, _), values in zip(groups, found, strict=True)}
+    named = {title_of(where): values for (where, _), values in zip(drawn, found, strict=True)}
     return figure, numbers | {"heldout": named}
 
 
-def _seeds(study: "Study") -> Drawn:
+def _seeds(rows: Sequence[Row], varied: Sequence[str]) -> Drawn:
     """Every run: train and held-out loss of each combination of settings."""
-    groups = list(study.groups(*study.axes))
-    figure = new_figure(7, 1.2 + 0.4 * len(groups))
+    every = groups(rows, varied)
+    figure = new_figure(7, 1.2 + 0.4 * len(every))
     axes = figure.subplots()
     numbers, names = {}, []
-    for place, (labels, rows) in enumerate(groups):
-        marked = endings(rows)
-        names.append(title_of(labels) + (f"\nof {len(rows)}: {marked}" if marked else ""))
+    for place, (labels, group) in enumerate(every):
+        ended = endings(group)
+        names.append(title_of(labels) + (f"\nof {len(group)}: {ended}" if ended else ""))
         entry = {}
         for name, colour, shift in (("train_loss", TRAIN, -0.15), ("heldout_loss", HELDOUT, 0.15)):
-            values = np.array([row[name] for row in rows], float)
-            entry[name] = values
+            entry[name] = values = values_of(group, name)
             at = np.full(len(values), place + shift)
             label = {"train_loss": "train", "heldout_loss": "held-out"}[name]
             axes.plot(
@@ -152,8 +153,8 @@ def _seeds(study: "Study") -> Drawn:
             middle = on_log_axis(quantiles_of(values)[1:2])
             axes.plot(middle, at[:1], "o", color=colour, markersize=4)
         numbers[title_of(labels)] = entry
-    axes.set_yticks(range(len(groups)), names, fontsize=7, parse_math=False)
-    axes.set_ylim(len(groups) - 0.5, -0.5)
+    axes.set_yticks(range(len(every)), names, fontsize=7, parse_math=False)
+    axes.set_ylim(len(every) - 0.5, -0.5)
     axes.set_xscale("log")
     widen(axes)
     axes.set_xlabel("loss of each run; dots are medians")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,8 @@ from jaxtyping import Float, Int
 
 from constrainednn._gap.statistics import LEVEL, Estimate
 from constrainednn.errors import BadValueError
+from constrainednn.studies.folder import Row
+from constrainednn.studies.tables.rows import number_of
 
 # An offset c is shown where it lowers the sum of squares more than chance does, at this level.
 _BY_CHANCE = 0.05
@@ -24,14 +27,14 @@ class Law:
         a: Factor.
         exponent: b, with its interval for any offset c >= 0; infinite where the last losses may
             all be the offset. It has no standard error.
-        c: What remains for any number of points; 0 where the runs do not show one.
+        c: The limit for many points; 0 where the runs do not show one.
         lack_of_fit: Probability of a misfit as large as this one if the law held, by comparing the
             misfit of the levels with the spread within them; NaN where there are no more levels
             than parameters, or no seeds to compare.
         levels: The values of n that the fit is over.
         runs: Number of runs behind it.
-        left_out: Values of n that are not in the fit, since a run there failed or its loss is not
-            positive.
+        left_out: Values of n that are not in the fit, because a run there failed or its loss is
+            not positive.
     """
 
     a: float
@@ -77,6 +80,15 @@ class Law:
         return text
 
 
+def law_along(axis: str, rows: Sequence[Row], of: str) -> Law:
+    """The law of a number of the rows along an axis; errors as in `fit_law`."""
+    n = [row["given"][axis] for row in rows]
+    if not all(isinstance(value, (int, float)) for value in n):
+        raise BadValueError(f"a law needs an axis of numbers, and {axis!r} is not one.")
+    losses = np.array([number_of(row, of) for row in rows], float)
+    return fit_law(np.array(n, float), losses, np.array([row["seed"] for row in rows]))
+
+
 def fit_law(
     n: Float[np.ndarray, " runs"],
     loss: Float[np.ndarray, " runs"],
@@ -120,7 +132,7 @@ def fit_law(
     count = np.bincount(index)
     means = np.bincount(index, y) / count
     within = float(((y - means[index]) ** 2).sum())
-    profile = _Profile(np.log(levels), means, count)
+    profile = _SquaresByExponent(np.log(levels), means, count)
     (plain, straight), (bent, between) = profile.straight(), profile.best()
     if straight < between:
         bent, between = plain, straight
@@ -172,7 +184,7 @@ def _without_blocks(
     return y - (np.bincount(block, y) / levels)[block] + y.mean(), len(names) - 1
 
 
-class _Profile:
+class _SquaresByExponent:
     """Sums of squares of log a + log(q + n^-b) about the means at the levels, the best a for each.
 
     q is the offset c over a n^-b in the middle of the levels.

@@ -2,24 +2,27 @@
 
 import dataclasses
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from constrainednn._gap.statistics import Estimate, mean_interval
+from constrainednn.studies.folder import Row
+from constrainednn.studies.tables.rows import groups, number_of
 
 
 @dataclasses.dataclass(frozen=True)
 class Paired:
-    """Two settings compared run by run: the same seed, so the same points and first parameters.
+    """Two settings compared run by run: the same seed, so the same points and initial parameters.
 
     Attributes:
-        first: Label of the setting that is compared with.
-        second: Label of the other one.
+        first: The setting that is the reference.
+        second: The setting that is compared with it.
         where: The other settings.
-        of: What is compared.
-        pairs: Seeds where both runs finished.
-        others: Seeds where one of them, or both, failed.
+        of: Name of the number that is compared.
+        pairs: Number of seeds for which both runs finished.
+        others: Number of seeds for which one of them, or both, failed.
         difference: Mean of second - first, with its interval.
         ratio: Geometric mean of second / first, with its interval; None where a number is not
             positive, as gaps may be.
@@ -50,7 +53,19 @@ class Paired:
         return text
 
 
-def paired(
+def pairs_along(axis: str, rows: Iterable[Row], others: Iterable[str], of: str) -> list[Paired]:
+    """Each setting along an axis against the first, for each combination of the others."""
+    found = []
+    for where, group in groups(rows, others):
+        by_label: dict[Any, dict[int, float]] = {}
+        for row in group:
+            by_label.setdefault(row["given"][axis], {})[row["seed"]] = number_of(row, of)
+        first, *further = by_label
+        found += [_paired(first, second, where, of, by_label) for second in further]
+    return found
+
+
+def _paired(
     first: Any, second: Any, where: dict[str, Any], of: str, values: dict[Any, dict[int, float]]
 ) -> Paired:
     seeds = [seed for seed in values[first] if seed in values[second]]

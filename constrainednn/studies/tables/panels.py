@@ -1,31 +1,32 @@
 """What the figures of a study share."""
 
-import json
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
 
 from constrainednn._figures.style import COMPONENTS, on_log_axis
+from constrainednn.studies.folder import Row
 from constrainednn.studies.tables.rows import ends_shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from constrainednn.studies.tables.table import Study
-
-
+# A figure and the numbers in it.
 Drawn = tuple["Figure", dict[str, Any]]
+# Combinations in one figure.
 MOST = len(COMPONENTS)
 
 
-def is_numeric(study: "Study", axis: str) -> bool:
-    values = {row["given"][axis] for row in study.rows}
+def is_numeric(axis: str, rows: Iterable[Row]) -> bool:
+    """True for an axis of several numbers."""
+    values = {row["given"][axis] for row in rows}
     return len(values) > 1 and all(type(value) in (int, float) for value in values)
 
 
-def ylabel(what: str, groups: list) -> str:
+def ylabel(what: str, groups: list[tuple[dict[str, Any], list[Row]]]) -> str:
     """What a band shows: the middle and the ends, of the group with the fewest seeds."""
     fewest = min((len({row["seed"] for row in rows}) for _, rows in groups), default=0)
     return f"{what}: median, {ends_shown(fewest)}"
@@ -38,6 +39,7 @@ def say_how_many(figure: "Figure", drawn: int, groups: int) -> None:
 
 
 def title_of(labels: dict[str, Any]) -> str:
+    """The settings of a combination."""
     return ", ".join(f"{name} {value}" for name, value in labels.items()) or "all runs"
 
 
@@ -49,19 +51,10 @@ def around(x: Float[np.ndarray, " n"], logarithmic: bool) -> tuple[float, float]
     return float(low), float(high)
 
 
-def rows_of(study: "Study", rows: list[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
-    names = list(study.rows[0]["given"])
-    wanted = {json.dumps([[row[name] for name in names], row["seed"]]) for row in rows}
-    return tuple(
-        row
-        for row in study.rows
-        if json.dumps([[row["given"][name] for name in names], row["seed"]]) in wanted
-    )
-
-
 def band(
     axes: "Axes", x: np.ndarray, bands: Float[np.ndarray, "n 3"], colour: str, label: str
 ) -> None:
+    """Draw medians as a line, and the quantiles around them as a band."""
     low, middle, high = (on_log_axis(column) for column in bands.T)
     # An infinite upper end is drawn as far as the axis goes.
     top = np.where(np.isinf(bands[:, 2]), 1e200, high)

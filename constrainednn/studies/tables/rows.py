@@ -1,7 +1,9 @@
 """Rows of a study's table."""
 
 import collections
+import json
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -10,14 +12,23 @@ from constrainednn._common.messages import known_names, shown
 from constrainednn.errors import BadValueError
 from constrainednn.studies.folder import Row
 
-# A run that no worker finished.
+# The status of a run that no worker finished.
 LOST = "lost"
 # Statuses of runs whose numbers mean nothing: they count as infinite.
 FAILED = ("nonfinite", "out_of_memory", "blow_up", "error", LOST)
-# Statuses of runs that were stopped on their way: their numbers depend on where.
+# Statuses of runs that ended before convergence: their numbers depend on where.
 UNFINISHED = ("max_steps", "time_limit", "stalled", "interrupted")
-# Of so many runs the quantiles of 10 and 90 % are the ends; so many reasons of failures are shown.
-_TENTH, REASONS = 9, 5
+# Up to so many runs, the quantiles of 10 and 90 % are the smallest and the largest.
+_TENTH = 9
+
+
+def groups(rows: Iterable[Row], names: Iterable[str]) -> list[tuple[dict[str, Any], list[Row]]]:
+    """Rows that agree in the named settings, with those."""
+    names, grouped = tuple(names), {}
+    for row in rows:
+        labels = {name: row["given"][name] for name in names}
+        grouped.setdefault(json.dumps(labels), []).append(row)
+    return [(json.loads(labels), rows) for labels, rows in grouped.items()]
 
 
 def has_failed(row: Row) -> bool:
@@ -26,6 +37,7 @@ def has_failed(row: Row) -> bool:
 
 
 def flat(row: Row) -> dict[str, Any]:
+    """Settings, seed, status, and the numbers of the gap in total."""
     gap = row.get("gap") or {}
     heldout, difference = gap.get("heldout") or {}, gap.get("difference") or {}
     parts = gap.get("constraints") or []
@@ -61,38 +73,51 @@ def flat(row: Row) -> dict[str, Any]:
     }
 
 
+def values_of(rows: Iterable[Row], name: str) -> np.ndarray:
+    """One number of each flat row."""
+    return np.array([flat(row)[name] for row in rows], float)
+
+
 def cell(value: Any) -> Any:
+    """A value as a spreadsheet may read it: text that it would run as a formula is quoted."""
     return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@") else value
 
 
-def number_of(row: dict[str, Any], name: str) -> float:
+def number_of(row: Row, name: str) -> float:
+    """A number of a flat row; NaN where the run has none.
+
+    Raises:
+        ValueError: If there is no such number in the table, listing those there are.
+    """
+    row = flat(row)
     if row.get(name, "") is None:  # such as the steps of a run that failed
         return math.nan
     if not isinstance(row.get(name), (int, float)):
         numbers = [key for key, value in row.items() if isinstance(value, (int, float))]
         raise BadValueError(
-            f"{shown(name)} is no number of the table. {known_names(name, numbers)}"
+            f"{shown(name)} is not a number in the table. {known_names(name, numbers)}"
         )
     return float(row[name])
 
 
 def quantiles_of(values: np.ndarray) -> np.ndarray:
-    """Of 10, 50 and 90 %; outside of the median values that were seen.
+    """Quantiles of 10, 50 and 90 %; those of 10 and 90 % are values that occurred.
 
-    With infinite values for failed runs: a median between a number and infinity is infinite.
+    Failed runs count as infinite: a median between a number and infinity is infinite.
     """
     low, high = np.quantile(values, [0.1, 0.9], method="inverted_cdf")
     return np.array([low, np.median(values), high])
 
 
-def endings(rows: list[dict[str, Any]]) -> str:
-    """How many of some flat rows are no plain results: failed, stopped on their way, collapsed."""
+def endings(rows: Iterable[Row]) -> str:
+    """How many runs failed, ended before convergence, or collapsed."""
+    found = [flat(row) for row in rows]
     counts = collections.Counter(
         "failed" if row["failed"] else row["status"]
-        for row in rows
+        for row in found
         if row["failed"] or row["status"] in UNFINISHED
     )
-    counts["collapsed"] = sum(row["collapsed"] is True for row in rows)
+    counts["collapsed"] = sum(row["collapsed"] is True for row in found)
     return ", ".join(f"{count} {name}" for name, count in counts.items() if count)
 
 

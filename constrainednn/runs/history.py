@@ -2,18 +2,13 @@
 
 import dataclasses
 import enum
-from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import PyTree
 
 from constrainednn._problem.scheme import PieceHistory
 
-if TYPE_CHECKING:
-    pass
-
-
-# Lines of a history on display.
+# Lines of a history when it is printed.
 _MOMENTS = 12
 
 
@@ -46,8 +41,8 @@ class Settings:
         dtype: Floating-point type.
         device: Platform and device kind.
         threads: CPU cores this process may use; results can differ where it does.
-        versions: Versions of this package and those below it.
-        environment: Those environment variables, if set, that JAX and the linear algebra heed.
+        versions: Versions of this package and of those it depends on.
+        environment: Environment variables that JAX and the linear algebra obey, where they are set.
         problem: SHA-256 of the file the problem was loaded from and of those it imports beside
             it; empty for a problem stated in Python.
         early_stopping: True if the parameters are those of the lowest monitor loss.
@@ -71,7 +66,7 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class History:
-    """What was seen on the way.
+    """Losses, models and pieces during the run.
 
     Attributes:
         loss: Training loss at the parameters before step 0, 1, 2, ...; the last entry, as that of
@@ -83,8 +78,8 @@ class History:
         best_step: Steps that led to the parameters that were returned.
         redraws: Steps before which new training points were drawn.
         last_draw: How many of the redraws there were before those parameters: 0 for the first draw.
-        pieces: How the pieces came about, for a problem that is solved in pieces, of each
-            experiment where there are several; `loss` and `monitor` then hold the final numbers
+        pieces: How the pieces came about, for a problem that is solved in pieces; one entry per
+            experiment where there are several. `loss` and `monitor` then hold the final numbers
             only.
     """
 

@@ -1,0 +1,1 @@
+"""One compiled program for functions that differ only in the numbers that they hold."""

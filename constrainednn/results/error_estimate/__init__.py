@@ -1,0 +1,1 @@
+"""The error of a solution, estimated from its residual."""

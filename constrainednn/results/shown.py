@@ -1,0 +1,17 @@
+"""What the figures are given of a solution."""
+
+from constrainednn._figures.shown import Shown
+from constrainednn._problem.experiments import Experiments
+from constrainednn.results.facts import Facts
+from constrainednn.results.one_experiment import one_experiment
+
+# Experiments that one page holds.
+_MOST_EXPERIMENTS = 6
+
+
+def shown(facts: Facts) -> Shown:
+    """What is drawn of a run, and of each of its first few experiments."""
+    problem, model, tolerance = facts.problem, facts.model, facts.settings.tolerance
+    names = model.names[:_MOST_EXPERIMENTS] if isinstance(model, Experiments) else ()
+    parts = {name: shown(one_experiment(facts, name)) for name in names}
+    return Shown(problem, model, facts.gap, facts.history, facts.streams, tolerance, parts)
