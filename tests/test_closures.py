@@ -17,6 +17,7 @@ import numpy as np
 import optax
 import pytest
 from jax import lax
+from marks import slow
 
 import constrainednn as cx
 from constrainednn._common import memory
@@ -93,7 +94,7 @@ KINDS = {  # how to solve, an error, and its bound
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["constraint", "ivp", slow("bvp"), slow("fit")])
 def test_functions_that_differ_in_numbers_share_all_programs(kind):
     solve, error, bound = KINDS[kind]
     for number, k in enumerate((0.5, 0.7, 0.85)):
@@ -303,6 +304,7 @@ def test_a_study_of_a_number_compiles_one_combination():
     assert count == 0 and len(found.rows) == 3
 
 
+@pytest.mark.slow
 def test_runs_side_by_side_have_their_own_numbers():
     """As single runs have them, whether numbers are arguments or decide in Python."""
 
