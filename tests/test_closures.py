@@ -141,9 +141,7 @@ def test_wherever_a_number_is_held(how):
     for number, k in enumerate((0.5, 0.7)):
         count, found = compilations(evaluated, SHARED[how](k))
         assert np.allclose(found, k * np.exp(-k * X), rtol=ROUNDING)
-        # With jax 0.12 a loop that closes over a number is compiled anew; its numbers are right.
-        anew = how == "loop" and jax.__version_info__ >= (0, 11)
-        assert number == 0 or count == 0 or anew
+        assert number == 0 or count == 0
 
 
 FACTORS = {"1": 1.0, "2": 3.0, "True": 4.0, "False": 5.0, "'plus'": 6.0, "None": 7.0, "(1, 2)": 8.0}

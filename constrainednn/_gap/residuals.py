@@ -49,7 +49,7 @@ def root_mean_square(r: Float[np.ndarray, "..."]) -> float:
 
 
 def loss_at(constraint: Constraint, model: PyTree, points: Draw, *, unit: float = 1.0) -> float:
-    """Loss of one constraint on weighted points: weight * sum_i share_i |r_i / unit|^2."""
+    """Loss of one constraint on weighted points: weight * sum_i w_i |r_i / unit|^2."""
     if not len(points):
         return 0.0
     constraint, model = apart(constraint, model)

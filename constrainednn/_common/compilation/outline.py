@@ -105,7 +105,10 @@ def _given(equation: Any, key: str, of: list[int]) -> list[int]:
     if name == "cond":
         return of[1:]
     if name == "scan":
-        first, carried = params["num_consts"], params["num_carry"]
+        if "num_consts" in params:
+            first, carried = params["num_consts"], params["num_carry"]
+        else:  # as jax 0.12 states them; where this fails, nothing is shared
+            first, carried = map(len, params["ft_in"].unpack()[:2])
         return [*of[:first], *[_ARGUMENT] * carried, *of[first + carried :]]
     if name == "while":
         own, other = params["cond_nconsts"], params["body_nconsts"]

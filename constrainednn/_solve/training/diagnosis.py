@@ -16,6 +16,7 @@ from constrainednn._checks.finiteness import check_finite, check_gradient
 from constrainednn._common.memory import available_memory, equations_of, refuse_too_large
 from constrainednn._common.messages import shown
 from constrainednn._gap.residual_vector import ResidualVector
+from constrainednn._gap.residuals import loss_at
 from constrainednn._problem.problem import Problem
 from constrainednn._solve.training.stage_state import InStage
 from constrainednn._solve.training.steps import Chunk, advance
@@ -101,12 +102,11 @@ def why_converged(now: InStage, points: TrainingPoints) -> str:
     method, reason = now.stage.method, "no step can lower the loss further"
     if isinstance(method, LevenbergMarquardt) and (unseen := method.unseen(now.params, now.state)):
         reason += f"; the residual does not depend on {unseen}"
-    losses = points.losses(now.model, 1.0)
     for item, drawn in points.pairs:
         one = jax.tree.map(lambda leaf: leaf[0], drawn.points)
         program = jax.make_jaxpr(lambda x, item=item: item.residual(now.model, x))(one)
         names = {part.params.get("name") for part in equations_of(program.jaxpr)}
-        if "violation" in names and losses[item.name] > _VIOLATED * item.weight:
+        if "violation" in names and loss_at(item, now.model, drawn) > _VIOLATED * item.weight:
             return (
                 f"{reason}, and {item.name!r} does not hold. Inequalities in a residual leave "
                 "minima of their own: build signs and bounds into the model with cx.with_output"
