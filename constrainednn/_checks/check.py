@@ -25,6 +25,7 @@ from constrainednn._gap.streams import draw_streams
 from constrainednn._problem.constraint import Constraint
 from constrainednn._problem.experiments import apart
 from constrainednn._problem.problem import Problem
+from constrainednn._problem.scheme import AbstractPieceScheme
 from constrainednn.domains.base import AbstractDomain
 from constrainednn.domains.finite import Data, Points
 from constrainednn.domains.samplers.base import Draw
@@ -118,7 +119,7 @@ def check_before_solve(
             check_gradient(problem, constraint, model, points, thorough=False)
 
 
-def check_pieces(problem: Problem, model: PyTree) -> list[float]:
+def check_pieces(problem: Problem, scheme: AbstractPieceScheme, model: PyTree) -> list[float]:
     """Raise if a residual cannot be evaluated where a model made of pieces is known to be sound.
 
     Returns its size there, for each constraint on a domain.
@@ -135,9 +136,8 @@ def check_pieces(problem: Problem, model: PyTree) -> list[float]:
         trial(constraint, part, train)
         check_reference(problem, constraint, part, train)
         if isinstance(constraint.over, AbstractDomain):
-            assert problem.scheme is not None
             start = jax.tree.map(lambda leaf: leaf[:1], train)
-            place = np.full(1, problem.scheme.known_at(part))
+            place = np.full(1, scheme.known_at(part))
             r = check_finite(constraint, part, eqx.tree_at(lambda d: d.points, start, place))
             sizes.append(float(np.linalg.norm(r)))
     return sizes

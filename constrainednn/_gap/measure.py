@@ -100,8 +100,9 @@ def _constraint_gap(
     train, held = points.train, points.heldout
     assert held is not None
     refuse_overlap(constraint, train, held)
-    r_held = residuals_at(constraint.residual, model, held.points)
-    r_train = residuals_at(constraint.residual, model, train.points) if len(train) else r_held[:0]
+    residual = constraint.residual
+    r_held = residuals_at(residual, model, held.points)
+    r_train = residuals_at(residual, model, train.points) if len(train) else r_held[:0]
     # Squares of residuals in extreme units are out of range, their roots are not.
     unit = common_unit([root_mean_square(r_train), root_mean_square(r_held)])
     losses = _losses(constraint, model, points, r_train / unit, r_held / unit)
@@ -129,12 +130,12 @@ def _constraint_gap(
         heldout_rms=heldout_rms,
         ratio=math.nan if meaningless else heldout_rms.value / train_rms,
         floor=floor,
-        terms=math.nan if problem.scheme else term_size(constraint.residual, model, held.points),
+        terms=math.nan if problem.scheme.in_pieces else term_size(residual, model, held.points),
         worst=worst_point(constraint, over, model, held, length_held),
         train_quantiles=quantiles(length_train),
         heldout_quantiles=quantiles(length_held),
         distance=_by_distance(train, held, length_held / math.sqrt(r_train.shape[1])),
-        image=None if problem.scheme else image_of(model, constraint.target, held.points),
+        image=image_of(model, constraint.target, held.points),
         error=None if errors is None else errors.relative,
         absolute_error=None if errors is None else errors.absolute,
         note="; ".join(filter(None, notes)),
@@ -216,11 +217,8 @@ def evaluate_over(
 def _note(problem: Problem, constraint: Constraint, model: PyTree) -> str:
     if isinstance(constraint.over, Data):
         return "train and held-out are rows of one data set"
-    if problem.scheme is not None:
-        return (
-            f"train is a Gauss rule in each of {model.count} pieces, weighted by their "
-            "lengths: the gap is what the rules miss between their nodes"
-        )
+    if problem.scheme.in_pieces:
+        return problem.scheme.note(model)
     if not constraint.sampler.random:
         return (
             f"train is {constraint.sampler!r}, a rule for the same integral as held-out: "

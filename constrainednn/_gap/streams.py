@@ -161,21 +161,18 @@ def problem_streams(
         for item, part in zip(problem.constraints, parts, strict=True)
     ]
     streams = streams_of_all(stated, key=key, monitor=monitor, heldout=heldout, redraw=redraw)
-    if problem.scheme is None:
-        return tuple(streams)
-    return tuple(
-        dataclasses.replace(found, train=problem.scheme.training_points(part))
-        if isinstance(item.over, AbstractDomain)
-        else found
-        for item, part, found in zip(problem.constraints, parts, streams, strict=True)
-    )
+    for index, (item, part) in enumerate(zip(problem.constraints, parts, strict=True)):
+        train = problem.scheme.training_points(part)
+        if train is not None and isinstance(item.over, AbstractDomain):
+            streams[index] = dataclasses.replace(streams[index], train=train)
+    return tuple(streams)
 
 
 def over_covered(problem: Problem, constraint: Constraint, model: PyTree) -> Constraint:
     """The constraint on the part of its domain where the model is defined."""
-    if problem.scheme is None or not isinstance(constraint.over, AbstractDomain):
-        return constraint
     covered = problem.scheme.covered(model)
+    if covered is None or not isinstance(constraint.over, AbstractDomain):
+        return constraint
     return eqx.tree_at(lambda c: c.over, constraint, covered)
 
 

@@ -31,7 +31,7 @@ from constrainednn._ode.stated_experiments import of_experiments, refuse_beside
 from constrainednn._problem.constraint import Constraint
 from constrainednn._problem.experiments import Experiment
 from constrainednn._problem.problem import Problem
-from constrainednn._problem.scheme import AbstractScheme
+from constrainednn._problem.scheme import AbstractPieceScheme
 from constrainednn.domains.boxes import Interval
 from constrainednn.domains.finite import Data
 from constrainednn.domains.samplers.grids import GaussQuadrature
@@ -199,7 +199,7 @@ def _scheme(
     breaks: tuple[float, ...],
     longest: float,
     delays: Float[np.ndarray, " k"] | None,
-) -> AbstractScheme:
+) -> AbstractPieceScheme:
     """How the equation is solved: by one march, by steps of delays, or by many marches."""
     if start.arguments.unknowns:
         return FittedScheme(

@@ -16,7 +16,7 @@ from constrainednn._common.arguments import as_function, leaves_of
 from constrainednn._common.messages import shown
 from constrainednn._common.random_keys import stream
 from constrainednn._problem.constraint import Constraint
-from constrainednn._problem.scheme import AbstractScheme
+from constrainednn._problem.scheme import AbstractScheme, TrainedScheme
 from constrainednn.errors import BadTypeError, BadValueError
 from constrainednn.models.recipes import AbstractRecipe, is_recipe
 
@@ -69,7 +69,7 @@ class Problem(eqx.Module):
         trainable: As `where` in `equinox.tree_at`: from the model to the part that is trained.
             Default: every inexact array outside `Frozen`.
         reference: A known solution, called like the model; the report then shows the error.
-        scheme: How a model made of pieces is solved; set by `ivp` and `bvp`.
+        scheme: How the solution is found; set by `ivp` and `bvp`.
         source: Where it was loaded from; set by `load_problem`.
 
     Raises:
@@ -80,7 +80,7 @@ class Problem(eqx.Module):
     model: PyTree
     trainable: Callable[[Any], Any] | None
     reference: Callable[[Any], Any] | None
-    scheme: AbstractScheme | None
+    scheme: AbstractScheme
     source: Source | None = eqx.field(static=True)
 
     def __init__(
@@ -90,7 +90,7 @@ class Problem(eqx.Module):
         *,
         trainable: Callable[[Any], Any] | None = None,
         reference: Callable[[Any], Any] | None = None,
-        scheme: AbstractScheme | None = None,
+        scheme: AbstractScheme = TrainedScheme(),  # noqa: B008  (frozen)
         source: Source | None = None,
     ):
         given: list[Any] = [constraints]
@@ -120,7 +120,7 @@ class Problem(eqx.Module):
         for value, name in ((trainable, "trainable"), (reference, "reference")):
             if value is not None:
                 as_function(value, f"{name} of Problem", "lambda u: u")
-        if scheme is not None and not isinstance(scheme, AbstractScheme):
+        if not isinstance(scheme, AbstractScheme):
             raise BadTypeError(f"scheme of Problem is set by ivp and bvp, got {shown(scheme)}.")
         self.constraints = tuple(given)
         self.model = model

@@ -1,10 +1,10 @@
-"""What a problem may say about how its model is put together from pieces."""
+"""How the solution of a problem is found: trained step by step, or piece after piece."""
 
 import abc
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -106,11 +106,57 @@ def goal(tolerance: float, dtype: jnp.dtype) -> float:
 
 
 class AbstractScheme(eqx.Module):
+    """How the solution of a problem is found, and where its equations are then known to hold.
+
+    Attributes:
+        in_pieces: True where pieces are solved to a tolerance, without a method or a seed.
+    """
+
+    in_pieces: ClassVar[bool]
+
+    @abc.abstractmethod
+    def training_points(self, model: PyTree) -> Draw | None:
+        """The training points of a solved model; None where they are drawn by constraints."""
+
+    @abc.abstractmethod
+    def covered(self, model: PyTree) -> AbstractDomain | None:
+        """Where a solved model is defined: all of the domain unless the run ended early.
+
+        None where that does not depend on the run.
+        """
+
+    @abc.abstractmethod
+    def note(self, model: PyTree) -> str:
+        """What a gap report says about the training points, if anything."""
+
+
+class TrainedScheme(AbstractScheme):
+    """A model that is trained by a method, step by step, on points that constraints draw."""
+
+    in_pieces = False
+
+    def training_points(self, model: PyTree) -> None:
+        """None: constraints draw them."""
+        del model
+
+    def covered(self, model: PyTree) -> None:
+        """None: a network is defined wherever it is asked."""
+        del model
+
+    def note(self, model: PyTree) -> str:
+        """Nothing."""
+        del model
+        return ""
+
+
+class AbstractPieceScheme(AbstractScheme):
     """How a model made of pieces is solved: window after window, or all elements together.
 
     Steering uses monitor points of its own, drawn once from a key in scaled time and used in every
     piece, so that the features there are evaluated once.
     """
+
+    in_pieces = True
 
     @abc.abstractmethod
     def solve(
@@ -140,10 +186,9 @@ class AbstractScheme(eqx.Module):
     def known_at(self, model: PyTree) -> float:
         """A place where the equation must be defined for a model before training."""
 
-    @abc.abstractmethod
-    def training_points(self, model: PyTree) -> Draw:
-        """The training points of a solved model."""
-
-    @abc.abstractmethod
-    def covered(self, model: PyTree) -> AbstractDomain:
-        """Where a solved model is defined: all of the domain unless the run ended early."""
+    def note(self, model: PyTree) -> str:
+        """How the rules in the pieces are weighted."""
+        return (
+            f"train is a Gauss rule in each of {model.count} pieces, weighted by their "
+            "lengths: the gap is what the rules miss between their nodes"
+        )

@@ -12,22 +12,20 @@ from constrainednn._gap.streams import problem_streams, streams_of_all
 from constrainednn._ode.fitting.observations import observations
 from constrainednn._problem.experiments import Experiments
 from constrainednn._problem.problem import Problem
-from constrainednn._problem.scheme import Observed, Resumable
+from constrainednn._problem.scheme import AbstractPieceScheme, Observed, Resumable
 from constrainednn.domains.finite import Data
 from constrainednn.runs.history import History, Status
 from constrainednn.runs.outcome import Outcome
 from constrainednn.runs.run import Run
 
 
-def solve_pieces(run: Run, steps: int) -> Outcome:
+def solve_pieces(run: Run, scheme: AbstractPieceScheme, steps: int) -> Outcome:
     """Solve all pieces by the problem's scheme."""
     problem = run.problem
-    scheme = problem.scheme
-    assert scheme is not None
     key = jax.random.key(run.seed)
     model = problem.build_model(key=key)
     run.tell("compiling", 0, 100, np.nan, np.nan)
-    sizes = check_pieces(problem, model)
+    sizes = check_pieces(problem, scheme, model)
     settings = run.begin(repr(scheme), steps)
 
     tried = 0  # Newton steps, of pieces that were given up too: what the limit is on

@@ -15,6 +15,7 @@ from constrainednn._common.memory import keep_below_map_limit
 from constrainednn._common.messages import NOT_TRACED, shown
 from constrainednn._problem.constraint import is_drawn_again
 from constrainednn._problem.problem import Problem
+from constrainednn._problem.scheme import AbstractPieceScheme
 from constrainednn._solve.measure import measured
 from constrainednn._solve.piecewise import solve_pieces
 from constrainednn._solve.training.steps import alone
@@ -134,10 +135,10 @@ def drive(run: Run, method: AbstractMethod | Stage | Sequence[Stage] | None) -> 
 def _driver(
     run: Run, method: AbstractMethod | Stage | Sequence[Stage] | None
 ) -> Callable[[], Outcome]:
-    problem, steps = run.problem, run.arguments.steps
-    if problem.scheme is not None:
+    scheme, steps = run.problem.scheme, run.arguments.steps
+    if isinstance(scheme, AbstractPieceScheme):
         _refuse(method=method, redraw=run.redraw)
-        return lambda: solve_pieces(run, 100_000 if steps is None else steps)
+        return lambda: solve_pieces(run, scheme, 100_000 if steps is None else steps)
     training = training_of(run, method)
     return lambda: alone(training.go())
 

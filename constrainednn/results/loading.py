@@ -66,7 +66,7 @@ def load_solution(path: str | Path, problem: Problem) -> Solution:
     except (TypeError, ValueError) as error:
         raise StoreError(f"{folder / 'report.json'} is damaged: {error}") from None
     blank = problem.build_model(key=key)
-    if problem.scheme is not None:
+    if problem.scheme.in_pieces:
         _check_pieces(blank, saved, folder)
         blank = _with_pieces(blank, saved)
     model = arrays_to_tree(blank, saved, str(folder))
@@ -88,7 +88,7 @@ def load_solution(path: str | Path, problem: Problem) -> Solution:
 
 def _history(arrays: dict[str, np.ndarray], last_draw: int, problem: Problem) -> History:
     """The history that was saved, without snapshots."""
-    pieces = None if problem.scheme is None else _pieces_from_arrays(arrays, problem.model)
+    pieces = _pieces_from_arrays(arrays, problem.model) if problem.scheme.in_pieces else None
     return History(
         loss=arrays["loss"],
         monitor_steps=arrays["monitor_steps"],

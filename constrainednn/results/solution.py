@@ -87,9 +87,8 @@ class Solution(Facts):
         return point_of(self.problem, self.model, self.streams)
 
     def _refuse_outside(self, t: np.ndarray) -> None:
-        if self.problem.scheme is not None:
-            covered = self.problem.scheme.covered(self.model)
-            assert isinstance(covered, Interval)
+        covered = self.problem.scheme.covered(self.model)
+        if isinstance(covered, Interval):
             outside = t[~covered.holds(t)]
             if outside.size:
                 raise BadValueError(

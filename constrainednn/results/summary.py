@@ -79,8 +79,6 @@ def unknown_lines(facts: Facts) -> list[str]:
 
 def error_lines(facts: Facts, judged: Verdict) -> list[str]:
     """What the residual says about the error of a solution in pieces, for each experiment."""
-    if facts.problem.scheme is None:
-        return []
     errors = {"": judged.error}
     if isinstance(facts.model, Experiments):
         parts = {name: one_experiment(facts, name) for name in facts.model.names}

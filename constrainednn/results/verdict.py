@@ -19,7 +19,7 @@ from constrainednn._ode.schemes.delays import DelayScheme
 from constrainednn._ode.schemes.field import with_args
 from constrainednn._ode.schemes.initial_values import InitialValueScheme
 from constrainednn._problem.experiments import Experiments
-from constrainednn._problem.scheme import AbstractScheme, goal
+from constrainednn._problem.scheme import AbstractPieceScheme, goal
 from constrainednn.domains.finite import Data
 from constrainednn.results.error_estimate.error_estimate import ErrorEstimate
 from constrainednn.results.error_estimate.from_residual import error_estimate
@@ -66,8 +66,9 @@ def verdict(facts: Facts) -> Verdict:
         return Verdict("not solved", f"{status}, {reason}")
     if isinstance(facts.model, Experiments):
         return _of_experiments(facts)
-    if facts.problem.scheme is not None:
-        return _of_pieces(facts)
+    scheme = facts.problem.scheme
+    if isinstance(scheme, AbstractPieceScheme):
+        return _of_pieces(facts, scheme)
     if facts.settings.tolerance > 0:
         return _by_tolerance(facts.gap, facts.settings.tolerance)
     if status is Status.STALLED:
@@ -86,10 +87,9 @@ def _of_experiments(facts: Facts) -> Verdict:
     return Verdict("no tolerance to meet", _measured(facts))
 
 
-def _of_pieces(facts: Facts) -> Verdict:
+def _of_pieces(facts: Facts, scheme: AbstractPieceScheme) -> Verdict:
     """A differential equation; where unknowns were fitted, with the values found."""
-    scheme, status = facts.problem.scheme, facts.status
-    assert scheme is not None
+    status = facts.status
     fitted = isinstance(scheme, AbstractFittedScheme)
     if not fitted and status is not Status.CONVERGED:
         return Verdict("not solved", f"{status}, {facts.reason}")
@@ -120,7 +120,7 @@ def _of_pieces(facts: Facts) -> Verdict:
     return Verdict("no tolerance to meet", f"{_measured(facts)}; {found}", error)
 
 
-def _fresh_residual(facts: Facts, scheme: AbstractScheme) -> float:
+def _fresh_residual(facts: Facts, scheme: AbstractPieceScheme) -> float:
     """The residual of the equation on held-out points, relative to its terms."""
     points, model = facts.streams[0].heldout, facts.model
     assert points is not None
@@ -183,7 +183,7 @@ def _measured(facts: Facts) -> str:
     judged = {
         item.name
         for item in facts.problem.constraints
-        if facts.problem.scheme is None or isinstance(item.over, Data)
+        if not facts.problem.scheme.in_pieces or isinstance(item.over, Data)
     }
     rows = {item.name for item in facts.problem.constraints if isinstance(item.over, Data)}
     parts = []

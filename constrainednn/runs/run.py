@@ -67,7 +67,7 @@ class Run:
         progress: Callable[[Progress], None] | None = None,
     ):
         self.problem, self.method_name = problem, method_name
-        least = 1 if problem.scheme is not None else 0
+        least = int(problem.scheme.in_pieces)  # without a step there are no pieces
         steps = arguments.steps
         self.seed = as_seed(arguments.seed)
         self.tolerance = _as_tolerance(arguments.tolerance)
@@ -239,7 +239,7 @@ def _as_early(value: Any, problem: Problem) -> bool:
         or (isinstance(item.over, Data) and item.over.monitor_rows)
         for item in problem.constraints
     )
-    if value and problem.scheme is not None:
+    if value and problem.scheme.in_pieces:
         raise BadValueError(
             "early_stopping is for problems that are trained step by step, and this one is solved "
             "in pieces. Leave it out."

@@ -48,7 +48,7 @@ def chosen_engine(start: Callable[..., Training], problem: Problem, task: Task) 
     First-order methods only: batches of factorisations are no faster than one after the other on a
     CPU (measured: 0.9 times the time), and XLA's may wait for each other for ever.
     """
-    fits = problem.scheme is None
+    fits = not problem.scheme.in_pieces
     if fits and (task.engine or task.runs >= _FEW):
         with contextlib.suppress(*REFUSALS, StopIteration):  # each run says for itself why
             training = start(next(iter(task.places.values())), checked=False)
@@ -147,7 +147,7 @@ def row_of(found: Solution | Exception) -> dict[str, Any] | None:
         # Six digits, since curves are for the eye.
         curves[name] = [plain(float(f"{value:.5e}")) for value in values]
     row = report_dict(found, found.verdict) | {"history": curves}
-    if found.problem.scheme is not None and found.status is not Status.CONVERGED:
+    if found.problem.scheme.in_pieces and found.status is not Status.CONVERGED:
         row["covered"] = False  # the gap is that of the part that was reached
     return row
 

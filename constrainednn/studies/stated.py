@@ -118,7 +118,7 @@ class Stated:
         problem = self.built(keywords)
         if single["members"] not in (None, 1):  # its curves are no more than its end
             return ""
-        if "history" not in row or isinstance(problem, Exception) or problem.scheme is not None:
+        if "history" not in row or isinstance(problem, Exception) or problem.scheme.in_pieces:
             return ""
         training = begun_training(problem, method, arguments, Stop(), seed, checked=True)
         going = training.go()

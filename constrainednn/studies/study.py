@@ -155,7 +155,7 @@ def _warn_of_waiting(workers: int) -> None:
 def _warn_of_ready_model(stated: Stated, combination: Combination, seeds: int) -> None:
     names = set(stated.defaults) & set(combination.settings)
     problem = stated.built({name: combination.settings[name] for name in names})
-    if seeds < 2 or not isinstance(problem, Problem) or problem.scheme is not None:
+    if seeds < 2 or not isinstance(problem, Problem) or problem.scheme.in_pieces:
         return
     if not is_recipe(problem.model):
         warnings.warn(

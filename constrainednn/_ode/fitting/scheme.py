@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Key, PyTree
 from constrainednn._ode.fitting.fit import AbstractShooting, Fit
 from constrainednn._problem.equation_arguments import Arguments, TracedArguments
 from constrainednn._problem.scheme import (
-    AbstractScheme,
+    AbstractPieceScheme,
     Observed,
     Resumable,
     SchemeResult,
@@ -24,7 +24,7 @@ from constrainednn.domains.samplers.base import Draw
 from constrainednn.errors import ProblemError
 
 
-class AbstractFittedScheme(AbstractScheme):
+class AbstractFittedScheme(AbstractPieceScheme):
     """A scheme whose equation holds unknowns that are estimated from data.
 
     Attributes:
@@ -46,7 +46,7 @@ class AbstractFittedScheme(AbstractScheme):
         """What solves the equation for given unknowns."""
 
     @abc.abstractmethod
-    def at(self, model: PyTree) -> AbstractScheme:
+    def at(self, model: PyTree) -> AbstractPieceScheme:
         """The problem for the unknowns that were found."""
 
     @abc.abstractmethod
@@ -85,10 +85,10 @@ class AbstractFittedScheme(AbstractScheme):
         """Where the equation is defined."""
         return self.at(model).known_at(model)
 
-    def training_points(self, model: PyTree) -> Draw:
+    def training_points(self, model: PyTree) -> Draw | None:
         """Gauss nodes of all pieces."""
         return self.at(model).training_points(model)
 
-    def covered(self, model: PyTree) -> AbstractDomain:
+    def covered(self, model: PyTree) -> AbstractDomain | None:
         """Where the model is defined."""
         return self.at(model).covered(model)

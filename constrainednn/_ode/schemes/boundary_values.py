@@ -22,7 +22,7 @@ from constrainednn._ode.linearised.elements import Newton, solve_elements
 from constrainednn._ode.schemes.endings import ending_of, undefined
 from constrainednn._pieces.refinement import Round, half_of, parts_of, spread
 from constrainednn._problem.scheme import (
-    AbstractScheme,
+    AbstractPieceScheme,
     Observed,
     PieceHistory,
     Resumable,
@@ -58,7 +58,7 @@ _LOCATING = 3
 _ON_THE_WAY = 1e-5
 
 
-class BoundaryValueScheme(AbstractScheme):
+class BoundaryValueScheme(AbstractPieceScheme):
     """Elements between two ends.
 
     Attributes:

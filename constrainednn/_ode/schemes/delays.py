@@ -24,7 +24,7 @@ from jaxtyping import Array, Float, Key, PyTree
 from constrainednn._ode.schemes.field import EquationResidual, Field, with_args
 from constrainednn._ode.schemes.initial_values import InitialValueScheme
 from constrainednn._problem.scheme import (
-    AbstractScheme,
+    AbstractPieceScheme,
     Observed,
     PieceHistory,
     Resumable,
@@ -85,7 +85,7 @@ class DelayResidual(eqx.Module):
         return EquationResidual(with_args(self.field, (self.field.args, u)))(u, t)
 
 
-class DelayScheme(AbstractScheme):
+class DelayScheme(AbstractPieceScheme):
     """Windows in time, step after step.
 
     Attributes:

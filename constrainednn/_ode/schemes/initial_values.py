@@ -23,7 +23,7 @@ from constrainednn._ode.schemes.second_look import Resolved, not_finite_from, re
 from constrainednn._ode.schemes.windows import LOOKS, Evolution, along, fixed_features
 from constrainednn._pieces.march import March, march
 from constrainednn._problem.scheme import (
-    AbstractScheme,
+    AbstractPieceScheme,
     Observed,
     PieceHistory,
     Resumable,
@@ -42,7 +42,7 @@ from constrainednn.models.pieces import Features, Pieces, stack_pieces, training
 _MONITOR = 32
 
 
-class InitialValueScheme(AbstractScheme):
+class InitialValueScheme(AbstractPieceScheme):
     """Windows in time from given initial values.
 
     Attributes:

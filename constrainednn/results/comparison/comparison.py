@@ -12,6 +12,7 @@ from constrainednn._gap.measure import gap_report
 from constrainednn._ode.fitting.scheme import AbstractFittedScheme
 from constrainednn._ode.schemes.boundary_values import BoundaryValueScheme
 from constrainednn._ode.schemes.initial_values import InitialValueScheme
+from constrainednn._problem.scheme import AbstractPieceScheme
 from constrainednn.errors import BadValueError
 from constrainednn.results.comparison.boundary_values import solved_by_collocation
 from constrainednn.results.comparison.initial_values import integrated
@@ -88,16 +89,16 @@ def compare(facts: Facts) -> Comparison:
             "compare needs the solution of a problem that SciPy can solve, made by cx.ivp without "
             f"mass= and delays=, or by cx.bvp; got one with scheme={scheme!r}."
         )
-    return Comparison(**run._asdict(), **_ours(facts))
+    if isinstance(facts.problem.scheme, AbstractFittedScheme):
+        ours = {"ours": facts.timings.run, "compiling": facts.timings.compile, "fitted": True}
+    else:
+        ours = _ours(facts, scheme)
+    return Comparison(**run._asdict(), **ours)
 
 
-def _ours(facts: Facts) -> dict[str, Any]:
+def _ours(facts: Facts, scheme: AbstractPieceScheme) -> dict[str, Any]:
     """Our times, as fields of a comparison."""
-    problem, settings, compiling = facts.problem, facts.settings, facts.timings.compile
-    scheme, key = problem.scheme, jax.random.key(settings.seed)
-    assert scheme is not None
-    if isinstance(scheme, AbstractFittedScheme):
-        return {"ours": facts.timings.run, "compiling": compiling, "fitted": True}
+    problem, settings, key = facts.problem, facts.settings, jax.random.key(facts.settings.seed)
     ours = math.nan
     for _ in range(2):  # the first may compile
         began = time.perf_counter()
@@ -110,4 +111,4 @@ def _ours(facts: Facts) -> dict[str, Any]:
         )
         gap_report(problem, found.model, facts.streams)
         ours = time.perf_counter() - began
-    return {"ours": ours, "compiling": compiling, "fitted": False}
+    return {"ours": ours, "compiling": facts.timings.compile, "fitted": False}

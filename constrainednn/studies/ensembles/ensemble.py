@@ -134,7 +134,7 @@ def ensemble(
         chosen = [as_seed(seed) for seed in seeds]
     if len(set(chosen)) < max(2, len(chosen)):
         raise BadValueError(f"ensemble needs two seeds or more, all different, got {chosen}.")
-    if isinstance(problem, Problem) and problem.scheme is not None:
+    if isinstance(problem, Problem) and problem.scheme.in_pieces:
         raise BadValueError(
             "ensemble: solutions of ivp and bvp do not depend on a seed; their error is known from "
             "solution.error_estimate()."
