@@ -1,9 +1,10 @@
 """Public names, listed once: `__init__.py` exports them lazily from here."""
 
 from . import domains, errors, methods, models, operators, results, runs, studies, targets, testing
-from ._checks.check import Finding, check
+from ._checks.check import check
 from ._ode.bvp import bvp
 from ._ode.ivp import ivp
+from ._pde.pde import pde
 from ._problem.constraint import Constraint
 from ._problem.experiments import Experiment
 from ._problem.problem import Problem
@@ -47,7 +48,6 @@ __all__ = [
     "Constraint",
     "Data",
     "Experiment",
-    "Finding",
     "GaussQuadrature",
     "Interval",
     "LevenbergMarquardt",
@@ -81,6 +81,7 @@ __all__ = [
     "models",
     "operators",
     "partial",
+    "pde",
     "results",
     "resume",
     "runs",

@@ -22,6 +22,7 @@ DOMAINS = [
     cx.Interval(-1, 3),
     cx.Box([0, -1], [2, 4]),
     cx.domains.BoxBoundary([0, -1], [2, 4]),
+    cx.domains.Segment([0, -1], [2, 4]),
     cx.Normal(2),
     cx.domains.Sphere(2),
     cx.domains.Sphere(3),

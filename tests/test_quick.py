@@ -23,6 +23,8 @@ GIVEN_BY = {
     "PieceHistory": "pieces",
     "Sink": "sinks",
     "Solution": "solve",
+    "SpaceTimeErrorEstimate": "error_estimate",
+    "SpaceTimePieces": "pde",
     "StudyProgress": "progress",
     "TensorBoard": "test_tensorboard_files_read_back",
 }

@@ -8,6 +8,7 @@ from constrainednn._common.tables import number
 from constrainednn._figures.curves import draw_cloud, draw_values, hues, values_at, window
 from constrainednn._figures.shown import Shown
 from constrainednn._figures.solution_panels import draw_above_residual
+from constrainednn._figures.space_time import profiles
 from constrainednn._figures.style import (
     COMPONENTS,
     MOST_POINTS,
@@ -21,6 +22,7 @@ from constrainednn._figures.style import (
 from constrainednn._gap.residuals import mean_square, residuals_at
 from constrainednn._problem.constraint import Constraint
 from constrainednn.domains.samplers.base import Draw
+from constrainednn.models.space_time import SpaceTimePieces
 from constrainednn.targets.image import model_inputs
 from constrainednn.targets.sets import AbstractTarget
 
@@ -36,7 +38,7 @@ def moments(shown: Shown) -> "Figure":
 
     For maps of the plane x and then u(x), coloured by the direction of x; for functions of one
     variable u(x) as a curve. For a problem that is solved in pieces the solution and its residual,
-    below each other; for several experiments side by side.
+    below each other, in space and time at four moments; for several experiments side by side.
     """
     if shown.experiments:
         return _experiments(shown)
@@ -48,6 +50,8 @@ def moments(shown: Shown) -> "Figure":
     constraint, points, _ = found
     if shown.history.pieces is None:
         return _snapshots(shown, constraint, trained(points))
+    if isinstance(shown.model, SpaceTimePieces):
+        return profiles(shown)
     figure = new_figure(8, 6)
     draw_above_residual(figure.subplots(2, 1, sharex=True), shown, constraint, trained(points))
     figure.suptitle(shown.title_of(constraint), parse_math=False)

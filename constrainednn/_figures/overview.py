@@ -8,6 +8,7 @@ from constrainednn._common.tables import number
 from constrainednn._figures.residual_panels import draw_distance, draw_residuals
 from constrainednn._figures.shown import Shown
 from constrainednn._figures.solution_panels import draw_map, draw_pieces, draw_solution
+from constrainednn._figures.space_time import draw_field
 from constrainednn._figures.style import (
     KNOWN,
     MONITOR,
@@ -18,6 +19,7 @@ from constrainednn._figures.style import (
     say_how_many_experiments,
     widen,
 )
+from constrainednn.models.space_time import SpaceTimePieces
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,6 +49,8 @@ def overview(shown: Shown) -> "Figure":
     draw_distance(grid[1, 0], gap)
     if shown.history.pieces is None:
         draw_map(grid[1, 1], shown, constraint, points)
+    elif isinstance(shown.model, SpaceTimePieces):
+        draw_field(grid[1, 1], shown)
     else:
         draw_solution(grid[1, 1], shown)
     figure.suptitle(

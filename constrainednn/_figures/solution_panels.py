@@ -28,7 +28,7 @@ from constrainednn._figures.style import (
 from constrainednn._gap.residuals import residuals_at
 from constrainednn._gap.streams import Streams
 from constrainednn._problem.constraint import Constraint
-from constrainednn._problem.scheme import PieceHistory
+from constrainednn._problem.scheme import AbstractPieceScheme, PieceHistory
 from constrainednn.domains.finite import Data
 from constrainednn.domains.samplers.base import Draw
 from constrainednn.targets.image import model_inputs
@@ -68,13 +68,15 @@ def draw_pieces(axes: "Axes", shown: Shown) -> None:
     if edges[1] < edges[0]:
         edges, order = edges[::-1], -1
     places = _on_time_axis(axes, edges)
+    scheme = shown.problem.scheme
+    assert isinstance(scheme, AbstractPieceScheme)
     axes.stairs(np.diff(edges), places, color=TRAIN, lw=1.4, baseline=None)
     axes.set(yscale="log", xlabel="t")
     axes.set_ylabel("length of the piece", color=TRAIN)
     beside = axes.twinx()
     residual = on_log_axis(np.asarray(pieces.monitor, float))[::order]
     beside.stairs(residual, places, color=MONITOR, lw=1.4, baseline=None)
-    beside.axhline(shown.tolerance or 1e-12, color=MONITOR, lw=0.9, ls="--")
+    beside.axhline(shown.tolerance or scheme.default_tolerance, color=MONITOR, lw=0.9, ls="--")
     beside.set_yscale("log")
     beside.set_ylabel("monitor residual / solution (dashed: tolerance)", color=MONITOR, fontsize=8)
     axes.set_title(f"{len(edges) - 1} pieces, {pieces.rejected} rejected attempts")

@@ -162,7 +162,7 @@ def problem_streams(
     ]
     streams = streams_of_all(stated, key=key, monitor=monitor, heldout=heldout, redraw=redraw)
     for index, (item, part) in enumerate(zip(problem.constraints, parts, strict=True)):
-        train = problem.scheme.training_points(part)
+        train = problem.scheme.training_points(part, item)
         if train is not None and isinstance(item.over, AbstractDomain):
             streams[index] = dataclasses.replace(streams[index], train=train)
     return tuple(streams)
@@ -170,7 +170,7 @@ def problem_streams(
 
 def over_covered(problem: Problem, constraint: Constraint, model: PyTree) -> Constraint:
     """The constraint on the part of its domain where the model is defined."""
-    covered = problem.scheme.covered(model)
+    covered = problem.scheme.covered(model, constraint)
     if covered is None or not isinstance(constraint.over, AbstractDomain):
         return constraint
     return eqx.tree_at(lambda c: c.over, constraint, covered)

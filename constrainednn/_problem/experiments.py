@@ -104,6 +104,11 @@ class Experiments(eqx.Module):
         own = self.parameters[jax.numpy.asarray(self.places[index], int)]
         return eqx.tree_at(lambda u: u.parameters, self.parts[index], own)
 
+    @property
+    def numbers(self) -> int:
+        """How many numbers were solved for."""
+        return sum(part.numbers for part in self.parts) + self.parameters.size
+
     def index(self, which: int | str) -> int:
         """The number of an experiment.
 

@@ -69,7 +69,7 @@ class Problem(eqx.Module):
         trainable: As `where` in `equinox.tree_at`: from the model to the part that is trained.
             Default: every inexact array outside `Frozen`.
         reference: A known solution, called like the model; the report then shows the error.
-        scheme: How the solution is found; set by `ivp` and `bvp`.
+        scheme: How the solution is found; set by `ivp`, `bvp` and `pde`. Default: by training.
         source: Where it was loaded from; set by `load_problem`.
 
     Raises:
@@ -90,7 +90,7 @@ class Problem(eqx.Module):
         *,
         trainable: Callable[[Any], Any] | None = None,
         reference: Callable[[Any], Any] | None = None,
-        scheme: AbstractScheme = TrainedScheme(),  # noqa: B008  (frozen)
+        scheme: AbstractScheme | None = None,
         source: Source | None = None,
     ):
         given: list[Any] = [constraints]
@@ -120,13 +120,15 @@ class Problem(eqx.Module):
         for value, name in ((trainable, "trainable"), (reference, "reference")):
             if value is not None:
                 as_function(value, f"{name} of Problem", "lambda u: u")
-        if not isinstance(scheme, AbstractScheme):
-            raise BadTypeError(f"scheme of Problem is set by ivp and bvp, got {shown(scheme)}.")
+        if scheme is not None and not isinstance(scheme, AbstractScheme):
+            raise BadTypeError(
+                f"scheme of Problem is set by ivp, bvp and pde, got {shown(scheme)}."
+            )
         self.constraints = tuple(given)
         self.model = model
         self.trainable = trainable
         self.reference = reference
-        self.scheme = scheme
+        self.scheme = TrainedScheme() if scheme is None else scheme
         self.source = source
 
     def build_model(self, *, key: Key[Array, ""]) -> PyTree:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key, PyTree
 
+from constrainednn._problem.constraint import Constraint
 from constrainednn.domains.base import AbstractDomain
 from constrainednn.domains.samplers.base import Draw
 from constrainednn.errors import BadValueError, StoreError
@@ -115,14 +116,14 @@ class AbstractScheme(eqx.Module):
     in_pieces: ClassVar[bool]
 
     @abc.abstractmethod
-    def training_points(self, model: PyTree) -> Draw | None:
-        """The training points of a solved model; None where they are drawn by constraints."""
+    def training_points(self, model: PyTree, constraint: Constraint) -> Draw | None:
+        """The training points of a solved model; None where the constraint draws them."""
 
     @abc.abstractmethod
-    def covered(self, model: PyTree) -> AbstractDomain | None:
+    def covered(self, model: PyTree, constraint: Constraint) -> AbstractDomain | None:
         """Where a solved model is defined: all of the domain unless the run ended early.
 
-        None where that does not depend on the run.
+        None for all of it.
         """
 
     @abc.abstractmethod
@@ -135,13 +136,13 @@ class TrainedScheme(AbstractScheme):
 
     in_pieces = False
 
-    def training_points(self, model: PyTree) -> None:
+    def training_points(self, model: PyTree, constraint: Constraint) -> None:
         """None: constraints draw them."""
-        del model
+        del model, constraint
 
-    def covered(self, model: PyTree) -> None:
+    def covered(self, model: PyTree, constraint: Constraint) -> None:
         """None: a network is defined wherever it is asked."""
-        del model
+        del model, constraint
 
     def note(self, model: PyTree) -> str:
         """Nothing."""
@@ -157,6 +158,7 @@ class AbstractPieceScheme(AbstractScheme):
     """
 
     in_pieces = True
+    default_tolerance: ClassVar[float] = 1e-12
 
     @abc.abstractmethod
     def solve(
@@ -183,8 +185,8 @@ class AbstractPieceScheme(AbstractScheme):
         """
 
     @abc.abstractmethod
-    def known_at(self, model: PyTree) -> float:
-        """A place where the equation must be defined for a model before training."""
+    def known_at(self, model: PyTree, points: np.ndarray) -> np.ndarray:
+        """One point, as of many, where the equation must be defined before training."""
 
     def note(self, model: PyTree) -> str:
         """How the rules in the pieces are weighted."""

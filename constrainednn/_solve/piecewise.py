@@ -10,7 +10,6 @@ from constrainednn._checks.check import check_pieces
 from constrainednn._common.random_keys import stream
 from constrainednn._gap.streams import problem_streams, streams_of_all
 from constrainednn._ode.fitting.observations import observations
-from constrainednn._problem.experiments import Experiments
 from constrainednn._problem.problem import Problem
 from constrainednn._problem.scheme import AbstractPieceScheme, Observed, Resumable
 from constrainednn.domains.finite import Data
@@ -61,15 +60,13 @@ def solve_pieces(run: Run, scheme: AbstractPieceScheme, steps: int) -> Outcome:
         status, reason = Status(run.stop.status), f"{run.stop.name} {reason}"
     run.tell("measuring the gap", 100, 100, np.nan, np.nan)
     taken = max(tried, found.steps)
-    parts = found.model.parts if isinstance(found.model, Experiments) else [found.model]
     nothing = np.zeros(0)
     return Outcome(
         model=found.model,
         status=status,
         reason=reason,
         steps=taken,
-        parameters=sum(part.count * part.head[0].size for part in parts)
-        + found.model.parameters.size,
+        parameters=found.model.numbers,
         history=History(nothing, nothing.astype(int), nothing, (), taken, pieces=found.pieces),
         compile=found.compile,
         run=found.run,

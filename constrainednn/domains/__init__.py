@@ -1,7 +1,7 @@
 """Domains: probability measures to draw points from, and samplers that fill the unit cube."""
 
 from constrainednn.domains.base import AbstractDomain, Mapped, Product
-from constrainednn.domains.boxes import Box, BoxBoundary, Interval
+from constrainednn.domains.boxes import Box, BoxBoundary, Interval, Segment
 from constrainednn.domains.finite import Data, Points
 from constrainednn.domains.samplers.adaptive import Adaptive
 from constrainednn.domains.samplers.base import AbstractSampler, Draw
@@ -27,6 +27,7 @@ __all__ = [
     "Normal",
     "Points",
     "Product",
+    "Segment",
     "Sobol",
     "Sphere",
 ]

@@ -85,6 +85,48 @@ class Box(AbstractDomain):
         low, high = jnp.asarray(self.low, z.dtype), jnp.asarray(self.high, z.dtype)
         return low + (high - low) * z
 
+    def holds(self, x: Float[np.ndarray, "... d"]) -> Bool[np.ndarray, "..."]:
+        """Whether points lie in it; a few units in the last place beyond a face are on it."""
+        sides = [Interval(*ends) for ends in zip(self.low, self.high, strict=True)]
+        held = [side.holds(x[..., i]) for i, side in enumerate(sides)]
+        return np.asarray(np.all(held, axis=0))
+
+
+class Segment(AbstractDomain):
+    """Points on the straight line from `start` to `end`, uniform. Points have shape (d,)."""
+
+    start: tuple[float, ...]
+    end: tuple[float, ...]
+
+    def __init__(self, start: Corner, end: Corner):
+        starts, ends = as_reals(start, "start of Segment"), as_reals(end, "end of Segment")
+        if starts.ndim != 1 or starts.shape != ends.shape or not (starts != ends).any():
+            raise BadValueError(
+                "Segment needs two different points of equal length, got "
+                f"{shown(start)} and {shown(end)}. Write Segment([0, 0], [0, 1])."
+            )
+        self.start, self.end = (tuple(map(float, item)) for item in (starts, ends))
+
+    @property
+    def unit_dim(self) -> int:
+        """One."""
+        return 1
+
+    @property
+    def gauss_rules(self) -> tuple[GaussRule | None, ...]:
+        """Gauss-Legendre."""
+        return ("legendre",)
+
+    @property
+    def unbounded(self) -> bool:
+        """False."""
+        return False
+
+    def place(self, z: Float[Array, "1"]) -> Float[Array, " d"]:
+        """Scale `z` affinely; a coordinate that both ends share is met exactly."""
+        start, end = jnp.asarray(self.start, z.dtype), jnp.asarray(self.end, z.dtype)
+        return start + (end - start) * z
+
 
 class BoxBoundary(AbstractDomain):
     """The faces of a box, uniform in surface area. Points have shape (d,).

@@ -4,6 +4,7 @@ from constrainednn.models.networks import MLP, Linear
 from constrainednn.models.pieces import Pieces
 from constrainednn.models.random_features import FeatureNetwork, RandomFeatures
 from constrainednn.models.recipes import AbstractRecipe, Frozen
+from constrainednn.models.space_time import SpaceTimePieces
 from constrainednn.models.transforms import PeriodicInput, with_input, with_output
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "PeriodicInput",
     "Pieces",
     "RandomFeatures",
+    "SpaceTimePieces",
     "with_input",
     "with_output",
 ]

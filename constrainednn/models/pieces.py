@@ -81,6 +81,11 @@ class Pieces(eqx.Module):
         return int(np.isfinite(np.asarray(self.edges)).sum()) - 1
 
     @property
+    def numbers(self) -> int:
+        """How many numbers were solved for."""
+        return self.count * self.head[0].size + self.parameters.size
+
+    @property
     def ends(self) -> Float[np.ndarray, " count_1"]:
         """Edges without the padding."""
         return np.asarray(self.edges)[: self.count + 1]

@@ -1,5 +1,6 @@
 """What a solve returns: the solution, its history, estimates, error estimate and comparison."""
 
+from constrainednn._checks.check import Finding
 from constrainednn._gap.report import ConstraintGap, Distance, FiniteLoss, GapReport, Worst
 from constrainednn._gap.statistics import Estimate
 from constrainednn._gap.streams import Streams
@@ -7,6 +8,7 @@ from constrainednn._problem.experiments import Experiments
 from constrainednn._problem.scheme import PieceHistory
 from constrainednn.results.comparison.comparison import Comparison
 from constrainednn.results.error_estimate.error_estimate import ErrorEstimate
+from constrainednn.results.error_estimate.space_time import SpaceTimeErrorEstimate
 from constrainednn.results.estimates.from_rows import Estimates
 from constrainednn.results.solution import Solution, SolveFailed
 from constrainednn.results.verdict import Verdict
@@ -20,6 +22,7 @@ __all__ = [
     "Estimate",
     "Estimates",
     "Experiments",
+    "Finding",
     "FiniteLoss",
     "GapReport",
     "History",
@@ -27,6 +30,7 @@ __all__ = [
     "Settings",
     "Solution",
     "SolveFailed",
+    "SpaceTimeErrorEstimate",
     "Status",
     "Streams",
     "Timings",

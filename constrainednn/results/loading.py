@@ -23,6 +23,7 @@ from constrainednn._storage.archive import MAX_BYTES, read_arrays, unseal
 from constrainednn._storage.files import read_limited
 from constrainednn._storage.run_folder import REPORT
 from constrainednn.errors import BadValueError, StoreError
+from constrainednn.models.space_time import SpaceTimePieces
 from constrainednn.results.saving import LOSSES, MODEL, of_each, plain
 from constrainednn.results.solution import Solution
 from constrainednn.runs.history import History, Settings, Status, Timings
@@ -67,7 +68,8 @@ def load_solution(path: str | Path, problem: Problem) -> Solution:
         raise StoreError(f"{folder / 'report.json'} is damaged: {error}") from None
     blank = problem.build_model(key=key)
     if problem.scheme.in_pieces:
-        _check_pieces(blank, saved, folder)
+        if not isinstance(blank, SpaceTimePieces):
+            _check_pieces(blank, saved, folder)
         blank = _with_pieces(blank, saved)
     model = arrays_to_tree(blank, saved, str(folder))
     streams = problem_streams(problem, model, key=key, **counts, redraw=redraw)
@@ -153,7 +155,7 @@ def _with_pieces(model: PyTree, arrays: dict[str, np.ndarray]) -> PyTree:
 
     def sized(path, leaf):
         array = arrays.get(jax.tree_util.keystr(path))
-        if not eqx.is_array(leaf) or array is None or array.shape[1:] != leaf.shape[1:]:
+        if not eqx.is_array(leaf) or array is None or array.ndim != leaf.ndim:
             return leaf
         return jnp.zeros(array.shape, leaf.dtype)
 

@@ -15,14 +15,19 @@ from constrainednn._figures.moments import moments
 from constrainednn._figures.overview import overview
 from constrainednn._gap.measure import evaluate_over
 from constrainednn._gap.report import ConstraintGap
+from constrainednn._pde.scheme import SpaceTimeScheme
 from constrainednn._problem.experiments import Experiments
 from constrainednn.domains.base import AbstractDomain
-from constrainednn.domains.boxes import Interval
+from constrainednn.domains.boxes import Box, Interval
 from constrainednn.errors import BadValueError
 from constrainednn.operators.derivatives import derivative
 from constrainednn.results.comparison.comparison import Comparison, compare
 from constrainednn.results.error_estimate.error_estimate import ErrorEstimate
 from constrainednn.results.error_estimate.from_residual import error_estimate
+from constrainednn.results.error_estimate.space_time import (
+    SpaceTimeErrorEstimate,
+    space_time_error,
+)
 from constrainednn.results.estimates.estimates import estimates
 from constrainednn.results.estimates.from_rows import Estimates
 from constrainednn.results.evaluation import evaluated, point_of
@@ -86,15 +91,19 @@ class Solution(Facts):
     def _point(self) -> PyTree[jax.ShapeDtypeStruct]:
         return point_of(self.problem, self.model, self.streams)
 
-    def _refuse_outside(self, t: np.ndarray) -> None:
-        covered = self.problem.scheme.covered(self.model)
-        if isinstance(covered, Interval):
-            outside = t[~covered.holds(t)]
-            if outside.size:
-                raise BadValueError(
-                    f"the solution is known from {covered.low:g} to {covered.high:g}, got "
-                    f"{_beyond(outside.ravel()[0], covered)}."
-                )
+    def _refuse_outside(self, x: np.ndarray) -> None:
+        scheme, equation = self.problem.scheme, self.problem.constraints[0]
+        if not scheme.in_pieces:
+            return
+        covered = scheme.covered(self.model, equation) or equation.over
+        assert isinstance(covered, (Interval, Box))
+        outside = x[~covered.holds(x)]
+        if outside.size:
+            ends = np.atleast_2d(np.transpose([covered.low, covered.high]))
+            first = np.atleast_1d(outside[0] if isinstance(covered, Box) else outside.ravel()[0])
+            known = " and ".join(f"from {low:g} to {high:g}" for low, high in ends)
+            got = ", ".join(_beyond(*both) for both in zip(first, ends, strict=True))
+            raise BadValueError(f"the solution is known {known}, got {got}.")
 
     def __getitem__(self, which: int | str) -> "Solution":
         """The solution of one of several experiments, by name or number.
@@ -152,12 +161,16 @@ class Solution(Facts):
         """
         return estimates(self, sigma=sigma, level=level)
 
-    def error_estimate(self, points: int = 200) -> ErrorEstimate:
-        """Estimate the error of a solution of `ivp` or `bvp` from its residual alone.
+    def error_estimate(self, points: int = 200) -> ErrorEstimate | SpaceTimeErrorEstimate:
+        """Estimate the error of a solution in pieces from its residual alone.
 
         Args:
-            points: Number of uniform points to report at, besides the edges of the pieces.
+            points: For `ivp` and `bvp`, the number of uniform points to report at, besides the
+                edges of the pieces.
         """
+        scheme = self.problem.scheme
+        if isinstance(scheme, SpaceTimeScheme):
+            return space_time_error(self, scheme)
         return error_estimate(self, points)
 
     def compare(self) -> Comparison:
@@ -185,9 +198,9 @@ def _slope(model: PyTree, t: Array) -> PyTree:
     return derivative(model)(t)
 
 
-def _beyond(t: float, covered: Interval) -> str:
+def _beyond(t: float, ends: np.ndarray) -> str:
     """A number in as many digits as tell it from the end that it lies beyond."""
-    end = covered.low if t < covered.low else covered.high
+    end = ends[0] if t < ends[0] else ends[1]
     digits = next((n for n in range(6, 17) if f"{t:.{n}g}" != f"{end:.{n}g}"), 17)
     return f"{t:.{digits}g}"
 

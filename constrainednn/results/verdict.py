@@ -18,11 +18,18 @@ from constrainednn._ode.schemes.boundary_values import BoundaryValueScheme
 from constrainednn._ode.schemes.delays import DelayScheme
 from constrainednn._ode.schemes.field import with_args
 from constrainednn._ode.schemes.initial_values import InitialValueScheme
+from constrainednn._pde.scheme import SpaceTimeScheme
+from constrainednn._pde.scheme import goal as space_time_goal
 from constrainednn._problem.experiments import Experiments
 from constrainednn._problem.scheme import AbstractPieceScheme, goal
 from constrainednn.domains.finite import Data
 from constrainednn.results.error_estimate.error_estimate import ErrorEstimate
 from constrainednn.results.error_estimate.from_residual import error_estimate
+from constrainednn.results.error_estimate.space_time import (
+    SpaceTimeErrorEstimate,
+    on_fresh_points,
+    space_time_error,
+)
 from constrainednn.results.facts import Facts
 from constrainednn.results.one_experiment import one_experiment
 from constrainednn.runs.history import Status
@@ -48,7 +55,7 @@ class Verdict:
 
     word: Literal["solved", "not solved", "cannot tell", "no tolerance to meet"]
     reason: str
-    error: ErrorEstimate | None = None
+    error: ErrorEstimate | SpaceTimeErrorEstimate | None = None
 
     def __str__(self) -> str:
         return f"{self.word}: {self.reason}"
@@ -67,6 +74,8 @@ def verdict(facts: Facts) -> Verdict:
     if isinstance(facts.model, Experiments):
         return _of_experiments(facts)
     scheme = facts.problem.scheme
+    if isinstance(scheme, SpaceTimeScheme):
+        return _of_space_time(facts, scheme)
     if isinstance(scheme, AbstractPieceScheme):
         return _of_pieces(facts, scheme)
     if facts.settings.tolerance > 0:
@@ -118,6 +127,23 @@ def _of_pieces(facts: Facts, scheme: AbstractPieceScheme) -> Verdict:
     if status is not Status.CONVERGED:
         return Verdict("cannot tell", f"{status}, {facts.reason}", error)
     return Verdict("no tolerance to meet", f"{_measured(facts)}; {found}", error)
+
+
+def _of_space_time(facts: Facts, scheme: SpaceTimeScheme) -> Verdict:
+    """An equation in space and time: each of its constraints must hold."""
+    if facts.status is not Status.CONVERGED:
+        return Verdict("not solved", f"{facts.status}, {facts.reason}")
+    allowed = space_time_goal(facts.settings.tolerance)
+    fresh = on_fresh_points(facts, scheme)
+    worst = max(fresh, key=lambda item: math.inf if math.isnan(item.size) else item.size)
+    found = f"{worst.name} on fresh points {worst.size:.1e} of u, tolerance {allowed:.1e}"
+    if not worst.size <= allowed:
+        return Verdict("not solved", found)
+    error = space_time_error(facts, scheme)
+    objection = error.objection(allowed)
+    if objection:
+        return Verdict("cannot tell", f"{objection}; {found}", error)
+    return Verdict("solved", f"every constraint holds, {found}", error)
 
 
 def _fresh_residual(facts: Facts, scheme: AbstractPieceScheme) -> float:

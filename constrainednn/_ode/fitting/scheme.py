@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
 from constrainednn._ode.fitting.fit import AbstractShooting, Fit
+from constrainednn._problem.constraint import Constraint
 from constrainednn._problem.equation_arguments import Arguments, TracedArguments
 from constrainednn._problem.scheme import (
     AbstractPieceScheme,
@@ -81,14 +82,14 @@ class AbstractFittedScheme(AbstractPieceScheme):
             fit.resume(resumed)
         return fit.run()
 
-    def known_at(self, model: PyTree) -> float:
+    def known_at(self, model: PyTree, points: np.ndarray) -> np.ndarray:
         """Where the equation is defined."""
-        return self.at(model).known_at(model)
+        return self.at(model).known_at(model, points)
 
-    def training_points(self, model: PyTree) -> Draw | None:
+    def training_points(self, model: PyTree, constraint: Constraint) -> Draw | None:
         """Gauss nodes of all pieces."""
-        return self.at(model).training_points(model)
+        return self.at(model).training_points(model, constraint)
 
-    def covered(self, model: PyTree) -> AbstractDomain | None:
+    def covered(self, model: PyTree, constraint: Constraint) -> AbstractDomain | None:
         """Where the model is defined."""
-        return self.at(model).covered(model)
+        return self.at(model).covered(model, constraint)

@@ -21,6 +21,7 @@ from constrainednn._ode.linearised.element_step import BoundaryProblem, Unknowns
 from constrainednn._ode.linearised.elements import Newton, solve_elements
 from constrainednn._ode.schemes.endings import ending_of, undefined
 from constrainednn._pieces.refinement import Round, half_of, parts_of, spread
+from constrainednn._problem.constraint import Constraint
 from constrainednn._problem.scheme import (
     AbstractPieceScheme,
     Observed,
@@ -104,17 +105,19 @@ class BoundaryValueScheme(AbstractPieceScheme):
         eps = float(jnp.finfo(guess.head.dtype).eps)
         return eps * np.abs(unknowns_of(guess).y).max(axis=0)
 
-    def known_at(self, model: PyTree) -> float:
+    def known_at(self, model: PyTree, points: np.ndarray) -> np.ndarray:
         """The middle of an element of the guess: the equation may be singular at the ends."""
-        return float(np.mean(model.ends[:2]))
+        del points
+        return np.mean(model.ends[:2], keepdims=True)
 
-    def training_points(self, model: PyTree) -> Draw:
+    def training_points(self, model: PyTree, constraint: Constraint) -> Draw:
         """Gauss nodes of all elements."""
+        del constraint
         return training_points(model.ends, self.width)
 
-    def covered(self, model: PyTree) -> AbstractDomain:
+    def covered(self, model: PyTree, constraint: Constraint) -> AbstractDomain:
         """All of the interval."""
-        del model
+        del model, constraint
         return Interval(*self.span)
 
 

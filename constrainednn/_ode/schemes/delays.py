@@ -23,6 +23,7 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from constrainednn._ode.schemes.field import EquationResidual, Field, with_args
 from constrainednn._ode.schemes.initial_values import InitialValueScheme
+from constrainednn._problem.constraint import Constraint
 from constrainednn._problem.scheme import (
     AbstractPieceScheme,
     Observed,
@@ -168,17 +169,18 @@ class DelayScheme(AbstractPieceScheme):
     def _whole(self) -> InitialValueScheme:
         return InitialValueScheme(self.field, (self.ends[0], self.ends[-1]), self.width)
 
-    def known_at(self, model: PyTree) -> float:
+    def known_at(self, model: PyTree, points: np.ndarray) -> np.ndarray:
         """The start."""
-        return float(model.ends[0])
+        del points
+        return np.asarray(model.ends[:1])
 
-    def training_points(self, model: PyTree) -> Draw:
+    def training_points(self, model: PyTree, constraint: Constraint) -> Draw:
         """Gauss nodes of all windows."""
-        return self._whole().training_points(model)
+        return self._whole().training_points(model, constraint)
 
-    def covered(self, model: PyTree) -> AbstractDomain:
+    def covered(self, model: PyTree, constraint: Constraint) -> AbstractDomain:
         """From the start to where the march got."""
-        return self._whole().covered(model)
+        return self._whole().covered(model, constraint)
 
 
 class _SolvedSteps:

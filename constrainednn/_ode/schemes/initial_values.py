@@ -22,6 +22,7 @@ from constrainednn._ode.schemes.field import Field
 from constrainednn._ode.schemes.second_look import Resolved, not_finite_from, resolve
 from constrainednn._ode.schemes.windows import LOOKS, Evolution, along, fixed_features
 from constrainednn._pieces.march import March, march
+from constrainednn._problem.constraint import Constraint
 from constrainednn._problem.scheme import (
     AbstractPieceScheme,
     Observed,
@@ -179,15 +180,18 @@ class InitialValueScheme(AbstractPieceScheme):
             "kept"
         )
 
-    def known_at(self, model: PyTree) -> float:
+    def known_at(self, model: PyTree, points: np.ndarray) -> np.ndarray:
         """The start."""
-        return float(model.ends[0])
+        del points
+        return np.asarray(model.ends[:1])
 
-    def training_points(self, model: PyTree) -> Draw:
+    def training_points(self, model: PyTree, constraint: Constraint) -> Draw:
         """Gauss nodes of all windows."""
+        del constraint
         return training_points(model.ends, self.width)
 
-    def covered(self, model: PyTree) -> AbstractDomain:
+    def covered(self, model: PyTree, constraint: Constraint) -> AbstractDomain:
         """From the start to where the march got."""
+        del constraint
         start, end = float(model.ends[0]), float(model.ends[-1])
         return Interval(min(start, end), max(start, end))

@@ -1,0 +1,1 @@
+"""Partial differential equations: the statement, and its solution by elements in space and time."""

@@ -1,0 +1,114 @@
+"""Arguments of `pde`, checked and brought into the forms that the scheme takes."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from constrainednn._common.arguments import as_arrays, as_count, as_function, as_pair, as_reals
+from constrainednn._common.messages import shown
+from constrainednn.domains.boxes import Interval
+from constrainednn.errors import BadTypeError, BadValueError
+
+_SIDES = ("left", "right")
+# Polynomials in time and in space: fewer cannot hold the derivatives, more lose their last digits.
+_LEAST, _MOST = 6, 40
+
+
+def as_space(value: Any) -> tuple[float, float]:
+    """The interval of space."""
+    if not isinstance(value, Interval):
+        raise BadTypeError(
+            f"over of pde must be an interval such as cx.Interval(-1, 1), got {shown(value)}."
+        )
+    return value.low, value.high
+
+
+def as_time(value: Any) -> tuple[float, float]:
+    """Start and end."""
+    start, end = as_pair(value, "time", "(0.0, 1.0)")
+    if not (np.isfinite([start, end]).all() and start < end):
+        raise BadValueError(
+            f"time must go forwards and be finite, such as (0.0, 1.0), got ({start:g}, {end:g}). "
+            "For an equation backwards in time write it in the time that is left."
+        )
+    return start, end
+
+
+def as_sides(value: Any) -> dict[str, Callable[..., Any]]:
+    """The condition at each end; none if the interval is periodic."""
+    if value == "periodic":
+        return {}
+    if callable(value):
+        return dict.fromkeys(_SIDES, value)
+    if not isinstance(value, Mapping) or not set(value) <= set(_SIDES):
+        raise BadValueError(
+            'boundary must be a condition(u, p), {"left": condition, "right": condition} or '
+            f'"periodic", got {shown(value)}.'
+        )
+    for side, condition in value.items():
+        as_function(condition, f"boundary at the {side} end", "lambda u, p: u(p)")
+    return dict(value)
+
+
+def takes_normal(condition: Callable[..., Any]) -> bool:
+    """True if a condition has a third argument."""
+    try:
+        inspect.signature(condition).bind(None, None, None)
+    except TypeError:
+        return False
+    except ValueError:  # some callables do not tell
+        return False
+    return True
+
+
+def as_mesh(value: Any, space: tuple[float, float]) -> tuple[float, ...]:
+    """Ends of the elements to begin with."""
+    if value is None:
+        return tuple(np.linspace(*space, 5).tolist())
+    edges = as_reals(value, "mesh").astype(float)
+    if edges.ndim != 1 or len(edges) < 2 or not (np.diff(edges) > 0).all():
+        raise BadValueError(
+            f"mesh must be ends of elements in ascending order, got {shown(value)}."
+        )
+    if (edges[0], edges[-1]) != space:
+        raise BadValueError(
+            f"mesh must begin and end where over= does, at {space[0]:g} and {space[1]:g}, got "
+            f"{edges[0]:g} and {edges[-1]:g}."
+        )
+    return tuple(edges.tolist())
+
+
+def as_widths(value: Any) -> tuple[int, int]:
+    """Polynomials in time and in space."""
+    if not isinstance(value, Sequence) or len(value) != 2:
+        raise BadTypeError(
+            "width of pde is the numbers of polynomials in time and in space, such as (12, 18), "
+            f"got {shown(value)}."
+        )
+    names = "width of pde in time", "width of pde in space"
+    Kt, Kx = (
+        as_count(item, name, least=_LEAST, most=_MOST)
+        for item, name in zip(value, names, strict=True)
+    )
+    return Kt, Kx
+
+
+def as_start(start: Any, space: tuple[float, float]) -> PyTree:
+    """What the start returns, as arrays, after a try at a few places."""
+    as_function(start, "start of pde", "lambda x: jnp.sin(x)")
+    low, high = space
+    value = None
+    for share in (0.0, 0.37, 1.0):
+        x = jnp.asarray(low + share * (high - low))
+        value = as_arrays(start(x), "what start returns")
+        entries = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(value)])
+        if not entries.size:
+            raise BadValueError("start of pde returns nothing: write lambda x: jnp.sin(x).")
+        if not np.isfinite(entries).all():
+            raise BadValueError(f"start of pde is NaN or infinite at x = {float(x):g}.")
+    return value

@@ -1,0 +1,88 @@
+"""Residuals of what is stated beside the equation: start, boundary, and what pieces must share."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, PyTree
+
+from constrainednn._pde.elements.germ import LocalResidual
+from constrainednn.models.space_time import SpaceTimePieces
+from constrainednn.operators.derivatives import partial
+
+
+class LocalEquation(eqx.Module):
+    """A residual of a model in pieces, through the derivatives that it sees."""
+
+    local: LocalResidual
+
+    def __call__(self, u: SpaceTimePieces, p: Float[Array, "2"]) -> Float[Array, " e"]:
+        """The residual at one point."""
+        v = u.derivatives(p, self.local.orders)
+        return self.local.at(v, p)
+
+
+class StartResidual(eqx.Module):
+    """What a model misses of the start: its value, for order two its derivative by time, too.
+
+    Attributes:
+        start: From a place to the value, or to value and derivative.
+        order: Order in time.
+    """
+
+    start: Callable[[Any], PyTree]
+    order: int = eqx.field(static=True)
+
+    def __call__(self, u: Callable, p: Float[Array, "2"]) -> Float[Array, " n"]:
+        """The difference at one point (t, x)."""
+        found = u(p) if self.order == 1 else (u(p), partial(u, 0)(p))
+        return _flat(found) - _flat(self.start(p[1]))
+
+
+class SeamResidual(eqx.Module):
+    """How far value and derivatives by x differ between the two ends of a periodic interval.
+
+    Attributes:
+        right: The right end; the point lies at the left one.
+        k: Number of derivatives, the value among them; each times a power of `length`.
+        length: Of the interval.
+    """
+
+    right: float
+    length: float
+    k: int = eqx.field(static=True)
+
+    def __call__(self, u: Callable, p: Float[Array, "2"]) -> Float[Array, " n"]:
+        """The differences at one time."""
+        differences, fn = [], u
+        for order in range(self.k):
+            there = jnp.stack([p[0], jnp.asarray(self.right, p.dtype)])
+            differences.append(self.length**order * (_flat(fn(p)) - _flat(fn(there))))
+            fn = partial(fn, 1)
+        return jnp.concatenate(differences)
+
+
+class JumpResidual(eqx.Module):
+    """Jumps of a model in pieces beside a point, in units of u."""
+
+    def __call__(self, u: SpaceTimePieces, p: Float[Array, "2"]) -> Float[Array, " n"]:
+        """The jumps at the start of the window and the left of the element it lies in."""
+        return u.jumps(p)
+
+
+class WithNormal(eqx.Module):
+    """A boundary residual of three arguments at one end, where the normal is known."""
+
+    fn: Callable[[Any, Any, Any], Any]
+    normal: float
+
+    def __call__(self, u: Callable, p: Float[Array, "2"]) -> PyTree[Array]:
+        """The residual at one point of this end."""
+        return self.fn(u, p, jnp.asarray(self.normal, p.dtype))
+
+
+def _flat(value: PyTree) -> Float[Array, " n"]:
+    return ravel_pytree(jax.tree.map(jnp.asarray, value))[0]

@@ -1,0 +1,149 @@
+"""What must hold in a window, by which polynomials, and where it is looked at.
+
+Symbols (others in `models/space_time.py`)::
+
+    symbol  shape    meaning
+    m       int      places of an element, mt in time times mx in space
+    v       (E, mt, mx, a, d)  derivatives of u that a residual sees
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Float
+
+from constrainednn._pde.elements.basis import Table, derivatives
+from constrainednn._pde.elements.germ import LocalResidual
+
+
+class Equations(eqx.Module):
+    """What must hold.
+
+    Attributes:
+        interior: The equation.
+        ends: Conditions at the left and the right end, None where there is none.
+        periodic: True if both ends are one.
+        k: Derivatives by x, the value among them, that elements share at a node.
+    """
+
+    interior: LocalResidual
+    ends: tuple[LocalResidual | None, LocalResidual | None]
+    periodic: bool = eqx.field(static=True)
+    k: int = eqx.field(static=True)
+
+    @property
+    def order(self) -> int:
+        """Order in time."""
+        return self.interior.order(0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Discretisation:
+    """Polynomials, and the places at which they are trained and watched.
+
+    Attributes:
+        equations: What must hold.
+        shape: Kt and Kx.
+        train: Places of the rows.
+        monitor: Places that steer, random in space and time; the last time is the end.
+        slopes: Size of the derivative of each equation by the highest derivative by time; zero
+            where it has none.
+    """
+
+    equations: Equations
+    shape: tuple[int, int]
+    train: Table
+    monitor: Table
+    slopes: Float[np.ndarray, " e"]
+
+    @classmethod
+    def of(
+        cls,
+        equations: Equations,
+        shape: tuple[int, int],
+        watched: tuple[np.ndarray, np.ndarray],
+        slopes: Float[np.ndarray, " e"],
+    ) -> "Discretisation":
+        """Chebyshev nodes for the rows, about 1.3 and 1.5 of them for each polynomial."""
+        Kt, Kx = shape
+        orders = equations.order, max(equations.interior.order(1), equations.k - 1)
+        nodes = [_chebyshev(n) for n in (Kt + 4, Kx + Kx // 2)]
+        return cls(
+            equations,
+            shape,
+            Table.of(nodes[0], nodes[1], shape, orders),
+            Table.of(*watched, shape, orders),
+            slopes,
+        )
+
+    def in_units_of_u(self, h: float) -> Float[np.ndarray, " e"]:
+        """What residuals are multiplied by, in a window of length `h`."""
+        timely = self.slopes > 0
+        return np.where(timely, h**self.equations.order / np.where(timely, self.slopes, 1), 1.0)
+
+
+def _chebyshev(n: int) -> Float[np.ndarray, " n"]:
+    return -np.cos(np.pi * (np.arange(n) + 0.5) / n)
+
+
+class Span(NamedTuple):
+    """Start and length of a window."""
+
+    t: float
+    h: float
+
+
+def derivatives_of_u(
+    c: Float[np.ndarray, "E Kt Kx d"],
+    table: Table,
+    residual: LocalResidual,
+    h: float,
+    lengths: Float[np.ndarray, " E"],
+) -> Float[np.ndarray, "E mt mx a d"]:
+    """What a residual sees at all places of a table."""
+    seen = []
+    for a, b in residual.orders:
+        v = np.einsum("ti,eijd->etjd", table.along_t[a], c, optimize=True)
+        v = np.einsum("xj,etjd->etxd", table.along_x[b], v, optimize=True)
+        seen.append(v / (h / 2) ** a / (lengths[:, None, None, None] / 2) ** b)
+    return np.stack(seen, axis=-2)
+
+
+def points_of(
+    table: Table, span: Span, edges: Float[np.ndarray, " E_1"]
+) -> Float[np.ndarray, "E mt mx 2"]:
+    """Points (t, x) at all places of a table."""
+    t = span.t + span.h * (table.t + 1) / 2
+    x = edges[:-1, None] + np.diff(edges)[:, None] * (table.x + 1) / 2
+    shape = len(x), len(t), x.shape[1]
+    return np.stack(
+        [np.broadcast_to(t[None, :, None], shape), np.broadcast_to(x[:, None], shape)], axis=-1
+    )
+
+
+def at_time(place: float, disc: Discretisation, most: int) -> list[Float[np.ndarray, " Kt"]]:
+    """Values and derivatives of the polynomials in time at one scaled time."""
+    return [table[0] for table in derivatives((place,), disc.shape[0], most)]
+
+
+def at_boundary(
+    disc: Discretisation,
+    span: Span,
+    edges: Float[np.ndarray, " E_1"],
+    c: np.ndarray,
+    side: int,
+    times: Table,
+) -> tuple[LocalResidual, np.ndarray, np.ndarray] | None:
+    """The condition at one end, what it sees there, and the points."""
+    condition = disc.equations.ends[side]
+    if condition is None:
+        return None
+    ends = derivatives((2.0 * side - 1,), disc.shape[1], condition.order(1))
+    one = Table(times.t, np.zeros(1), times.along_t, ends)
+    element = slice(-1, None) if side else slice(0, 1)
+    lengths = np.diff(edges)[element]
+    v = derivatives_of_u(c[element], one, condition, span.h, lengths)[0, :, 0]
+    t = span.t + span.h * (times.t + 1) / 2
+    return condition, v, np.stack([t, np.full_like(t, edges[-side])], axis=1)

@@ -1,0 +1,171 @@
+"""Germs: polynomials around a point in place of the model, to learn what a residual sees of it.
+
+A residual that looks at u near its point only is a function of some derivatives of u there. Called
+with a polynomial in place of u and differentiated by its coefficients, it tells which, and in what
+combination; so the derivative of the residual by the coefficients of any local basis is a small
+matrix at each point times the tables of that basis.
+
+Symbols::
+
+    symbol  shape       meaning
+    z       int         dimension of a point
+    D       (a, z)      orders of the derivatives that are seen, by each coordinate
+    v       (n, a, d)   values of these derivatives at n points
+    r       (n, e)      residuals there
+    G       (n, e, a, d) derivative of r by v
+"""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, PyTree
+
+from constrainednn._common.compilation.closures import compiled
+from constrainednn.errors import ProblemError
+
+Orders = tuple[tuple[int, ...], ...]
+
+# Points in one call of the compiled residual: whatever the mesh, it is compiled once.
+_CHUNK = 4096
+
+
+class Germ(eqx.Module):
+    """A polynomial around a point, called like the model.
+
+    Attributes:
+        v: Its derivatives at the point.
+        at: The point.
+        orders: Their orders.
+        unravel: From a vector of shape (d,) to the structure of the model's value.
+    """
+
+    v: Float[Array, "a d"]
+    at: Float[Array, " z"]
+    orders: Orders = eqx.field(static=True)
+    unravel: Callable[[Array], PyTree]
+
+    def __call__(self, p: Float[Array, " z"]) -> PyTree[Array]:
+        """Evaluate at a point."""
+        dp = p - self.at
+        total = jnp.zeros_like(self.v[0])
+        for orders, value in zip(self.orders, self.v, strict=True):
+            power = math.prod(dp[i] ** k / math.factorial(k) for i, k in enumerate(orders) if k)
+            total = total + power * value
+        return self.unravel(total)
+
+
+class LocalResidual(eqx.Module):
+    """A residual as a function of the derivatives that it sees.
+
+    Attributes:
+        fn: The residual of the model and a point.
+        unravel: From a vector of shape (d,) to the structure of the model's value.
+        orders: Orders of the derivatives that it sees.
+        highest: For each component the highest derivative by each coordinate.
+        equations: Its number of entries.
+    """
+
+    fn: Callable[[Any, Any], Any]
+    unravel: Callable[[Array], PyTree]
+    orders: Orders = eqx.field(static=True)
+    highest: Orders = eqx.field(static=True)
+    equations: int = eqx.field(static=True)
+
+    def order(self, i: int) -> int:
+        """The highest derivative by coordinate `i`."""
+        return max(orders[i] for orders in self.highest)
+
+    def at(self, v: Float[Array, "a d"], p: Float[Array, " z"]) -> Float[Array, " e"]:
+        """The residual at one point."""
+        return ravel_pytree(self.fn(Germ(v, p, self.orders, self.unravel), p))[0]
+
+    def values(
+        self, v: Float[np.ndarray, "n a d"], p: Float[np.ndarray, "n z"]
+    ) -> Float[np.ndarray, "n e"]:
+        """Residuals at many points."""
+        return _in_chunks(lambda *chunk: (_values(self, *chunk),), v, p)[0]
+
+    def linearised(
+        self, v: Float[np.ndarray, "n a d"], p: Float[np.ndarray, "n z"]
+    ) -> tuple[Float[np.ndarray, "n e"], Float[np.ndarray, "n e a d"]]:
+        """Residuals at many points, and G."""
+        r, slopes = _in_chunks(lambda *chunk: _linearised(self, *chunk), v, p)
+        return r, slopes
+
+
+@compiled
+def _values(residual: LocalResidual, v: Array, p: Array) -> Array:
+    return jax.vmap(residual.at)(v, p)
+
+
+@compiled
+def _linearised(residual: LocalResidual, v: Array, p: Array) -> tuple[Array, Array]:
+    return jax.vmap(residual.at)(v, p), jax.vmap(jax.jacfwd(residual.at))(v, p)
+
+
+def _in_chunks(
+    fn: Callable[[Array, Array], tuple[Array, ...]], v: np.ndarray, p: np.ndarray
+) -> list[np.ndarray]:
+    parts = []
+    for first in range(0, len(p), _CHUNK):
+        count = min(_CHUNK, len(p) - first)
+        # The last chunk is filled with its last point.
+        index = first + np.minimum(np.arange(_CHUNK), count - 1)
+        parts.append(
+            [np.asarray(out)[:count] for out in fn(jnp.asarray(v[index]), jnp.asarray(p[index]))]
+        )
+    return [np.concatenate(items) for items in zip(*parts, strict=True)]
+
+
+def local_residual(
+    fn: Callable[[Any, Any], Any],
+    unravel: Callable[[Array], PyTree],
+    d: int,
+    points: Float[np.ndarray, "n z"],
+    highest: tuple[int, ...],
+    name: str,
+) -> LocalResidual:
+    """Find which derivatives a residual sees, by its derivative at random germs.
+
+    Args:
+        fn: The residual.
+        unravel: From a vector of shape (d,) to the structure of the model's value.
+        d: Numbers in the model's value.
+        points: Where it is tried: a term that vanishes at one of them is seen at another.
+        highest: Largest order by each coordinate that there may be.
+        name: Of the residual, for messages.
+
+    Raises:
+        ProblemError: If it sees derivatives of higher order, looks away from its point, or does
+            not depend on u.
+    """
+    ranges = (range(order + 2) for order in highest)
+    orders = tuple(a for a in itertools.product(*ranges) if sum(a) <= max(highest) + 1)
+    whole = LocalResidual(fn, unravel, orders, (), 0)
+    v = np.random.default_rng(0).normal(size=(len(points), len(orders), d))
+    slopes = np.asarray(_linearised(whole, jnp.asarray(v), jnp.asarray(points, float))[1])
+    seen = np.abs(np.nan_to_num(slopes, nan=1.0)).max(axis=(0, 1)) > 0
+    found = tuple(a for a, is_seen in zip(orders, seen.any(axis=1), strict=True) if is_seen)
+    if not found:
+        raise ProblemError(f"{name} does not depend on u.")
+    beyond = [a for a in found if any(k > most for k, most in zip(a, highest, strict=True))]
+    if beyond or max(map(sum, found)) > max(highest):
+        raise ProblemError(
+            f"{name} sees derivatives of order {beyond[0] if beyond else found[-1]} by the "
+            f"coordinates of its point; elements have at most {highest}. Does it evaluate u away "
+            "from its point? What it may use is u and its derivatives at that point."
+        )
+    table = np.array(found)
+    by_component = tuple(
+        tuple(np.where(column[:, None], table, 0).max(axis=0).tolist())
+        for column in seen[seen.any(axis=1)].T
+    )
+    return dataclasses.replace(whole, orders=found, highest=by_component, equations=slopes.shape[1])

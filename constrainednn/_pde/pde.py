@@ -1,0 +1,256 @@
+"""The statement of an equation in space and time."""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, PyTree
+
+from constrainednn._common.arguments import as_function
+from constrainednn._pde.arguments import (
+    as_mesh,
+    as_sides,
+    as_space,
+    as_start,
+    as_time,
+    as_widths,
+    takes_normal,
+)
+from constrainednn._pde.conditions import (
+    JumpResidual,
+    LocalEquation,
+    SeamResidual,
+    StartResidual,
+    WithNormal,
+)
+from constrainednn._pde.elements.discretisation import Equations
+from constrainednn._pde.elements.germ import LocalResidual, local_residual
+from constrainednn._pde.scheme import SpaceTimeScheme
+from constrainednn._pde.well_posed import check_conditions, check_direction, check_order
+from constrainednn._problem.constraint import Constraint
+from constrainednn._problem.problem import Problem
+from constrainednn.domains.boxes import Box, Interval, Segment
+from constrainednn.domains.samplers.grids import GaussQuadrature
+from constrainednn.errors import BadValueError, ProblemError
+from constrainednn.models.space_time import SpaceTimePieces, stack_windows
+
+# Highest derivatives of an equation by time and by space.
+_HIGHEST = (2, 4)
+# Training points of a model that is trained: of the equation, and of each condition.
+_POINTS = 2000, 200
+
+
+def pde(
+    residual: Callable[[Any, Array], Any],
+    *,
+    over: Interval,
+    time: tuple[float, float],
+    start: Callable[[Array], PyTree],
+    boundary: Callable[..., Any] | Mapping[str, Callable[..., Any]] | str,
+    model: PyTree = None,
+    mesh: Sequence[float] | None = None,
+    width: tuple[int, int] = (12, 18),
+    reference: Callable[[Array], PyTree] | None = None,
+) -> Problem:
+    """State an equation in time and one space coordinate; its points are p = (t, x).
+
+    `solve` marches from `time[0]` to `time[1]`. In each window the model is a polynomial on each of
+    some elements; rows of the residual, the start and the boundary are minimised in least squares,
+    and windows and elements are as small as the residual at monitor points demands (`tolerance` of
+    `solve`, relative to the size of u; 1e-10 by default). The residual may be any function that
+    sees u and its derivatives at its point: `cx.partial(u, 1, order=2)(p)`, `u(p) ** 2`.
+
+    Args:
+        residual: `residual(u, p)` of the model and a point of shape (2,), zero where the equation
+            holds. Derivatives by time up to order 2, by space up to order 4.
+        over: The interval of space.
+        time: Start and end.
+        start: From a place x to u at the start: a number, an array or a pytree of them. For an
+            equation of order two in time the pair (u, du/dt).
+        boundary: A condition `condition(u, p)` that is zero at both ends of the interval;
+            or one for each, `{"left": ..., "right": ...}`; or "periodic". With a third argument
+            it gets the outward normal, -1 at the left end and 1 at the right one.
+        model: None for elements. Or a model to be trained on the same statement, such as
+            `cx.RandomFeatures(2, "scalar")`, with a method of `solve`.
+        mesh: Ends of the elements to begin with, for a start with a kink or a layer; by default
+            four of equal length.
+        width: Number of polynomials in time and in space on each element.
+        reference: A known solution, called like the model.
+
+    Returns:
+        A problem with a constraint each for the equation, the start, every part of the boundary
+        and, for elements, the jumps between them. `solve` returns a solution that is a function of
+        p.
+
+    Raises:
+        ProblemError: If the residual sees other derivatives or looks away from its point, if the
+            conditions are more or fewer than the equation needs, or if it is ill-posed.
+        ValueError, TypeError: If an argument cannot be right, naming it.
+
+    Source:
+        Least-squares spectral elements: Proot and Gerritsma, J. Sci. Comput. 17 (2002) 285;
+        marching in windows: Dong and Li, CMAME 387 (2021) 114129. How the residual's derivatives
+        are found: docs/equations.
+    """
+    as_function(residual, "residual of pde", "lambda u, p: ...")
+    space, span = as_space(over), as_time(time)
+    sides = as_sides(boundary)
+    edges, shape = as_mesh(mesh, space), as_widths(width)
+    name = _name_of(residual)
+    value = as_start(start, space)
+    box = Box((span[0], space[0]), (span[1], space[1]))
+    if model is not None:
+        return _trained(residual, name, model, start, value, sides, box, reference)
+    local, unravel = _local(residual, name, value, box)
+    order = local.order(0)
+    ends = {
+        side: _condition(condition, side, unravel, len(local.highest), box)
+        for side, condition in sides.items()
+    }
+    periodic = not sides
+    k = max([local.order(1), 1, *(item.order(1) + 1 for item in ends.values())])
+    equations = Equations(local, (ends.get("left"), ends.get("right")), periodic, k)
+    check_order(equations, name)
+    check_conditions(equations, name)
+    state = FlatStart(start, order)
+    scheme = SpaceTimeScheme(equations, state, unravel, span, edges, shape)
+    begun = scheme.begun(shape[1], 1e-3)
+    check_direction(equations, begun, span[0], name)
+    c = np.zeros((len(begun.S), *shape, begun.S.shape[3]))
+    c[:, 0] = np.sqrt(2) * begun.S[:, 0]
+    held = functools.partial(Constraint, sampler=GaussQuadrature())
+    constraints = [
+        held(LocalEquation(local), over=box, name=name),
+        held(StartResidual(start, order), over=_side(box, "start"), name="start"),
+    ]
+    if periodic:
+        seam = SeamResidual(space[1], space[1] - space[0], k)
+        constraints.append(held(seam, over=_side(box, "left"), name="periodic"))
+    for side, item in ends.items():
+        constraints.append(held(LocalEquation(item), over=_side(box, side), name=side))
+    constraints.append(held(JumpResidual(), over=box, name="jumps"))
+    guess = stack_windows(span, [begun.edges], [c], smooth=k, unravel=unravel)
+    return Problem(constraints, guess, trainable=_coefficients, reference=reference, scheme=scheme)
+
+
+class FlatStart(eqx.Module):
+    """The start as a vector for each derivative by time."""
+
+    fn: Callable[[Any], PyTree]
+    order: int = eqx.field(static=True)
+
+    def __call__(self, x: Float[Array, ""]) -> Float[Array, "o d"]:
+        """The state at one place."""
+        value = self.fn(x)
+        parts = (value,) if self.order == 1 else value
+        return jnp.stack([ravel_pytree(jax.tree.map(_as_float, part))[0] for part in parts])
+
+
+def _as_float(leaf: Any) -> Array:
+    return jnp.asarray(leaf, jnp.result_type(float))
+
+
+def _local(
+    residual: Callable, name: str, value: PyTree, box: Box
+) -> tuple[LocalResidual, Callable[[Array], PyTree]]:
+    """The equation by its derivatives, and how the value of u is put together.
+
+    For an equation of order two the start is a pair of such values; which it is, the residual
+    tells: it takes one of the two.
+    """
+    pair = isinstance(value, tuple) and len(value) == 2
+    candidates = [value, *([value[0]] if pair else [])]
+    failed = None
+    for index, like in enumerate(candidates):
+        d, unravel = ravel_pytree(jax.tree.map(_as_float, like))
+        try:
+            local = local_residual(residual, unravel, d.size, _tried(box), _HIGHEST, name)
+        except ProblemError:
+            raise
+        except Exception as error:  # noqa: BLE001  (the user's residual)
+            failed = failed or error
+            continue
+        if local.order(0) == 2 and index == 0:
+            raise BadValueError(
+                f"{name} is of order two in time: start must return the pair (u, du/dt)."
+            )
+        return local, unravel
+    raise ProblemError(
+        f"{name} cannot be evaluated for a u of the shape that start returns: {failed}"
+    ) from failed
+
+
+def _condition(
+    condition: Callable, side: str, unravel: Callable[[Array], PyTree], d: int, box: Box
+) -> LocalResidual:
+    """A condition at one end by the derivatives that it sees."""
+    sign = 1.0 if side == "right" else -1.0
+    if takes_normal(condition):
+        condition = WithNormal(condition, sign)
+    x = box.high[1] if side == "right" else box.low[1]
+    points = _tried(box)
+    points[:, 1] = x
+    name = f"the condition at the {side} end"
+    try:
+        return local_residual(condition, unravel, d, points, _HIGHEST, name)
+    except ProblemError:
+        raise
+    except Exception as error:
+        raise ProblemError(f"{name} cannot be evaluated: {error}") from error
+
+
+def _tried(box: Box) -> Float[np.ndarray, "n 2"]:
+    """A few points, the same ones each time."""
+    return np.random.default_rng(1).uniform(box.low, box.high, (3, 2))
+
+
+def _trained(
+    residual: Callable,
+    name: str,
+    model: PyTree,
+    start: Callable,
+    value: PyTree,
+    sides: dict[str, Callable],
+    box: Box,
+    reference: Callable | None,
+) -> Problem:
+    """The same statement for a model that is trained."""
+    local, _ = _local(residual, name, value, box)
+    order, (many, few) = local.order(0), _POINTS
+    constraints = [
+        Constraint(residual, over=box, points=many, name=name),
+        Constraint(StartResidual(start, order), over=_side(box, "start"), points=few, name="start"),
+    ]
+    if not sides:
+        k = max(1, local.order(1))
+        seam = SeamResidual(box.high[1], box.high[1] - box.low[1], k)
+        sides = {"periodic": seam}
+    for side, condition in sides.items():
+        if takes_normal(condition):
+            condition = WithNormal(condition, 1.0 if side == "right" else -1.0)
+        constraints.append(Constraint(condition, over=_side(box, side), points=few, name=side))
+    return Problem(constraints, model, reference=reference)
+
+
+def _side(box: Box, name: str) -> Segment:
+    """The start, or an end of space at all times; a seam is at the left end."""
+    (t0, low), (t1, high) = box.low, box.high
+    if name == "start":
+        return Segment((t0, low), (t0, high))
+    x = high if name == "right" else low
+    return Segment((t0, x), (t1, x))
+
+
+def _name_of(residual: Callable) -> str:
+    name = getattr(residual, "__name__", type(residual).__name__)
+    return "equation" if name == "<lambda>" else name
+
+
+def _coefficients(u: SpaceTimePieces) -> Array:
+    """What is solved for; a function with a name, so that a problem can be pickled."""
+    return u.coefficients

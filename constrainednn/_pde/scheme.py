@@ -1,0 +1,301 @@
+"""The march of an equation in space and time, as a scheme of a problem."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key, PyTree
+
+from constrainednn._pde.conditions import StartResidual
+from constrainednn._pde.elements.discretisation import (
+    Discretisation,
+    Equations,
+    Span,
+    derivatives_of_u,
+    points_of,
+)
+from constrainednn._pde.elements.mesh import State, projected
+from constrainednn._pde.march import MOST_ELEMENTS, March, Solved
+from constrainednn._problem.constraint import Constraint
+from constrainednn._problem.scheme import (
+    AbstractPieceScheme,
+    Observed,
+    PieceHistory,
+    Resumable,
+    SchemeResult,
+    Watch,
+    counters_of,
+)
+from constrainednn.domains.base import AbstractDomain
+from constrainednn.domains.boxes import Box, Segment
+from constrainednn.domains.samplers.base import Draw
+from constrainednn.errors import BadValueError
+from constrainednn.models.space_time import SpaceTimePieces, stack_windows
+
+# Monitor points in time of an element, the end among them; in space two for each polynomial.
+_MONITOR_TIMES = 8
+# Training points that a report measures at most. All elements have their share.
+_MOST_POINTS = 40_000
+
+
+def goal(tolerance: float) -> float:
+    """The tolerance to solve to: the user's, or the default for 0.
+
+    Raises:
+        ValueError: If it is below rounding.
+    """
+    eps = float(jnp.finfo(float).eps)
+    if 0 < tolerance < 500 * eps:
+        raise BadValueError(
+            f"tolerance={tolerance:g} is below the rounding of an equation in space and time; "
+            f"write at least {500 * eps:.2g}, or leave it out."
+        )
+    return tolerance or max(SpaceTimeScheme.default_tolerance, 5000 * eps)
+
+
+class SpaceTimeScheme(AbstractPieceScheme):
+    """Windows in time, each with elements in space, from a given start.
+
+    Attributes:
+        equations: What must hold.
+        start: From a place to the state, as a vector of shape (o, d).
+        unravel: From a vector of shape (d,) to the structure of the user's value.
+        time: Start and end.
+        mesh: Ends of the elements to begin with.
+        shape: Polynomials in time and in space.
+    """
+
+    equations: Equations
+    start: Callable[[Array], Array]
+    unravel: Callable[[Array], PyTree]
+    time: tuple[float, float]
+    mesh: tuple[float, ...]
+    shape: tuple[int, int] = eqx.field(static=True)
+
+    # For each window. Errors in the end are smaller: windows are planned for less.
+    default_tolerance = 1e-10
+
+    def __repr__(self) -> str:
+        Kt, Kx = self.shape
+        return f"march of windows with elements of {Kt} x {Kx} polynomials, Gauss-Newton"
+
+    def solve(
+        self,
+        model: PyTree,
+        *,
+        tolerance: float,
+        steps: int,
+        key: Key[Array, ""],
+        watch: Watch,
+        resumed: Resumable | None = None,
+        observed: Sequence[Observed] = (),
+    ) -> SchemeResult:
+        """March from the start to the end."""
+        del model, observed
+        began = time.perf_counter()
+        allowed = goal(tolerance)
+        state = self.begun(self.shape[1], allowed)
+        disc = self.discretisation(self.shape, key, state)
+        compiling = time.perf_counter() - began
+        begin, end = self.time
+        march = March(disc, state, begin, (end - begin) / 20, end, allowed)
+        before = 0.0
+        if resumed is not None:
+            before = _resume(march, resumed)
+        began = time.perf_counter()
+
+        def look(march: March) -> bool:
+            done = (march.t - begin) / (end - begin)
+            last = march.windows[-1].error if march.windows else math.nan
+            spent = before + time.perf_counter() - began
+            return watch(march.taken, done, last, lambda: _to_resume(march, spent))
+
+        ending = march.run(steps, look)
+        running = before + time.perf_counter() - began
+        status, reason = _verdict(march, ending, steps)
+        solved = self._model(march)
+        nothing = np.full(1, math.nan), np.zeros(1, int)
+        errors, taken = (
+            (np.array([w.error for w in march.windows]), np.array([w.steps for w in march.windows]))
+            if march.windows
+            else nothing
+        )
+        history = PieceHistory(solved.ends, errors, taken, march.rejected)
+        return SchemeResult(solved, status, reason, int(taken.sum()), history, compiling, running)
+
+    def begun(self, Kx: int, allowed: float) -> State:
+        """The start on elements that resolve it."""
+        fn = eqx.filter_jit(jax.vmap(self.start))
+        values = lambda x: np.asarray(fn(jnp.asarray(x)), float)  # noqa: E731
+        return projected(values, np.array(self.mesh), Kx, 0.1 * allowed, MOST_ELEMENTS)
+
+    def discretisation(
+        self, shape: tuple[int, int], key: Key[Array, ""], state: State
+    ) -> Discretisation:
+        """Polynomials of a shape with places that steer; compiles the equation."""
+        rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
+        t = np.append(np.sort(rng.uniform(-1, 1, _MONITOR_TIMES - 1)), 1.0)
+        x = np.sort(rng.uniform(-1, 1, 2 * shape[1]))
+        blank = Discretisation.of(self.equations, shape, (t, x), np.zeros(0))
+        # At the start the unit of each equation is seen: the factor of its derivative by time.
+        interior, span = self.equations.interior, Span(self.time[0], 1.0)
+        c = np.zeros((len(state.S), *shape, state.S.shape[3]))
+        c[:, 0, : state.S.shape[2]] = math.sqrt(2) * state.S[:, 0]
+        v = derivatives_of_u(c, blank.monitor, interior, span.h, state.lengths)
+        p = points_of(blank.monitor, span, state.edges)
+        G = interior.linearised(v.reshape(-1, *v.shape[3:]), p.reshape(-1, 2))[1]
+        last = [a[0] == self.equations.order for a in interior.orders]
+        slopes = np.sqrt((G[:, :, last] ** 2).sum(axis=(2, 3)).mean(axis=0))
+        return Discretisation.of(self.equations, shape, (t, x), slopes)
+
+    def _model(self, march: March) -> SpaceTimePieces:
+        windows = march.windows
+        if not windows:  # the start, for as short a time as numbers can tell
+            begin, end = self.time
+            c = np.zeros((len(march.state.S), *self.shape, march.state.S.shape[3]))
+            c[:, 0] = math.sqrt(2) * march.state.S[:, 0]
+            stop = begin + 64 * float(jnp.finfo(float).eps) * max(abs(begin), end - begin)
+            windows = [Solved(stop, march.state.edges, c, math.nan, math.nan, 0)]
+        return stack_windows(
+            [self.time[0], *(w.stop for w in windows)],
+            [w.edges for w in windows],
+            [w.c for w in windows],
+            smooth=self.equations.k,
+            unravel=self.unravel,
+        )
+
+    def known_at(self, model: PyTree, points: Float[np.ndarray, "n 2"]) -> np.ndarray:
+        """Anywhere: before training the model is the start at all times."""
+        del model
+        return points[:1]
+
+    def training_points(self, model: PyTree, constraint: Constraint) -> Draw | None:
+        """The rows of the solve: places in all elements, or along an edge; as it weighs them."""
+        times, nodes = np.asarray(model.ends), [model.elements(w) for w in range(model.count)]
+        mt, mx = self.shape[0] + 4, self.shape[1] + self.shape[1] // 2
+        t = _placed(times, mt)
+        if isinstance(constraint.residual, StartResidual):
+            x, share = _placed(nodes[0], mx), np.diff(nodes[0])
+            points = np.stack([np.full(x.size, times[0]), x.ravel()], axis=1)
+            return _weighted(points, np.repeat(share, mx), constraint.over)
+        if isinstance(constraint.over, Segment):  # along a side
+            points = np.stack([t.ravel(), np.full(t.size, _side(constraint))], axis=1)
+            return _weighted(points, np.repeat(np.diff(times), mt), constraint.over)
+        count = sum(len(edges) - 1 for edges in nodes)
+        every = max(1, math.ceil(count * mt * mx / _MOST_POINTS))
+        found, shares, number = [], [], 0
+        for window, edges in enumerate(nodes):
+            x = _placed(edges, mx)
+            for e in range(-number % every, len(x), every):
+                found.append(np.stack(np.meshgrid(t[window], x[e], indexing="ij"), axis=-1))
+                shares.append((times[window + 1] - times[window]) * (edges[e + 1] - edges[e]))
+            number += len(x)
+        points = np.concatenate([item.reshape(-1, 2) for item in found])
+        return _weighted(points, np.repeat(shares, mt * mx), constraint.over)
+
+    def covered(self, model: PyTree, constraint: Constraint) -> AbstractDomain | None:
+        """Up to where the march got."""
+        over, reached = constraint.over, float(model.ends[-1])
+        if reached == self.time[1] or isinstance(constraint.residual, StartResidual):
+            return None
+        if isinstance(over, Segment):
+            return Segment(over.start, (reached, *over.end[1:]))
+        assert isinstance(over, Box)
+        return Box(over.low, (reached, *over.high[1:]))
+
+    def note(self, model: PyTree) -> str:
+        """Where the training points lie."""
+        count = sum(len(model.elements(w)) - 1 for w in range(model.count))
+        return (
+            f"train is the rows of the solve in {model.count} windows with {count} elements in "
+            "all, weighted by their areas: the gap is what they miss between their places"
+        )
+
+
+def _side(constraint: Constraint) -> float:
+    assert isinstance(constraint.over, Segment)
+    return constraint.over.start[1]
+
+
+def _placed(ends: Float[np.ndarray, " n_1"], m: int) -> Float[np.ndarray, "n m"]:
+    """Chebyshev nodes of all pieces."""
+    s = -np.cos(np.pi * (np.arange(m) + 0.5) / m)
+    return ends[:-1, None] + np.diff(ends)[:, None] * (s + 1) / 2
+
+
+def _weighted(points: np.ndarray, share: np.ndarray, over: Any) -> Draw:
+    low, high = (over.low, over.high) if isinstance(over, Box) else (over.start, over.end)
+    moving = [i for i in range(2) if low[i] != high[i]]
+    cube = [(points[:, i] - low[i]) / (high[i] - low[i]) for i in moving]
+    dtype = jnp.result_type(float)
+    return Draw(
+        points.astype(dtype), (share / share.sum()).astype(dtype), np.stack(cube, 1).astype(dtype)
+    )
+
+
+def _verdict(march: March, ending: str, steps: int) -> tuple[str, str]:
+    at = f"at t = {march.t:.9g}"
+    if ending == "stopped":
+        return "interrupted", at
+    if ending == "steps":
+        return "max_steps", f"the limit of {steps} Newton steps, {at}"
+    if ending == "end":
+        most = max(len(w.c) for w in march.windows)
+        return (
+            "converged",
+            f"the end is reached in {len(march.windows)} windows of at most {most} elements",
+        )
+    where = f"near x = {march.where:.6g}"
+    if ending == "elements":
+        return "stalled", (
+            f"more than {MOST_ELEMENTS} elements are needed {at}, the smallest {where}: a front "
+            "too steep, a shock, or start and boundary values that do not fit. All before is kept"
+        )
+    return "blow_up", f"windows shrank to rounding {at}, {where}: {march.why}. All before is kept"
+
+
+def _to_resume(march: March, running: float) -> Resumable:
+    windows = march.windows
+    joined = lambda items: np.concatenate([np.zeros((0, *items[0].shape[1:])), *items])  # noqa: E731
+    arrays = {
+        "place": np.array([march.t, march.h, march.size]),
+        "state_edges": march.state.edges,
+        "state": march.state.S,
+    }
+    if windows:
+        arrays |= {
+            "windows": np.array([[w.stop, w.error, w.noise, w.steps, len(w.c)] for w in windows]),
+            "edges": joined([w.edges for w in windows]),
+            "coefficients": joined([w.c for w in windows]),
+        }
+    return arrays, {"counters": [march.taken, march.rejected, round(1e3 * running)]}
+
+
+def _resume(march: March, resumed: Resumable) -> float:
+    """Go on from where a run was; the seconds that it took until then."""
+    arrays, _ = resumed
+    march.taken, march.rejected, milliseconds = counters_of(resumed, 3)
+    march.t, march.h, march.size = map(float, arrays["place"])
+    march.state = State(arrays["state_edges"], arrays["state"])
+    table = arrays.get("windows", np.zeros((0, 5)))
+    counts = table[:, 4].astype(int)
+    ends = np.cumsum(counts)
+    for (stop, error, noise, steps, count), last in zip(table, ends, strict=True):
+        number = len(march.windows)
+        first = last - int(count)
+        march.windows.append(
+            Solved(
+                float(stop),
+                arrays["edges"][first + number : last + number + 1],
+                arrays["coefficients"][first:last],
+                float(error),
+                float(noise),
+                int(steps),
+            )
+        )
+    return milliseconds / 1e3

@@ -1,0 +1,196 @@
+"""A model made of pieces in space and time: windows in time, each with elements of its own.
+
+Symbols::
+
+    symbol  shape        meaning
+    s       ()           scaled place in an element, from -1 to 1; tau the same in a window
+    p_k     ()           orthonormal Legendre polynomials, sqrt(k + 1/2) P_k
+    c       (Kt, Kx, d)  coefficients: u = sum_ij c_ij p_i(tau) p_j(s)
+    W, E    int          windows; elements of one of them
+"""
+
+from collections.abc import Callable, Sequence
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float, Int, PyTree
+
+from constrainednn.domains.base import end_slack
+
+
+class SpaceTimePieces(eqx.Module):
+    """A function of (t, x), a polynomial on each element of each window; what `pde` trains.
+
+    Outside of all pieces, by more than rounding, its value is NaN.
+
+    Attributes:
+        times: Ends of the windows, padded with infinities.
+        nodes: Ends of the elements of each window, padded with infinities.
+        first: Where the coefficients of each window begin.
+        coefficients: Those of all elements, window after window.
+        smooth: Number of derivatives by x, the value among them, that elements share at a node.
+        unravel: From a vector of shape (d,) to the structure of the user's value.
+    """
+
+    times: Float[Array, " W_1"]
+    nodes: Float[Array, "W E_1"]
+    first: Int[Array, " W"]
+    coefficients: Float[Array, "N Kt Kx d"]
+    smooth: int = eqx.field(static=True)
+    unravel: Callable[[Array], PyTree]
+
+    def __call__(self, p: Float[Array, "2"]) -> PyTree[Array]:
+        """Evaluate at one point (t, x)."""
+        return self.unravel(self.derivatives(p, [(0, 0)])[0])
+
+    def derivatives(
+        self, p: Float[Array, "2"], orders: Sequence[tuple[int, ...]]
+    ) -> Float[Array, "a d"]:
+        """Derivatives by t and x of the given orders at one point."""
+        t, x = p[0], p[1]
+        window = _place_of(self.times, t)
+        element = _place_of(self.nodes[window], x)
+        value = self._on(window, element, t, x, orders)
+        low, high = self.times[0], _last(self.times)
+        left, right = self.nodes[0, 0], _last(self.nodes[0])
+        inside = _within(t, low, high) & _within(x, left, right)
+        return jnp.where(inside, value, jnp.nan)
+
+    def jumps(self, p: Float[Array, "2"]) -> Float[Array, " n"]:
+        """Jumps at the start of the window that a point lies in, and at the left of its element.
+
+        In units of u: derivatives are multiplied by powers of the lengths of window and element.
+        There are none at the start of the first window and at the left end of space.
+        """
+        t, x = p[0], p[1]
+        window = _place_of(self.times, t)
+        before = jnp.maximum(window - 1, 0)
+        start = self.times[window]
+        element = _place_of(self.nodes[window], x)
+        old = _place_of(self.nodes[before], x)
+        now, then = (
+            self._on(w, e, start, x, [(0, 0)]) for w, e in ((window, element), (before, old))
+        )
+        in_time = jnp.where(window > 0, now - then, 0)
+        left = jnp.maximum(element - 1, 0)
+        node = self.nodes[window, element]
+        size = self.nodes[window, element + 1] - node
+        orders = [(0, k) for k in range(self.smooth)]
+        here, there = (self._on(window, e, t, node, orders) for e in (element, left))
+        scale = size ** jnp.arange(self.smooth)[:, None]
+        in_space = jnp.where(element > 0, scale * (here - there), 0)
+        return jnp.concatenate([in_time.ravel(), in_space.ravel()])
+
+    def _on(
+        self, window: Array, element: Array, t: Array, x: Array, orders: Sequence[tuple[int, ...]]
+    ) -> Float[Array, "a d"]:
+        """Derivatives of the polynomial of one element, wherever the point lies."""
+        c = self.coefficients[self.first[window] + element]
+        half_t = (self.times[window + 1] - self.times[window]) / 2
+        half_x = (self.nodes[window, element + 1] - self.nodes[window, element]) / 2
+        along_t = _legendre((t - self.times[window]) / half_t - 1, c.shape[0])
+        along_x = _legendre((x - self.nodes[window, element]) / half_x - 1, c.shape[1])
+        in_t, in_x = (_differentiation(K) for K in c.shape[:2])
+        values = []
+        for a, b in orders:
+            row = along_t @ jnp.asarray(np.linalg.matrix_power(in_t, a), c.dtype)
+            column = along_x @ jnp.asarray(np.linalg.matrix_power(in_x, b), c.dtype)
+            values.append(jnp.einsum("i,j,ijd->d", row, column, c) / half_t**a / half_x**b)
+        return jnp.stack(values)
+
+    @property
+    def count(self) -> int:
+        """Number of windows."""
+        return int(np.isfinite(np.asarray(self.times)).sum()) - 1
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers were solved for."""
+        elements = int(np.isfinite(np.asarray(self.nodes[: self.count])).sum()) - self.count
+        return elements * self.coefficients[0].size
+
+    @property
+    def ends(self) -> Float[np.ndarray, " W_1"]:
+        """Times without the padding."""
+        return np.asarray(self.times)[: self.count + 1]
+
+    def elements(self, window: int) -> Float[np.ndarray, " E_1"]:
+        """Ends of the elements of a window."""
+        nodes = np.asarray(self.nodes[window])
+        return nodes[np.isfinite(nodes)]
+
+
+def stack_windows(
+    times: Sequence[float],
+    nodes: Sequence[Float[np.ndarray, " _"]],
+    coefficients: Sequence[Float[np.ndarray, "_ Kt Kx d"]],
+    *,
+    smooth: int,
+    unravel: Callable[[Array], PyTree],
+) -> SpaceTimePieces:
+    """Put windows into a model whose capacities are powers of two.
+
+    Models of nearly as many pieces then share what is compiled for them.
+    """
+    dtype = jnp.result_type(float)
+    counts = np.array([len(c) for c in coefficients])
+    windows, wide = _power(len(counts)), _power(int(counts.max()))
+    table = np.full((windows, wide + 1), np.inf)
+    for row, ends in zip(table, nodes, strict=False):
+        row[: len(ends)] = ends
+    joined = np.concatenate(list(coefficients))
+    spare = np.zeros((_power(len(joined)) - len(joined), *joined.shape[1:]))
+    first = np.zeros(windows, int)
+    first[: len(counts)] = np.cumsum(counts) - counts
+    return SpaceTimePieces(
+        jnp.asarray(np.concatenate([times, np.full(windows + 1 - len(times), np.inf)]), dtype),
+        jnp.asarray(table, dtype),
+        jnp.asarray(first),
+        jnp.asarray(np.concatenate([joined, spare]), dtype),
+        smooth,
+        unravel,
+    )
+
+
+def _power(count: int) -> int:
+    return 1 << max(2, (int(count) - 1).bit_length())
+
+
+def _place_of(ends: Float[Array, " n_1"], x: Float[Array, ""]) -> Int[Array, ""]:
+    """Number of the piece that a place lies in, the nearest if in none."""
+    index = jnp.searchsorted(ends, x, side="right") - 1
+    return jnp.clip(index, 0, jnp.sum(jnp.isfinite(ends)) - 2)
+
+
+def _last(ends: Float[Array, " n_1"]) -> Float[Array, ""]:
+    return jnp.max(jnp.where(jnp.isfinite(ends), ends, -jnp.inf))
+
+
+def _within(x: Array, low: Array, high: Array) -> Array:
+    slack = end_slack(jnp.maximum(jnp.abs(low), jnp.abs(high)), x.dtype)
+    return (x >= low - slack) & (x <= high + slack)
+
+
+def _legendre(s: Float[Array, ""], K: int) -> Float[Array, " K"]:
+    """Values of p_0, ..., p_(K-1)."""
+    k = np.arange(K)
+    up, down = (2 * k + 1) / (k + 1), k / (k + 1)
+
+    def recurrence(carry, factors):
+        last, now = carry
+        up, down = factors
+        return (now, up * s * now - down * last), now
+
+    factors = jnp.asarray(up, s.dtype), jnp.asarray(down, s.dtype)
+    _, values = lax.scan(recurrence, (jnp.zeros_like(s), jnp.ones_like(s)), factors)
+    return values * jnp.asarray(np.sqrt(k + 0.5), s.dtype)
+
+
+def _differentiation(K: int) -> Float[np.ndarray, "K K"]:
+    """The matrix D with p_j' = sum_i p_i D_ij."""
+    norm = np.sqrt(np.arange(K) + 0.5)
+    # P_j' = sum over i = j - 1, j - 3, ... of (2 i + 1) P_i
+    i, j = np.indices((K, K))
+    return np.where((j > i) & ((j - i) % 2 == 1), (2 * i + 1) / norm[:, None] * norm[None], 0.0)

@@ -1,0 +1,158 @@
+"""The error of a solution of `pde` in pieces, and its residual on fresh points."""
+
+import dataclasses
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from constrainednn._common.batched import in_blocks
+from constrainednn._common.random_keys import stream
+from constrainednn._figures.style import new_figure
+from constrainednn._pde.error import MORE, solved_again
+from constrainednn._pde.scheme import SpaceTimeScheme, goal
+from constrainednn.models.space_time import SpaceTimePieces, stack_windows
+from constrainednn.results.facts import Facts
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# An estimate below this many times the rounding level says "at rounding".
+_CLEAR = 10
+# The largest error, in tolerances, that windows within the tolerance are taken to promise.
+_PROMISED = 1000
+# Places of the norms, in time and space of each element.
+_PLACES = 101, 401
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SpaceTimeErrorEstimate:
+    """True minus computed over space and time, from a solve with more polynomials.
+
+    Attributes:
+        richer: The solution with more polynomials on the same windows and elements.
+        solution: The solution that was found.
+        relative: L2 norm of their difference relative to that of the solution, over 101 times and
+            401 places.
+        rounding: Level below which the error is hidden by round-off, likewise.
+        trusted_until: Time from which the error is too large to tell; infinite if nowhere.
+    """
+
+    richer: SpaceTimePieces
+    solution: SpaceTimePieces
+    relative: float
+    rounding: float
+    trusted_until: float
+
+    def __call__(self, p: Any) -> Float[np.ndarray, "n d"]:
+        """The estimate at points (t, x) of shape (n, 2)."""
+        rows = jnp.asarray(np.reshape(p, (-1, 2)), jnp.result_type(float))
+        values = lambda u: np.asarray(in_blocks(lambda q: _flat(u, q), rows))  # noqa: E731
+        return values(self.richer) - values(self.solution)
+
+    @property
+    def label(self) -> str:
+        """One of "estimate", "at rounding" and "too large to tell"."""
+        if np.isfinite(self.trusted_until) or not np.isfinite(self.relative):
+            return "too large to tell"
+        return "estimate" if self.relative > _CLEAR * self.rounding else "at rounding"
+
+    def objection(self, tolerance: float) -> str:
+        """Why this estimate speaks against a solution to a tolerance; empty if it does not."""
+        # However loose the tolerance, it allows no error above a tenth.
+        allowed = min(_PROMISED * tolerance, max(10 * tolerance, 0.1))
+        if self.label == "too large to tell":
+            return f"the error is too large to tell from t = {self.trusted_until:.6g} on"
+        if max(self.relative, self.rounding) > allowed:
+            return (
+                f"the error is estimated at {self.relative:.1e} of the solution, "
+                f"{self.relative / tolerance:.0e} times the tolerance"
+            )
+        return ""
+
+    def __repr__(self) -> str:
+        if self.label == "too large to tell":
+            text = f"too large to tell from t = {self.trusted_until:.6g} on"
+        elif self.label == "at rounding":
+            text = f"at rounding, about {max(self.relative, self.rounding):.1e}"
+        else:
+            text = f"{self.relative:.1e}, rounding at {self.rounding:.1e}"
+        return f"estimated relative error {text}"
+
+    def plot(self) -> "Figure":
+        """Draw the size of the estimate over time and space."""
+        times, places = _grid(self.solution)
+        size = np.linalg.norm(self(_points(times, places)), axis=1)
+        figure = new_figure(7, 4)
+        axes = figure.subplots()
+        with np.errstate(divide="ignore"):
+            shade = np.log10(size.reshape(len(times), len(places)).T)
+        image = axes.pcolormesh(times, places, np.maximum(shade, shade.max() - 8), rasterized=True)
+        figure.colorbar(image, label="log10 |true - computed|")
+        axes.set(xlabel="t", ylabel="x", title="estimated error")
+        return figure
+
+
+def _flat(u: SpaceTimePieces, p: Array) -> Array:
+    return u.derivatives(p, [(0, 0)])[0]
+
+
+def _grid(u: SpaceTimePieces) -> tuple[np.ndarray, np.ndarray]:
+    ends, edges = u.ends, u.elements(0)
+    return np.linspace(ends[0], ends[-1], _PLACES[0]), np.linspace(edges[0], edges[-1], _PLACES[1])
+
+
+def _points(times: np.ndarray, places: np.ndarray) -> np.ndarray:
+    return np.stack(np.meshgrid(times, places, indexing="ij"), axis=-1).reshape(-1, 2)
+
+
+def space_time_error(facts: Facts, scheme: SpaceTimeScheme) -> SpaceTimeErrorEstimate:
+    """Solve the windows of a solution again with more polynomials."""
+    u = facts.model
+    shape = scheme.shape[0] + MORE[0], scheme.shape[1] + MORE[1]
+    start = scheme.begun(shape[1], goal(facts.settings.tolerance)).on(u.elements(0))
+    key = stream(jax.random.key(facts.settings.seed), "monitor/error")
+    disc = scheme.discretisation(shape, key, start)
+    first, c = np.asarray(u.first), np.asarray(u.coefficients)
+    edges = [u.elements(w) for w in range(u.count)]
+    own = [c[first[w] : first[w] + len(edges[w]) - 1] for w in range(u.count)]
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = solved_again(disc, start, u.ends, list(zip(edges, own, strict=True)))
+    richer = stack_windows(u.ends.tolist(), edges, found.c, smooth=u.smooth, unravel=u.unravel)
+    until = np.inf if all(found.trusted) else float(u.ends[found.trusted.index(False)])
+    estimate = SpaceTimeErrorEstimate(richer, u, np.nan, np.nan, until)
+    p = _points(*_grid(u))
+    size = float(np.sqrt((np.asarray(in_blocks(lambda q: _flat(u, q), p)) ** 2).mean()))
+    error = float(np.sqrt((estimate(p) ** 2).mean()))
+    digits = float(jnp.finfo(float).eps) * np.sqrt(u.count)
+    rounding = float(np.hypot(np.sqrt(np.square(found.noise).sum()) / (size or 1.0), digits))
+    return dataclasses.replace(estimate, relative=error / (size or 1.0), rounding=rounding)
+
+
+class Fresh(NamedTuple):
+    """What a constraint leaves on fresh points, relative to the size of u."""
+
+    name: str
+    size: float
+
+
+def on_fresh_points(facts: Facts, scheme: SpaceTimeScheme) -> list[Fresh]:
+    """Residuals on held-out points in units of u: what was compared with the tolerance."""
+    u, held = facts.model, facts.streams[0].heldout
+    assert held is not None
+    p = np.asarray(held.points, float)
+    values = np.asarray(in_blocks(lambda q: _flat(u, q), held.points))
+    size = float(np.sqrt((values**2).sum(axis=1).mean())) or 1.0
+    interior = scheme.equations.interior
+    v = np.asarray(in_blocks(lambda q: u.derivatives(q, interior.orders), held.points), float)
+    window = np.clip(np.searchsorted(u.ends, p[:, 0], side="right") - 1, 0, u.count - 1)
+    key = stream(jax.random.key(facts.settings.seed), "monitor/pieces")
+    disc = scheme.discretisation(scheme.shape, key, scheme.begun(scheme.shape[1], 1e-3))
+    scales = np.stack([disc.in_units_of_u(h) for h in np.diff(u.ends)])[window]
+    r = interior.values(v, p) * scales
+    found = [Fresh(facts.gap.constraints[0].name, float(np.sqrt((r**2).sum(axis=1).mean())) / size)]
+    for item in facts.gap.constraints[1:]:
+        found.append(Fresh(item.name, item.heldout_rms.value * np.sqrt(item.entries) / size))
+    return found

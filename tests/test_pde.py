@@ -1,0 +1,216 @@
+"""Equations in space and time."""
+
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import constrainednn as cx
+
+D = cx.partial
+
+
+def wall(u, p):
+    return u(p)
+
+
+def heat(u, p):
+    return D(u, 0)(p) - D(D(u, 1), 1)(p) / 4
+
+
+def heat_problem(**changed):
+    stated = {
+        "over": cx.Interval(0.0, 1.0),
+        "time": (0.0, 1.0),
+        "start": lambda x: jnp.sin(jnp.pi * x),
+        "boundary": wall,
+    }
+    return cx.pde(heat, **(stated | changed))
+
+
+def grid(low, high, time=1.0):
+    t, x = np.meshgrid(np.linspace(0, time, 41), np.linspace(low, high, 101), indexing="ij")
+    return t, x, np.stack([t, x], axis=-1)
+
+
+def relative(found, known):
+    return np.linalg.norm(found - known) / np.linalg.norm(known)
+
+
+@pytest.fixture(scope="module")
+def solved_heat():
+    return cx.solve(heat_problem())
+
+
+def test_heat_is_solved_and_its_error_is_known(solved_heat):
+    t, x, p = grid(0.0, 1.0)
+    known = np.exp(-(np.pi**2) * t / 4) * np.sin(np.pi * x)
+    error = relative(solved_heat(p), known)
+    assert error < 1e-11
+    assert solved_heat.verdict.word == "solved"
+    assert {item.name for item in solved_heat.gap.constraints} == {
+        *("heat", "start", "left", "right", "jumps"),
+    }
+    estimate = solved_heat.error_estimate()
+    assert error / 3 < max(estimate.relative, estimate.rounding) < max(3 * error, 1e-13)
+
+
+def test_saved_and_loaded(solved_heat, tmp_path):
+    solved_heat.save(tmp_path / "run")
+    again = cx.load_solution(tmp_path / "run", heat_problem())
+    assert str(again.gap) == str(solved_heat.gap)
+    np.testing.assert_array_equal(again([0.3, 0.4]), solved_heat([0.3, 0.4]))
+
+
+def test_outside_is_refused(solved_heat):
+    with pytest.raises(cx.errors.UsageError, match=r"from 0 to 1 and from 0 to 1, got 0.5, 1.2"):
+        solved_heat([0.5, 1.2])
+
+
+def test_interrupted_march_is_resumed_to_the_same_digits(tmp_path):
+    def burgers(u, p):
+        return D(u, 0)(p) + u(p) * D(u, 1)(p) - 0.05 * D(D(u, 1), 1)(p)
+
+    stated = {
+        "over": cx.Interval(-1.0, 1.0),
+        "time": (0.0, 0.5),
+        "start": lambda x: -jnp.sin(jnp.pi * x),
+        "boundary": wall,
+    }
+    whole = cx.solve(cx.pde(burgers, **stated))
+    part = cx.solve(cx.pde(burgers, **stated), steps=6, out=tmp_path / "run")
+    assert part.status == "max_steps"
+    assert "limit" in part.reason
+    assert part.verdict.word == "not solved"
+    reached = part.model.ends[-1]
+    assert reached < 0.5
+    places = np.stack([np.full(50, reached / 2), np.linspace(-1, 1, 50)], axis=1)
+    np.testing.assert_array_equal(part(places), whole(places))
+    assert part.gap["left"].measure.count(f"{reached}") == 1
+
+
+@pytest.mark.slow
+def test_wave_of_order_two_starts_with_value_and_velocity():
+    def wave(u, p):
+        return D(D(u, 0), 0)(p) - 4 * D(D(u, 1), 1)(p)
+
+    def start(x):
+        return jnp.sin(jnp.pi * x) + jnp.sin(4 * jnp.pi * x) / 2, jnp.zeros_like(x)
+
+    stated = {"over": cx.Interval(0.0, 1.0), "time": (0.0, 1.0), "boundary": wall}
+    solution = cx.solve(cx.pde(wave, start=start, **stated))
+    t, x, p = grid(0.0, 1.0)
+    low = np.sin(np.pi * x) * np.cos(2 * np.pi * t)
+    known = low + np.sin(4 * np.pi * x) * np.cos(8 * np.pi * t) / 2
+    assert relative(solution(p), known) < 1e-11
+    assert solution.verdict.word == "solved"
+    with pytest.raises(cx.errors.UsageError, match=r"pair \(u, du/dt\)"):
+        cx.pde(wave, start=lambda x: jnp.sin(x), **stated)
+
+
+def test_periodic_convection_goes_around():
+    def convection(u, p):
+        return D(u, 0)(p) + 40 * D(u, 1)(p)
+
+    solution = cx.solve(
+        cx.pde(
+            convection,
+            over=cx.Interval(0.0, 2 * math.pi),
+            time=(0.0, 0.2),
+            start=jnp.sin,
+            boundary="periodic",
+        )
+    )
+    t, x, p = grid(0.0, 2 * math.pi, 0.2)
+    assert relative(solution(p), np.sin(x - 40 * t)) < 1e-11
+    assert solution.verdict.word == "solved"
+    assert "periodic" in [item.name for item in solution.gap.constraints]
+
+
+@pytest.mark.slow
+def test_flux_with_the_outward_normal():
+    # u = exp(-t) cos x has du/dn = -sin(1) exp(-t) at the right end and 0 at the left one.
+    def diffusion(u, p):
+        return D(u, 0)(p) - D(D(u, 1), 1)(p)
+
+    def flux(u, p, n):
+        return n * D(u, 1)(p) + jnp.exp(-p[0]) * jnp.sin(p[1])
+
+    solution = cx.solve(
+        cx.pde(diffusion, over=cx.Interval(0.0, 1.0), time=(0.0, 1.0), start=jnp.cos, boundary=flux)
+    )
+    t, x, p = grid(0.0, 1.0)
+    assert relative(solution(p), np.exp(-t) * np.cos(x)) < 1e-11
+    assert solution.verdict.word == "solved"
+
+
+@pytest.mark.slow
+def test_system_of_two():
+    # A wave as two equations of order one: u_t = v_x, v_t = u_x.
+    def system(w, p):
+        u_t, v_t = D(w, 0)(p)
+        u_x, v_x = D(w, 1)(p)
+        return u_t - v_x, v_t - u_x
+
+    solution = cx.solve(
+        cx.pde(
+            system,
+            over=cx.Interval(0.0, 2 * math.pi),
+            time=(0.0, 1.0),
+            start=lambda x: (jnp.sin(x), jnp.zeros_like(x)),
+            boundary="periodic",
+        )
+    )
+    t, x, p = grid(0.0, 2 * math.pi)
+    u, v = solution(p)
+    assert relative(u, np.sin(x) * np.cos(t)) < 1e-11
+    assert relative(v, np.cos(x) * np.sin(t)) < 1e-11
+
+
+def far(u, p):
+    return D(u, 0)(p) - D(D(u, 1), 1)(p) - u(p + jnp.asarray([0.0, 0.1]))
+
+
+def fifth(u, p):
+    return D(u, 0)(p) + D(D(D(D(D(u, 1), 1), 1), 1), 1)(p)
+
+
+def backwards(u, p):
+    return D(u, 0)(p) + D(D(u, 1), 1)(p)
+
+
+def still(u, p):
+    return D(D(u, 1), 1)(p)
+
+
+def broken(u, p):
+    return D(u, 0)(p) - u.slope(p)
+
+
+@pytest.mark.parametrize(
+    ("residual", "changed", "words"),
+    [
+        (heat, {"boundary": {"left": wall}}, "needs 2 conditions .* boundary states 1"),
+        (heat, {"boundary": lambda u, p: jnp.stack([u(p), D(u, 1)(p)])}, "states 4"),
+        (heat, {"boundary": "neumann"}, "boundary must be a condition"),
+        (heat, {"boundary": {"top": wall}}, "boundary must be a condition"),
+        (heat, {"time": (1.0, 0.0)}, "time must go forwards"),
+        (heat, {"start": lambda x: 1 / x}, "start of pde is NaN or infinite at x = 0"),
+        (heat, {"mesh": [0.0, 0.5]}, "mesh must begin and end where over= does"),
+        (far, {}, "away from its point"),
+        (fifth, {"boundary": "periodic"}, "sees derivatives of order"),
+        (backwards, {}, "ill-posed forwards in time"),
+        (still, {}, "no derivative of u by time"),
+        (broken, {}, "cannot be evaluated"),
+    ],
+)
+def test_refused(residual, changed, words):
+    stated = {
+        "over": cx.Interval(0.0, 1.0),
+        "time": (0.0, 1.0),
+        "start": lambda x: jnp.sin(jnp.pi * x),
+        "boundary": wall,
+    }
+    with pytest.raises(cx.errors.UsageError, match=words):
+        cx.pde(residual, **(stated | changed))
