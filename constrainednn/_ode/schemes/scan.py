@@ -27,7 +27,7 @@ from jax.extend import core
 from jaxtyping import Array, Float, Int
 
 from constrainednn._common.batched import Structure, put_together, take_apart
-from constrainednn._common.compilation.closures import compiled, until_decided
+from constrainednn._common.compilation.closures import compiled, with_retrace
 from constrainednn._ode.schemes.field import Field
 from constrainednn._pieces.march import March
 from constrainednn.models.legendre import integrated
@@ -149,7 +149,7 @@ class _Looker:
         self.windows = tuple(pad(np.asarray(a)).astype(c.dtype) for a in arrays)
 
     @property
-    @until_decided
+    @with_retrace
     def operations(self) -> float:
         """Scalar operations of the residual at one place."""
         arrays, statement = take_apart(self.field)
