@@ -133,7 +133,7 @@ class Fit:
         self.damping, self.nu = arrays["damping"].tolist()
         self.onto_failed = bool(failed)
 
-    def to_go_on(self) -> Resumable:
+    def resumable(self) -> Resumable:
         """What `resume` takes."""
         arrays = {"z": self.z, "scale": self.scale, "held": self.held}
         counters = [self.taken, self.tries, self.before, self.stage, int(self.onto_failed)]
@@ -233,7 +233,7 @@ class Fit:
 
     def _look(self, rms: float) -> bool:
         done = (self.stage + self.tries / (self.tries + 10)) / len(self.shooting.shares)
-        return self.watch(self.taken, done, rms, self.to_go_on)
+        return self.watch(self.taken, done, rms, self.resumable)
 
     def _stopped(self) -> SchemeResult:
         self._look(np.nan)  # saves what a march began from: it is begun again
