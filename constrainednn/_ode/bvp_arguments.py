@@ -13,7 +13,7 @@ from constrainednn._common.arguments import as_argument, as_pair, as_reals
 from constrainednn._common.batched import in_blocks
 from constrainednn._common.messages import shown
 from constrainednn._ode.functions import returned
-from constrainednn._ode.linearised.division import OnHost, heads
+from constrainednn._ode.linearised.division import HostUnknowns, heads
 from constrainednn._pieces.mesh import places
 from constrainednn._pieces.refinement import MOST_ELEMENTS
 from constrainednn._problem.equation_arguments import Arguments
@@ -115,7 +115,7 @@ def guessed(
         b = solve @ rest
     else:
         y, b = np.stack([first] * (count + 1)), np.zeros((count, width - 1, d))
-    head = heads(OnHost(y, b, parameters.raw))
+    head = heads(HostUnknowns(y, b, parameters.raw))
     return stack_pieces(
         edges,
         y[:-1, None],

@@ -21,7 +21,7 @@ from constrainednn._common.compilation.closures import compiled
 from constrainednn._ode.fitting.fit import AbstractShooting, Trial
 from constrainednn._ode.fitting.observations import rows_of
 from constrainednn._ode.fitting.scheme import AbstractFittedScheme
-from constrainednn._ode.linearised.defect import OnRows, linearise, linearise_conditions
+from constrainednn._ode.linearised.defect import OnStates, linearise, linearise_conditions
 from constrainednn._ode.linearised.element_step import BoundaryProblem
 from constrainednn._ode.linearised.error_equation import Conditions, ErrorEquation, between_ends
 from constrainednn._ode.linearised.sampled_solution import sample
@@ -137,7 +137,7 @@ class FittedBoundaryScheme(AbstractFittedScheme):
     def _slopes(self, model: Pieces) -> Pieces:
         """Derivatives of the model by the unknowns, side by side."""
         path, z = sample(model), jnp.asarray(model.parameters)
-        F, _, A, B = linearise(OnRows(self.field), path.t, path.Y[:, 1:], path.p, path.size)
+        F, _, A, B = linearise(OnStates(self.field), path.t, path.Y[:, 1:], path.p, path.size)
         _, (left, right, by_p) = linearise_conditions(
             WithFixedUnknowns(self.conditions, z), path, path.Y, path.p
         )

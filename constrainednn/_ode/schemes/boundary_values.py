@@ -10,11 +10,11 @@ import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
 from constrainednn._ode.linearised.division import (
-    cut,
     divided,
     heads,
     padded,
     unknowns_of,
+    unpadded,
     with_waves,
 )
 from constrainednn._ode.linearised.element_step import BoundaryProblem, Unknowns
@@ -184,7 +184,7 @@ class _Rounds:
         start = Unknowns(*(jnp.asarray(arrays[name]) for name in Unknowns._fields))
         self.start = start, jnp.asarray(arrays["damping"])
         self.edges, self.off = arrays["edges"], float(arrays["off"])
-        self.unknowns = cut(start, len(self.edges) - 1)
+        self.unknowns = unpadded(start, len(self.edges) - 1)
 
     def resumable(self) -> Resumable:
         """The state for `resume`."""
@@ -200,7 +200,7 @@ class _Rounds:
         while True:
             found, stopped = self._round()
             count = len(self.edges) - 1
-            self.unknowns = cut(found.unknowns, count)
+            self.unknowns = unpadded(found.unknowns, count)
             self.failures = 0 if found.solved else self.failures + 1
             self.share = float(np.mean(self._small))
             parts = self._parts(found) if found.solved and not stopped else parts_of(self.latest)
@@ -291,7 +291,7 @@ class _Rounds:
             check = self._newton(half, found.unknowns, self.undamped, _LOCATING)
             other = self._round_of(check)
             if np.isfinite(other.error).all() and (parts_of(other) > 1).any():
-                parts, self.unknowns = parts_of(other), cut(check.unknowns, len(parts))
+                parts, self.unknowns = parts_of(other), unpadded(check.unknowns, len(parts))
         return parts
 
     def _ending(self, parts: np.ndarray) -> tuple[str, str] | None:

@@ -6,7 +6,7 @@ from jaxtyping import Array, Float, Int
 
 from constrainednn._common.batched import in_blocks
 from constrainednn._common.messages import shown
-from constrainednn._ode.linearised.division import DIGITS, OnHost, heads, last_digit
+from constrainednn._ode.linearised.division import DIGITS, HostUnknowns, heads, last_digit
 from constrainednn._ode.linearised.element_step import BoundaryProblem
 from constrainednn._ode.schemes.boundary_fields import BoundaryField
 from constrainednn._pieces.mesh import places
@@ -91,7 +91,7 @@ def _accepted(found: Round, tolerance: float, given: bool) -> tuple[str, str]:
 def undefined(
     statement: BoundaryProblem,
     edges: np.ndarray,
-    unknowns: OnHost,
+    unknowns: HostUnknowns,
     nodes: Float[np.ndarray, " m"],
 ) -> tuple[str, str] | None:
     """Status and reason where the field is not finite at a training point, or None."""
