@@ -43,7 +43,7 @@ class AbstractFittedScheme(AbstractPieceScheme):
         key: Key[Array, ""],
         watch: Watch,
     ) -> AbstractShooting:
-        """What solves the equation for given unknowns."""
+        """A solver of the forward problem for given unknowns."""
 
     @abc.abstractmethod
     def at(self, model: PyTree) -> AbstractPieceScheme:
@@ -53,7 +53,7 @@ class AbstractFittedScheme(AbstractPieceScheme):
     def sensitivities(
         self, model: PyTree, observed: tuple[Observed, ...]
     ) -> tuple[Float[np.ndarray, " N"], Float[np.ndarray, "N q"]]:
-        """Rows of all data and their derivatives by the unknowns, for a solved model."""
+        """Rows of all data for a solved model, and their Jacobian for the unknowns."""
 
     def solve(
         self,
@@ -66,7 +66,7 @@ class AbstractFittedScheme(AbstractPieceScheme):
         resumed: Resumable | None = None,
         observed: Sequence[Observed] = (),
     ) -> SchemeResult:
-        """Estimate the unknowns, on more and more of the interval."""
+        """Estimate the unknowns, on increasing parts of the interval."""
         given = {"tolerance": tolerance, "key": key, "watch": watch}
         shooting = self.shooting(model, tuple(observed), **given)
         z, dtype = np.asarray(model.parameters, float), model.parameters.dtype

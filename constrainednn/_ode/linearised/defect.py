@@ -57,13 +57,13 @@ class OnStates(eqx.Module):
 
 
 class Linearised(NamedTuple):
-    """The field along a path and its derivatives in time, state and parameters.
+    """The field along a path and its derivatives with respect to time, state and parameters.
 
     Attributes:
         F: Value.
-        F_t: Derivative in time.
-        A: Derivative in the state of the first-order system, for e / S.
-        B: Derivative in the parameters, for e / S.
+        F_t: Derivative with respect to time.
+        A: Derivative with respect to the state of the first-order system, for e / S.
+        B: Derivative with respect to the parameters, for e / S.
     """
 
     F: Float[np.ndarray, "N n d"]

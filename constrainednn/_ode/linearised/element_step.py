@@ -91,7 +91,7 @@ def linearised_rows(
     edges: Float[Array, " N_1"],
     unknowns: Unknowns,
 ) -> tuple[Float[Array, "N m d"], Float[Array, "N m d d"], Float[Array, "N m d q"]]:
-    """Residual, and derivatives of the scaled field in the state and in the parameters."""
+    """Residual, and Jacobians of the scaled field for the state and the parameters."""
 
     def field_twice(x, y, p):
         value = statement.field(x, y, p)

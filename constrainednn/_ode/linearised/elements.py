@@ -14,7 +14,7 @@ Symbols (others in `models/pieces.py`)::
                            only the first feature has an integral over the whole element
     p       (q,)           unknown parameters
     r       (m, d)         residual of an element in scaled time
-    A, B    (m, d, .)      derivatives of the scaled field in the state and in the parameters
+    A, B    (m, d, .)      Jacobians of the scaled field for the state and the parameters
 
 Source:
     Least-squares collocation: Ascher, SIAM J. Numer. Anal. 15 (1978) 478. Elimination of interior
@@ -59,7 +59,7 @@ class Newton(NamedTuple):
         noise: The part of it that may be rounding.
         moved: Largest change of the solution and the parameters in the last step, relative to
             their sizes; infinite if the step was rejected.
-        slopes: Derivative of the scaled field in the state, relative, averaged over each element.
+        slopes: Jacobian of the scaled field for the relative state, averaged over each element.
     """
 
     unknowns: Unknowns

@@ -4,7 +4,7 @@ With e = true - computed and the residual r = u' - f(t, u) of a first-order syst
 
     e' = A e + B dp - r,        e = 0 at the start, or linearised boundary conditions,
 
-where A and B are the derivatives of f in the state and in unknown parameters, and e jumps by -J
+where A and B are the Jacobians of f for the state and for unknown parameters, and e jumps by -J
 where u jumps by +J between pieces. Everything here is in arrays, without models or fields.
 
 Symbols::
@@ -44,8 +44,8 @@ class ErrorEquation:
 
     Attributes:
         half: Half the length of each piece.
-        A: Derivative in the state at `radau(n).nodes`.
-        B: Derivative in the parameters.
+        A: Derivative with respect to the state at `radau(n).nodes`.
+        B: Derivative with respect to the parameters.
         g: Right-hand sides.
         jumps: Jumps of e from each piece to the next: minus those of the model.
     """
