@@ -1,6 +1,6 @@
 """Marching: an evolution problem solved window after window, each as long as its residual allows.
 
-The driver knows windows, not equations: the state may be a few numbers or a function of space.
+The driver is independent of the equation: the state may be a few numbers or a function of space.
 """
 
 import math

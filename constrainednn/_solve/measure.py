@@ -1,4 +1,4 @@
-"""From what a driver found to a solution: the one place where the gap of a run is measured."""
+"""From the outcome of a driver to a solution: the only place where the gap of a run is measured."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""Why a run ended: memory, precision, steps that cannot be taken."""
+"""Why a run ended: memory, precision, or steps that cannot be taken."""
 
 import math
 import re
