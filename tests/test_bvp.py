@@ -531,7 +531,7 @@ def test_field_that_is_not_finite_is_named_with_its_place():
 @pytest.mark.parametrize("keywords, message", [
     ({"mesh": [0.0, 0.5]}, "from one end of span to the other"),
     ({"mesh": [0.0, 0.6, 0.5, 1.0]}, "increasing"),
-    ({"continuation": ("eps", [1.0])}, "follows a number in args"),
+    ({"continuation": ("eps", [1.0])}, "varies a number in args"),
     ({"args": {"eps": 1.0}, "continuation": ("mu", [1.0])}, "args has eps"),
     ({"args": {"eps": 1.0}, "continuation": ("eps", [1.0, 2.0])}, "the last value"),
     ({"args": {"eps": 1.0}, "continuation": "eps"}, "a name and values"),

@@ -22,7 +22,7 @@ from marks import slow
 import constrainednn as cx
 from constrainednn._common import memory
 from constrainednn._common.batched import in_blocks
-from constrainednn._common.compilation.closures import opened
+from constrainednn._common.compilation.closures import lift_numbers
 
 # Changed by the test that reads them, as by a user's script.
 RATE, TABLE = 1.0, {"rate": 1.0}
@@ -107,9 +107,7 @@ def test_numbers_are_those_of_a_function_of_its_own(monkeypatch):
     """Up to rounding: what the compiler computes of constants beforehand is computed later."""
     stated = functools.partial(line, 0.3, np.array([0.2, 0.4]))
     shared = cx.solve(stated(), steps=1, **SMALL)
-    monkeypatch.setattr(
-        "constrainednn._common.compilation.closures._opened_leaf", lambda leaf: leaf
-    )
+    monkeypatch.setattr("constrainednn._common.compilation.closures._lift_leaf", lambda leaf: leaf)
     apart = cx.solve(stated(), steps=1, **SMALL)
     assert np.allclose(shared(X), apart(X), rtol=1e-9)
     assert np.allclose(shared.history.loss[:1], apart.history.loss[:1], rtol=ROUNDING)
@@ -434,12 +432,12 @@ def test_what_cannot_be_told_stays_as_it_is():
     held, later = types.SimpleNamespace(), [0.5] * 1000
     cases = [lambda x: held, lambda x: later, jnp.sin, jnp.linalg.norm, cx.MLP(1, 1)]
     for case in cases:
-        assert opened([case])[0] is case or isinstance(case, cx.MLP)
+        assert lift_numbers([case])[0] is case or isinstance(case, cx.MLP)
 
     def calls_itself(x):
         return calls_itself(x)
 
-    assert opened(calls_itself) is calls_itself
+    assert lift_numbers(calls_itself) is calls_itself
 
 
 @pytest.mark.slow

@@ -425,7 +425,7 @@ def test_folder_that_is_another_run_s_by_now_is_left_alone(tmp_path):
     shutil.rmtree(path)
     second.begin({})
     second.save(3, state(3), {})
-    with pytest.warns(cx.errors.RunWarning, match="the folder belongs to another run by now"):
+    with pytest.warns(cx.errors.RunWarning, match="the folder now belongs to another run"):
         first.save(200, state(3), {})
     first.close()
     assert [file.name for file in checkpoints(path)] == ["checkpoint-000000003.npz"]

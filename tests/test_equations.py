@@ -84,7 +84,7 @@ def algebraic(t, y, args):
     [
         (
             {"y0": jnp.array([1.0, 0.5])},
-            r"y0 does not satisfy the algebraic equations of mass=: they are off by \[-?0.5\].*"
+            r"y0 does not satisfy the algebraic equations of mass=: their residual is \[-?0.5\].*"
             r"y0 = \[1.0, 1.0\] may",
         ),
         (
@@ -187,9 +187,9 @@ def test_steps_end_at_jumps_and_are_no_longer_than_the_shortest_delay():
         ({"delays": 0.0}, "delays must be positive and finite"),
         ({"delays": [1.0, -1.0]}, "delays must be positive and finite"),
         ({"delays": 1e-9}, "fits more than 100000 times into span"),
-        ({"span": (1.0, 0.0)}, "goes forwards in time"),
+        ({"span": (1.0, 0.0)}, "is solved forwards in time"),
         ({"delays": None}, "history= is for equations with delays"),
-        ({"args": cx.Unknown(1.0)}, "delays= is for first-order equations whose args are known"),
+        ({"args": cx.Unknown(1.0)}, "delays= is for first-order equations without unknowns"),
         (
             {"vector_field": lambda t, y, args: -y},
             r"vector_field must take f\(t, y, args, delayed\)",
@@ -214,7 +214,7 @@ def test_delays_that_cannot_be_right(change, words):
 @pytest.mark.slow
 def test_history_of_another_solution_that_is_too_short():
     earlier = cx.solve(cx.ivp(lambda t, y, args: -y, 1.0, (-0.5, 0.0)), **SMALL)
-    with pytest.raises(ValueError, match=r"history cannot tell the solution at t=-1: the solution"):
+    with pytest.raises(ValueError, match=r"history cannot be evaluated at t=-1: the solution"):
         cx.ivp(lambda t, y, args, past: -past, 1.0, (0.0, 2.0), delays=1.0, history=earlier)
 
 

@@ -19,7 +19,7 @@ from constrainednn._common.batched import in_blocks
 from constrainednn._ode.bvp import bvp
 from constrainednn._ode.linearised import sampled_solution
 from constrainednn._ode.linearised.error_equation import (
-    SEEN,
+    NEGLIGIBLE,
     Conditions,
     ErrorEquation,
     between_ends,
@@ -68,7 +68,7 @@ def test_bound_is_sharp_where_nothing_cancels():
     exact = np.expm1(2 * t) / 2  # e' = 2 e + 1
     bound = logarithmic_bound(equation, np.ones(1))
     # A hundredth is for what the nodes may not tell of the residual.
-    assert np.allclose(bound, (1 + SEEN) * exact, rtol=1e-12, atol=0)
+    assert np.allclose(bound, (1 + NEGLIGIBLE) * exact, rtol=1e-12, atol=0)
 
 
 def test_boundary_value_problem_with_fast_growth_fast_decay_and_a_parameter():

@@ -500,8 +500,12 @@ UNKNOWN = cx.Unknown(1.0)
             {},
             r"y0 has the shape \(\) in experiment 'experiment 1' and \(2,\) in experiment",
         ),
-        ([known()], {"data": cx.Data((np.ones(5), np.ones(5)))}, "experiments= goes without data="),
-        ([known()], {"reference": jnp.exp}, "experiments= goes without reference="),
+        (
+            [known()],
+            {"data": cx.Data((np.ones(5), np.ones(5)))},
+            "experiments= cannot be combined with data=",
+        ),
+        ([known()], {"reference": jnp.exp}, "experiments= cannot be combined with reference="),
         ([known(breaks=(2.0,), name="x")], {}, "experiment 'x': breaks must lie within span"),
         ([known(span=(1.0, 1.0), name="x")], {}, "experiment 'x': span must be two different"),
         ([known()], {"span": None}, "experiment 'experiment 1': ivp needs y0 and span"),
@@ -510,9 +514,9 @@ UNKNOWN = cx.Unknown(1.0)
         (
             [known(), known(y0=cx.Unknown(1.0), heldout=True, name="x")],
             {},
-            "experiment 'x' is held out, so that nothing tells the unknowns that are its alone",
+            "experiment 'x' is held out, so that no data determine the unknowns that only it has",
         ),
-        ([known(y0=UNKNOWN), known(y0=UNKNOWN)], {}, "one cx.Unknown stands in experiment"),
+        ([known(y0=UNKNOWN), known(y0=UNKNOWN)], {}, "one cx.Unknown is in experiment"),
         (
             [known(args={"dose": 1.0}), known(args={"doze": 2.0})],
             {},

@@ -331,7 +331,7 @@ def test_first_unknowns_that_are_far_off_end_with_a_reason():
     early = cx.ivp(field, 1.0, (0.0, 2.0), args={"rate": cx.Unknown(1e6)}, data=data)
     solution = cx.solve(early, **SMALL)
     assert solution.status == "blow_up"
-    assert "with the first unknowns no data are reached" in solution.reason
+    assert "no data are reached with the initial unknowns" in solution.reason
 
 
 def conduction(x, y, p):
@@ -528,7 +528,7 @@ def test_coverage_of_the_intervals():
 
     def solved_for(z):
         evolution = Evolution(
-            scheme.known(z, scheme.span).field, features[0], features[1], monitor, features[2]
+            scheme.forward(z, scheme.span).field, features[0], features[1], monitor, features[2]
         )
 
         def window(state, ends):

@@ -137,7 +137,7 @@ def check_pieces(problem: Problem, scheme: AbstractPieceScheme, model: PyTree) -
         check_reference(problem, constraint, part, train)
         if isinstance(constraint.over, AbstractDomain):
             start = jax.tree.map(lambda leaf: leaf[:1], train)
-            place = scheme.known_at(part, np.asarray(train.points)).astype(train.points.dtype)
+            place = scheme.defined_at(part, np.asarray(train.points)).astype(train.points.dtype)
             r = check_finite(constraint, part, eqx.tree_at(lambda d: d.points, start, place))
             sizes.append(float(np.linalg.norm(r)))
     return sizes

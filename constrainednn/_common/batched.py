@@ -14,7 +14,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
-from constrainednn._common.compilation.closures import closed, opened, until_decided
+from constrainednn._common.compilation.closures import bind_numbers, lift_numbers, with_retrace
 from constrainednn._common.messages import refuse_traced
 
 BLOCK = 1024
@@ -31,9 +31,9 @@ Structure = tuple[Any, tuple]
 def take_apart(tree: PyTree) -> tuple[list, Structure]:
     """The arrays of a tree, and the rest of it, which can be hashed.
 
-    What `equinox.filter_jit` does in each call, apart from it: done once for many calls.
+    `equinox.filter_jit` does the same in each call; this serves many calls at once.
     """
-    leaves, structure = jax.tree.flatten(opened(tree))
+    leaves, structure = jax.tree.flatten(lift_numbers(tree))
     traced = [isinstance(leaf, (jax.Array, np.ndarray, np.generic)) for leaf in leaves]
     arrays = [leaf if kept else None for leaf, kept in zip(leaves, traced, strict=True)]
     rest = tuple(None if kept else leaf for leaf, kept in zip(leaves, traced, strict=True))
@@ -44,7 +44,7 @@ def put_together(arrays: list, statement: Structure) -> PyTree:
     """The tree that was taken apart, or one with other arrays."""
     structure, rest = statement
     leaves = [other if leaf is None else leaf for leaf, other in zip(arrays, rest, strict=True)]
-    return closed(jax.tree.unflatten(structure, leaves))
+    return bind_numbers(jax.tree.unflatten(structure, leaves))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -52,7 +52,7 @@ def _block(statement: Structure, arrays: list, points: PyTree) -> PyTree:
     return jax.vmap(put_together(arrays, statement))(points)
 
 
-@until_decided
+@with_retrace
 def in_blocks(fn: Callable[[Any], Any], points: PyTree) -> PyTree[np.ndarray]:
     """Apply `fn` to each point along the first axis.
 
@@ -77,7 +77,7 @@ def in_blocks(fn: Callable[[Any], Any], points: PyTree) -> PyTree[np.ndarray]:
         piece = [_padded(leaf[start : start + BLOCK]) for leaf in leaves]
         # Not waited for: the next block is cut while this one is computed.
         found.append(_block(statement, arrays, jax.tree.unflatten(structure, piece)))
-        # Although the points are not: something traced came along in a closure.
+        # The points are concrete, so a traced result means a tracer in a closure.
         refuse_traced(found[-1], "what a function closes over")
     columns = zip(*map(jax.tree.leaves, found), strict=True)
     results = [np.concatenate([np.asarray(part) for part in column])[:n] for column in columns]

@@ -1,1 +1,1 @@
-"""The gap: three streams of points, residuals on them, statistics, the report."""
+"""The gap: three streams of points, residuals at them, statistics, the report."""

@@ -1,4 +1,4 @@
-"""The gap report: how much worse a constraint holds away from its training points.
+"""The gap report: how much larger the residual of a constraint is away from its training points.
 
 Every number comes from `residuals_at`, after training, at the same parameters.
 """

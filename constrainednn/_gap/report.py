@@ -1,4 +1,4 @@
-"""The gap report: what was measured."""
+"""The gap report: the measured values."""
 
 import dataclasses
 import math

@@ -1,4 +1,4 @@
-"""Residuals on points, their size, and how large the terms are that they are made of."""
+"""Residuals at points, their size, and the size of their terms."""
 
 import math
 from collections.abc import Callable, Sequence

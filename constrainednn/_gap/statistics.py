@@ -1,4 +1,4 @@
-"""Statistics of the gap: estimates with intervals, from arrays alone."""
+"""Statistics of the gap: estimates and intervals, computed from arrays."""
 
 import dataclasses
 import math

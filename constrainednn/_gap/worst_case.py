@@ -1,4 +1,4 @@
-"""The search for the point where a constraint holds worst."""
+"""The search for the point where a constraint is violated most."""
 
 import dataclasses
 import math

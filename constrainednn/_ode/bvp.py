@@ -1,4 +1,4 @@
-"""Boundary value problems, stated as SciPy does."""
+"""Boundary value problems, stated as in SciPy."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -67,19 +67,19 @@ def bvp(
         bc: `bc(y_left, y_right)` or `bc(y_left, y_right, p)`; returns d + q numbers, zero where
             the conditions hold.
         span: Left and right end.
-        guess: First approximation of y: an array of shape (d,), or a function of x that returns
-            one. Where there are several solutions it decides which is found. A solution of `bvp` on
-            the same interval brings its elements too.
-        p: First approximation of the unknown parameters, of shape (q,). The solution has them as
+        guess: Initial guess of y: an array of shape (d,), or a function of x that returns one. If
+            there are several solutions it decides which is found. A solution of `bvp` on the same
+            interval also provides its elements.
+        p: Initial guess of the unknown parameters, of shape (q,). The solution has them as
             `solution.model.parameters`. Or any pytree with `Unknown` leaves, which are estimated
-            from `data`; functions get the values, and `bc` returns d numbers.
-        args: Handed to `fun` and `bc` as one more argument, the last. Floats in it become arrays,
+            from `data`; functions receive the values, and `bc` returns d numbers.
+        args: Passed to `fun` and `bc` as an additional last argument. Floats in it become arrays,
             so that other values need no compilation.
-        mesh: First ends of elements, from the left end of `span` to the right one; elements are
-            divided but never joined. Default: those of `guess`, or eight equal ones.
-        continuation: The name of an entry of `args`, a dictionary, and the values that lead to the
-            one it has, which is the last: each problem is solved from the solution of the one
-            before, on its elements.
+        mesh: Edges of the first elements, from the left end of `span` to the right; elements are
+            divided but never joined. Default: those of `guess`, or eight equal elements.
+        continuation: The name of an entry of `args`, a dictionary, and the values that lead to its
+            own, which comes last: each problem is solved from the solution of the previous one, on
+            its elements.
         data: What `Unknown` leaves are estimated from; as in `ivp`.
         S: Matrix of the singular term, of shape (d, d).
         width: Number of features in an element.
@@ -100,14 +100,14 @@ def bvp(
     few_leaves_of(args, "args")
     args = jax.tree.map(as_argument, args)
     if Arguments(args).unknowns:
-        raise BadValueError("args of bvp holds a cx.Unknown: p= takes those, fun(x, y, p, args).")
+        raise BadValueError("args of bvp holds a cx.Unknown: give it in p=, fun(x, y, p, args).")
     path = continuation_path(args, continuation)
     observed = data_constraints(data)
     parameters = as_parameters(p)
     fitted = parameters.arguments.unknowns
     refuse_without(parameters.arguments, observed, "p")
     if fitted and path:
-        raise BadValueError("continuation= and unknowns from data exclude each other.")
+        raise BadValueError("continuation= cannot be combined with unknowns from data.")
     first = first_values(guess, span, parameters.raw)
     refuse_narrow(width, first.size, parameters.raw.size)
     edges, singular = as_mesh(mesh, span, guess, first.size), as_singular(S, first.size)

@@ -1,4 +1,4 @@
-"""Arguments of `bvp`, checked and brought into the forms that the scheme takes."""
+"""Arguments of `bvp`, checked and converted to what the scheme takes."""
 
 import math
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from constrainednn._common.arguments import as_argument, as_pair, as_reals
 from constrainednn._common.batched import in_blocks
 from constrainednn._common.messages import shown
 from constrainednn._ode.functions import returned
-from constrainednn._ode.linearised.division import OnHost, heads
+from constrainednn._ode.linearised.division import HostUnknowns, heads
 from constrainednn._pieces.mesh import places
 from constrainednn._pieces.refinement import MOST_ELEMENTS
 from constrainednn._problem.equation_arguments import Arguments
@@ -28,8 +28,8 @@ class Parameters(NamedTuple):
     Attributes:
         arguments: Holds those that are estimated.
         raw: First values, in the scale in which they are trained.
-        given: What the functions take after two arrays: nothing without parameters.
-        conditions: How many conditions there must be for them.
+        given: Further arguments of the user's functions: none if there are no parameters.
+        conditions: Number of boundary conditions that they require.
     """
 
     arguments: Arguments
@@ -39,7 +39,7 @@ class Parameters(NamedTuple):
 
 
 def as_parameters(p: Any) -> Parameters:
-    """What a user gave as `p`."""
+    """The parameters that the user gave as `p`."""
     arguments = Arguments(p)
     if arguments.unknowns:
         return Parameters(arguments, arguments.start, (arguments(jnp.asarray(arguments.start)),), 0)
@@ -52,7 +52,7 @@ def as_parameters(p: Any) -> Parameters:
 def first_values(
     guess: Any, span: tuple[float, float], parameters: Float[np.ndarray, "..."]
 ) -> Float[np.ndarray, " d"]:
-    """The guess at the left end, where it is finite in some places."""
+    """The guess at the left end; checks that it is finite at a few points."""
     dtype = jnp.result_type(float)
     places = np.linspace(*span, 9)
     values = [
@@ -67,7 +67,7 @@ def first_values(
 
 
 def refuse_narrow(width: int, d: int, q: int) -> None:
-    """Refuse elements with fewer rows than unknowns that are not of their interior."""
+    """Refuse elements with fewer rows than unknowns outside their interior."""
     rows = len(training_nodes(width)[0]) * d
     if rows < 2 * d + q + 1:
         raise BadValueError(
@@ -95,19 +95,19 @@ def guessed(
     width: int,
     parameters: Parameters,
 ) -> Pieces:
-    """The guess as a model: interpolated on elements."""
+    """The guess as a model, fitted on the elements."""
     d = len(first)
     count = len(edges) - 1
     nodes, weights = training_nodes(width)
     if callable(guess):
         Q = integrals(nodes, width, 1)[1]
         at = places(edges[:-1], edges[1:], nodes)
-        # In blocks: no mesh is compiled for. One without a model has arrays in it as constants.
+        # In blocks, so that no mesh needs a compilation; arrays of a model are arguments.
         model = _pieces_of(guess)
-        see = _flat_values(guess) if model is None else model
-        y = in_blocks(see, edges.astype(jnp.result_type(float))).astype(float)
-        inside = in_blocks(see, at.ravel().astype(jnp.result_type(float))).astype(float)
-        # The part that the edge values do not fix, in least squares.
+        evaluate = _flat_values(guess) if model is None else model
+        y = in_blocks(evaluate, edges.astype(jnp.result_type(float))).astype(float)
+        inside = in_blocks(evaluate, at.ravel().astype(jnp.result_type(float))).astype(float)
+        # Least squares for the part that the edge values do not determine.
         rest = inside.reshape(count, -1, d) - y[:-1, None]
         rest -= np.diff(y, axis=0)[:, None] * (nodes[:, None] + 1) / 2
         root = np.sqrt(weights)[:, None]
@@ -115,7 +115,7 @@ def guessed(
         b = solve @ rest
     else:
         y, b = np.stack([first] * (count + 1)), np.zeros((count, width - 1, d))
-    head = heads(OnHost(y, b, parameters.raw))
+    head = heads(HostUnknowns(y, b, parameters.raw))
     return stack_pieces(
         edges,
         y[:-1, None],
@@ -135,23 +135,23 @@ def _flat_values(guess: Callable[[Array], Any]) -> Callable[[Array], Array]:
 
 
 def _pieces_of(guess: Any) -> Pieces | None:
-    """The model of a guess that is a solution, or is such a model."""
+    """The model of a guess that is a solution or a model made of pieces."""
     model = getattr(guess, "model", guess)
     return model if isinstance(model, Pieces) and model.states.shape[1] == 1 else None
 
 
 def as_mesh(mesh: Any, span: tuple[float, float], guess: Any, d: int) -> Float[np.ndarray, " N_1"]:
-    """Ends of the first elements."""
+    """Edges of the first elements."""
     if mesh is None:
         model = _pieces_of(guess)
         if model is not None and (model.ends[0], model.ends[-1]) == span:
             return model.ends.astype(float)
-        # A few, and fewer where each is large.
+        # A few, and fewer for large systems.
         return np.linspace(*span, 9 if d <= 8 else max(1, 64 // d) + 1)
     edges = as_reals(mesh, "mesh").astype(float)
     near = 1e-12 * (span[1] - span[0])
     if edges.ndim != 1 or len(edges) < 2 or not (np.diff(edges) > 0).all():
-        raise BadValueError(f"mesh must be increasing numbers, two or more, got {shown(mesh)}.")
+        raise BadValueError(f"mesh must be two or more increasing numbers, got {shown(mesh)}.")
     if abs(edges[0] - span[0]) > near or abs(edges[-1] - span[1]) > near:
         raise BadValueError(
             f"mesh must go from one end of span to the other, {span[0]:g} to {span[1]:g}, got "
@@ -159,14 +159,14 @@ def as_mesh(mesh: Any, span: tuple[float, float], guess: Any, d: int) -> Float[n
         )
     if len(edges) > MOST_ELEMENTS + 1:
         raise BadValueError(
-            f"mesh has {len(edges) - 1} elements; at most {MOST_ELEMENTS} are possible."
+            f"mesh has {len(edges) - 1} elements; at most {MOST_ELEMENTS} are allowed."
         )
     edges[[0, -1]] = span
     return edges
 
 
 def continuation_path(args: PyTree, continuation: Any) -> list[PyTree]:
-    """The arguments of the problems that lead to the one stated, which is not among them."""
+    """The arguments of the problems that lead to the stated one, without its own."""
     if continuation is None:
         return []
     known = sorted(map(str, args)) if isinstance(args, dict) else []
@@ -183,13 +183,13 @@ def continuation_path(args: PyTree, continuation: Any) -> list[PyTree]:
         or jnp.ndim(args[name]) != 0
     ):
         raise BadValueError(
-            f"continuation follows a number in args, a dictionary: it names {shown(name)}, and "
+            f"continuation varies a number in args, a dictionary: it names {shown(name)}, and "
             f"args has {', '.join(known) or 'no names'}. Write e.g. "
             'continuation=("eps", [1e-2, 1e-3]).'
         )
     values = as_reals(values, "continuation").astype(float)
     if values.ndim != 1 or not values.size or not np.isfinite(values).all():
-        raise BadValueError(f"continuation needs finite values in a row, got {shown(values)}.")
+        raise BadValueError(f"continuation needs a sequence of finite values, got {shown(values)}.")
     if not np.isclose(values[-1], float(args[name]), rtol=1e-12, atol=0):
         raise BadValueError(
             f"continuation ends at {name} = {values[-1]:g}, but args has {float(args[name]):g}: "
@@ -227,7 +227,7 @@ def check_functions(
     parameters: Parameters,
     args: PyTree,
 ) -> None:
-    """Evaluate the shapes that the functions return."""
+    """Check the shapes that the functions return."""
     dtype, count = jnp.result_type(float), parameters.conditions
     y, more = jnp.asarray(guess, dtype), parameters.given
     p_too = "with p, since p= is given" if more else "without p, since no p= is given"

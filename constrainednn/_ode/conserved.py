@@ -16,7 +16,7 @@ from constrainednn.operators.derivatives import taylor
 
 
 class _Drift(eqx.Module):
-    """What an invariant has changed since the start, as a residual of the model and one time."""
+    """Change of an invariant since the start, as a residual of the model at one time."""
 
     fn: Callable[..., Any]
     args: PyTree
@@ -35,7 +35,7 @@ class _Drift(eqx.Module):
 
 
 def conserved(invariants: Any, field: Field, span: tuple[float, float]) -> list[Constraint]:
-    """Invariants as constraints that are reported."""
+    """Invariants as constraints, which are reported but not trained on."""
     given = invariants if isinstance(invariants, (list, tuple)) else [invariants]
     found = []
     for number, fn in enumerate(given):

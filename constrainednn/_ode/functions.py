@@ -1,4 +1,4 @@
-"""What a user's function takes and returns, found without computing anything."""
+"""What a user's function takes and returns, found by tracing alone."""
 
 import inspect
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from jaxtyping import PyTree
 from constrainednn._common.arguments import as_arrays, as_function, leaves_of
 from constrainednn.errors import BadTypeError, ProblemError
 
-# What jax raises where Python needs the value of a traced array.
+# Raised by jax where Python code needs the value of a traced array.
 NEEDS_VALUE = (
     jax.errors.ConcretizationTypeError,
     jax.errors.NonConcreteBooleanIndexError,
@@ -23,7 +23,7 @@ NEEDS_VALUE = (
 def returned(
     fn: Callable[..., PyTree], arguments: tuple, *, name: str, takes: str
 ) -> PyTree[jax.ShapeDtypeStruct]:
-    """The shapes that a function returns for arguments; other ones than arrays are handed on.
+    """Shapes of what a function returns; arguments that are not arrays are passed as they are.
 
     Args:
         fn: The function.
@@ -32,14 +32,14 @@ def returned(
         takes: What it must take, in words.
 
     Raises:
-        TypeError: If it cannot be called so, or returns less precise or complex numbers.
-        ProblemError: If it needs the value of an argument in Python.
+        TypeError: If it cannot be called like this, or returns complex or less precise numbers.
+        ProblemError: If Python code in it needs the value of an argument.
     """
     as_function(fn, name, "lambda t, y, args: -y")
     try:
         signature = inspect.signature(fn)
     except (TypeError, ValueError):
-        signature = None  # some callables do not tell
+        signature = None  # some callables have none
     if signature is not None:
         try:
             signature.bind(*arguments)
@@ -59,19 +59,19 @@ def returned(
         found = jax.eval_shape(call, [arguments[i] for i in arrays])
     except jax.errors.TracerArrayConversionError as error:
         raise ProblemError(
-            f"{name} meets NumPy with a traced array. Use jax.numpy there, for arrays that are "
-            "indexed too: import jax.numpy as jnp."
+            f"{name} passes a traced array to NumPy. Use jax.numpy instead, also for arrays that "
+            "are indexed: import jax.numpy as jnp."
         ) from error
     except NEEDS_VALUE as error:
         raise ProblemError(
             f"{name} needs the value of a traced array in Python. Write jnp.where(condition, a, b) "
             "instead of if, jnp.sin and so on instead of math.sin, and leave out float() and int()."
-            " A switch at a known place is named besides, by breaks= of ivp or mesh= of bvp."
+            " If a switch is at a known point, also give it to breaks= of ivp or mesh= of bvp."
         ) from error
     except KeyError as error:
         for part in arguments:
             if isinstance(part, dict):
-                error.add_note(f"{name} looks for {error}; there is: {', '.join(map(str, part))}.")
+                error.add_note(f"{name} reads {error}; there is: {', '.join(map(str, part))}.")
         raise
     expected = jnp.result_type(float)
     for leaf in jax.tree.leaves(found):
@@ -81,13 +81,13 @@ def returned(
             )
         if leaf.dtype.kind == "f" and leaf.dtype != expected:
             raise BadTypeError(
-                f"{name} returns {leaf.dtype} where it is given {expected}, and digits are lost. "
-                f"Look for an array or a cast that is {leaf.dtype} in it."
+                f"{name} returns {leaf.dtype} although its arguments are {expected}: digits are "
+                f"lost. Look for an array or a cast of type {leaf.dtype} in it."
             )
     return found
 
 
 def _is_numeric(part: Any) -> bool:
-    """Whether all leaves are numbers in arrays; strings, functions and flags are not traced."""
+    """Whether all leaves are arrays; strings, functions and flags are not traced."""
     leaves = leaves_of(part, "argument")
     return bool(leaves) and all(isinstance(leaf, (jax.Array, np.ndarray)) for leaf in leaves)

@@ -1,4 +1,4 @@
-"""Initial value problems, stated as SciPy and diffrax do."""
+"""Initial value problems, stated as in SciPy and diffrax."""
 
 import dataclasses
 import functools
@@ -59,7 +59,7 @@ def ivp(
 ) -> Problem:
     """State an initial value problem: y' = f(t, y, args), or y'' = f(t, (y, y'), args).
 
-    `solve` marches from `span[0]` to `span[1]`, backwards if that is less. In each window the
+    `solve` marches from `span[0]` to `span[1]`, which may be the smaller. In each window the
     model is a linear head on frozen Legendre features in scaled time that starts exactly at the
     end of the window before; the head minimises the residual in least squares, and the window is as
     long as the residual at monitor points allows (`tolerance` of `solve`, relative to the size of
@@ -72,17 +72,17 @@ def ivp(
             estimated. Or a function of `args` that returns one, where it depends on unknowns. For
             order two the pair (value, velocity).
         span: Start and end.
-        args: Handed to `vector_field`. Floats in it become arrays, so that other values need no
-            compilation; whole numbers, flags, strings and functions are constants. An `Unknown`
-            in it is estimated from `data`; the function gets its value.
-        data: What unknowns are estimated from: `Data((t, y))` with whole states y, or constraints
-            over `Data` with a residual `residual(u, row)` of one's own, in which `u(t)` is the
-            solution and `u.args` the arguments. Rows count alike in all of them, each times the
-            weight of its constraint, an inverse variance.
+        args: Passed to `vector_field`. Floats in it become arrays, so that other values need no
+            compilation; integers, flags, strings and functions are constants. An `Unknown` in it is
+            estimated from `data`; the function receives its value.
+        data: What unknowns are estimated from: `Data((t, y))` with full states y, or constraints
+            over `Data` with your own `residual(u, row)`, in which `u(t)` is the solution and
+            `u.args` the arguments. Every row counts equally, times the weight of its constraint,
+            an inverse variance.
         experiments: Instead of `data`: several experiments that share the unknowns in `args`, each
-            with data, and its own initial value, span and arguments where it states them. Each is
-            marched alone. The solution has one for each, `solution["name"]` or `solution[0]`, and
-            its estimates are those of all.
+            with data, and with its own initial value, span and arguments if it states them. Each is
+            solved alone. The solution contains one for each, `solution["name"]` or `solution[0]`;
+            the estimates are from all of them.
         order: Order of the equation, 1 or 2.
         mass: A matrix M of shape (d, d), or its diagonal, where the equation is M y' = f(t, y,
             args). It may be singular: a row of zeros states an algebraic equation 0 = f, which
@@ -90,11 +90,11 @@ def ivp(
         delays: Positive numbers; the equation is y' = f(t, y, args, y(t - delays[0]), ...).
         history: The solution up to the start, a function of t, where there are delays.
         breaks: Times within the span at which the field or a derivative of it jumps, such as doses
-            and switches. Windows end there, and on each side the field is seen from that side only.
-        max_window: Length that no window exceeds, in the units of time; no limit by default.
-        invariants: Functions `fn(t, y, args)`, such as an energy, that should stay what they are at
-            the start. Nothing is trained on them: how far they drift is reported as a gap of its
-            own, and is a measure of the error that needs no reference.
+            and switches. Windows end there, and each side uses the field on that side only.
+        max_window: Largest length of a window, in the units of time; no limit by default.
+        invariants: Functions `fn(t, y, args)`, such as an energy, that should keep their initial
+            values. They are not trained on: their drift is reported as a separate gap, and measures
+            the error without a reference.
         width: Number of features in a window.
         reference: A known solution, called like the model.
 
@@ -102,7 +102,7 @@ def ivp(
         A problem; `solve` returns a solution that is a function of t.
 
     Raises:
-        ValueError, TypeError: If y0 is not finite, the span is empty, breaks lie outside of it,
+        ValueError, TypeError: If y0 is not finite, the span is empty, breaks lie outside the span,
             max_window is not positive, or the field does not return the shape of y0.
 
     Source:
@@ -133,7 +133,7 @@ def ivp(
     delays = as_delays(delays, history, span, start.value)
     if delays is not None and (order == 2 or start.arguments.unknowns):
         raise BadValueError(
-            "delays= is for first-order equations whose args are known: write y' = v as further "
+            "delays= is for first-order equations without unknowns: write y' = v as additional "
             "equations, and give numbers in place of cx.Unknown."
         )
     past = [start.value] * (0 if delays is None else len(delays))
@@ -161,7 +161,7 @@ def _field(
     mass: Any,
     past: tuple[float, Float[np.ndarray, " k"] | None, Callable[[Any], PyTree] | None],
 ) -> Field:
-    """The vector field on flat states, with what it is multiplied by and what was before."""
+    """The vector field on flat states, with its mass matrix and its history."""
     (begin, delays, history), args = past, start.args
     mass = None if mass is None else as_mass(mass, start.flat.shape[1], order)
     fn = vector_field
@@ -172,7 +172,7 @@ def _field(
     if mass is not None:
         before = args if delays is None else (args, lambda t: start.value)
         check_algebraic(with_args(field, before), begin, start.flat)
-    # With unknowns in them, the model has them.
+    # If the arguments hold unknowns, the field takes them from the model.
     return dataclasses.replace(field, args=None) if start.arguments.unknowns else field
 
 
@@ -200,12 +200,12 @@ def _scheme(
     longest: float,
     delays: Float[np.ndarray, " k"] | None,
 ) -> AbstractPieceScheme:
-    """How the equation is solved: by one march, by steps of delays, or by many marches."""
+    """How the equation is solved: by one march, by the method of steps, or by many marches."""
     if start.arguments.unknowns:
         return FittedScheme(
             field=field,
             arguments=start.arguments,
-            start=start.follows,
+            start=start.states_from,
             span=span,
             width=width,
             breaks=breaks,

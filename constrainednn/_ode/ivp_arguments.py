@@ -1,4 +1,4 @@
-"""Arguments of `ivp`, checked and brought into the forms that the schemes take."""
+"""Arguments of `ivp`, checked and converted to what the schemes take."""
 
 import math
 from collections.abc import Callable
@@ -21,14 +21,14 @@ from constrainednn._ode.functions import returned
 from constrainednn._ode.schemes.field import Field
 from constrainednn.errors import BadValueError
 
-# Steps as long as the shortest delay at most.
+# Largest number of windows that the shortest delay, or `max_window`, may force.
 _MOST_STEPS = 100_000
 
 
 def as_delays(
     value: Any, history: Any, span: tuple[float, float], like: PyTree
 ) -> Float[np.ndarray, " k"] | None:
-    """The delays, with a history that is long enough for them."""
+    """The delays; checks that the history is long enough for them."""
     if value is None:
         if history is not None:
             raise BadValueError("history= is for equations with delays: give delays=(1.0,) too.")
@@ -36,13 +36,13 @@ def as_delays(
     delays = np.atleast_1d(as_reals(value, "delays")).astype(float)
     if delays.ndim != 1 or not delays.size or not ((delays > 0) & np.isfinite(delays)).all():
         raise BadValueError(
-            f"delays must be positive and finite, got {shown(delays.tolist())}. What comes without "
-            "a delay is y."
+            f"delays must be positive and finite, got {shown(delays.tolist())}. The undelayed "
+            "state is y."
         )
     start, end = span
     if end < start:
         raise BadValueError(
-            "an equation with delays goes forwards in time: span must be (low, high)."
+            "an equation with delays is solved forwards in time: span must be (low, high)."
         )
     with np.errstate(over="ignore"):
         many = end - start > _MOST_STEPS * delays.min()
@@ -59,8 +59,8 @@ def as_delays(
     for t in np.linspace(start - delays.max(), start, 9):
         try:
             known = history(jnp.asarray(t))
-        except ValueError as error:  # such as that of a solution, which ends there
-            raise BadValueError(f"history cannot tell the solution at t={t:g}: {error}") from None
+        except ValueError as error:  # such as a solution outside its interval
+            raise BadValueError(f"history cannot be evaluated at t={t:g}: {error}") from None
         known = as_arrays(known, "what history returns")
         shapes = [jax.tree.map(lambda leaf: tuple(leaf.shape), tree) for tree in (known, like)]
         if shapes[0] != shapes[1]:
@@ -79,7 +79,7 @@ def as_mass(value: Any, d: int, order: int) -> Float[Array, "d d"]:
     """The mass matrix."""
     mass = as_reals(value, "mass").astype(float)
     if order != 1:
-        raise BadValueError("mass= is for first-order equations: write y' = v as further ones.")
+        raise BadValueError("mass= is for first-order equations: write y' = v as an equation.")
     if mass.shape not in ((d,), (d, d)) or not np.isfinite(mass).all():
         raise BadValueError(
             f"mass must be {d} finite numbers, its diagonal, or a matrix of shape ({d}, {d}), got "
@@ -92,10 +92,9 @@ def as_mass(value: Any, d: int, order: int) -> Float[Array, "d d"]:
 
 
 def check_algebraic(field: Field, start: float, states: Float[np.ndarray, "p d"]) -> None:
-    """Refuse a start that the algebraic equations exclude, and equations of a higher index.
+    """Refuse inconsistent initial values, and algebraic equations of an index above 1.
 
-    In a basis where M is diagonal: 0 = L f with L its left null vectors, to be solved for what its
-    right null vectors span.
+    With L and R the left and right null vectors of M, 0 = L f must determine y along R.
     """
     assert field.mass is not None
     t, y = jnp.asarray(start, jnp.result_type(float)), jnp.asarray(states)
@@ -110,14 +109,15 @@ def check_algebraic(field: Field, start: float, states: Float[np.ndarray, "p d"]
     inner = left @ slopes @ right
     if np.linalg.cond(inner) > 1e12:
         raise BadValueError(
-            "mass: the algebraic equations cannot be solved for the components without a "
-            "derivative, at y0 (the index is above 1). Differentiate them by t until they can."
+            "mass: at y0 the algebraic equations cannot be solved for the components without a "
+            "derivative (the index is above 1). Differentiate them with respect to t until they "
+            "can."
         )
     off = np.abs(g) > 1e-9 * np.maximum(terms, np.abs(g).max() * 1e-3)
     if off.any():
         step = right @ np.linalg.solve(inner, g)
         raise BadValueError(
-            f"y0 does not satisfy the algebraic equations of mass=: they are off by "
+            f"y0 does not satisfy the algebraic equations of mass=: their residual is "
             f"{shown(g[off].tolist())}. Near it, y0 = {shown((states[0] - step).tolist())} may."
         )
 
@@ -126,7 +126,7 @@ def as_order(value: Any) -> int:
     """One or two."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value not in (1, 2):
         raise BadValueError(
-            f"order must be 1 or 2, got {shown(value)}. Write higher ones as a system."
+            f"order must be 1 or 2, got {shown(value)}. Write a higher order as a system."
         )
     return int(value)
 
@@ -136,18 +136,18 @@ def as_span(span: Any) -> tuple[float, float]:
     if not math.isfinite(end - start) or start == end:
         raise BadValueError(
             f"span must be two different finite times, got ({start:g}, {end:g}). "
-            "Backwards in time is (later, earlier)."
+            "To go backwards in time write (later, earlier)."
         )
     if abs(end - start) < 100 * float(jnp.finfo(float).eps) * max(abs(start), abs(end)):
         raise BadValueError(
-            f"span=({start!r}, {end!r}) is so short that times in it cannot be told apart. Count "
+            f"span=({start!r}, {end!r}) is so short that rounding merges the times in it. Measure "
             "time from its start."
         )
     return start, end
 
 
 def as_breaks(value: Any, span: tuple[float, float]) -> tuple[float, ...]:
-    """Times within the span in the order in which they are reached, each once; no ends."""
+    """Times strictly within the span in the order in which they are reached, each once."""
     breaks = np.atleast_1d(as_reals(value, "breaks")).astype(float)
     start, end = span
     low, high = sorted(span)
@@ -159,7 +159,7 @@ def as_breaks(value: Any, span: tuple[float, float]) -> tuple[float, ...]:
             f"breaks must lie within span=({start:g}, {end:g}), got "
             f"{shown(breaks[outside].tolist())}. Leave them out."
         )
-    # Windows between two breaks that rounding cannot tell apart would have no room.
+    # Breaks that differ by rounding only leave no room for a window between them.
     near = 100 * float(jnp.finfo(float).eps) * max(abs(start), abs(end))
     kept = [start]
     for time in np.sort(breaks)[:: 1 if end > start else -1]:
@@ -169,7 +169,7 @@ def as_breaks(value: Any, span: tuple[float, float]) -> tuple[float, ...]:
 
 
 def longest_window(value: Any, span: tuple[float, float]) -> float:
-    """The length that no window exceeds."""
+    """The largest length of a window."""
     longest = as_real(value, "max_window")
     if not longest > 0:
         raise BadValueError(f"max_window must be positive, got {shown(value)}.")
@@ -185,7 +185,7 @@ def longest_window(value: Any, span: tuple[float, float]) -> float:
 def check_field(
     field: Callable, t: float, y: PyTree, args: PyTree, like: PyTree, past: list[PyTree]
 ) -> None:
-    """Evaluate the shapes that a vector field returns."""
+    """Check the shapes that a vector field returns."""
     given = jnp.asarray(t, jnp.result_type(float)), y, args, *past
     takes = f"f(t, y, args{', delayed' * bool(past)}{', ...' * (len(past) > 1)})"
     try:

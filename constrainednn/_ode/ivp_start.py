@@ -1,4 +1,4 @@
-"""Where an initial value problem starts: known numbers, unknowns, or a function of arguments."""
+"""The initial value: given numbers, unknowns, or a function of the arguments."""
 
 import inspect
 from collections.abc import Callable
@@ -21,15 +21,15 @@ from constrainednn.models.pieces import Pieces, stack_pieces
 
 
 class Start(NamedTuple):
-    """A start, with the first values of unknowns put in.
+    """An initial value in which unknowns have their first values.
 
     Attributes:
-        arguments: Of the equation, with the unknowns in them and in the start.
-        args: The arguments.
-        state: What the field is given: the value or, for order two, value and velocity.
+        arguments: Arguments of the equation, with the unknowns in them and in the initial value.
+        args: The same with the first values of unknowns.
+        state: Argument of the field: the value or, for order two, value and velocity.
         flat: The same as one array.
         unravel: From a vector of shape (d,) to the structure of the user's value.
-        follows: From arguments and the initial value to the flat state.
+        states_from: From arguments and the initial value to the flat state.
     """
 
     arguments: Arguments
@@ -37,15 +37,15 @@ class Start(NamedTuple):
     state: PyTree
     flat: Float[np.ndarray, "p d"]
     unravel: Callable[[Array], PyTree]
-    follows: Callable[[PyTree, PyTree], Float[Array, "p d"]]
+    states_from: Callable[[PyTree, PyTree], Float[Array, "p d"]]
 
     @property
     def value(self) -> PyTree:
-        """Without the velocity."""
+        """The state without the velocity."""
         return self.state if len(self.flat) == 1 else self.state[0]
 
     def model(self, span: tuple[float, float], width: int) -> Pieces:
-        """One window over the whole span that stays at the initial value."""
+        """One window over the whole span with the initial value throughout."""
         return stack_pieces(
             np.asarray(span),
             self.flat[None],
@@ -57,10 +57,10 @@ class Start(NamedTuple):
 
 
 def start_of(y0: Any, args: PyTree, order: int) -> Start:
-    """The start that a user stated by `y0`, and by `args` if it depends on them.
+    """The initial value given by `y0`, and by `args` if it depends on them.
 
     Raises:
-        ValueError, TypeError: If it is none.
+        ValueError, TypeError: If it is not valid.
     """
     few_leaves_of(args, "args")
     few_leaves_of(y0, "y0")
@@ -83,18 +83,18 @@ def start_of(y0: Any, args: PyTree, order: int) -> Start:
         )
     first = _as_start(first)
     parts = (first,) if order == 1 else tuple(first)
-    vectors, ways_back = zip(*map(_flat_start, parts), strict=True)
+    vectors, unravels = zip(*map(_flat_start, parts), strict=True)
     if len({len(vector) for vector in vectors}) > 1:
         raise BadValueError("the value and the velocity in y0 must have the same shapes.")
     flat = np.stack(vectors)
     if unknown is not None:
-        follows = eqx.Partial(_filled, order)
+        states_from = eqx.Partial(_from_unknowns, order)
     elif callable(y0):
-        follows = eqx.Partial(_from_args, y0, order)
+        states_from = eqx.Partial(_from_args, y0, order)
     else:
-        follows = eqx.Partial(_unchanged_states, jnp.asarray(flat))
+        states_from = eqx.Partial(_constant, jnp.asarray(flat))
     state = first if order == 1 else parts
-    return Start(arguments, args, state, flat, ways_back[0], follows)
+    return Start(arguments, args, state, flat, unravels[0], states_from)
 
 
 def _from_args(
@@ -104,12 +104,12 @@ def _from_args(
     return raveled_rows(fn(args), order)
 
 
-def _unchanged_states(states: Float[Array, "p d"], args: PyTree, y0: PyTree) -> Float[Array, "p d"]:
+def _constant(states: Float[Array, "p d"], args: PyTree, y0: PyTree) -> Float[Array, "p d"]:
     del args, y0
     return states
 
 
-def _filled(order: int, args: PyTree, y0: PyTree) -> Float[Array, "p d"]:
+def _from_unknowns(order: int, args: PyTree, y0: PyTree) -> Float[Array, "p d"]:
     del args
     return raveled_rows(y0, order)
 
@@ -118,14 +118,12 @@ def _called(y0: Callable[[PyTree], PyTree], args: PyTree) -> PyTree:
     try:
         inspect.signature(y0).bind(args)
     except TypeError as error:
-        raise BadTypeError(
-            f"y0 must take args, y0(args), where it is a function: {error}."
-        ) from None
+        raise BadTypeError(f"y0 must take args, y0(args), if it is a function: {error}.") from None
     return y0(args)
 
 
 def _as_start(y0: PyTree) -> PyTree[Array]:
-    """The initial value as arrays, and unknowns as they are."""
+    """The initial value as arrays; unknowns stay as they are."""
     if not few_leaves_of(y0, "y0"):
         raise BadTypeError(f"y0 must hold real numbers, got {shown(y0)}.")
     dtype = jnp.result_type(float)
@@ -137,7 +135,7 @@ def _as_start(y0: PyTree) -> PyTree[Array]:
 
 
 def _flat_start(value: PyTree[Array]) -> tuple[np.ndarray, Callable[[Array], PyTree]]:
-    """The initial value as a vector, and the way back."""
+    """The initial value as a vector, and the inverse of that."""
     vector, unravel = ravel_pytree(value)
     if not vector.size:
         raise BadValueError("y0 holds no numbers.")

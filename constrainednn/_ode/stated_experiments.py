@@ -1,4 +1,4 @@
-"""From several experiments, as a user states them, to one problem with shared unknowns."""
+"""One problem with shared unknowns from several experiments."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -30,18 +30,18 @@ def of_experiments(
     args: PyTree,
     breaks: Sequence[float],
 ) -> Problem:
-    """Put the problems of several experiments together.
+    """Combine the problems of several experiments.
 
     Args:
-        state: States one alone: `state(y0, span, args=args, data=data, breaks=breaks)`.
+        state: States one of them: `state(y0, span, args=args, data=data, breaks=breaks)`.
         experiments: As the user gave them.
         y0: Initial value of those that state none.
         span: Start and end of those that state none.
-        args: What all share.
+        args: Arguments that all share.
         breaks: Breaks of those that state none.
 
     Raises:
-        ValueError, TypeError: If they do not fit together, or one of them cannot be stated.
+        ValueError, TypeError: If they are inconsistent, or one of them cannot be stated.
     """
     items = _checked(experiments, args, y0)
     names = tuple(items)
@@ -83,14 +83,14 @@ def of_experiments(
 
 
 def refuse_beside(**given: Any) -> None:
-    """Refuse what an experiment states for itself.
+    """Refuse arguments that each experiment states for itself.
 
     Raises:
         ValueError: Naming the argument.
     """
     for name, value in given.items():
         if value is not None:
-            raise BadValueError(f"experiments= goes without {name}=: leave one of them out.")
+            raise BadValueError(f"experiments= cannot be combined with {name}=: leave one out.")
 
 
 def _trained(u: Experiments) -> tuple[PyTree, ...]:
@@ -113,22 +113,22 @@ def _checked(experiments: Any, args: PyTree, y0: PyTree) -> dict[str, Experiment
     for name in names:
         if names.count(name) > 1:
             raise BadValueError(
-                f"two experiments are named {name!r}: give one another, name={name + ' b'!r}."
+                f"two experiments are named {name!r}: rename one, as in name={name + ' b'!r}."
             )
     if all(item.heldout for item in given):
-        raise BadValueError("every experiment is held out: there is none to fit.")
-    seen = {id(item): "args or y0 of ivp" for item in unknowns_of((args, y0)).values()}
+        raise BadValueError("every experiment is held out: none is left to fit.")
+    owners = {id(item): "args or y0 of ivp" for item in unknowns_of((args, y0)).values()}
     for name, item in zip(names, given, strict=True):
         if item.heldout and item.unknowns:
             raise BadValueError(
-                f"experiment {name!r} is held out, so that nothing tells the unknowns that are its "
-                "alone: give numbers, or leave out heldout=True."
+                f"experiment {name!r} is held out, so that no data determine the unknowns that "
+                "only it has: give numbers, or leave out heldout=True."
             )
         for unknown in item.unknowns:
-            if seen.setdefault(id(unknown), f"experiment {name!r}") != f"experiment {name!r}":
+            if owners.setdefault(id(unknown), f"experiment {name!r}") != f"experiment {name!r}":
                 raise BadValueError(
-                    f"one cx.Unknown stands in {seen[id(unknown)]} and in experiment {name!r}. If "
-                    "they share it, put it into args or y0 of ivp alone; if each has its own, "
+                    f"one cx.Unknown is in {owners[id(unknown)]} and in experiment {name!r}. If "
+                    "they share it, put it only into args or y0 of ivp; if each has its own, "
                     "write cx.Unknown(...) in each."
                 )
     return dict(zip(names, given, strict=True))
@@ -147,7 +147,7 @@ def _merged(item: Experiment, name: str, args: PyTree) -> PyTree:
 
 
 def _refuse_other_entries(merged: dict[str, PyTree]) -> None:
-    """Refuse an entry of args that only some have: a slip in its name, or one forgotten."""
+    """Refuse an entry of args that only some have: a misspelt name, or one forgotten."""
     entries = {
         name: set(args) if isinstance(args, dict) else set() for name, args in merged.items()
     }
@@ -156,14 +156,14 @@ def _refuse_other_entries(merged: dict[str, PyTree]) -> None:
         if own != every:
             missing = ", ".join(sorted(map(repr, every - own)))
             raise BadValueError(
-                f"experiment {name!r} lacks {missing} in args, which another one has. Give it to "
-                "each, or in args of ivp as the default."
+                f"experiment {name!r} lacks {missing} in args, which another one has. Give it in "
+                "each, or as the default in args of ivp."
             )
 
 
 @contextlib.contextmanager
 def _named(name: str) -> Iterator[None]:
-    """Put the experiment's name before a sentence of ours."""
+    """Put the name of the experiment in front of our own error messages."""
     try:
         yield
     except UsageError as error:
@@ -171,18 +171,18 @@ def _named(name: str) -> Iterator[None]:
 
 
 def _refuse_other_shapes(names: tuple[str, ...], models: Sequence[Pieces]) -> None:
-    """Refuse initial values of different structures: it is one equation."""
+    """Refuse initial values of different shapes: all experiments obey one equation."""
     shapes = [jax.tree.map(jnp.shape, model.unravel(model.states[0, 0])) for model in models]
     for name, shape in zip(names, shapes, strict=True):
         if shape != shapes[0]:
             raise BadValueError(
                 f"y0 has the shape {shapes[0]} in experiment {names[0]!r} and {shape} in "
-                f"experiment {name!r}: the equation is the same in all."
+                f"experiment {name!r}, but all share one equation."
             )
 
 
 def _full_names(name: str, item: Experiment, fit: FittedScheme) -> dict[str, str]:
-    """The names of the unknowns of one experiment, in its own fit and among those of all."""
+    """Names of the unknowns of one experiment: from those in its own fit to the full ones."""
     own = set(unknowns_of(item.args))
     full = {}
     for short in fit.arguments.unknowns:
@@ -194,7 +194,7 @@ def _full_names(name: str, item: Experiment, fit: FittedScheme) -> dict[str, str
 def _all_unknowns(
     fits: Sequence[FittedScheme], named: Sequence[dict[str, str]]
 ) -> tuple[Arguments, tuple[tuple[int, ...], ...]]:
-    """The unknowns of all experiments by full name, and where those of each are among them."""
+    """The unknowns of all experiments by full name, and the indices of those of each."""
     shared = {full for pairs in named for short, full in pairs.items() if short == full}
     for pairs in named:
         for short, full in pairs.items():
@@ -217,7 +217,7 @@ def _all_unknowns(
 
 
 def _of(constraint: Constraint, index: int, name: str, heldout: bool) -> Constraint:
-    """A constraint of one experiment as one of the problem of all."""
+    """A constraint of one experiment as a constraint of the combined problem."""
     residual = OfExperiment(constraint.residual, index, name, heldout)
     full = f"{name}: {constraint.name}"
     return eqx.tree_at(lambda c: (c.residual, c.name), constraint, (residual, full))

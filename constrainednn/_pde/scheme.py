@@ -169,7 +169,7 @@ class SpaceTimeScheme(AbstractPieceScheme):
             unravel=self.unravel,
         )
 
-    def known_at(self, model: PyTree, points: Float[np.ndarray, "n 2"]) -> np.ndarray:
+    def defined_at(self, model: PyTree, points: Float[np.ndarray, "n 2"]) -> np.ndarray:
         """Anywhere: before training the model is the start at all times."""
         del model
         return points[:1]
@@ -254,9 +254,13 @@ def _verdict(march: March, ending: str, steps: int) -> tuple[str, str]:
     if ending == "elements":
         return "stalled", (
             f"more than {MOST_ELEMENTS} elements are needed {at}, the smallest {where}: a front "
-            "too steep, a shock, or start and boundary values that do not fit. All before is kept"
+            "too steep, a shock, or start and boundary values that do not fit. The solution up to "
+            "there is kept"
         )
-    return "blow_up", f"windows shrank to rounding {at}, {where}: {march.why}. All before is kept"
+    return (
+        "blow_up",
+        f"windows shrank to rounding {at}, {where}: {march.why}. The solution up to there is kept",
+    )
 
 
 def _to_resume(march: March, running: float) -> Resumable:

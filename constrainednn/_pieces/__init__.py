@@ -1,1 +1,1 @@
-"""Parts of all solvers in pieces: meshes, condensation, marching, refinement; no equation."""
+"""Building blocks of piecewise solvers, for any equation: meshes, condensation, refinement."""

@@ -1,13 +1,13 @@
 """Elements coupled along a chain of nodes, in one compiled scan.
 
-Each element has rows in the nodes at its two ends and in unknowns that all share. The first node is
-bordered, so that conditions may join both ends of the chain, or close it.
+The rows of an element involve the nodes at its two ends and unknowns that all elements share. The
+first node is bordered, so that conditions may involve both ends of the chain, or close it.
 
 Symbols::
 
     symbol  shape     meaning
     N       int       elements, some at the end padded
-    d       int       numbers of a node: a state, or a whole trace
+    d       int       unknowns of a node: a state, or a whole trace
     y       (N+1, d)  nodes
     p       (q,)      unknowns that all elements share
     w       int       2 d + q + 1, columns of the rows of an element in (y_left, y_right, p | r)

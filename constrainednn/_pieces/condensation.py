@@ -1,14 +1,14 @@
-"""Elimination by QR: what rows say of some unknowns, and what is left of them for the others.
+"""Elimination by QR: some unknowns as functions of the others, and the rows that remain.
 
-The interior of an element meets no other element, so it is eliminated there; a node is eliminated
-from all rows that touch it; a plain least-squares problem has no others.
+The interior of an element couples to no other element, so it is eliminated locally; a node is
+eliminated from all rows that involve it; a plain least-squares problem has no other unknowns.
 
 Symbols::
 
     symbol  shape          meaning
     x       (n, k)         unknowns that are eliminated, a column for each right-hand side
-    others  (w, k)         the unknowns that stay
-    rows    (m, n + w + k) what is minimised is |rows [x; others; I]|^2
+    others  (w, k)         the unknowns that remain
+    rows    (m, n + w + k) |rows [x; others; I]|^2 is minimised
 """
 
 from typing import TypeVar

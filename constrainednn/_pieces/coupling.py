@@ -1,8 +1,8 @@
-"""Elements coupled through any nodes: one sparse least-squares problem, on the host.
+"""Elements coupled through arbitrary nodes: one sparse least-squares problem, on the host.
 
-An element may touch any number of nodes, and a node any number of elements: values at a point, a
+An element may involve any number of nodes, and a node any number of elements: values at a point, a
 trace on a side, a number that all elements share. Nodes are eliminated by QR, each from all rows
-that touch it, the one with the fewest neighbours first.
+that involve it, the one with the fewest neighbours first.
 
 Source:
     Minimum degree with orthogonal factors: George and Heath, Linear Algebra Appl. 34 (1980) 69.

@@ -1,9 +1,9 @@
-"""Damped Gauss-Newton: one loop for everything that is solved by pieces.
+"""Damped Gauss-Newton: one loop for all problems that are solved in pieces.
 
-It knows neither equation nor mesh: whoever linearises proposes a step of the unknowns, damped by as
-much as it is told, and says what the step does. The loop decides whether the step is taken, how
-much the next one is damped, and when nothing is left to do. It runs compiled, by `minimise`, or
-step by step on the host, by `advance`.
+The loop is independent of equation and mesh: a function proposes a step of the unknowns with the
+given damping, and reports its effect. The loop decides whether the step is accepted, how much the
+next one is damped, and when to stop. It runs compiled, by `minimise`, or step by step on the host,
+by `advance`.
 
 Source:
     Damping added as rows, in scaled unknowns: More, LNM 630 (1977) 105.

@@ -1,6 +1,6 @@
 """Marching: an evolution problem solved window after window, each as long as its residual allows.
 
-The driver knows windows, not equations: the state may be a few numbers or a function of space.
+The driver is independent of the equation: the state may be a few numbers or a function of space.
 """
 
 import math
@@ -117,7 +117,7 @@ def march(
         last = so_far.add(carry, elapsed)
         tries = max(1, min(2 * tries, int(_LOOK_EVERY * int(carry.tries) / (elapsed + 1e-9))))
         done = (float(so_far.t) - start) / (end - start)
-        stopped = watch(so_far.taken, done, last, so_far.to_go_on)
+        stopped = watch(so_far.taken, done, last, so_far.resumable)
         if so_far.t == goal.end:
             ending = "end"
         elif abs(float(so_far.h)) <= float(shortest(so_far.t, goal.end)):
@@ -169,7 +169,7 @@ class _Marched:
         self.taken += int(carry.taken)
         return float(carry.kept.errors[count - 1]) if count else np.nan
 
-    def to_go_on(self) -> Resumable:
+    def resumable(self) -> Resumable:
         """What `resume` takes."""
         join = lambda *leaves: jnp.asarray(np.concatenate(leaves))  # noqa: E731
         block = jax.tree.map(join, *self.blocks)

@@ -1,4 +1,4 @@
-"""Meshes: boxes in any dimension, an interval being one of one dimension, and what they share."""
+"""Meshes of boxes in any dimension, intervals in one, and the sides that neighbours share."""
 
 import itertools
 from typing import NamedTuple

@@ -1,10 +1,10 @@
 """Which elements are divided, from their residuals at monitor points.
 
-Least squares spreads a residual that some elements cannot avoid over all others: they get a share
-that is small, smooth and of one sign, and no division of theirs makes it smaller. Collocation at
-half of the nodes leaves it where it arises. One step of Newton's method for it, from the solution
-in least squares, therefore shows which elements are too long; and how far it moves the values that
-elements share estimates their error, since the two ways agree only where both resolve the solution.
+Least squares spreads a residual that some elements cannot avoid over all others: each gets a part
+that is small, smooth and of one sign, and that dividing it does not reduce. Collocation at half of
+the nodes leaves the residual where it arises. A Newton step for collocation, from the least-squares
+solution, therefore shows which elements are too long. How far it moves the values that elements
+share estimates their error, since the two methods agree only where both resolve the solution.
 """
 
 from typing import NamedTuple

@@ -1,13 +1,13 @@
-"""Rows of a residual on an element: its derivative by the coefficients of a local basis.
+"""Rows of a residual on an element: its Jacobian for the coefficients of a local basis.
 
-A residual that looks at u near a point only is a function of some derivatives D u there, so its
-derivative by the coefficients is the sum over them of dr/d(D u) times the table of D.
+A local residual is a function of some derivatives D u at a point, so its Jacobian for the
+coefficients is the sum over D of dr/d(D u) times the table of D.
 
 Symbols::
 
     symbol  shape      meaning
     n       int        points of an element, of any dimension
-    K       int        functions of its basis: of its interior, and those that belong to its nodes
+    K       int        basis functions: of its interior, and those that belong to its nodes
     e, d    int        equations; components of u
 """
 

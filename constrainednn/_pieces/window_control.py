@@ -1,4 +1,4 @@
-"""Windows tried one after the other in one compiled loop, each as long as its residual allows.
+"""Control of window lengths by the residual, in one compiled loop over attempted windows.
 
 Source:
     The controller is the elementary one of Hairer, Norsett and Wanner, Solving Ordinary

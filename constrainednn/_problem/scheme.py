@@ -185,7 +185,7 @@ class AbstractPieceScheme(AbstractScheme):
         """
 
     @abc.abstractmethod
-    def known_at(self, model: PyTree, points: np.ndarray) -> np.ndarray:
+    def defined_at(self, model: PyTree, points: np.ndarray) -> np.ndarray:
         """One point, as of many, where the equation must be defined before training."""
 
     def note(self, model: PyTree) -> str:

@@ -1,5 +1,6 @@
-"""From what a driver found to a solution: the one place where the gap of a run is measured."""
+"""From the outcome of a driver to a solution: the only place where the gap of a run is measured."""
 
+import math
 import time
 
 from constrainednn._gap.measure import gap_report
@@ -13,7 +14,10 @@ from constrainednn.runs.run import Run
 def measured(run: Run, outcome: Outcome) -> Solution:
     """Measure the gap: no residual is evaluated at held-out points before."""
     problem, model, steps = run.problem, outcome.model, outcome.steps
+    history = outcome.history
     with run.measuring(steps):
+        last = (float(v[-1]) if len(v) else math.nan for v in (history.loss, history.monitor))
+        run.tell("measuring the gap", 100, 100, *last)
         started = time.perf_counter()
         gap = gap_report(problem, model, outcome.streams)
         train, monitor = zip(*((item.train, item.monitor) for item in outcome.streams), strict=True)
@@ -26,7 +30,7 @@ def measured(run: Run, outcome: Outcome) -> Solution:
             outcome.reason,
             steps,
             outcome.parameters,
-            outcome.history.ended(steps, gap.loss, watched, model),
+            history.ended(steps, gap.loss, watched, model),
             Timings(outcome.compile, outcome.run, time.perf_counter() - started),
             outcome.settings,
             outcome.streams,

@@ -58,7 +58,6 @@ def solve_pieces(run: Run, scheme: AbstractPieceScheme, steps: int) -> Outcome:
     status, reason = Status(found.status), found.reason
     if status is Status.INTERRUPTED:
         status, reason = Status(run.stop.status), f"{run.stop.name} {reason}"
-    run.tell("measuring the gap", 100, 100, np.nan, np.nan)
     taken = max(tried, found.steps)
     nothing = np.zeros(0)
     return Outcome(

@@ -1,4 +1,4 @@
-"""Solving a problem: the one entry point, for whatever driver it needs."""
+"""Solving a problem: the entry point for all drivers."""
 
 import dataclasses
 from collections.abc import Callable, Sequence

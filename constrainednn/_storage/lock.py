@@ -1,4 +1,4 @@
-"""The lock of a folder: one process at a time writes there."""
+"""Folder locks: only one process at a time writes to a folder."""
 
 import contextlib
 import datetime
@@ -22,16 +22,16 @@ _MAX_LOCK = 4096
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[Callable[[], None]]:
-    """Hold the lock of a folder: no other process may write there.
+    """Hold the lock of a folder, so that no other process writes there.
 
-    Gives a function that raises OSError once the lock is no longer in its place, as in a folder
-    that was removed and made anew.
+    Yields a function that raises OSError once the lock file is gone or replaced, as after the
+    folder was removed and created again.
 
-    The kernel gives the lock of a process that died to the next one. Where a file system has no
-    such locks, the process id, host and start time in the file decide.
+    The kernel releases the lock of a process that died. On a file system without locks, the process
+    id, host and start time in the file decide whether the holder is still running.
 
     Raises:
-        StoreError: If another process holds it, naming it.
+        StoreError: If another process holds the lock; the message names it.
     """
     file = path / LOCK
     try:
@@ -41,12 +41,12 @@ def locked(path: Path) -> Iterator[Callable[[], None]]:
 
     def check() -> None:
         if not _is_at(file, handle):
-            raise OSError(errno.ESTALE, "the folder belongs to another run by now")
+            raise OSError(errno.ESTALE, "the folder now belongs to another run")
 
     try:
         yield check
     finally:
-        with contextlib.suppress(OSError):  # the folder may be gone, or be another's by now
+        with contextlib.suppress(OSError):  # the folder may be gone, or belong to another run
             if _is_at(file, handle):
                 file.unlink()
         os.close(handle)
@@ -63,26 +63,26 @@ def _lock(file: Path) -> int:
             except FileNotFoundError:
                 continue
         try:
-            if _is_taken(file, handle, made=made):
+            if _acquired(file, handle, made=made):
                 os.ftruncate(handle, 0)
                 os.pwrite(handle, json.dumps(_this_process()).encode(), 0)
                 return handle
         except BaseException:
             os.close(handle)
             raise
-        os.close(handle)  # its holder ended and removed it between our two looks
+        os.close(handle)  # the holder ended and removed it after we opened it
 
 
-def _is_taken(file: Path, handle: int, *, made: bool) -> bool:
-    """True once the lock is ours; False if it was removed meanwhile, so that another try is due."""
+def _acquired(file: Path, handle: int, *, made: bool) -> bool:
+    """True if the lock is ours; False if the file was removed meanwhile: try again."""
     found = os.fstat(handle)
     if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
-        raise StoreError(f"{file} is no file of its own; remove it.")
+        raise StoreError(f"{file} is not a regular file with a single link; remove it.")
     taken = _kernel_lock(handle)
     holder = parse_holder(os.read(handle, _MAX_LOCK))
     elsewhere = holder and holder.get("host") != socket.gethostname()
-    # Without locks of the kernel, who made the file has it. One that says nothing is being made.
-    another = taken is None and not made and (not holder or _may_live(holder))
+    # Without kernel locks, whoever created the file holds it; an empty one is still being written.
+    another = taken is None and not made and (not holder or _may_be_running(holder))
     if taken is False or elsewhere or another:
         hint = f" If it is gone, remove {file}." if elsewhere or taken is None else ""
         raise StoreError(f"{file.parent} is in use by {describe_holder(holder)}.{hint}")
@@ -98,15 +98,15 @@ def _is_taken(file: Path, handle: int, *, made: bool) -> bool:
             RunWarning,
             stacklevel=5,
         )
-    if taken is None and not made:  # of those who found it only one may go on: who makes the next
+    if taken is None and not made:  # several may have found it stale: whoever creates the next wins
         _remove_stale(file, handle)
         return False
     return True
 
 
 def _remove_stale(file: Path, handle: int) -> None:
-    """Remove a lock that was looked at, and no later one that another process made in its place."""
-    guard = file.with_name(f".{LOCK}.0.constrainednn.tmp")  # one at a time looks and removes
+    """Remove the stale lock, but not a new one that another process created in its place."""
+    guard = file.with_name(f".{LOCK}.0.constrainednn.tmp")  # one process at a time may remove
     try:
         os.close(os.open(guard, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC))
     except FileExistsError:
@@ -146,12 +146,12 @@ def _this_process() -> dict[str, Any]:
 
 
 def _start_of(pid: int) -> str:
-    """What distinguishes a process from a later one of the same number; empty if there is none."""
+    """Tells a process from a later one with the same id; empty if there is no such process."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):
         pass
-    try:  # without /proc its number must do
+    try:  # without /proc the id alone must do
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
         return ""
@@ -161,7 +161,7 @@ def _start_of(pid: int) -> str:
 
 
 def parse_holder(content: bytes) -> dict[str, Any]:
-    """What a lock file says of its holder; empty if it says nothing."""
+    """The holder recorded in a lock file; empty if there is none."""
     try:
         found = parse_json(content, LOCK)
     except StoreError:
@@ -169,20 +169,20 @@ def parse_holder(content: bytes) -> dict[str, Any]:
     return found if isinstance(found, dict) and isinstance(found.get("pid"), int) else {}
 
 
-def _may_live(holder: dict[str, Any]) -> bool:
-    """False for a process of this machine that is gone. What another machine runs is not known."""
+def _may_be_running(holder: dict[str, Any]) -> bool:
+    """False if the process ran on this machine and has ended; other hosts cannot be checked."""
     if holder.get("host") != socket.gethostname():
         return True
     return _start_of(holder["pid"]) == holder.get("started")
 
 
 def holder_of(path: Path) -> dict[str, Any]:
-    """The process that holds the lock of a folder, if it may live; else empty."""
+    """The process that holds the lock of a folder; empty if none does, or it has ended."""
     try:
         holder = parse_holder(read_limited(path / LOCK, _MAX_LOCK))
     except StoreError:
         return {}
-    return holder if holder and _may_live(holder) else {}
+    return holder if holder and _may_be_running(holder) else {}
 
 
 def describe_holder(holder: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from constrainednn._gap.report import ConstraintGap, GapReport
 from constrainednn._ode.fitting.scheme import AbstractFittedScheme
-from constrainednn._ode.linearised.defect import OnRows
+from constrainednn._ode.linearised.defect import OnStates
 from constrainednn._ode.linearised.relative_residual import relative_conditions, relative_residual
 from constrainednn._ode.schemes.boundary_values import BoundaryValueScheme
 from constrainednn._ode.schemes.delays import DelayScheme
@@ -152,7 +152,7 @@ def _fresh_residual(facts: Facts, scheme: AbstractPieceScheme) -> float:
     assert points is not None
     mass, p, elements = None, np.zeros(0), isinstance(scheme, BoundaryValueScheme)
     if isinstance(scheme, BoundaryValueScheme):
-        field, p = OnRows(scheme.statement.field), np.asarray(model.parameters, float)
+        field, p = OnStates(scheme.statement.field), np.asarray(model.parameters, float)
     elif isinstance(scheme, DelayScheme):
         field = with_args(scheme.field, (scheme.field.args, model))
     else:

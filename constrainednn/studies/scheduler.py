@@ -1,4 +1,4 @@
-"""Tasks of a study, handed out and collected."""
+"""Tasks of a study: submitting them and collecting the results."""
 
 import collections
 import dataclasses
@@ -17,11 +17,11 @@ from constrainednn.studies.tables.rows import LOST
 from constrainednn.studies.tasks import Done, Origin, StudyProgress, Task
 from constrainednn.studies.workers import TooLong
 
-# So many runs that fail alike, and nothing else before them, end a study.
-_ALIKE = 3
-# So often a task is given to a worker that ends without an answer.
+# A study ends if its first runs, at least this many, all fail with the same reason.
+_FAILURES = 3
+# Attempts at a task whose worker process ends without an answer.
 _TRIES = 3
-_ENDED = (
+_NO_ANSWER = (
     f"{_TRIES} worker processes ended while they ran this (killed, or out of memory?): run it "
     "alone to see why"
 )
@@ -29,7 +29,7 @@ _ENDED = (
 
 @runtime_checkable
 class Executor(Protocol):
-    """What runs tasks elsewhere: a `concurrent.futures.Executor`, or whatever has its `submit`."""
+    """Runs tasks elsewhere: a `concurrent.futures.Executor`, or anything with its `submit`."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any) -> Future:
         """Call `fn(*args)` in another process."""
@@ -38,49 +38,51 @@ class Executor(Protocol):
 
 def run_all(
     combinations: list[Combination],
-    serve: "Here | Elsewhere",
+    backend: "Here | Elsewhere",
     stop: Stop,
     folder: StudyFolder | None,
     progress: Callable[[StudyProgress], None] | None,
 ) -> None:
-    """Hand out all tasks and write down what comes back: the one place that does."""
+    """Submit all tasks and record their results: the only place that does."""
     ready = collections.deque((item, task) for item in combinations for task in item.tasks())
     running: dict[Future, tuple[Combination, Task, int]] = {}
     runs = sum(len(item.places) for item in combinations)
-    before = found = sum(len(item.rows) for item in combinations)
+    stored = found = sum(len(item.rows) for item in combinations)
     began, reasons, tried = time.monotonic(), [], set()
     try:
         while (ready or running) and not stop:
-            while ready and len(running) < serve.width:
+            while ready and len(running) < backend.width:
                 item, task = ready.popleft()
-                running[serve.submit(task)] = item, task, 1
+                running[backend.submit(task)] = item, task, 1
             finished, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
             for future in finished:
                 item, task, tries = running.pop(future)
                 try:
-                    done = serve.result(future)
+                    done = backend.result(future)
                 except TooLong as error:
                     done = _lost(task, str(error))
                 if done is None and tries < _TRIES:
-                    running[serve.submit(task)] = item, task, tries + 1
+                    running[backend.submit(task)] = item, task, tries + 1
                     continue
                 if done is None:
-                    done = _lost(task, _ENDED)
+                    done = _lost(task, _NO_ANSWER)
                 for seed, report in done.rows.items():
                     row = {"given": item.given, "seed": seed, "engine": done.engine}
                     row |= {"lanes": done.lanes, **report}
                     item.rows[seed] = row
-                    if folder is not None and row["status"] != LOST:  # that one may be tried again
+                    if folder is not None and row["status"] != LOST:  # a lost run may be repeated
                         folder.append(row)
                     found += 1
                     if progress is not None:
-                        each = (time.monotonic() - began) / (found - before)
+                        each = (time.monotonic() - began) / (found - stored)
                         progress(StudyProgress(found, runs, each * (runs - found)))
                     reasons.append(row["reason"] if row["status"] in ("error", LOST) else None)
                     tried.add(id(item))
                 alike = len(set(reasons)) == 1 and reasons[0] is not None
-                enough = len(reasons) >= _ALIKE and len(tried) >= min(_ALIKE, len(combinations))
-                if enough and before == 0 and alike:
+                enough = len(reasons) >= _FAILURES and len(tried) >= min(
+                    _FAILURES, len(combinations)
+                )
+                if enough and stored == 0 and alike:
                     raise BadValueError(
                         f"the first {len(reasons)} runs all fail with: {reasons[0]}"
                     )
@@ -113,7 +115,7 @@ class Here:
 
 
 class Elsewhere:
-    """Hands tasks to other processes, as many as there are."""
+    """Submits tasks to other processes, all of them at once."""
 
     width = 1 << 20
 
@@ -125,14 +127,14 @@ class Elsewhere:
             return self.executor.submit(work_elsewhere, self.origin, dataclasses.asdict(task))
         except BrokenExecutor as error:
             raise StoreError(
-                f"the executor takes no more tasks: {error}. The rows before it are kept."
+                f"the executor accepts no more tasks: {error}. The rows so far are kept."
             ) from error
 
     def result(self, future: Future) -> Done | None:
-        """What came of a task; None where its process ended without an answer.
+        """The result of a task; None if its process ended without an answer.
 
         Raises:
-            TooLong: If it was killed, since it did not answer.
+            TooLong: If the process was killed because it took too long.
         """
         try:
             done = future.result()
@@ -151,7 +153,7 @@ class Elsewhere:
 
 
 def _lost(task: Task, reason: str) -> Done:
-    """What comes of a task that no worker answered: of several runs, each is tried alone."""
+    """The result of a task without an answer: no rows if it has several runs, to try each alone."""
     if len(task.places) > 1:
         return Done({}, "loop", 0)
     rows = {seed: {"status": LOST, "reason": reason} for seed in task.places.values()}
@@ -159,6 +161,6 @@ def _lost(task: Task, reason: str) -> Done:
 
 
 def patience(limits: list[float | None]) -> float | None:
-    """Seconds that a worker has for an answer: the longest run, and time to start and compile."""
+    """Seconds to wait for a worker: the longest run, and time to start and compile."""
     longest = [as_positive(limit, "time_limit") for limit in limits if limit is not None]
     return 2 * max(longest) + 60 if len(longest) == len(limits) else None

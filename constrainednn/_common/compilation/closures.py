@@ -1,16 +1,16 @@
 """One compiled program for functions that differ only in the numbers that they hold.
 
-A user's function that is made anew is another object, for which jax compiles again. Where a
-function goes into what is compiled it is therefore taken apart here: floats and arrays that it
-closes over, or has as defaults, become arguments of the program. All else that it reads is told by
-content: its code, whole numbers, flags, strings and, through all functions of the user that it
-names, globals. What cannot be told, such as an object of the user's own, leaves a function as it
-is.
+A user's function that is defined again is a new object, for which jax compiles again. A function
+that is part of a compiled program is therefore lifted: floats and arrays that it closes over, or
+has as defaults, become arguments of the program. Everything else that it reads is compared by
+content: its code, integers, flags, strings and, through all functions of the user that it names,
+globals. If something cannot be compared, such as an object of a class of the user's, the function
+is left as it is.
 
-Whether numbers may be arguments is seen while a program is traced: once with the function as it is,
-once with arguments in place of its numbers. Both must make the same of the function's own
-arguments, operation by operation. Where they do not, as for `if nu > 0.1`, or where a number is an
-exponent, functions of this code are compiled one by one.
+Whether numbers may become arguments is decided during tracing. The function is traced once as it
+is and once with arguments in place of its numbers; both must do the same to the function's own
+arguments, operation by operation. Where they differ, as for `if nu > 0.1`, or where a number is an
+exponent, functions with this code are compiled one by one.
 """
 
 import contextlib
@@ -26,10 +26,10 @@ import numpy as np
 from jaxtyping import PyTree
 
 from constrainednn._common.compilation.content import (
-    MOST,
+    MOST_ITEMS,
     Constant,
-    Seen,
     Unknown,
+    Visited,
     content_of,
     held_by,
     names_in,
@@ -39,21 +39,21 @@ from constrainednn._common.compilation.content import (
 from constrainednn._common.compilation.outline import outline, same
 from constrainednn._common.compilation.trial import agrees
 
-# Code of functions that are compiled one by one, and kinds of calls that were found to agree.
-_refused: set[types.CodeType] = set()
-_agreed: set[Hashable] = set()
+# Code of functions that are compiled one by one, and signatures of calls that were compared.
+_not_shared: set[types.CodeType] = set()
+_verified: set[Hashable] = set()
 
 
-class Decided(BaseException):
-    """A function turned out to need its numbers. No `except Exception` of a user takes it."""
+class Retrace(BaseException):
+    """A function needs its numbers in Python. A user's `except Exception` does not catch it."""
 
 
-class _Opened(eqx.Module):
-    """A function taken apart.
+class _LiftedFunction(eqx.Module):
+    """A function whose numbers are leaves of a tree.
 
     Attributes:
-        held: What its cells hold, its defaults, and those given by name; of a `functools.partial`
-            the function, its arguments, and those given by name.
+        held: Contents of its cells, its defaults, and its keyword defaults; for a
+            `functools.partial` the function, its arguments, and its keyword arguments.
         plain: The function as it is.
     """
 
@@ -61,7 +61,7 @@ class _Opened(eqx.Module):
     plain: Constant
 
     def restored(self) -> Callable:
-        """The function with what is held now."""
+        """The function with the present numbers."""
         fn, (first, second, named) = self.plain.value, _restored(self.held)
         if isinstance(fn, functools.partial):
             return functools.partial(first, *second, **named)
@@ -71,115 +71,115 @@ class _Opened(eqx.Module):
         return made
 
 
-class _Shared:
-    """What stands for an opened function where it is traced."""
+class _BoundFunction:
+    """What stands in for a lifted function where it is traced."""
 
-    def __init__(self, opened: _Opened):
-        self.opened = opened
-        self.__name__ = getattr(opened.plain.value, "__name__", "partial")
+    def __init__(self, lifted: _LiftedFunction):
+        self.lifted = lifted
+        self.__name__ = getattr(lifted.plain.value, "__name__", "partial")
 
     def __call__(self, *args: Any, **named: Any) -> Any:
-        """Call the function with arguments for its numbers, if that computes the same."""
-        plain = self.opened.plain.value
-        numbers, structure = jax.tree.flatten(self.opened.held)
+        """Call the function with its numbers as arguments, if that computes the same."""
+        plain = self.lifted.plain.value
+        numbers, structure = jax.tree.flatten(self.lifted.held)
         if not numbers:
             return plain(*args, **named)
 
         def filled(numbers: list) -> Any:
             held = jax.tree.unflatten(structure, numbers)
-            return _Opened(held, self.opened.plain).restored()(*args, **named)
+            return _LiftedFunction(held, self.lifted.plain).restored()(*args, **named)
 
         try:
             expected = outline(lambda _: plain(*args, **named), [])
         except Exception:  # noqa: BLE001  (the user's own)
             expected = None
         if expected is None:
-            plain(*args, **named)  # raises it as it is
-        with contextlib.suppress(Exception):  # it needs a number in Python
+            plain(*args, **named)  # raises the user's exception
+        with contextlib.suppress(Exception):  # a number is needed in Python
             if (
                 expected is not None
                 and same(expected, outline(filled, numbers))
                 and self._agrees(args, named)
-                and _opened_leaf(plain).plain
-                == self.opened.plain  # it did not change what it reads
+                and _lift_leaf(plain).plain == self.lifted.plain  # what it reads has not changed
             ):
                 return filled(numbers)
         if (code := _code(plain)) is not None:
-            _refused.add(code)
-        raise Decided
+            _not_shared.add(code)
+        raise Retrace
 
     def _agrees(self, args: tuple, named: dict) -> bool:
-        """Evaluate the function with and without arguments for its numbers, once for each kind."""
-        with jax.ensure_compile_time_eval():  # its numbers, which are traced in `opened`
-            here = _opened_leaf(self.opened.plain.value)
-            if here.plain != self.opened.plain:  # it changed what it reads
+        """Evaluate with and without numbers as arguments, once for each signature."""
+        with jax.ensure_compile_time_eval():  # concrete numbers: those in `lifted` are traced
+            here = _lift_leaf(self.lifted.plain.value)
+            if here.plain != self.lifted.plain:  # what it reads has changed
                 return False
             numbers, structure = jax.tree.flatten(here.held)
             leaves, shape = jax.tree.flatten((args, named))
             kinds = tuple((np.shape(x), getattr(x, "dtype", None)) for x in (*numbers, *leaves))
             index = here.plain, structure, shape, kinds
-            if index in _agreed:
+            if index in _verified:
                 return True
 
             def filled(numbers: list) -> Any:
                 held = jax.tree.unflatten(structure, numbers)
-                return _Opened(held, here.plain).restored()(*args, **named)
+                return _LiftedFunction(held, here.plain).restored()(*args, **named)
 
             def plain(tried: list) -> Any:
                 own = tried is numbers
-                return self.opened.plain.value(*args, **named) if own else filled(tried)
+                return self.lifted.plain.value(*args, **named) if own else filled(tried)
 
             if agrees(plain, filled, numbers):
-                _agreed.add(index)
-            return index in _agreed
+                _verified.add(index)
+            return index in _verified
 
 
-def opened(tree: PyTree) -> PyTree:
-    """A tree with functions taken apart, so that their numbers are leaves as any others."""
-    return jax.tree.map(_opened_leaf, tree)
+def lift_numbers(tree: PyTree) -> PyTree:
+    """Lift the functions in a tree, so that their numbers are leaves like any others."""
+    return jax.tree.map(_lift_leaf, tree)
 
 
-def closed(tree: PyTree) -> PyTree:
-    """The tree that was opened, with functions to call where it is traced."""
-    is_opened = lambda node: isinstance(node, _Opened)  # noqa: E731
+def bind_numbers(tree: PyTree) -> PyTree:
+    """The inverse of `lift_numbers` within a trace: functions that can be called."""
+    is_lifted = lambda node: isinstance(node, _LiftedFunction)  # noqa: E731
     return jax.tree.map(
-        lambda node: _Shared(node) if is_opened(node) else node, tree, is_leaf=is_opened
+        lambda node: _BoundFunction(node) if is_lifted(node) else node, tree, is_leaf=is_lifted
     )
 
 
-def until_decided(fn: Callable) -> Callable:
-    """What opens, traces and computes, called again where a function is to stay as it is."""
+def with_retrace(fn: Callable) -> Callable:
+    """Wrap a function that lifts, traces and computes: call it again after each `Retrace`."""
 
     @functools.wraps(fn)
     def call(*args: Any) -> Any:
         while True:
-            with contextlib.suppress(Decided):
+            with contextlib.suppress(Retrace):
                 return fn(*args)
 
     return call
 
 
 def compiled(fn: Callable) -> Callable:
-    """As `equinox.filter_jit`, with one program for functions that differ only in numbers."""
-    program: Any = eqx.filter_jit(functools.wraps(fn)(lambda *args: fn(*closed(args))))
-    call: Any = until_decided(functools.wraps(fn)(lambda *args: program(*opened(args))))
+    """Like `equinox.filter_jit`, with one program for functions that differ only in numbers."""
+    program: Any = eqx.filter_jit(functools.wraps(fn)(lambda *args: fn(*bind_numbers(args))))
+    call: Any = with_retrace(functools.wraps(fn)(lambda *args: program(*lift_numbers(args))))
     call._cached = program._cached  # to count programs
+    call.lower = with_retrace(lambda *args: program.lower(*lift_numbers(args)))
     return call
 
 
-def _opened_leaf(leaf: Any) -> Any:
-    if isinstance(leaf, _Shared):
-        return leaf.opened
-    if type(leaf) not in (types.FunctionType, functools.partial) or _code(leaf) in _refused:
+def _lift_leaf(leaf: Any) -> Any:
+    if isinstance(leaf, _BoundFunction):
+        return leaf.lifted
+    if type(leaf) not in (types.FunctionType, functools.partial) or _code(leaf) in _not_shared:
         return leaf
     with contextlib.suppress(Unknown, RecursionError):
-        found = _open(leaf, frozenset(), {})
-        return found if isinstance(found, _Opened) else leaf
+        found = _lift(leaf, frozenset(), {})
+        return found if isinstance(found, _LiftedFunction) else leaf
     return leaf
 
 
 def _code(fn: Any) -> types.CodeType | None:
-    """Of the user's function, where others are made of it."""
+    """The code of the user's function, also where a library's function wraps it."""
     if isinstance(fn, functools.partial):
         return _code(fn.func)
     if not isinstance(fn, types.FunctionType):
@@ -191,11 +191,12 @@ def _code(fn: Any) -> types.CodeType | None:
     return fn.__code__
 
 
-def _open(value: Any, names: frozenset[str], seen: Seen) -> Any:
-    """A value with its numbers as leaves, and constants about the rest."""
+def _lift(value: Any, names: frozenset[str], visited: Visited) -> Any:
+    """A value with its numbers as leaves, and the rest as constants."""
     if type(value) is float:
-        return jnp.asarray(value)  # of weak type, as a number of Python is
-    if isinstance(value, np.ndarray) and type(value) is not np.ndarray:  # it multiplies otherwise
+        return jnp.asarray(value)  # weakly typed, like a Python float
+    # A subclass such as np.matrix may multiply differently.
+    if isinstance(value, np.ndarray) and type(value) is not np.ndarray:
         raise Unknown
     numeric = isinstance(value, (np.ndarray, np.floating)) and value.dtype.kind in "fiubc"
     if numeric and value.dtype.itemsize > 8 << (value.dtype.kind == "c"):  # such as a long double
@@ -204,12 +205,14 @@ def _open(value: Any, names: frozenset[str], seen: Seen) -> Any:
         return np.asarray(value) if isinstance(value, np.floating) else value
     if type(value) is functools.partial:
         held = (value.func, value.args, value.keywords)
-        return _Opened(tuple(_open(part, names, seen) for part in held), Constant(value, "partial"))
+        return _LiftedFunction(
+            tuple(_lift(part, names, visited) for part in held), Constant(value, "partial")
+        )
     if isinstance(value, types.FunctionType) and not of_library(value):
-        return _open_function(value, seen)
+        return _lift_function(value, visited)
     if isinstance(value, types.FunctionType) and value.__closure__:
-        with contextlib.suppress(Unknown):  # what jax makes of a function, as its gradient, is
-            return _open_function(value, seen)
+        with contextlib.suppress(Unknown):  # jax's wrappers, such as a gradient, can be lifted
+            return _lift_function(value, visited)
     if type(value) is dict and list(value) != sorted(value, key=str):
         raise Unknown  # a tree forgets the order of its keys
     if value is not None and of_library(type(value)):
@@ -218,27 +221,29 @@ def _open(value: Any, names: frozenset[str], seen: Seen) -> Any:
         except (TypeError, ValueError):  # keys that cannot be sorted
             raise Unknown from None
         if len(children) != 1 or children[0] is not value:
-            if len(children) > MOST:
+            if len(children) > MOST_ITEMS:
                 raise Unknown
-            parts = [_open(child, names, seen) for child in children]
-            # A list without numbers is the very list, which may be there to be filled.
+            parts = [_lift(child, names, visited) for child in children]
+            # A list without numbers stays the same object: the function may append to it.
             if jax.tree.leaves(parts) or not isinstance(value, (list, dict)):
                 return jax.tree.unflatten(structure, parts)
-    return Constant(value, content_of(value, names, seen))
+    return Constant(value, content_of(value, names, visited))
 
 
-def _open_function(fn: types.FunctionType, seen: Seen) -> _Opened:
-    if id(fn) in seen:  # it calls itself
+def _lift_function(fn: types.FunctionType, visited: Visited) -> _LiftedFunction:
+    if id(fn) in visited:  # recursive
         raise Unknown
-    names, within = names_in(fn), seen | {id(fn): len(seen)}
-    content, held = read_by(fn, within), tuple(_open(part, names, within) for part in held_by(fn))
-    return _Opened(held, Constant(fn, content))
+    names, within = names_in(fn), visited | {id(fn): len(visited)}
+    content, held = read_by(fn, within), tuple(_lift(part, names, within) for part in held_by(fn))
+    return _LiftedFunction(held, Constant(fn, content))
 
 
 def _restored(held: Any) -> Any:
     def restore(node: Any) -> Any:
-        if isinstance(node, _Opened):
+        if isinstance(node, _LiftedFunction):
             return node.restored()
         return node.value if isinstance(node, Constant) else node
 
-    return jax.tree.map(restore, held, is_leaf=lambda node: isinstance(node, (_Opened, Constant)))
+    return jax.tree.map(
+        restore, held, is_leaf=lambda node: isinstance(node, (_LiftedFunction, Constant))
+    )

@@ -1,7 +1,7 @@
-"""What a function reads, told by content: what makes it the same function as another.
+"""What a function reads, compared by content: when two functions are the same.
 
-Its code, whole numbers, flags, strings and, through all functions of the user that it names,
-globals. What cannot be told, such as an object of the user's own, is unknown.
+Its code, integers, flags, strings and, through all functions of the user that it names, globals.
+What cannot be compared, such as an object of a class of the user's, is unknown.
 """
 
 import dis
@@ -21,14 +21,14 @@ _LIBRARIES = sys.stdlib_module_names | {
     *("diffrax", "lineax", "optimistix", "scipy"),
 }
 _LIBRARY_FOLDERS = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")})
-# Told by their value.
-_PLAIN = (type(None), bool, int, float, complex, str, bytes, range, type(...))
-# Told by being the same object, if they are of a library.
-_LASTING = (
+# Types compared by value.
+_BY_VALUE = (type(None), bool, int, float, complex, str, bytes, range, type(...))
+# Types compared by identity, if they belong to a library.
+_BY_IDENTITY = (
     *(type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType),
     *(np.ufunc, np.dtype, jax.Array),
 )
-# Names by which code may read what is not seen here, or tell a number from an argument.
+# Names by which code may read what is not found here, or distinguish a number from an argument.
 _HIDDEN = frozenset(
     (
         *("eval", "exec", "globals", "locals", "vars", "open", "__import__", "isinstance", "type"),
@@ -37,20 +37,20 @@ _HIDDEN = frozenset(
         *("load", "loadtxt", "genfromtxt", "fromfile", "read_text", "read_bytes"),
     )
 )
-# Looked at in each call: bytes of a constant array, and parts of a list, or functions, at most.
-_SMALL, MOST = 1 << 16, 256
+# All this is read in each call, so limit the bytes of an array, items of a list and functions.
+_SMALL, MOST_ITEMS = 1 << 16, 256
 
-# Functions and modules of a user in the order in which they were met.
-Seen = dict[Any, int]
+# The user's functions and modules, numbered in the order in which they are visited.
+Visited = dict[Any, int]
 
 
 class Unknown(Exception):  # noqa: N818  (it says what a value is)
-    """A value that cannot be told from others."""
+    """A value that cannot be compared with others."""
 
 
 @jax.tree_util.register_static
 class Constant:
-    """A value that is no argument, and what tells it from others: by default that it is itself."""
+    """A value that is not an argument, compared by `content`, or by identity without any."""
 
     def __init__(self, value: Any, content: Hashable = None):
         self.value, self.content = value, content
@@ -67,13 +67,13 @@ class Constant:
 def held_by(fn: types.FunctionType) -> tuple:
     try:
         cells = tuple(cell.cell_contents for cell in fn.__closure__ or ())
-    except ValueError:  # nothing is in one yet
+    except ValueError:  # a cell is still empty
         raise Unknown from None
     return cells, fn.__defaults__, fn.__kwdefaults__
 
 
 def of_library(value: Any) -> bool:
-    # By globals: what wraps a function bears the name of its module.
+    # By globals: a wrapper carries the module name of what it wraps.
     if isinstance(value, types.FunctionType):
         name = value.__globals__.get("__name__")
     else:
@@ -83,7 +83,7 @@ def of_library(value: Any) -> bool:
 
 @functools.lru_cache(maxsize=4096)
 def _in_library(name: str | None) -> bool:
-    """By where the package lies, too: a user's file may be called as one of Python's."""
+    """By location too: a user's file may have the name of a standard module."""
     root = str(name).partition(".")[0]
     if root not in _LIBRARIES:
         return False
@@ -91,59 +91,59 @@ def _in_library(name: str | None) -> bool:
     return file is None or root == "constrainednn" or str(file).startswith(_LIBRARY_FOLDERS)
 
 
-def read_by(fn: types.FunctionType, seen: Seen) -> Hashable:
+def read_by(fn: types.FunctionType, visited: Visited) -> Hashable:
     """What a function reads besides what it holds: its code, and globals."""
     names = names_in(fn)
-    if not vars(fn).keys() <= {"__wrapped__"} or len(seen) > MOST:
+    if not vars(fn).keys() <= {"__wrapped__"} or len(visited) > MOST_ITEMS:
         raise Unknown
     read = sorted(names & fn.__globals__.keys())
-    return fn.__code__, tuple((n, content_of(fn.__globals__[n], names, seen)) for n in read)
+    return fn.__code__, tuple((n, content_of(fn.__globals__[n], names, visited)) for n in read)
 
 
-def content_of(value: Any, names: frozenset[str], seen: Seen) -> Hashable:
-    """What tells a constant from others; of a user's module the entries with these names."""
-    if type(value) in _PLAIN:
-        # Written out -0.0 is no 0.0, and NaN the same as itself.
+def content_of(value: Any, names: frozenset[str], visited: Visited) -> Hashable:
+    """The content by which a constant is compared; of a user's module, entries in `names`."""
+    if type(value) in _BY_VALUE:
+        # As text, -0.0 differs from 0.0, and NaN equals itself.
         return type(value), repr(value) if isinstance(value, (float, complex)) else value
     if isinstance(value, (np.ndarray, np.generic)):
         if value.dtype.kind in "fiubcSU" and value.nbytes <= _SMALL:
             return value.shape, value.dtype.str, value.tobytes()
         raise Unknown
-    if isinstance(value, (tuple, list, dict)) and len(value) > MOST:
+    if isinstance(value, (tuple, list, dict)) and len(value) > MOST_ITEMS:
         raise Unknown
     if isinstance(value, (tuple, list)) and of_library(type(value)):
-        return type(value), tuple(content_of(part, names, seen) for part in value)
+        return type(value), tuple(content_of(part, names, visited) for part in value)
     if type(value) is dict:
-        return dict, tuple(content_of(item, names, seen) for item in value.items())
+        return dict, tuple(content_of(item, names, visited) for item in value.items())
     if isinstance(value, (types.FunctionType, types.ModuleType)) and not of_library(value):
         function = isinstance(value, types.FunctionType)
         index = id(value) if function else (id(value), names)
-        if index in seen:
-            return "seen", seen[index]
-        seen[index] = len(seen)
+        if index in visited:
+            return "visited", visited[index]
+        visited[index] = len(visited)
         if function:
-            held = content_of(held_by(value), names_in(value), seen)
-            return read_by(value, seen), held
+            held = content_of(held_by(value), names_in(value), visited)
+            return read_by(value, visited), held
         some = sorted(names & vars(value).keys())
-        return tuple((name, content_of(vars(value)[name], names, seen)) for name in some)
-    if isinstance(value, _LASTING) or type(value).__module__.startswith(("jax", "equinox")):
+        return tuple((name, content_of(vars(value)[name], names, visited)) for name in some)
+    if isinstance(value, _BY_IDENTITY) or type(value).__module__.startswith(("jax", "equinox")):
         wrapped = getattr(value, "__wrapped__", None)  # by jit, say
         if of_library(value if isinstance(value, type) else type(value)):
-            return Constant(value), content_of(wrapped, names, seen)
+            return Constant(value), content_of(wrapped, names, visited)
     raise Unknown
 
 
 def names_in(fn: types.FunctionType) -> frozenset[str]:
-    """Names of globals and attributes in a function of the user, and in functions in it."""
-    names = frozenset() if of_library(fn) else _names_seen(fn.__code__)
+    """Names of globals and attributes in a user's function, and in functions nested in it."""
+    names = frozenset() if of_library(fn) else _names_of_code(fn.__code__)
     if names is None:
         raise Unknown
     return names
 
 
 @functools.lru_cache(maxsize=4096)
-def _names_seen(code: types.CodeType) -> frozenset[str] | None:
-    """None for code that writes to what it holds, or reads what is not seen here."""
+def _names_of_code(code: types.CodeType) -> frozenset[str] | None:
+    """None for code that writes to its closure or globals, or reads what is not found here."""
     names = set(code.co_names)
     for step in dis.get_instructions(code):
         writes = step.opname in ("STORE_DEREF", "DELETE_DEREF") and step.argval in code.co_freevars
@@ -153,7 +153,7 @@ def _names_seen(code: types.CodeType) -> frozenset[str] | None:
             return None
     for part in code.co_consts:
         if isinstance(part, types.CodeType):
-            inner = _names_seen(part)
+            inner = _names_of_code(part)
             if inner is None:
                 return None
             names |= inner

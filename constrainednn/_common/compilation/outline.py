@@ -1,7 +1,7 @@
-"""Whether two functions compute the same, but for numbers that are arguments in one of them.
+"""Whether two functions are the same, except for numbers that are arguments of one of them.
 
-Both are traced. Operations that no argument of the function enters are left out, since they make
-numbers of numbers; all others must be the same, in the same order, of the same inputs.
+Both are traced. Operations that do not depend on an argument of the function only turn numbers
+into numbers and are left out; all others must be the same, in the same order, on the same inputs.
 """
 
 from collections.abc import Callable, Hashable, Iterator
@@ -11,36 +11,35 @@ import jax
 from jax.core import Tracer
 from jax.extend import core
 
-# What becomes of values in a traced program: they depend on arguments of the function, on its
-# numbers, or on neither.
+# What a value in a traced program depends on: arguments of the function, its numbers, or neither.
 _ARGUMENT, _NUMBER, _FIXED = 2, 1, 0
 
 Outline = tuple[Hashable, list["_Operation"]]
 
 
 class NeedsNumber(Exception):  # noqa: N818  (it says what a function does)
-    """A number cannot be an argument, although the function can be traced so."""
+    """A number cannot be an argument, although the function can be traced with it as one."""
 
 
 class _Operation(NamedTuple):
-    """One that an argument enters: its name and results, and for each input what it is."""
+    """One that depends on an argument: its name, its results, and the kind of each input."""
 
     what: Hashable
     inputs: tuple[Hashable, ...]
 
 
 class _Argument(NamedTuple):
-    """A value that depends on arguments of the function, by its place among those."""
+    """A value that depends on arguments of the function, numbered by first use."""
 
     place: int
 
 
 def outline(fn: Callable, numbers: list) -> Outline:
-    """What a function returns, and what it makes of its arguments, operation by operation.
+    """What a function returns, and what it does to its arguments, operation by operation.
 
     Raises:
-        NeedsNumber: If a number is an exponent, since a power is differentiated otherwise then, or
-            if it may be held by a function that Python calls while the program runs.
+        NeedsNumber: If a number is an exponent, since a power with a traced exponent has another
+            derivative rule, or if there is a callback to Python, which may hold a number.
     """
     program, returned = jax.make_jaxpr(fn, return_shape=True)(numbers)
     of_constants = [_ARGUMENT if isinstance(c, Tracer) else _FIXED for c in program.consts]
@@ -53,7 +52,7 @@ def same(plain: Outline, filled: Outline) -> bool:
     """True if two outlines differ only where the second one has numbers."""
 
     def alike(one: tuple, other: tuple) -> bool:
-        if len(one) != len(other):  # a loop is given numbers that are written in it otherwise
+        if len(one) != len(other):  # a loop takes as inputs numbers that were literals in it
             one = tuple(v for v in one if isinstance(v, _Argument))
             other = tuple(v for v in other if isinstance(v, _Argument))
         return len(one) == len(other) and all(
@@ -100,7 +99,7 @@ def _operations(program: Any, kinds: list[int]) -> Iterator[_Operation]:
 
 
 def _given(equation: Any, key: str, of: list[int]) -> list[int]:
-    """What a program within an operation is given, by what the operation is given."""
+    """Kinds of the inputs of a program inside an operation, from those of the operation."""
     name, params = equation.primitive.name, equation.params
     if name == "cond":
         return of[1:]

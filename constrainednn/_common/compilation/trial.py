@@ -1,8 +1,8 @@
 """Whether a program with numbers as arguments computes what the function itself computes.
 
-An outline shows what is made of a function's own arguments, not what Python or NumPy made of its
-numbers before: an order of keys, an array changed in place, double precision. So both are
-evaluated, at the numbers that are held and at others.
+An outline shows what is done to a function's own arguments, not what Python or NumPy did to its
+numbers before: sorting keys, changing an array in place, double precision. So both are evaluated,
+with the numbers that the function holds and with others.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from jax.core import Tracer
 from jax.extend import core
 from jaxtyping import PyTree
 
-# Sets of numbers that are tried besides those that are held.
+# Sets of numbers that are tried besides those that the function holds.
 _OTHERS = 2
 # Differences of this many rounding errors of the largest value are rounding.
 _ROUNDING = 1e5
@@ -30,8 +30,8 @@ def agrees(
 
     Args:
         plain: Evaluates it as Python does, with floats and arrays.
-        filled: Evaluates it with numbers that are traced.
-        numbers: Those that are held.
+        filled: Evaluates it with traced numbers.
+        numbers: Those that the function holds.
     """
     generator, values = np.random.default_rng(0), {}
     program = _program(jax.make_jaxpr(filled)(numbers), generator, values)
@@ -42,12 +42,12 @@ def agrees(
         if not all(_alike(np.asarray(a), np.asarray(b)) for a, b in seen):
             return False
         if not other and not all(np.isfinite(a).any() or not a.size for a, _ in seen):
-            return False  # nothing was seen
+            return False  # nothing finite to compare
     return True
 
 
 def _program(closed: Any, generator: np.random.Generator, values: Values) -> Callable[..., list]:
-    """A traced program that is compiled, with the same values for the same traced constants."""
+    """Compile a traced program, with the same values for the same traced constants."""
     constants = []
     for constant in closed.consts:
         if isinstance(constant, Tracer):
@@ -62,17 +62,17 @@ def _program(closed: Any, generator: np.random.Generator, values: Values) -> Cal
 
 
 def _random(leaf: Any, generator: np.random.Generator) -> np.ndarray:
-    """Values like those of an argument; keys of random numbers raise, and are not tried."""
+    """Values for an argument; random keys raise, so that functions of them are not shared."""
     if np.dtype(leaf.dtype).kind in "fc":
         return np.asarray(generator.uniform(0.2, 0.9, leaf.shape), leaf.dtype)
     return np.ones(leaf.shape, leaf.dtype)
 
 
 def _moved(number: Any, generator: np.random.Generator) -> Any:
-    """Another number of the same kind, far enough that the order of several changes."""
+    """Another number of the same kind, far enough away to change the order of several."""
     if np.asarray(number).dtype.kind not in "fc":
         return number
-    # Smaller ones: what must lie below one stays there.
+    # Smaller ones: a number that must lie below one stays there.
     factors = generator.uniform(0.4, 0.9, np.shape(number))
     if getattr(number, "weak_type", False) and not np.ndim(number):
         return float(number * factors)

@@ -1,8 +1,8 @@
 """Unknowns of a boundary value problem, estimated from data.
 
-For given unknowns the problem is solved as always; they are its parameters p, held by the further
-conditions p = z. The derivative of the solution by z obeys the linearised equation with the
-linearised conditions, whose right-hand sides are zero but for these:
+For given unknowns the problem is solved as usual, with them as its parameters p, fixed by the
+additional conditions p = z. The derivative of the solution in z obeys the linearised equation and
+conditions, with right-hand sides that are zero except in the additional conditions:
 
     e' = f_y e + f_p dp,    linearised conditions = 0,    dp = 1.
 """
@@ -21,7 +21,7 @@ from constrainednn._common.compilation.closures import compiled
 from constrainednn._ode.fitting.fit import AbstractShooting, Trial
 from constrainednn._ode.fitting.observations import rows_of
 from constrainednn._ode.fitting.scheme import AbstractFittedScheme
-from constrainednn._ode.linearised.defect import OnRows, linearise, linearise_conditions
+from constrainednn._ode.linearised.defect import OnStates, linearise, linearise_conditions
 from constrainednn._ode.linearised.element_step import BoundaryProblem
 from constrainednn._ode.linearised.error_equation import Conditions, ErrorEquation, between_ends
 from constrainednn._ode.linearised.sampled_solution import sample
@@ -34,19 +34,19 @@ from constrainednn.models.pieces import Pieces, stack_pieces
 
 
 class WithArguments(eqx.Module):
-    """A function of the user, whose third argument holds unknowns, as one of raw numbers."""
+    """A user's function whose third argument holds unknowns, as a function of raw numbers."""
 
     fn: Callable[..., Array]
     arguments: Arguments
 
     def __call__(self, *given: PyTree) -> Array:
-        """Evaluate with the unknowns put in."""
+        """Evaluate with the values of the unknowns."""
         first, second, raw, *rest = given
         return self.fn(first, second, self.arguments(raw), *rest)
 
 
 class WithFixedUnknowns(eqx.Module):
-    """Boundary conditions, and the parameters held at given values."""
+    """Boundary conditions, with the parameters fixed at given values."""
 
     conditions: BoundaryConditions
     z: Float[Array, " q"]
@@ -59,7 +59,7 @@ class WithFixedUnknowns(eqx.Module):
 
 
 class SolutionMoved(eqx.Module):
-    """A model moved along its derivatives by the unknowns.
+    """A model moved along its derivatives with respect to the unknowns.
 
     Attributes:
         model: The model.
@@ -72,7 +72,7 @@ class SolutionMoved(eqx.Module):
     by: Float[Array, " q"]
 
     def __call__(self, x: Float[Array, ""]) -> Float[Array, " d"]:
-        """Evaluate at one place."""
+        """Evaluate at one point."""
         return self.model(x) + self.slopes(x).reshape(-1, self.by.size) @ self.by
 
     @property
@@ -106,14 +106,14 @@ class FittedBoundaryScheme(AbstractFittedScheme):
     def __repr__(self) -> str:
         return f"elements with {self.width} features, Gauss-Newton on the unknowns"
 
-    def known(self, z: Float[Array, " q"]) -> BoundaryValueScheme:
-        """The problem for given unknowns."""
+    def forward(self, z: Float[Array, " q"]) -> BoundaryValueScheme:
+        """The forward problem for given unknowns."""
         held = BoundaryProblem(self.field, WithFixedUnknowns(self.conditions, z))
         return BoundaryValueScheme(held, self.span, self.width)
 
     def at(self, model: PyTree) -> BoundaryValueScheme:
         """The problem for the unknowns that were found."""
-        return self.known(model.parameters)
+        return self.forward(model.parameters)
 
     def shooting(
         self,
@@ -123,21 +123,21 @@ class FittedBoundaryScheme(AbstractFittedScheme):
         tolerance: float,
         key: Key[Array, ""],
         watch: Watch,
-    ) -> "_Solving":
-        """Solves of the whole problem."""
-        return _Solving(self, model, observed, tolerance, key, watch)
+    ) -> "_BoundaryShooting":
+        """Solves of the forward problem."""
+        return _BoundaryShooting(self, model, observed, tolerance, key, watch)
 
     def sensitivities(
         self, model: PyTree, observed: tuple[Observed, ...]
     ) -> tuple[Float[np.ndarray, " N"], Float[np.ndarray, "N q"]]:
-        """Rows of all data and their derivatives by the unknowns, for a solved model."""
+        """Rows of all data for a solved model, and their Jacobian for the unknowns."""
         r, S = _moved_rows(model, self._slopes(model), observed)
         return np.asarray(r, float), np.asarray(S, float)
 
     def _slopes(self, model: Pieces) -> Pieces:
-        """Derivatives of the model by the unknowns, side by side."""
+        """Derivatives of the model with respect to the unknowns, side by side."""
         path, z = sample(model), jnp.asarray(model.parameters)
-        F, _, A, B = linearise(OnRows(self.field), path.t, path.Y[:, 1:], path.p, path.size)
+        F, _, A, B = linearise(OnStates(self.field), path.t, path.Y[:, 1:], path.p, path.size)
         _, (left, right, by_p) = linearise_conditions(
             WithFixedUnknowns(self.conditions, z), path, path.Y, path.p
         )
@@ -146,14 +146,14 @@ class FittedBoundaryScheme(AbstractFittedScheme):
         conditions = Conditions(left, right, by_p, np.eye(d + q)[:, d:])
         e, _ = between_ends(ErrorEquation(path.half, A, B, *none), conditions)
         e = (e * path.size[:, None]).reshape(*e.shape[:2], d * q)
-        # The polynomial through the start and the nodes, by its derivative.
+        # The polynomial through the start and the nodes, represented by its derivative.
         width = len(path.s)
         head = np.linalg.solve(integrals(path.s, width, 1)[1], e[:, 1:] - e[:, :1])
         return stack_pieces(path.ends, e[:, :1], head, unravel=_flat)
 
 
-class _Solving(AbstractShooting):
-    """Solves for given unknowns, each from the same guess: a resume finds the same."""
+class _BoundaryShooting(AbstractShooting):
+    """Solves for given unknowns, each from the same guess, so that a resumed run repeats them."""
 
     def __init__(
         self,
@@ -167,14 +167,14 @@ class _Solving(AbstractShooting):
         self.scheme, self.guess, self.observed = scheme, model, observed
         self.tolerance, self.key = tolerance, key
         self.shares, self.rows = [1.0], rows_of(model, observed).size
-        self.compile, self.run, self.begun = 0.0, 0.0, False
+        self.compile, self.run, self.warm = 0.0, 0.0, False
         self.watch: Watch = lambda taken, done, residual, state: watch(taken, done, residual, None)
 
-    def at(self, z: Float[np.ndarray, " q"], share: float, steps: int) -> Trial:
-        """Solve for the unknowns."""
+    def shoot(self, z: Float[np.ndarray, " q"], share: float, steps: int) -> Trial:
+        """Solve for given unknowns."""
         at = jnp.asarray(z, jnp.result_type(float))
         guess = eqx.tree_at(lambda u: u.parameters, self.guess, at)
-        found = self.scheme.known(at).solve(
+        found = self.scheme.forward(at).solve(
             guess,
             tolerance=self.tolerance,
             steps=max(steps, 1),
@@ -184,11 +184,11 @@ class _Solving(AbstractShooting):
         model = eqx.tree_at(
             lambda u: (u.parameters, u.arguments), found.model, (at, self.scheme.arguments)
         )
-        began, before = time.perf_counter(), self.begun
+        began, before = time.perf_counter(), self.warm
         r, S = self.scheme.sensitivities(model, self.observed)
         if found.status != "converged":  # no solution, so nothing to compare with data
             r = np.full_like(r, np.nan)
-        elapsed, self.begun = time.perf_counter() - began, True
+        elapsed, self.warm = time.perf_counter() - began, True
         self.compile += found.compile + (0.0 if before else elapsed)
         self.run += found.run + (elapsed if before else 0.0)
         return Trial(dataclasses.replace(found, model=model), r, S)

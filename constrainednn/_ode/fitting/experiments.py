@@ -1,9 +1,9 @@
 """Unknowns that several experiments share, estimated from the data of all of them.
 
-Each experiment is a fit of its own, as in `initial_values.py`, with those of the unknowns that
-concern it: it is marched alone, and its rows and their derivatives go into one least-squares
-problem in all unknowns. Spans, initial values and constants are traced, so that experiments of one
-shape share what is compiled.
+Each experiment is treated as in `initial_values.py`, with the unknowns that concern it: it is
+marched alone, and its rows and their derivatives enter one least-squares problem in all unknowns.
+Spans, initial values and constants are traced, so that experiments of the same shape share what is
+compiled.
 """
 
 from collections.abc import Sequence
@@ -28,9 +28,9 @@ class FittedExperiments(AbstractFittedScheme):
     """Several marches whose equations hold unknowns that are estimated from all data.
 
     Attributes:
-        fits: Each experiment for itself.
+        fits: The scheme of each experiment.
         arguments: The unknowns of all.
-        places: Where those of each experiment are among them.
+        places: For each experiment, the indices of its unknowns among all.
     """
 
     fits: tuple[FittedScheme, ...]
@@ -51,15 +51,15 @@ class FittedExperiments(AbstractFittedScheme):
         tolerance: float,
         key: Key[Array, ""],
         watch: Watch,
-    ) -> "_Together":
-        """Marches of all experiments, on more and more of their intervals."""
-        return _Together(self, model, observed, tolerance, key, watch)
+    ) -> "_JointShooting":
+        """Marches of all experiments on increasing parts of their intervals."""
+        return _JointShooting(self, model, observed, tolerance, key, watch)
 
     def at(self, model: PyTree) -> InitialValueScheme:
         """The problem of one experiment for the unknowns that were found.
 
         Raises:
-            ValueError: If the model is that of all.
+            ValueError: If the model is that of all experiments.
         """
         if isinstance(model, Experiments):
             raise BadValueError(model.asked_alone)
@@ -70,7 +70,7 @@ class FittedExperiments(AbstractFittedScheme):
     def sensitivities(
         self, model: PyTree, observed: tuple[Observed, ...]
     ) -> tuple[Float[np.ndarray, " N"], Float[np.ndarray, "N q"]]:
-        """Rows of all data and their derivatives by the unknowns, for a solved model."""
+        """Rows of all data for a solved model, and their Jacobian for the unknowns."""
         found = [
             fit.sensitivities(model[index], _own(observed, index))
             for index, fit in enumerate(self.fits)
@@ -80,7 +80,7 @@ class FittedExperiments(AbstractFittedScheme):
     def stacked(
         self, found: Sequence[tuple[Float[np.ndarray, " _"], Float[np.ndarray, "_ _"]]]
     ) -> tuple[Float[np.ndarray, " N"], Float[np.ndarray, "N q"]]:
-        """Rows of all experiments, and their derivatives by the unknowns of all."""
+        """Rows of all experiments, and their derivatives with respect to all unknowns."""
         q = sum(item.raw.size for item in self.arguments.unknowns.values())
         columns = [np.zeros((len(r), q)) for r, _ in found]
         for S, (_, own), where in zip(columns, found, self.places, strict=True):
@@ -88,7 +88,7 @@ class FittedExperiments(AbstractFittedScheme):
         return np.concatenate([r for r, _ in found]), np.concatenate(columns)
 
 
-class _Together(AbstractShooting):
+class _JointShooting(AbstractShooting):
     """Marches of all experiments for given unknowns."""
 
     def __init__(
@@ -110,11 +110,11 @@ class _Together(AbstractShooting):
         reached = lambda share: sum(part.reached(share) for part in self.parts)  # noqa: E731
         self.shares = useful_shares(reached, model.parameters.size)
 
-    def at(self, z: Float[np.ndarray, " q"], share: float, steps: int) -> Trial:
-        """Solve for the unknowns up to a share of each interval."""
+    def shoot(self, z: Float[np.ndarray, " q"], share: float, steps: int) -> Trial:
+        """Solve for given unknowns on a fraction of each interval."""
         shots, left = [], steps
         for part, where in zip(self.parts, self.scheme.places, strict=True):
-            shots.append(part.at(z[list(where)], share, left))
+            shots.append(part.shoot(z[list(where)], share, left))
             left -= shots[-1].found.steps
         self.compile = sum(part.compile for part in self.parts)
         self.run = sum(part.run for part in self.parts)
@@ -138,7 +138,7 @@ class _Together(AbstractShooting):
         return Trial(found, *self.scheme.stacked([(shot.r, shot.S) for shot in shots]))
 
     def _verdict(self, found: Sequence[SchemeResult]) -> tuple[str, str]:
-        """Status and reason of all: of the first that was interrupted or did not reach its end."""
+        """Status and reason of the first that was interrupted, else of the first that failed."""
         pairs = list(zip(self.names, found, strict=True))
         stopped = [pair for pair in pairs if pair[1].status == "interrupted"]
         for name, item in stopped or pairs:
@@ -149,7 +149,7 @@ class _Together(AbstractShooting):
 
 
 def _own(observed: tuple[Observed, ...], index: int) -> tuple[Observed, ...]:
-    """The data of one experiment, of which its own model is the model."""
+    """The data of one experiment, with residuals of its own model."""
     return tuple(
         Observed(item.residual.residual, item.rows, item.root)
         for item in observed

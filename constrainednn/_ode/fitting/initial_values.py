@@ -1,15 +1,15 @@
 """Unknowns of an initial value problem, estimated from data by Gauss-Newton over its windows.
 
-For given unknowns the windows are solved as always, to the tolerance. In each the head is then
-eliminated: its derivative by the state at the start and by the unknowns follows from the linearised
-residual, by QR. Chained from window to window these make the derivative of the whole solution by
-the unknowns, and the outer least-squares problem is only as wide as these are many.
+For given unknowns the windows are solved as usual, to the tolerance. In each window the head is
+then eliminated: its Jacobians for the initial state and for the unknowns follow from the linearised
+residual, by QR. The chain rule from window to window gives the Jacobian of the whole solution for
+the unknowns, and the outer least-squares problem has only as many columns as there are unknowns.
 
 Symbols (others in `fit.py`, `windows.py` and `models/pieces.py`)::
 
     symbol  shape         meaning
-    Y       (n, p, d, q)  derivative of the states at the edges by z
-    C       (n, K, d, q)  derivative of the heads by z
+    Y       (n, p, d, q)  derivative of the states at the edges with respect to z
+    C       (n, K, d, q)  derivative of the heads with respect to z
 
 Source:
     Condensed Gauss-Newton for parameters of differential equations: Bock, in Modelling of Chemical
@@ -41,11 +41,11 @@ from constrainednn._problem.equation_arguments import Arguments, TracedArguments
 from constrainednn._problem.scheme import Observed, PieceHistory, SchemeResult, Watch
 from constrainednn.models.pieces import Features, Pieces, stack_pieces, training_nodes
 
-# Data are fitted up to these shares of the interval, one after the other: far from the solution a
-# long trajectory depends on the unknowns too wildly.
+# Data are fitted up to these fractions of the interval, one after the other: far from the solution
+# a long trajectory depends too wildly on the unknowns.
 _SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
-# After the first march over a share of it, so much of the usual scan.
-_GLANCE = 1 / 8
+# Later marches over the same part of the interval get this fraction of the usual scan.
+_QUICK_SCAN = 1 / 8
 
 
 class FittedScheme(AbstractFittedScheme):
@@ -53,12 +53,12 @@ class FittedScheme(AbstractFittedScheme):
 
     Attributes:
         field: The vector field; its arguments are those of the model.
-        arguments: From the unknowns to the arguments and, where some are in it, the initial value.
+        arguments: From the unknowns to the arguments and, if it holds some, the initial value.
         start: From both to the state at the start, of shape (p, d).
         span: Start and end.
         width: Number of features in a window.
-        breaks: Times on the way, in order, at which windows end.
-        longest: Length that no window exceeds.
+        breaks: Times within the span, in order, at which windows end.
+        longest: Largest length of a window.
     """
 
     field: Field
@@ -72,8 +72,8 @@ class FittedScheme(AbstractFittedScheme):
     def __repr__(self) -> str:
         return f"march of windows with {self.width} features, Gauss-Newton on the unknowns"
 
-    def known(self, z: Float[Array, " q"], span: tuple[float, float]) -> InitialValueScheme:
-        """The problem for given unknowns."""
+    def forward(self, z: Float[Array, " q"], span: tuple[float, float]) -> InitialValueScheme:
+        """The forward problem for given unknowns."""
         return self._with(self.arguments(z), span)
 
     def _with(self, args: PyTree, span: tuple[float, float]) -> InitialValueScheme:
@@ -83,15 +83,15 @@ class FittedScheme(AbstractFittedScheme):
     def _field(self, z: Float[Array, " q"]) -> Field:
         return with_args(self.field, self.arguments(z))
 
-    def begun(
+    def forward_and_start(
         self, z: Float[Array, " q"], span: tuple[float, float]
     ) -> tuple[InitialValueScheme, Float[Array, "p d"]]:
-        """The problem for given unknowns, and the state at its start."""
+        """The forward problem for given unknowns, and its initial state."""
         args, y0 = self.arguments.both(z)
         return self._with(args, span), self.start(args, y0)
 
-    def begin(self, z: Float[Array, " q"]) -> Float[Array, "p d"]:
-        """The state at the start for given unknowns."""
+    def initial_state(self, z: Float[Array, " q"]) -> Float[Array, "p d"]:
+        """The initial state for given unknowns."""
         return self.start(*self.arguments.both(z))
 
     def shooting(
@@ -103,23 +103,23 @@ class FittedScheme(AbstractFittedScheme):
         key: Key[Array, ""],
         watch: Watch,
     ) -> "Shooting":
-        """Marches, on more and more of the interval."""
+        """Marches on increasing parts of the interval."""
         return Shooting(self, model, observed, tolerance, key, watch)
 
     def at(self, model: PyTree) -> InitialValueScheme:
         """The problem for the unknowns that were found."""
-        return self.known(model.parameters, self.span)
+        return self.forward(model.parameters, self.span)
 
     def sensitivities(
         self, model: PyTree, observed: tuple[Observed, ...]
     ) -> tuple[Float[np.ndarray, " N"], Float[np.ndarray, "N q"]]:
-        """Rows of all data and their derivatives by the unknowns, for a solved model."""
+        """Rows of all data for a solved model, and their Jacobian for the unknowns."""
         r, S = _linearised(_timeless(self), *features_of(self), model, observed)
         return np.asarray(r, float), np.asarray(S, float)
 
 
 class Shooting(AbstractShooting):
-    """Marches for given unknowns, with what is the same for all of them."""
+    """Marches for given unknowns, and what they share."""
 
     def __init__(
         self,
@@ -135,27 +135,27 @@ class Shooting(AbstractShooting):
         self.compile, self.run = 0.0, 0.0
         self.capacity, self.compiled_for = 16, 0
         self.found: set[float] = set()  # times at which the equation changes abruptly
-        self.looked: set[float] = set()  # shares of the interval that were scanned in full
+        self.scanned: set[float] = set()  # fractions of the interval scanned in full
         self.model, self.rows = model, rows_of(model, observed).size
         self.shares = useful_shares(self.reached, model.parameters.size)
-        # Signals and progress, but nothing to save: a march is short.
+        # Signals and progress only: a march is too short to save its state.
         self.watch: Watch = lambda taken, done, residual, state: watch(taken, done, residual, None)
 
-    def at(self, z: Float[np.ndarray, " q"], share: float, steps: int) -> Trial:
-        """Solve for the unknowns up to a share of the interval."""
+    def shoot(self, z: Float[np.ndarray, " q"], share: float, steps: int) -> Trial:
+        """Solve for given unknowns on a fraction of the interval."""
         begin, end = self.scheme.span
         span = begin, end if share == 1.0 else begin + share * (end - begin)
         at = jnp.asarray(z, jnp.result_type(float))
-        known, states = self.scheme.begun(at, span)
-        # What an earlier march found, this one need not find again.
-        breaks = within({*known.breaks, *self.found}, span)
-        known = dataclasses.replace(
-            known, breaks=breaks, share=1.0 if share not in self.looked else _GLANCE
+        forward, states = self.scheme.forward_and_start(at, span)
+        # Times that an earlier march found need not be found again.
+        breaks = within({*forward.breaks, *self.found}, span)
+        forward = dataclasses.replace(
+            forward, breaks=breaks, share=1.0 if share not in self.scanned else _QUICK_SCAN
         )
         states = np.asarray(states)
-        head = np.zeros((1, known.width, states.shape[1]))
-        blank = stack_pieces(np.asarray(span), states[None], head, unravel=known.field.unravel)
-        found = known.solve(
+        head = np.zeros((1, forward.width, states.shape[1]))
+        blank = stack_pieces(np.asarray(span), states[None], head, unravel=forward.field.unravel)
+        found = forward.solve(
             blank,
             tolerance=self.tolerance,
             steps=max(steps, 1),
@@ -165,7 +165,7 @@ class Shooting(AbstractShooting):
         self.compile, self.run = self.compile + found.compile, self.run + found.run
         assert isinstance(found.pieces, PieceHistory)
         self.found.update(found.pieces.found)
-        self.looked.add(share)
+        self.scanned.add(share)
         return self.linearised(found, at)
 
     def linearised(self, found: SchemeResult, z: Float[Array, " q"]) -> Trial:
@@ -195,7 +195,7 @@ class Shooting(AbstractShooting):
         )
 
     def reached(self, share: float) -> int:
-        """The number of rows on a share of the interval."""
+        """The number of rows on a fraction of the interval."""
         begin, end = self.scheme.span
         stop = begin + share * (end - begin)
         cut = eqx.tree_at(lambda u: u.edges, self.model, self.model.edges.at[1].set(stop))
@@ -203,17 +203,17 @@ class Shooting(AbstractShooting):
 
 
 def useful_shares(reached: Callable[[float], int], unknowns: int) -> list[float]:
-    """The shares of the interval on which there are twice as many rows as unknowns, and all."""
+    """Fractions of the interval with at least twice as many rows as unknowns, and 1."""
     return [share for share in _SHARES if share == 1.0 or reached(share) >= 2 * unknowns]
 
 
 def _timeless(scheme: FittedScheme) -> FittedScheme:
-    """The scheme without its times, which no derivative needs: they would be compiled in."""
+    """The scheme without its times, which derivatives do not need: they would be constants."""
     return dataclasses.replace(scheme, span=(0.0, 1.0), breaks=(), longest=math.inf)
 
 
 def within(times: Iterable[float], span: tuple[float, float]) -> tuple[float, ...]:
-    """The times inside of a span, in the order in which they are reached."""
+    """The times inside a span, in the order in which they are reached."""
     low, high = sorted(span)
     return tuple(sorted((t for t in times if low < t < high), reverse=span[1] < span[0]))
 
@@ -234,7 +234,7 @@ def _linearised(
     model: Pieces,
     observed: tuple[Observed, ...],
 ) -> tuple[Float[Array, " N"], Float[Array, "N q"]]:
-    """Rows, and their derivatives by the unknowns along solutions of the equation."""
+    """Rows, and their derivatives with respect to the unknowns along solutions of the equation."""
     z = model.parameters
     Y, C = _derivatives(scheme, nodes, weights, end, model)
 
@@ -255,7 +255,7 @@ def _derivatives(
     end: Features,
     model: Pieces,
 ) -> tuple[Float[Array, "n p d q"], Float[Array, "n K d q"]]:
-    """Derivatives of states and heads by the unknowns."""
+    """Derivatives of states and heads with respect to the unknowns."""
     z = model.parameters
     root = jnp.sqrt(weights)[:, None]
     p, d = model.states.shape[1:]
@@ -266,7 +266,7 @@ def _derivatives(
     halves = jnp.where(real, stops - starts, 0) / 2
 
     def local(t: Array, half: Array, y: Array, c: Array) -> tuple[Array, Array, Array, Array]:
-        """Derivatives of head and end state by start state and unknowns."""
+        """Jacobians of the head and the end state for the initial state and the unknowns."""
 
         def residual(y: Array, z: Array) -> Array:
             return WindowRows(scheme._field(z), nodes, y, t, half, largest).residual(c)
@@ -292,7 +292,7 @@ def _derivatives(
         return (*cut(dc), *cut(de))
 
     C_y, C_z, E_y, E_z = jax.vmap(local)(starts, halves, model.states, model.head)
-    first = jax.jacfwd(scheme.begin)(z)
+    first = jax.jacfwd(scheme.initial_state)(z)
 
     def chain(Y: Array, window: tuple[Array, Array]) -> tuple[Array, Array]:
         by_y, by_z = window
@@ -303,6 +303,6 @@ def _derivatives(
 
 
 def raveled_rows(tree: PyTree, order: int) -> Float[Array, "p d"]:
-    """A start as states, one row for each derivative."""
+    """An initial value as states, one row for each derivative."""
     parts = (tree,) if order == 1 else tuple(tree)
     return jnp.stack([ravel_pytree(part)[0] for part in parts])

@@ -1,4 +1,4 @@
-"""Data that unknowns are estimated from, as constraints and as rows."""
+"""Data from which unknowns are estimated, as constraints and as rows."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,40 +21,40 @@ from constrainednn.errors import BadTypeError, BadValueError, ProblemError
 
 
 def data_constraints(data: Any) -> list[Constraint]:
-    """What a user gave as data, as constraints over `Data`.
+    """The user's data as constraints over `Data`.
 
     Raises:
-        TypeError, ValueError: If it is something else.
+        TypeError, ValueError: If it is anything else.
     """
     found = []
     for item in data if isinstance(data, (list, tuple)) else [] if data is None else [data]:
         if isinstance(item, Data):
             if not (isinstance(item.rows, tuple) and len(item.rows) == 2):
                 raise BadValueError(
-                    "data=cx.Data(...) needs rows (t, y) of times and whole states. For a part of "
+                    "data=cx.Data(...) needs rows (t, y) of times and full states. For a part of "
                     "the state write cx.Constraint(residual, over=cx.Data((t, y)))."
                 )
             item = Constraint(_whole_state, over=item, name="data")
         if not isinstance(item, Constraint) or not isinstance(item.over, Data):
             raise BadTypeError(
                 f"data must be cx.Data((t, y)), or cx.Constraint(residual, over=cx.Data(...)), or "
-                f"a list of such; got {shown(item)}."
+                f"a list of these; got {shown(item)}."
             )
         found.append(item)
     return found
 
 
 def _whole_state(u: Callable[[Array], PyTree], row: tuple[Array, PyTree]) -> Float[Array, " d"]:
-    """What the model misses of an observed state."""
+    """The difference between the model and an observed state."""
     t, y = row
-    state, seen = ravel_pytree(u(t))[0], ravel_pytree(y)[0]
-    if state.size != seen.size:  # never one number against all of them
+    state, measured = ravel_pytree(u(t))[0], ravel_pytree(y)[0]
+    if state.size != measured.size:  # no broadcasting of one number against all
         raise ProblemError(
-            f"data holds {seen.size} numbers at each time, but the state has {state.size}. For a "
-            "part of the state write cx.Constraint(residual, over=cx.Data((t, y))), or NaN for "
+            f"data holds {measured.size} numbers at each time, but the state has {state.size}. For "
+            "a part of the state write cx.Constraint(residual, over=cx.Data((t, y))), or NaN for "
             "what was not measured."
         )
-    return state - seen
+    return state - measured
 
 
 def refuse_without(arguments: Arguments, observed: Sequence[Constraint], name: str) -> None:
@@ -76,13 +76,13 @@ def refuse_without(arguments: Arguments, observed: Sequence[Constraint], name: s
 
 
 def observations(data: Sequence[tuple[Constraint, Draw]]) -> tuple[Observed, ...]:
-    """Data as a scheme takes them."""
+    """Data in the form that a scheme takes."""
     return tuple(Observed(item.residual, points.points, item.weight**0.5) for item, points in data)
 
 
 @compiled
 def rows_of(model: PyTree, observed: tuple[Observed, ...]) -> Float[Array, " N"]:
-    """The rows of all data, one below the other."""
+    """The rows of all data, concatenated."""
     rows = [jnp.zeros(0)]
     for residual, points, root in observed:
         at = lambda x, residual=residual: flat_value(eqx.Partial(residual, model), x)  # noqa: E731

@@ -44,7 +44,7 @@ class AbstractFittedScheme(AbstractPieceScheme):
         key: Key[Array, ""],
         watch: Watch,
     ) -> AbstractShooting:
-        """What solves the equation for given unknowns."""
+        """A solver of the forward problem for given unknowns."""
 
     @abc.abstractmethod
     def at(self, model: PyTree) -> AbstractPieceScheme:
@@ -54,7 +54,7 @@ class AbstractFittedScheme(AbstractPieceScheme):
     def sensitivities(
         self, model: PyTree, observed: tuple[Observed, ...]
     ) -> tuple[Float[np.ndarray, " N"], Float[np.ndarray, "N q"]]:
-        """Rows of all data and their derivatives by the unknowns, for a solved model."""
+        """Rows of all data for a solved model, and their Jacobian for the unknowns."""
 
     def solve(
         self,
@@ -67,7 +67,7 @@ class AbstractFittedScheme(AbstractPieceScheme):
         resumed: Resumable | None = None,
         observed: Sequence[Observed] = (),
     ) -> SchemeResult:
-        """Estimate the unknowns, on more and more of the interval."""
+        """Estimate the unknowns, on increasing parts of the interval."""
         given = {"tolerance": tolerance, "key": key, "watch": watch}
         shooting = self.shooting(model, tuple(observed), **given)
         z, dtype = np.asarray(model.parameters, float), model.parameters.dtype
@@ -82,9 +82,9 @@ class AbstractFittedScheme(AbstractPieceScheme):
             fit.resume(resumed)
         return fit.run()
 
-    def known_at(self, model: PyTree, points: np.ndarray) -> np.ndarray:
+    def defined_at(self, model: PyTree, points: np.ndarray) -> np.ndarray:
         """Where the equation is defined."""
-        return self.at(model).known_at(model, points)
+        return self.at(model).defined_at(model, points)
 
     def training_points(self, model: PyTree, constraint: Constraint) -> Draw | None:
         """Gauss nodes of all pieces."""

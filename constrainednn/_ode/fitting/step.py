@@ -1,16 +1,16 @@
-"""One damped Gauss-Newton step on the unknowns of an equation.
+"""One damped Gauss-Newton step for the unknowns of an equation.
 
 Symbols::
 
     symbol  shape   meaning
     z       (q,)    the unknowns, in the scale in which they are trained
     r       (N,)    rows that the solution reaches, divided by the largest of them
-    S       (N, q)  derivative of r by z
-    unit    (q,)    changes of z that are as large as the numbers
+    S       (N, q)  dr/dz
+    unit    (q,)    changes of z that change the numbers by their own size
     scale   (q,)    largest length of the columns so far
 
 Source:
-    Damping and scaled columns: More, LNM 630 (1977) 105. The end by relative offset: Bates and
+    Damping and scaled columns: More, LNM 630 (1977) 105. Convergence by relative offset: Bates and
     Watts, Technometrics 23 (1981) 179.
 """
 
@@ -19,30 +19,30 @@ from jaxtyping import Bool, Float
 
 from constrainednn._problem.unknowns import Unknown, limits, reaches, units
 
-# An unknown that is zero is as good as one that makes up this share of the rows.
-_SEEN = 1e-3
-# A bound is tried where going there would lower the sum of squares by less than this share, and it
-# is kept if the rows are as near to linear as this.
-_NEAR, _LINEAR = 1e-2, 0.1
-# So much nearer to the bound: what is left of the way is nothing to the rows.
+# The size of an unknown that is zero: it contributes this fraction of the rows.
+_VISIBLE = 1e-3
+# A bound is tried if a step onto it would lower the sum of squares by less than this fraction, and
+# kept if the decrease agrees with the linear prediction to the second.
+_NEAR_BOUND, _LINEAR = 1e-2, 0.1
+# How much closer to the bound: the remaining distance does not affect the rows.
 _ONTO = np.log(1e8)
-# Where no step helps any more, a relative offset below this is an end: of the standard errors.
+# If no step improves, the fit has converged at a relative offset (in standard errors) below this.
 _STATIONARY = 1e-4
-# A column so many times shorter than it was is hidden by its scale.
+# A column this many times shorter than it once was is hidden by its scale.
 _SHADOW = 10.0
 
 
 class Linearised:
-    """Rows linearised at some unknowns, and what follows for a step.
+    """Rows linearised at some unknowns, and the step that follows.
 
     Args:
         r: Rows, NaN where the solution does not reach.
         S: Their derivatives.
         z: The unknowns.
-        unknowns: How numbers follow from z.
-        scale: Lengths of the columns so far, zero for none.
-        held: Unknowns that lie at a bound and stay there.
-        eps: Rounding of the rows.
+        unknowns: How the numbers depend on z.
+        scale: Largest lengths of the columns so far, zero for none.
+        held: Unknowns that are fixed at a bound.
+        eps: Unit round-off of the rows.
     """
 
     def __init__(
@@ -56,33 +56,33 @@ class Linearised:
         held: Bool[np.ndarray, " q"],
         eps: float,
     ):
-        seen = np.isfinite(r)
-        self.top = float(np.abs(r[seen]).max()) or 1.0  # squares of what is far off would overflow
-        self.seen, self.z, self.unknowns, self.eps = seen, z, unknowns, eps
-        self.r, self.S = r[seen] / self.top, S[seen] / self.top
+        reached = np.isfinite(r)
+        self.row_scale = float(np.abs(r[reached]).max()) or 1.0  # so that squares do not overflow
+        self.reached, self.z, self.unknowns, self.eps = reached, z, unknowns, eps
+        self.r, self.S = r[reached] / self.row_scale, S[reached] / self.row_scale
         self.rss = float(self.r @ self.r)
         self.unit, self.limit = units(z, unknowns), limits(unknowns)
         self.length = length = np.linalg.norm(self.S, axis=0)
-        self.scale = np.maximum(self.top * length, scale)
+        self.scale = np.maximum(self.row_scale * length, scale)
         self.score = self.r @ self.S
-        # How much the rows vary by unknowns, and what of each of these would be seen in them.
+        # How much the rows vary with the unknowns, and the size against which a change is visible.
         self.rows = float(np.linalg.norm(length * self.unit))
         self.visible = max(self.rows, self.rss**0.5)
-        # An unknown whose change is rounding to the rows stays where it is.
+        # An unknown whose change only affects the rounding of the rows is not changed.
         effect = length * self.unit
-        self.blind = (length == 0) | ((self.unit > 0) & (effect <= 1e3 * eps * self.visible))
-        # WithFixedUnknowns only as long as the rows pull to the bound.
+        self.insensitive = (length == 0) | ((self.unit > 0) & (effect <= 1e3 * eps * self.visible))
+        # Held only as long as the rows pull towards the bound.
         self.held = held & np.isfinite(reaches(z, -np.sign(self.score), unknowns))
-        self.blind &= ~self.held
-        still = self.blind | self.held
-        self.columns = np.where(still, np.inf, self.scale / self.top)
-        self.sizes = np.maximum(self.unit, _SEEN * self.visible / self.columns)
+        self.insensitive &= ~self.held
+        still = self.insensitive | self.held
+        self.columns = np.where(still, np.inf, self.scale / self.row_scale)
+        self.sizes = np.maximum(self.unit, _VISIBLE * self.visible / self.columns)
         U, self._s, self._Vt = np.linalg.svd(self.S / self.columns, full_matrices=False)
         self._g = U.T @ self.r
-        # By the present lengths: a column that was long once must not hide the gradient.
+        # Scaled by the present lengths: a column that once was long must not hide the gradient.
         U, s, _ = np.linalg.svd(self.S / np.where(still, np.inf, length), full_matrices=False)
         along = (U.T @ self.r)[s > eps**0.6 * s[0]]
-        # Share of the rows that a step can still lower: the cosine with the tangent plane.
+        # Fraction of the rows that a step can still remove: the cosine with the tangent plane.
         self.offset = float(np.linalg.norm(along) / (self.rss**0.5 or 1.0))
 
     def step(self, damping: float) -> tuple[Float[np.ndarray, " q"], float]:
@@ -90,7 +90,7 @@ class Linearised:
         while True:
             step = -self._Vt.T @ (self._s * self._g / (self._s**2 + damping)) / self.columns
             cut = np.clip(step, -self.limit, self.limit)
-            # Damped enough, a step that is cut goes downhill.
+            # With enough damping, even a step that is cut descends.
             if self.predicted(cut) > 0 or (cut == step).all():
                 return cut, damping
             damping *= 4
@@ -101,35 +101,35 @@ class Linearised:
         return float(-(2 * self.r + change) @ change)
 
     def tiny(self, step: Float[np.ndarray, " q"]) -> bool:
-        """True if the step is rounding to the unknowns or to the rows."""
+        """True if the step is at the rounding of the unknowns or of the rows."""
         return bool(np.all(np.abs(step) <= self.eps**0.6 * self.sizes))
 
     def ended(self, *, tiny: bool, better: bool, undamped: bool, noise: float) -> bool:
-        """True if nothing is left to gain: stationary up to the noise of the solutions."""
+        """True if the fit has converged: stationary up to the noise of the solutions."""
         length = self.rss**0.5
         exact = length <= max(self.eps**0.6, noise) * self.rows
         if self.offset <= self.eps**0.5 or (tiny and (exact or undamped)):
             return True
-        # No step is better: then what was predicted must be too little to be seen.
+        # No step improves: then the predicted gain must be too small to be visible.
         hidden = self.offset**2 * length <= 10 * noise * self.visible
         return not better and (hidden or (tiny and self.offset <= _STATIONARY))
 
     @property
     def shadowed(self) -> bool:
-        """True if the rows can still be lowered, and columns that were long once hide it."""
-        free = ~(self.blind | self.held)
-        longer = self.scale > _SHADOW * self.top * self.length
+        """True if the rows can still be reduced, but columns that once were long hide it."""
+        free = ~(self.insensitive | self.held)
+        longer = self.scale > _SHADOW * self.row_scale * self.length
         return self.offset > _STATIONARY and bool((longer & free).any())
 
     def near_bounds(self) -> tuple[Float[np.ndarray, " q"], float]:
-        """A step onto the bounds that are as good as reached, and its gain; zeros for none."""
+        """A step onto the bounds that are almost reached, and its gain; zeros for none."""
         sign = -np.sign(self.score)
         gain = 2 * np.abs(self.score) * reaches(self.z, sign, self.unknowns)
-        free = ~(self.held | self.blind)
-        near = free & (gain > 0) & (gain <= _NEAR * self.rss)
+        free = ~(self.held | self.insensitive)
+        near = free & (gain > 0) & (gain <= _NEAR_BOUND * self.rss)
         return np.where(near, sign * _ONTO, 0.0), float(np.sum(gain[near]))
 
     def is_bound(self, gain: float, expected: float) -> bool:
-        """True if the rows are linear all the way, so that the least sum is at the bound."""
+        """True if the rows are linear up to the bound, so that the minimum is there."""
         noise = 10 * self.eps * self.rss
         return abs(gain - expected) <= _LINEAR * expected + noise

@@ -1,4 +1,4 @@
-"""What is not linear in the error of a solution in pieces, added by iteration.
+"""Nonlinear corrections to the error of a solution in pieces, by iteration.
 
 Symbols as in `defect.py` and `error_equation.py`.
 """
@@ -18,17 +18,17 @@ from constrainednn._ode.linearised.error_equation import (
 )
 from constrainednn._ode.linearised.sampled_solution import Path
 
-# Rounding amplified to this share of the solution leaves nothing to say.
+# If rounding is amplified to this fraction of the solution, no estimate is possible.
 _AMPLIFIED = 0.03
-# An error below this share of the solution is linear where the field is smooth on that scale.
+# Below this fraction of the solution the error equation is linear, if the field is smooth.
 _LINEAR = 1e-10
-# An estimate is reported where its last iteration changed it by less than this share, ...
+# An estimate is reported if the last iteration changed it by less than this fraction, ...
 _CURVED = 0.3
-_ITERATIONS = 4  # ... of so many at most.
+_ITERATIONS = 4  # ... of at most this many.
 
 
 class ErrorProblem(NamedTuple):
-    """A problem, its solution along a path, and the equation that the error obeys."""
+    """A problem, its solution along a path, and the equation for the error."""
 
     equations: Equations
     path: Path
@@ -58,12 +58,12 @@ def with_curvature(
 ) -> tuple[np.ndarray, np.ndarray, Bool[np.ndarray, " N"]]:
     """Add what f(u + e) - f(u) - f_y e does to the error.
 
-    By iteration. Usually the first is a tiny correction; more of them tell an error whose first
-    order happens to cancel from one that is too large for any of this.
+    By iteration. The first iteration is usually a tiny correction; further ones distinguish an
+    error whose first order happens to cancel from one that is too large to be estimated.
 
     Returns:
-        The errors of state and parameters, and in which pieces the last iteration was a correction
-        or hidden by rounding.
+        The errors of state and parameters, and in which pieces the last iteration was a small
+        correction or hidden by rounding.
     """
     e, dp = first
     trusted = np.zeros(len(e), bool)
@@ -75,7 +75,7 @@ def with_curvature(
             change = first[0] + more[0] - e
             e, dp = first[0] + more[0], first[1] + more[1]
             trusted = largest(change) <= np.maximum(_CURVED * largest(e), hidden)
-            # Of the solution's size; rounding that is amplified as far says nothing either.
+            # Neither an error nor amplified rounding as large as the solution can be trusted.
             trusted &= (largest(e) <= 1) & (hidden <= _AMPLIFIED)
             if trusted.all():
                 break
@@ -85,22 +85,22 @@ def with_curvature(
 def _second_order(
     statement: ErrorProblem, e: np.ndarray, dp: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What the error gains where the derivatives of f change along it.
+    """The correction of the error due to changes of the derivatives of f.
 
-    f(u + e) - f(u) - f_y e is taken as half the change of f_y times e: a difference of f would be
-    rounding where e is small.
+    f(u + e) - f(u) - f_y e is taken as half the change of f_y times e: for small e, a difference of
+    f would be mostly rounding.
     """
     equations, path, equation, _, conditions = statement
     moved, p = path.Y + (e * path.size).reshape(path.Y.shape), path.p + dp
     _, _, A, B = linearise(equations.field, path.t, moved[:, 1:], p, path.size)
     g = ((A - equation.A) @ e[:, 1:, :, None])[..., 0] / 2 + (B - equation.B) @ dp / 2
-    known = np.zeros(0)
+    rhs = np.zeros(0)
     if conditions is not None and equations.conditions is not None:
         _, slopes = linearise_conditions(equations.conditions, path, moved, p)
         changes = zip(slopes, conditions[:3], (e[0, 0], e[-1, -1], dp), strict=True)
-        known = -np.sum([(after - before) @ by / 2 for after, before, by in changes], axis=0)
-        conditions = conditions._replace(known=_finite(known)[:, None])
-    if not (g.any() or known.any()):  # a linear problem
+        rhs = -np.sum([(after - before) @ by / 2 for after, before, by in changes], axis=0)
+        conditions = conditions._replace(rhs=_finite(rhs)[:, None])
+    if not (g.any() or rhs.any()):  # a linear problem
         return np.zeros_like(e), np.zeros_like(dp)
     jumps = np.zeros((*equation.jumps.shape[:2], 1))
     bent = dataclasses.replace(equation, g=_finite(g)[..., None], jumps=jumps)
@@ -109,5 +109,5 @@ def _second_order(
 
 
 def _finite(v: np.ndarray) -> np.ndarray:
-    """Numbers whose squares do not overflow; where the field does, far too large is enough."""
+    """Clip to numbers whose squares do not overflow: if the field does, any huge value serves."""
     return np.clip(np.nan_to_num(v, nan=1e150), -1e150, 1e150)

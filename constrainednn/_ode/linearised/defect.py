@@ -1,4 +1,4 @@
-"""The defect of a model in pieces, as the right-hand side of the equation its error obeys.
+"""The defect of a model in pieces, as the right-hand side of the equation for its error.
 
 Symbols (others in `error_equation.py`)::
 
@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float
 from constrainednn._common.batched import in_blocks
 from constrainednn._common.compilation.closures import compiled
 from constrainednn._ode.linearised.error_equation import (
-    SEEN,
+    NEGLIGIBLE,
     Conditions,
     ErrorEquation,
     through_nodes,
@@ -28,13 +28,12 @@ from constrainednn._ode.linearised.error_equation import (
 from constrainednn._ode.linearised.sampled_solution import Path, groups, locate, states_at
 from constrainednn.models.pieces import Pieces
 
-# Realisations of rounding that are carried along with the residual.
+# Random realisations of rounding, as further right-hand sides besides the residual.
 REALISATIONS = 8
-# A difference between the residual and what its nodes tell is rounding below this many times the
-# rounding of its terms.
+# Interpolation errors of the residual below this many rounding errors of its terms are rounding.
 _ROUNDED = 100
-_CHUNK = 16384  # places that a matrix is held for
-# A residual this many times what the nodes of its piece have was met by a look between them alone.
+_CHUNK = 16384  # points per interpolation matrix
+# A residual between nodes this many times that at the nodes of its piece left no trace at them.
 _GLIMPSED = 10
 
 
@@ -45,8 +44,8 @@ class Equations(NamedTuple):
     conditions: Callable[[Array, Array, Array], Array] | None
 
 
-class OnRows(eqx.Module):
-    """A boundary value problem's field, called like that of an initial value problem."""
+class OnStates(eqx.Module):
+    """The field of a boundary value problem with the signature of an initial value problem's."""
 
     field: Callable[[Array, Array, Array], Array]
 
@@ -58,13 +57,13 @@ class OnRows(eqx.Module):
 
 
 class Linearised(NamedTuple):
-    """The field along a path and its derivatives by time, state and parameters.
+    """The field along a path and its derivatives with respect to time, state and parameters.
 
     Attributes:
         F: Value.
-        F_t: Derivative by time.
-        A: Derivative by the state of the first-order system, for e / S.
-        B: Derivative by the parameters, for e / S.
+        F_t: Derivative with respect to time.
+        A: Derivative with respect to the state of the first-order system, for e / S.
+        B: Derivative with respect to the parameters, for e / S.
     """
 
     F: Float[np.ndarray, "N n d"]
@@ -74,7 +73,7 @@ class Linearised(NamedTuple):
 
 
 def _linearise_point(field: Callable[..., Array], point: tuple) -> tuple[Array, tuple]:
-    # Time apart: where a root has an infinite slope, zero times that would spoil the others.
+    # Time separately: if its slope is infinite, zero times that would make the others NaN.
     by_time = jax.jacfwd(field)(*point)
     by_others = jax.jacfwd(lambda *point: field(*point), argnums=tuple(range(1, len(point))))
     return field(*point), (by_time, *by_others(*point))
@@ -115,7 +114,7 @@ def linearise_conditions(
     Y: Float[np.ndarray, "N n_1 p d"],
     p: Float[np.ndarray, " q"],
 ) -> tuple[Float[np.ndarray, " D_q"], list[Float[np.ndarray, "D_q columns"]]]:
-    """Boundary conditions of the states `Y`, and derivatives by e(a) / S, e(b) / S and p."""
+    """Boundary conditions of the states `Y`, and derivatives in e(a) / S, e(b) / S and p."""
     dtype = jnp.result_type(float)
     given = tuple(jnp.asarray(part, dtype) for part in (Y[0, 0, 0], Y[-1, -1, 0], p))
     value, slopes = _conditions_at(conditions, given)
@@ -132,9 +131,9 @@ class Missed(NamedTuple):
     """A kink, jump or pulse of the field that interpolation from the nodes misses.
 
     Attributes:
-        size: How much larger |r| was found to be between the nodes than they tell, at the nodes
-            beside.
-        glimpsed: Pieces where the nodes have nothing of it: there is no telling how large it is.
+        size: Error of interpolating r from the nodes, at probes between them, assigned to the
+            neighbouring nodes.
+        glimpsed: Pieces where it leaves no trace at the nodes, so that its size is unknown.
     """
 
     size: Float[np.ndarray, "N n D"]
@@ -142,94 +141,94 @@ class Missed(NamedTuple):
 
 
 def error_equation(
-    field: Callable[..., Array], path: Path, model: Pieces, looks: Float[np.ndarray, " m"]
+    field: Callable[..., Array], path: Path, model: Pieces, probes: Float[np.ndarray, " m"]
 ) -> tuple[ErrorEquation, Missed]:
-    """The equation for e / S: the first column for the residual, the others for what hides it.
+    """The equation for e / S: the first column for the residual, the others for its noise.
 
-    Those are realisations of rounding and, where something was missed, as many of that.
+    The noise consists of realisations of rounding and, if something was missed, as many of that.
 
     Args:
         field: `field(t, y, *p)`.
         path: The model at the nodes.
         model: The model.
-        looks: Times to look at besides the nodes.
+        probes: Times at which the residual is evaluated besides the nodes.
     """
     (N, n, d), S, eps = path.top.shape, path.size, path.eps
     at = linearise(field, path.t, path.Y[:, 1:], path.p, S)
-    lost = _lost(path, path.t, path.top, at, np.arange(N)[:, None])
+    rounding = _rounding_of(path, path.t, path.top, at, np.arange(N)[:, None])
     r = (path.top - at.F) / S[-d:]
-    missed = _missed(field, path, model, looks, r, lost)
+    missed = _missed(field, path, model, probes, r, rounding)
     columns = 1 + REALISATIONS * (2 if missed.size.any() else 1)
     normal = np.random.default_rng(0).normal
     g, jumps = np.zeros((*at.A.shape[:3], columns)), np.zeros((N - 1, len(S), columns))
     of_rounding = slice(1, 1 + REALISATIONS)
     g[:, :, -d:, 0] = -r
-    g[:, :, -d:, of_rounding] = eps * lost[..., None] * normal(size=(N, n, d, REALISATIONS))
+    g[:, :, -d:, of_rounding] = eps * rounding[..., None] * normal(size=(N, n, d, REALISATIONS))
     jumps[..., 0] = -path.jumps / S
-    lost_in_jumps = path.gained / S
-    # Where the field jumps, the edge between two pieces is known to a last digit of time.
+    jump_rounding = path.gained / S
+    # If the field jumps at an edge, the rounding of the edge itself matters.
     at_start = np.tensordot(through_nodes(np.asarray([-1.0]), n)[0], at.F, axes=(0, 1))
     abrupt = np.abs(at_start[1:] - at.F[:-1, -1]) / S[-d:]
-    lost_in_jumps[:, -d:] += np.abs(path.ends[1:-1])[:, None] * np.nan_to_num(abrupt)
-    lost_in_jumps = eps * lost_in_jumps[..., None]
-    jumps[..., of_rounding] = lost_in_jumps * normal(size=(N - 1, len(S), REALISATIONS))
-    # Of one sign in a piece, as a pulse is.
+    jump_rounding[:, -d:] += np.abs(path.ends[1:-1])[:, None] * np.nan_to_num(abrupt)
+    jump_rounding = eps * jump_rounding[..., None]
+    jumps[..., of_rounding] = jump_rounding * normal(size=(N - 1, len(S), REALISATIONS))
+    # One sign in each piece, as for a pulse.
     signs = normal(size=(N, 1, len(S), columns - of_rounding.stop))
     g[..., of_rounding.stop :] = missed.size[..., None] * signs
     return ErrorEquation(path.half, at.A, at.B, g, jumps), missed
 
 
-def _lost(
+def _rounding_of(
     path: Path, t: np.ndarray, top: np.ndarray, at: Linearised, part: np.ndarray
 ) -> Float[np.ndarray, "N n d"]:
-    """What the residual loses by one rounding: of the field's terms, its state, and time."""
+    """Rounding of the residual, in units of eps: of the field's terms, the state and time."""
     d = top.shape[-1]
-    # A sum over features rounds like its largest value in the part.
+    # The rounding of a sum over features is that of its largest value in the part.
     state = np.abs(path.Y).max(axis=1).reshape(len(path.half), -1, 1) / path.size[:, None]
-    lost = (np.abs(at.A[:, :, -d:]) @ state[part])[..., 0]
-    lost += np.abs(at.B[:, :, -d:]) @ np.abs(path.p)
+    rounding = (np.abs(at.A[:, :, -d:]) @ state[part])[..., 0]
+    rounding += np.abs(at.B[:, :, -d:]) @ np.abs(path.p)
     terms = (
         np.abs(top)
         + np.abs(at.F)
         + np.abs(t[..., None] * np.nan_to_num(at.F_t, posinf=0, neginf=0))
     )
-    return lost + terms / path.size[-d:]
+    return rounding + terms / path.size[-d:]
 
 
 def _missed(
     field: Callable[..., Array],
     path: Path,
     model: Pieces,
-    looks: Float[np.ndarray, " m"],
+    probes: Float[np.ndarray, " m"],
     at_nodes: Float[np.ndarray, "N n d"],
-    lost: Float[np.ndarray, "N n d"],
+    rounding: Float[np.ndarray, "N n d"],
 ) -> Missed:
-    """Where the residual at `looks` differs from what its values at the nodes tell."""
-    part, s = locate(path.ends, looks)
-    Y, top = states_at(model, looks)
+    """Where the residual at `probes` differs from its interpolation from the nodes."""
+    part, s = locate(path.ends, probes)
+    Y, top = states_at(model, probes)
     S, (N, n, d) = path.size, at_nodes.shape
-    at = linearise(field, looks[None], Y[None], path.p, S)
-    lost_here = _lost(path, looks[None], top[None], at, part[None])[0]
+    at = linearise(field, probes[None], Y[None], path.p, S)
+    rounding_here = _rounding_of(path, probes[None], top[None], at, part[None])[0]
     r = (top - at.F[0]) / S[-d:]
-    told, hidden = np.empty_like(r), np.empty_like(r)
-    for chunk in np.array_split(np.arange(len(looks)), 1 + len(looks) // _CHUNK):
+    interpolated, hidden = np.empty_like(r), np.empty_like(r)
+    for chunk in np.array_split(np.arange(len(probes)), 1 + len(probes) // _CHUNK):
         from_nodes = through_nodes(s[chunk], n)
         for j, mine in groups(part[chunk]):
             here, matrix = chunk[mine], from_nodes[mine]
-            told[here] = matrix @ at_nodes[j]
-            hidden[here] = np.abs(matrix) @ lost[j] + lost_here[here]
+            interpolated[here] = matrix @ at_nodes[j]
+            hidden[here] = np.abs(matrix) @ rounding[j] + rounding_here[here]
     hidden *= _ROUNDED * path.eps
-    off = np.abs(r - told)
-    known = np.abs(at_nodes).max(axis=1)
-    largest = known.copy()
+    off = np.abs(r - interpolated)
+    largest_at_nodes = np.abs(at_nodes).max(axis=1)
+    largest = largest_at_nodes.copy()
     np.maximum.at(largest, part, np.nan_to_num(np.abs(r)))
-    off[off < np.maximum(hidden, SEEN * largest[part])] = 0
-    off[~np.isfinite(hidden)] = 0  # an end may be singular
+    off[off < np.maximum(hidden, NEGLIGIBLE * largest[part])] = 0
+    off[~np.isfinite(hidden)] = 0  # the field may be singular at an end
     size, glimpsed = np.zeros((N, n, len(S))), np.zeros(N, bool)
     after = np.clip(np.searchsorted(path.s, s), 0, n - 1)
     for beside in (after, np.maximum(after - 1, 0)):
         np.maximum.at(size[:, :, -d:], (part, beside), off)
-    glimpsed[part[(off > _GLIMPSED * known[part]).any(axis=1)]] = True
+    glimpsed[part[(off > _GLIMPSED * largest_at_nodes[part]).any(axis=1)]] = True
     return Missed(size, glimpsed)
 
 
@@ -240,9 +239,9 @@ def error_conditions(
     value, slopes = linearise_conditions(conditions, path, path.Y, path.p)
     ends = path.Y[0, 0, 0] / path.size, path.Y[-1, -1, 0] / path.size, path.p
     terms = zip(slopes, ends, strict=True)
-    lost = np.sum([np.abs(slope) @ np.abs(size) for slope, size in terms], axis=0)
+    rounding = np.sum([np.abs(slope) @ np.abs(size) for slope, size in terms], axis=0)
     signs = np.random.default_rng(1).normal(size=(len(value), REALISATIONS))
-    known = np.zeros((len(value), columns))
-    known[:, 0], known[:, 1 : 1 + REALISATIONS] = -value, path.eps * lost[:, None] * signs
+    rhs = np.zeros((len(value), columns))
+    rhs[:, 0], rhs[:, 1 : 1 + REALISATIONS] = -value, path.eps * rounding[:, None] * signs
     left, right, by_p = slopes
-    return Conditions(left, right, by_p, known)
+    return Conditions(left, right, by_p, rhs)

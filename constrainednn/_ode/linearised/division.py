@@ -1,4 +1,4 @@
-"""Unknowns of elements between solves: from a model, padded, cut, carried over to smaller ones."""
+"""Unknowns of elements between solves: from a model, padded, and divided."""
 
 import itertools
 import math
@@ -13,34 +13,34 @@ from constrainednn._pieces.refinement import MOST_ELEMENTS, MOST_PARTS
 from constrainednn.models.legendre import integrals
 from constrainednn.models.pieces import Pieces, training_nodes
 
-# Shorter elements than so many last digits of x are not divided.
+# Elements shorter than this many rounding errors of x are not divided.
 DIGITS = 16
 
 
-class OnHost(NamedTuple):
-    """`Unknowns` between solves, as NumPy arrays: every new shape on the device is compiled."""
+class HostUnknowns(NamedTuple):
+    """`Unknowns` between solves, in NumPy: every new shape on the device is a compilation."""
 
     y: Float[np.ndarray, "N_1 d"]
     b: Float[np.ndarray, "N K_1 d"]
     p: Float[np.ndarray, " q"]
 
 
-def heads(unknowns: OnHost) -> Float[np.ndarray, "N K d"]:
-    """Heads with their first row, which the edge values fix; see `elements.py`."""
+def heads(unknowns: HostUnknowns) -> Float[np.ndarray, "N K d"]:
+    """Heads with their first row, which follows from the edge values; see `elements.py`."""
     first = np.diff(unknowns.y, axis=0)[:, None] / math.sqrt(2)
     return np.concatenate([first, unknowns.b], axis=1)
 
 
-def unknowns_of(model: Pieces) -> OnHost:
+def unknowns_of(model: Pieces) -> HostUnknowns:
     """The unknowns behind a model."""
     count = model.count
     y, head = np.asarray(model.states)[:count, 0], np.asarray(model.head)[:count]
     last = y[-1] + math.sqrt(2) * head[-1, 0]
-    return OnHost(np.concatenate([y, last[None]]), head[:, 1:], np.asarray(model.parameters))
+    return HostUnknowns(np.concatenate([y, last[None]]), head[:, 1:], np.asarray(model.parameters))
 
 
-def padded(edges: np.ndarray, unknowns: OnHost, capacity: int) -> tuple[Array, Unknowns]:
-    """Fill up with elements of length zero to a few capacities, which saves compilations."""
+def padded(edges: np.ndarray, unknowns: HostUnknowns, capacity: int) -> tuple[Array, Unknowns]:
+    """Pad with elements of length zero to one of a few capacities, which saves compilations."""
     spare = capacity - (len(edges) - 1)
     repeat = lambda a: np.concatenate([a, np.repeat(a[-1:], spare, axis=0)])  # noqa: E731
     b = np.concatenate([unknowns.b, np.zeros((spare, *unknowns.b.shape[1:]))])
@@ -50,18 +50,19 @@ def padded(edges: np.ndarray, unknowns: OnHost, capacity: int) -> tuple[Array, U
     return padded, Unknowns(y, b, p)
 
 
-def cut(unknowns: Unknowns, count: int) -> OnHost:
+def unpadded(unknowns: Unknowns, count: int) -> HostUnknowns:
     y, b, p = (np.asarray(array) for array in unknowns)
-    return OnHost(y[: count + 1], b[:count], p)
+    return HostUnknowns(y[: count + 1], b[:count], p)
 
 
 def with_waves(
     parts: Int[np.ndarray, " N"], slopes: Float[np.ndarray, "N d d"], width: int
 ) -> Int[np.ndarray, " N"]:
-    """More parts where the equation oscillates faster than the features of an element can follow.
+    """More parts where the equation oscillates faster than an element can resolve.
 
-    There zero is the best approximation, has no residual, and would be kept for ever: each wave
-    needs four features. Modes that decay faster than they oscillate are layers.
+    There the best approximation is zero, whose residual is zero too, so that the element would
+    never be divided. Each wave needs four features. Modes that decay faster than they oscillate
+    are layers and do not count.
     """
     modes = np.linalg.eigvals(np.nan_to_num(slopes))
     waves = np.where(np.abs(modes.imag) > np.abs(modes.real), np.abs(modes.imag), 0).max(axis=1)
@@ -70,9 +71,9 @@ def with_waves(
 
 
 def divided(
-    edges: np.ndarray, unknowns: OnHost, parts: np.ndarray, width: int
-) -> tuple[np.ndarray, OnHost]:
-    """Divide elements; the function stays the same."""
+    edges: np.ndarray, unknowns: HostUnknowns, parts: np.ndarray, width: int
+) -> tuple[np.ndarray, HostUnknowns]:
+    """Divide elements without changing the function."""
     nodes, weights = training_nodes(width)
     P = integrals(nodes, width, 0)[0]
     head, y = heads(unknowns), unknowns.y
@@ -80,7 +81,7 @@ def divided(
     for j, count in enumerate(parts):
         cuts = np.linspace(-1.0, 1.0, count + 1)
         room = (edges[j + 1] - edges[j]) / last_digit(edges, y.dtype)
-        # Layers lie at the ends: there parts get shorter towards it.
+        # Layers lie at the ends of the interval: grade the parts towards them.
         if count == MOST_PARTS and j in (0, len(parts) - 1) and room > DIGITS * 4**MOST_PARTS:
             graded = 2 * np.append(0.0, 4.0 ** np.arange(-MOST_PARTS, 1)) - 1
             cuts = graded if j == 0 else -graded[::-1]
@@ -94,7 +95,7 @@ def divided(
             new_b.append(((weights[:, None] * P).T @ slope)[1:] * (high - low) / 2)
     whole = np.concatenate(new_edges)
     whole[-1] = edges[-1]
-    return whole, OnHost(np.concatenate(new_y), np.stack(new_b), unknowns.p)
+    return whole, HostUnknowns(np.concatenate(new_y), np.stack(new_b), unknowns.p)
 
 
 def last_digit(edges: np.ndarray, dtype: np.dtype) -> float:

@@ -1,4 +1,4 @@
-"""One Gauss-Newton step for all elements: interiors eliminated, edges coupled along the chain."""
+"""One Gauss-Newton step for all elements: condense interiors, then solve the chain of edges."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from constrainednn.models.pieces import Features
 
 
 class Unknowns(NamedTuple):
-    """What is solved for; shapes under Symbols above."""
+    """Unknowns of the solve; symbols as in `elements.py`."""
 
     y: Float[Array, "N_1 d"]
     b: Float[Array, "N K_1 d"]
@@ -37,7 +37,7 @@ class BoundaryProblem(eqx.Module):
 
 
 def heads(unknowns: Unknowns) -> Float[Array, "N K d"]:
-    """Heads with their first row, which the edge values fix."""
+    """Heads with their first row, which follows from the edge values."""
     first = jnp.diff(unknowns.y, axis=0)[:, None] / jnp.sqrt(2.0)
     return jnp.concatenate([first, unknowns.b], axis=1)
 
@@ -45,7 +45,7 @@ def heads(unknowns: Unknowns) -> Float[Array, "N K d"]:
 def _times_half(
     edges: Float[Array, " N_1"], values: Float[Array, "N ..."]
 ) -> Float[Array, "N ..."]:
-    """Times half the length of each element; zero for padding, whatever the field is at the end."""
+    """Multiply by half the length of each element; zero for padding even where values are NaN."""
     half = jnp.diff(edges).reshape(-1, *[1] * (values.ndim - 1)) / 2
     return jnp.where(half == 0, 0.0, half * values)
 
@@ -91,13 +91,13 @@ def linearised_rows(
     edges: Float[Array, " N_1"],
     unknowns: Unknowns,
 ) -> tuple[Float[Array, "N m d"], Float[Array, "N m d d"], Float[Array, "N m d q"]]:
-    """Residual, and derivatives of the scaled field by the state and the parameters."""
+    """Residual, and Jacobians of the scaled field for the state and the parameters."""
 
     def field_twice(x, y, p):
         value = statement.field(x, y, p)
         return value, value
 
-    # One pass for value and slopes: each further copy of the user's field is compiled.
+    # Value and slopes in one pass: each further copy of the user's field costs compilation.
     slope = jax.jacfwd(field_twice, argnums=(1, 2), has_aux=True)
     on_element = jax.vmap(slope, (0, 0, None))
     (A, B), F = jax.vmap(on_element, (0, 0, None))(
@@ -110,7 +110,7 @@ def linearised_rows(
 def largest_sizes(
     unknowns: Unknowns, nodes: Features
 ) -> tuple[Float[Array, " d"], Float[Array, " q"]]:
-    """Largest value of each component anywhere and size of the parameters; one for zero."""
+    """Largest value of each component, and sizes of the parameters; one in place of zero."""
     largest = jnp.max(jnp.abs(states_at(nodes, unknowns)), axis=(0, 1))
     largest = jnp.maximum(largest, jnp.max(jnp.abs(unknowns.y), axis=0))
     one = lambda size: jnp.where(size > 0, size, 1.0)  # noqa: E731
@@ -134,20 +134,20 @@ def newton_step(
     damping: Float[Array, ""],
     elements: Int[Array, ""],
 ) -> tuple[Unknowns, Float[Array, ""]]:
-    """Solve [J; sqrt(damping) I] step = [-r; 0] in scaled unknowns, elements first."""
+    """Solve [J; sqrt(damping) I] step = [-r; 0] in scaled unknowns, after condensation."""
     (A, B), (r, g), (of_state, of_condition), (y_size, p_size) = slopes, residuals, scale, size
     count, m, d, q = *A.shape[:3], B.shape[3]
     inner = (nodes.width - 1) * d
-    left = 2 * d + q + 1
+    outer = 2 * d + q + 1
     eye = jnp.eye(d, dtype=A.dtype)
     along = (nodes.places + 1)[:, None] / 2
-    # The functions that belong to the edges are linear: from one to zero, and from zero to one.
+    # The basis functions of the edges are linear: from one to zero, and from zero to one.
     tops = jnp.concatenate([nodes.integrals[0][:, 1:], jnp.full_like(along, -0.5)], axis=1)
     tops = jnp.concatenate([tops, jnp.full_like(along, 0.5)], axis=1)
     states = jnp.concatenate([nodes.integrals[1][:, 1:], 1 - along, along], axis=1)
 
     def condensed(A, B, r, of_state):
-        """Rows of one element in (b, y_left, y_right, p | r), without the first."""
+        """Rows of one element in (b, y_left, y_right, p | r), with b eliminated."""
         weight = (root / of_state[None])[:, :, None]
         by_values = by_coefficients((eye[None], -A), (tops, states))
         by_values = by_values * weight[..., None] * y_size[None, None, None]
@@ -157,12 +157,12 @@ def newton_step(
         damped = jnp.eye(inner, table.shape[1], dtype=A.dtype) * jnp.sqrt(damping)
         return condense(jnp.concatenate([table, damped]), inner)
 
-    def with_element(j, known):
+    def with_element(j, stored):
         found = condensed(A[j], B[j], r[j], of_state[j])
-        return jax.tree.map(lambda all_, new: all_.at[j].set(new), known, found)
+        return jax.tree.map(lambda all_, new: all_.at[j].set(new), stored, found)
 
     none = tuple(
-        jnp.zeros((count, *shape), A.dtype) for shape in ((inner, inner + left), (left, left))
+        jnp.zeros((count, *shape), A.dtype) for shape in ((inner, inner + outer), (outer, outer))
     )
     inside, outside = lax.fori_loop(0, elements, with_element, none)
     by_left, by_right, by_p = G

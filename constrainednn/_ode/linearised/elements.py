@@ -1,20 +1,20 @@
 """All pieces of a boundary value problem solved together: damped Gauss-Newton by block QR.
 
-Each element has its own head; neighbours share the value between them. The residual of all
-elements is minimised in least squares, with the boundary conditions as further rows. The head of
-an element meets no other, so it is eliminated there by QR; what is left is a small problem for the
-values at the edges and the unknown parameters.
+Each element has its own head; neighbours share the value at their common edge. The residual of all
+elements is minimised in least squares, with the boundary conditions as additional rows. The head
+of an element couples to no other, so it is eliminated locally by QR; a small problem remains for
+the values at the edges and the unknown parameters.
 
 Symbols (others in `models/pieces.py`)::
 
     symbol  shape          meaning
-    N       int            elements; a padded one has length zero and holds a constant
+    N       int            elements; those that pad have length zero and hold a constant
     y       (N + 1, d)     values at the edges
     b       (N, K - 1, d)  heads without their first row, which is (y_right - y_left) / sqrt(2):
                            only the first feature has an integral over the whole element
     p       (q,)           unknown parameters
     r       (m, d)         residual of an element in scaled time
-    A, B    (m, d, .)      derivatives of the scaled field by the state and the parameters
+    A, B    (m, d, .)      Jacobians of the scaled field for the state and the parameters
 
 Source:
     Least-squares collocation: Ascher, SIAM J. Numer. Anal. 15 (1978) 478. Elimination of interior
@@ -46,20 +46,20 @@ from constrainednn.models.pieces import Features
 
 
 class Newton(NamedTuple):
-    """Where Newton's method got to.
+    """The state of Newton's method after some steps.
 
     Attributes:
-        unknowns: The best found.
+        unknowns: The best so far.
         steps: Steps tried.
-        damping: Of the next step.
+        damping: Damping of the next step.
         unfinished: False if further steps would change nothing.
-        solved: True if the last step was rounding.
+        solved: True if the last step was at rounding level.
         condition: Smallest over largest singular value of the last undamped system.
         error: Size of the monitor residual of each element, relative to the solution.
-        noise: How much of it may be rounding.
-        moved: How far the last step moved the solution and the parameters, relative to their
-            sizes; infinite where it was refused.
-        slopes: Derivative of the scaled field by the state, in relative units: mean of an element.
+        noise: The part of it that may be rounding.
+        moved: Largest change of the solution and the parameters in the last step, relative to
+            their sizes; infinite if the step was rejected.
+        slopes: Jacobian of the scaled field for the relative state, averaged over each element.
     """
 
     unknowns: Unknowns
@@ -75,14 +75,14 @@ class Newton(NamedTuple):
 
 
 class _Notes(NamedTuple):
-    """What a step leaves besides the unknowns; see `Newton`.
+    """Results of a step besides the unknowns; see `Newton`.
 
     Attributes:
-        sizes: Of components and parameters. Such as may fall again as the unknowns do would weigh
-            the rows anew in every step.
+        sizes: Largest sizes so far of components and parameters. If they followed the unknowns
+            down, every step would weight the rows differently.
         scale: What the residual is relative to.
         condition: As in `Newton`.
-        moved: As in `Newton`, of a step that may still be refused.
+        moved: As in `Newton`, for a step that may still be rejected.
         slopes: As in `Newton`.
     """
 
@@ -105,7 +105,7 @@ def solve_elements(
     damping: Float[Array, ""],
     limit: Int[Array, ""],
 ) -> Newton:
-    """Minimise the residual of all elements and the boundary conditions from a start.
+    """Minimise the residual of all elements and the boundary conditions.
 
     Args:
         statement: The equations.
@@ -113,29 +113,29 @@ def solve_elements(
         weights: Gauss weights.
         monitor: Features at the monitor points.
         edges: Ends of the elements; the last may repeat, as padding.
-        start: First unknowns.
+        start: Initial unknowns.
         least: Sizes of components and parameters below which nothing is resolved.
-        damping: Of the first step.
+        damping: Damping of the first step.
         limit: Largest number of steps.
     """
-    of_all = _Elements(statement, nodes, jnp.sqrt(weights)[:, None], edges)
+    system = _Elements(statement, nodes, jnp.sqrt(weights)[:, None], edges)
     blank = jnp.zeros((*start.y[1:].shape, start.y.shape[1]))
     number = lambda value: jnp.asarray(value, edges.dtype)  # noqa: E731
     notes = _Notes(least, jnp.ones_like(start.y[1:]), number(1.0), number(jnp.inf), blank)
-    end = minimise(of_all.propose, begun(start, notes, damping), limit)
-    at = end.notes
-    error, noise = monitor_residual(statement, monitor, edges, end.unknowns, at.scale)
+    end = minimise(system.propose, begun(start, notes, damping), limit)
+    last = end.notes
+    error, noise = monitor_residual(statement, monitor, edges, end.unknowns, last.scale)
     return Newton(
         end.unknowns,
         end.steps,
         end.damping,
         end.unfinished,
         end.solved,
-        at.condition,
+        last.condition,
         error,
         noise,
-        jnp.where(end.accepted, at.moved, jnp.inf),
-        at.slopes,
+        jnp.where(end.accepted, last.moved, jnp.inf),
+        last.slopes,
     )
 
 

@@ -1,11 +1,11 @@
-"""The linear equation that the error of a solution in pieces obeys, solved by collocation.
+"""The linear equation for the error of a solution in pieces, solved by collocation.
 
 With e = true - computed and the residual r = u' - f(t, u) of a first-order system, to first order
 
     e' = A e + B dp - r,        e = 0 at the start, or linearised boundary conditions,
 
-where A and B are the derivatives of f by the state and by unknown parameters, and e jumps by -J
-where u jumps by +J between pieces. Arrays only; nothing here knows a model or a field.
+where A and B are the Jacobians of f for the state and for unknown parameters, and e jumps by -J
+where u jumps by +J between pieces. Everything here is in arrays, without models or fields.
 
 Symbols::
 
@@ -16,7 +16,7 @@ Symbols::
     half    (N,)          half the length of each piece, negative backwards in time
     A, B    (N, n, D, .)  derivatives of f at the nodes
     g       (N, n, D, k)  right-hand sides: -r, or realisations of its rounding
-    W       (n, n)        integrals from s = -1 to each node of the polynomials that are one there
+    W       (n, n)        integrals of the Lagrange polynomials from s = -1 to each node
     E       (N, n+1, D, k)  the error at the start of each piece and at its nodes
 """
 
@@ -32,10 +32,10 @@ from constrainednn._pieces.condensation import condense, recover
 from constrainednn._pieces.coupling import Rows, couple
 from constrainednn.models.legendre import gauss, integrals
 
-# Entries of the matrices of pieces that are solved for at once.
+# Entries of the matrices of those pieces that are solved at once.
 _ENTRIES = 1_000_000
-# A difference between the residual and what its nodes tell is too small to matter below this share.
-SEEN = 1e-2
+# Interpolation errors of the residual below this fraction of it do not matter.
+NEGLIGIBLE = 1e-2
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -44,10 +44,10 @@ class ErrorEquation:
 
     Attributes:
         half: Half the length of each piece.
-        A: Derivative by the state at `radau(n).nodes`.
-        B: Derivative by the parameters.
+        A: Derivative with respect to the state at `radau(n).nodes`.
+        B: Derivative with respect to the parameters.
         g: Right-hand sides.
-        jumps: What e gains between a piece and the next: minus the jump of the model.
+        jumps: Jumps of e from each piece to the next: minus those of the model.
     """
 
     half: Float[np.ndarray, " N"]
@@ -58,12 +58,12 @@ class ErrorEquation:
 
 
 class Conditions(NamedTuple):
-    """Linearised boundary conditions: left e(a) + right e(b) + parameter dp = known."""
+    """Linearised boundary conditions: left e(a) + right e(b) + parameter dp = rhs."""
 
     left: Float[np.ndarray, "D_q D"]
     right: Float[np.ndarray, "D_q D"]
     parameter: Float[np.ndarray, "D_q q"]
-    known: Float[np.ndarray, "D_q k"]
+    rhs: Float[np.ndarray, "D_q k"]
 
 
 class Radau(NamedTuple):
@@ -76,8 +76,8 @@ class Radau(NamedTuple):
 
 @functools.cache
 def radau(n: int) -> Radau:
-    """The right Radau rule, which damps what decays within a piece."""
-    from scipy.special import roots_jacobi  # slow to import, and most runs do without
+    """The right Radau rule, which damps modes that decay within a piece."""
+    from scipy.special import roots_jacobi  # slow to import, and most runs do not need it
 
     inner, _ = roots_jacobi(n - 1, 1.0, 0.0)
     nodes = np.append(inner, 1.0)
@@ -87,24 +87,24 @@ def radau(n: int) -> Radau:
 
 
 def through_nodes(s: Float[np.ndarray, " m"], n: int) -> Float[np.ndarray, "m n"]:
-    """From the nodes of a piece to the places `s` of it."""
+    """Interpolation from the nodes of a piece to its scaled points `s`."""
     return integrals(s, n, 0)[0] @ _features_from(n, 0)
 
 
 def interpolation(s: Float[np.ndarray, " m"], n: int) -> Float[np.ndarray, "m n_1"]:
-    """From the start and the nodes of a piece to the places `s` of it."""
+    """Interpolation from the start and the nodes of a piece to its scaled points `s`."""
     return integrals(s, n + 1, 0)[0] @ _features_from(n, 1)
 
 
 @functools.cache
 def _features_from(n: int, start: int) -> Float[np.ndarray, "n_start n_start"]:
-    """From values at the nodes, after that at the start if `start` is one, to features."""
-    known = np.append(np.full(start, -1.0), radau(n).nodes)
-    return np.linalg.inv(integrals(known, n + start, 0)[0])
+    """Coefficients from values at the nodes, preceded by that at the start if `start` is one."""
+    nodes = np.append(np.full(start, -1.0), radau(n).nodes)
+    return np.linalg.inv(integrals(nodes, n + start, 0)[0])
 
 
 class _Gauss(NamedTuple):
-    """Collocation at Gauss nodes of what is known at the start and the Radau nodes of a piece.
+    """Collocation at Gauss nodes, of values at the start and the Radau nodes of a piece.
 
     Attributes:
         across: From the Radau nodes to the Gauss nodes.
@@ -128,11 +128,11 @@ def _rows(equation: ErrorEquation) -> Iterator[Float[np.ndarray, "nD columns"]]:
     """Rows of each piece in the inner nodes, the end, the start, dp and the right-hand sides.
 
     The collocation polynomial of degree n satisfies the equation at the n Gauss nodes, with A, B
-    and g interpolated there from the Radau nodes that they are known at. A symmetric rule grows
-    where the equation grows and decays where it decays, however fast. Radau's damps both, and
-    then the conditions at the two ends do not fit. Eliminating what is inside by QR leaves start
-    and end coupled in a form that is scaled alike for modes that grow and modes that decay; the
-    map from start to end would lose the latter where both are fast.
+    and g interpolated from the Radau nodes. A symmetric rule grows where the equation grows and
+    decays where it decays, however fast. Radau's rule damps both, which does not match conditions
+    at both ends. Elimination of the interior by QR couples start and end in a form that is scaled
+    alike for growing and decaying modes; the map from start to end would lose the latter where
+    both are fast.
 
     Source:
         Dichotomy of symmetric rules: Ascher, Mattheij and Russell, Numerical Solution of Boundary
@@ -160,10 +160,10 @@ def from_start(equation: ErrorEquation) -> Float[np.ndarray, "N n_1 D k"]:
         half, A, g = equation.half[part], equation.A[part], equation.g[part]
         within = -np.einsum("c,nm,cmij->cnimj", half, W, A).reshape(-1, n * D, n * D)
         within[:, np.arange(n * D), np.arange(n * D)] += 1
-        known = np.einsum("c,nm,cmik->cnik", half, W, g).reshape(-1, n * D, k)
-        # By LU: a march needs no form in which growth and decay are scaled alike.
+        rhs = np.einsum("c,nm,cmik->cnik", half, W, g).reshape(-1, n * D, k)
+        # LU suffices: a march need not scale growing and decaying modes alike.
         starts = np.broadcast_to(unit, (len(half), *unit.shape))
-        solved = np.linalg.solve(within, np.concatenate([starts, known], axis=2))
+        solved = np.linalg.solve(within, np.concatenate([starts, rhs], axis=2))
         for j, piece in enumerate(solved, first):
             found[j, 0] = start
             found[j, 1:] = (piece[:, :D] @ start + piece[:, D:]).reshape(n, D, k)
@@ -185,12 +185,12 @@ def between_ends(
     insides, rows = [], []
     for j, (table, jump) in enumerate(zip(_rows(equation), jumps, strict=True)):
         inside, outside = condense(table, inner)
-        outside[:, -k:] -= outside[:, :D] @ jump  # its end is the next start without the jump
+        outside[:, -k:] -= outside[:, :D] @ jump  # each end is the next start without the jump
         insides.append(inside)
         rows.append(Rows((j + 1, j, *shared), outside))
     outer = np.hstack([conditions.left, conditions.right, conditions.parameter])
     size = np.abs(outer).max(axis=1, keepdims=True)
-    rows.append(Rows((0, N, *shared), np.hstack([outer, -conditions.known]) / size))
+    rows.append(Rows((0, N, *shared), np.hstack([outer, -conditions.rhs]) / size))
     sizes: dict[Hashable, int] = {**dict.fromkeys(range(N + 1), D), **dict.fromkeys(shared, q)}
     try:
         x = couple(rows, sizes, k)
@@ -210,8 +210,8 @@ def logarithmic_bound(
     """Bound |e / weights| from zero at the start, by the logarithmic norm of A.
 
     |e|' <= mu |e| + |r| with mu the largest eigenvalue of the symmetric part, in these weights.
-    Between two nodes mu is taken as the larger of the two, and |r| as its maximum over a fine grid:
-    nothing of r cancels here, as it does in e. Three standard deviations of what hides it, in all
+    Between two nodes mu is taken as the larger of the two, and |r| as its maximum over a fine grid,
+    since r does not cancel here as it does in e. Three standard deviations of its noise, from all
     columns of `g` and `jumps` but the first, are added.
 
     Source:
@@ -222,14 +222,14 @@ def logarithmic_bound(
     nodes = np.append(-1.0, radau(n).nodes)
     sign = np.sign(equation.half[0])
     A = sign * equation.A * (weights / weights[:, None])
-    # No node at the start: the first one speaks for what is before it.
+    # There is no node at the start: the first one stands for the interval before it.
     mu = np.linalg.eigvalsh((A + A.swapaxes(-1, -2)) / 2)[..., -1]
     mu = np.maximum(mu, np.concatenate([mu[:, :1], mu[:, :-1]], axis=1))
     fine = 8
     places = nodes[:-1, None] + np.diff(nodes)[:, None] * np.linspace(0, 1, fine + 1)
     to_fine = through_nodes(places.ravel(), n)
     r = np.linalg.norm(np.tensordot(to_fine, equation.g[..., 0] / weights, axes=(1, 1)), axis=-1)
-    r = (1 + SEEN) * r.reshape(n, fine + 1, -1).max(axis=1).T
+    r = (1 + NEGLIGIBLE) * r.reshape(n, fine + 1, -1).max(axis=1).T
     hidden = _spread(equation.g, weights)
     r += 3 * np.maximum(hidden, np.concatenate([hidden[:, :1], hidden[:, :-1]], axis=1))
     h = np.abs(equation.half)[:, None] * np.diff(nodes)
@@ -249,6 +249,6 @@ def logarithmic_bound(
 
 
 def _spread(columns: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Root mean square over the columns but the first, of the norm over components."""
+    """Root mean square, over all columns but the first, of the norm over components."""
     others = columns[..., 1:] / weights[:, None]
     return np.sqrt(np.sum(others**2, axis=(-1, -2)) / max(others.shape[-1], 1))

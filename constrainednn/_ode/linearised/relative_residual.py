@@ -1,11 +1,11 @@
-"""The residual of a solution in pieces, relative to what the terms of its equation amount to.
+"""The residual of a solution in pieces, relative to the terms of its equation.
 
 Symbols (others in `models/pieces.py`)::
 
     symbol  shape         meaning
     n       int           times
     r       (n, d)        residual of the equation, M u^(p) - f
-    A       (n, d, p, d)  derivative of f by the state
+    A       (n, d, p, d)  derivative of f with respect to the state
     size    (N, p, d)     size of the state in each piece
 """
 
@@ -39,23 +39,23 @@ def relative_residual(
 ) -> float:
     """Size of a residual at some times, relative to the terms of the equation.
 
-    Each entry is divided by |M| |u^(p)| + |A| |u|, which follows a change of units of time, of the
-    solution and of the equation; a derivative is as large as the one below it over half the length
-    of the piece. A component that has died away need not be resolved: it is as large as a rounding
-    error of the largest it was.
+    Each entry is divided by |M| |u^(p)| + |A| |u|, so that the units of time, of the solution and
+    of the equation do not matter. The size of a derivative is that of the next lower one over half
+    the length of the piece. A component that has decayed need not be resolved: its size is at least
+    a rounding error of its largest value so far.
 
     Args:
         field: `field(t, y, *p)`, the highest derivative for a state of shape (p, d).
-        mass: What the highest derivative is multiplied by; None for the identity.
+        mass: Mass matrix; None for the identity.
         model: The solution.
-        t: Times that had no say in it.
+        t: Times that were not used in the solve.
         p: Unknown parameters that the field takes, if there are any.
-        everywhere: Take the sizes over all pieces, as for elements that are solved together, and
-            not in each.
+        everywhere: Take sizes over all pieces, as for elements that are solved together, instead of
+            in each piece.
 
     Returns:
-        The largest over the entries of their root mean square over the times; infinite where one
-        of them is not finite.
+        The root mean square over the times, of the entry where that is largest; infinite if one of
+        them is not finite.
     """
     edges, eps = model.ends.astype(float), float(jnp.finfo(model.head.dtype).eps)
     (Y, top), (piece, _) = states_at(model, t), locate(edges, t)
@@ -95,13 +95,13 @@ def _sizes(
     size = np.maximum(
         size, float(jnp.finfo(model.head.dtype).eps) * np.maximum.accumulate(size, axis=0)
     )
-    for j in range(1, size.shape[1]):  # a velocity that passes through zero has a size, too
+    for j in range(1, size.shape[1]):  # a velocity that passes through zero has a size too
         size[:, j] = np.maximum(size[:, j], least * size[:, j - 1])
     return size
 
 
 def relative_conditions(conditions: Callable[[Array, Array, Array], Array], model: Pieces) -> float:
-    """What is missed of boundary conditions, relative to their terms: the largest of them.
+    """Largest residual of the boundary conditions, relative to their terms.
 
     Args:
         conditions: `conditions(y_left, y_right, p)`, zero where they hold.

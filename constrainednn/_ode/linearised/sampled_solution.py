@@ -1,4 +1,4 @@
-"""A model in pieces evaluated on the host, in double precision, where its error is looked at.
+"""A model in pieces evaluated on the host in double precision, to estimate its error.
 
 Symbols as in `defect.py`.
 """
@@ -27,11 +27,11 @@ class Path(NamedTuple):
         ends: Edges of the parts.
         Y: States.
         top: Highest derivative at the nodes.
-        jumps: Of the state, from each part to the next.
-        gained: What the state gains on each part; a jump is known to the last digits of that.
+        jumps: Jumps of the state from each part to the next.
+        gained: Change of the state over each part, whose rounding is the error of the jump.
         p: Unknown parameters.
         size: Size of each component of the state.
-        eps: Rounding of the model's arithmetic.
+        eps: Unit round-off of the model's arithmetic.
     """
 
     s: Float[np.ndarray, " n"]
@@ -64,7 +64,7 @@ class Path(NamedTuple):
 
 
 def within(ends: np.ndarray, t: np.ndarray, index: np.ndarray) -> np.ndarray:
-    """Keep times inside of their pieces by a few last digits: a field may jump at an edge."""
+    """Keep times inside their pieces by a few rounding errors: a field may jump at an edge."""
     low, high = np.minimum(ends[:-1], ends[1:]), np.maximum(ends[:-1], ends[1:])
     digits = 4 * np.finfo(jnp.result_type(float)).eps * np.maximum(abs(low), abs(high))
     digits = np.minimum(digits, (high - low) / 8)
@@ -79,8 +79,8 @@ def sample(model: Pieces, *, least: Float[np.ndarray, " D"] | float = 0.0) -> Pa
         least: Sizes below which the solver resolved nothing.
     """
     N, (K, d), order = model.count, model.head.shape[1:], model.states.shape[1]
-    # Nodes enough for a residual of higher degree than the features; the cost is cubic in nodes
-    # times components, so large systems have each piece cut into parts.
+    # Enough nodes for a residual of higher degree than the features. The cost is cubic in nodes
+    # times components, so in large systems each piece is cut into parts.
     n, parts = 2 * K + 8, 1
     if n * order * d > _LARGE:
         n, parts = n // 4 + 4, 4
@@ -102,22 +102,22 @@ def sample(model: Pieces, *, least: Float[np.ndarray, " D"] | float = 0.0) -> Pa
     gained = np.stack(rows, axis=2)
     Y = (start[:, None] + gained).reshape(N * parts, n + 1, order, d)
     size, eps = np.abs(Y).max(axis=(0, 1)).ravel(), float(jnp.finfo(model.head.dtype).eps)
-    # A component that is zero throughout has no size of its own; one that the solver did not
-    # resolve, or whose square would underflow beside the others, is as good as that.
+    # A component that is zero throughout has no size of its own. One that the solver did not
+    # resolve, or whose square would underflow relative to the others, is treated alike.
     zero = size <= np.maximum(least, 1e-100 * size.max())
     starts = np.append(edges[:-1, None] + half[:, 0] * (cuts[:-1] + 1), edges[-1])
-    # In this order of subtraction a jump is known to better than the last digit of the state.
-    jumps, lost = np.zeros((2, N * parts - 1, order * d))
+    # Subtracting in this order, the error of a jump is less than the last digit of the state.
+    jumps, changes = np.zeros((2, N * parts - 1, order * d))
     shape = (N - 1, order * d)
     jumps[parts - 1 :: parts] = ((start[1:] - start[:-1]) - gained[:-1, -1]).reshape(shape)
-    lost[parts - 1 :: parts] = np.abs(gained[:-1, -1]).reshape(shape)
+    changes[parts - 1 :: parts] = np.abs(gained[:-1, -1]).reshape(shape)
     return Path(
         nodes,
         starts,
         Y,
         (Q[0] / half**order).reshape(N * parts, n + 1, d)[:, 1:],
         jumps,
-        lost,
+        changes,
         np.asarray(model.parameters, float),
         np.where(zero, size[~zero].max() if not zero.all() else np.max(least) / eps or 1.0, size),
         eps,
@@ -147,21 +147,21 @@ def states_at(
 
 
 def locate(ends: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The piece of each time and the scaled time within it, as the model has them."""
+    """The piece of each time and the scaled time within it, as in the model."""
     way = np.sign(ends[1] - ends[0])
     index = np.clip(np.searchsorted(way * ends, way * t, side="right") - 1, 0, len(ends) - 2)
     return index, 2 * (t - ends[index]) / (ends[index + 1] - ends[index]) - 1
 
 
 def groups(index: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Each piece with the places that lie in it."""
+    """Each piece with the indices of the points in it."""
     order = np.argsort(index, kind="stable")
     found, first = np.unique(index[order], return_index=True)
     yield from zip(found, np.split(order, first[1:]), strict=True)
 
 
 class Interpolation:
-    """From the start and the nodes of the pieces to places in them."""
+    """Interpolation from the start and the nodes of the pieces to points in them."""
 
     def __init__(self, index: np.ndarray, s: np.ndarray, n: int):
         self.size, self.by_piece = len(s), list(groups(index))
@@ -170,6 +170,6 @@ class Interpolation:
     def __call__(self, values: np.ndarray) -> np.ndarray:
         """Interpolate values of shape (N, n + 1, ...)."""
         found = np.empty((self.size, *values.shape[2:]))
-        for j, mine in self.by_piece:  # to hold no copy of all nodes for each place
+        for j, mine in self.by_piece:  # avoids a copy of all nodes for each point
             found[mine] = np.tensordot(self.matrix[mine], values[j], axes=1)
         return found

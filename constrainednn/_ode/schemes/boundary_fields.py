@@ -13,12 +13,12 @@ class BoundaryField(eqx.Module):
     """The user's right-hand side with its singular term, on flat arrays.
 
     Attributes:
-        fn: `fn(x, y)`, `fn(x, y, p)` where there are unknown parameters, and with `args` last where
-            there are some.
+        fn: `fn(x, y)`, or `fn(x, y, p)` if there are unknown parameters, with `args` last if there
+            are any.
         singular: The matrix S of the term S y / (x - a), or None.
         start: The left end, a.
         unknown: Whether `fn` takes p.
-        args: Handed to `fn` last, unless None.
+        args: Last argument of `fn`, unless None.
     """
 
     fn: Callable[..., Array]
@@ -30,7 +30,7 @@ class BoundaryField(eqx.Module):
     def __call__(
         self, x: Float[Array, ""], y: Float[Array, " d"], p: Float[Array, " q"]
     ) -> Float[Array, " d"]:
-        """Evaluate at one place."""
+        """Evaluate at one point."""
         value = self.regular(x, y, p)
         return value if self.singular is None else value + self.singular @ y / (x - self.start)
 
@@ -38,7 +38,7 @@ class BoundaryField(eqx.Module):
         self, x: Float[Array, ""], y: Float[Array, " d"], p: Float[Array, " q"]
     ) -> Float[Array, " d"]:
         """Evaluate without the singular term."""
-        return jnp.ravel(jnp.asarray(self.fn(x, y, *_more(self, p))))
+        return jnp.ravel(jnp.asarray(self.fn(x, y, *_further_arguments(self, p))))
 
 
 class BoundaryConditions(eqx.Module):
@@ -52,22 +52,24 @@ class BoundaryConditions(eqx.Module):
         self, left: Float[Array, " d"], right: Float[Array, " d"], p: Float[Array, " q"]
     ) -> Float[Array, " d_q"]:
         """Evaluate for values at both ends."""
-        return jnp.ravel(jnp.asarray(self.fn(left, right, *_more(self, p))))
+        return jnp.ravel(jnp.asarray(self.fn(left, right, *_further_arguments(self, p))))
 
 
-def _more(function: BoundaryField | BoundaryConditions, p: Float[Array, " q"]) -> tuple:
-    """What a function of the user takes besides two arrays."""
+def _further_arguments(
+    function: BoundaryField | BoundaryConditions, p: Float[Array, " q"]
+) -> tuple:
+    """Arguments of a user's function after the first two."""
     some = function.args is not None
     return (*([p] if function.unknown else []), *([function.args] if some else []))
 
 
 class BoundaryEquationResidual(eqx.Module):
-    """u' - f(x, u, p); times (x - a) where there is a singular term, which it keeps finite."""
+    """u' - f(x, u, p); times (x - a) if there is a singular term, so that it stays finite."""
 
     field: BoundaryField
 
     def __call__(self, u: Callable[[Array], Array], x: Float[Array, ""]) -> Float[Array, " d"]:
-        """Evaluate at one place."""
+        """Evaluate at one point."""
         r = derivative(u)(x) - self.field.regular(x, u(x), _parameters(u))
         if self.field.singular is None:
             return r
@@ -88,5 +90,5 @@ class ConditionsResidual(eqx.Module):
 
 
 def _parameters(u: Callable[[Array], Array]) -> Float[Array, " q"]:
-    """Those of the model; a reference that is a plain function has none."""
+    """Parameters of the model; a reference that is a plain function has none."""
     return getattr(u, "parameters", jnp.zeros(0))

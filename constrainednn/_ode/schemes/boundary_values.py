@@ -10,11 +10,11 @@ import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
 from constrainednn._ode.linearised.division import (
-    cut,
     divided,
     heads,
     padded,
     unknowns_of,
+    unpadded,
     with_waves,
 )
 from constrainednn._ode.linearised.element_step import BoundaryProblem, Unknowns
@@ -48,15 +48,15 @@ from constrainednn.models.pieces import (
 
 # Monitor points in each element.
 _MONITOR = 32
-# Newton steps between two looks at the clock, and on one set of elements at most.
+# Newton steps between two calls of `watch`, and the most on one set of elements.
 _LOOK_EVERY = 5
 _MOST_STEPS = 60
-# Room for elements times components at first: a compilation costs more than idle elements.
+# First capacity, elements times components: a compilation costs more than idle elements.
 _ROOM = 128
-# Steps of collocation that show where a residual arises.
+# Newton steps of collocation that locate the source of a residual.
 _LOCATING = 3
-# Problems on the way to another are solved to this tolerance.
-_ON_THE_WAY = 1e-5
+# Tolerance of the intermediate problems of a continuation.
+_INTERMEDIATE_TOLERANCE = 1e-5
 
 
 class BoundaryValueScheme(AbstractPieceScheme):
@@ -66,8 +66,8 @@ class BoundaryValueScheme(AbstractPieceScheme):
         statement: The equations on flat arrays.
         span: Left and right end.
         width: Number of features in an element.
-        path: Statements that lead to this one, each solved from the one before.
-        names: What to call them and this one.
+        path: Problems of the continuation to this one, each solved from the previous one.
+        names: Names of those problems and of this one.
     """
 
     statement: BoundaryProblem
@@ -90,22 +90,22 @@ class BoundaryValueScheme(AbstractPieceScheme):
         resumed: Resumable | None = None,
         observed: Sequence[Observed] = (),
     ) -> SchemeResult:
-        """Solve on a few elements, divide those with too large a residual, and again."""
+        """Solve on a few elements, divide those with too large a residual, and repeat."""
         rounds = _Rounds(self, model, tolerance, steps, key, watch)
         if resumed is not None:
             rounds.resume(resumed)
         status, reason = rounds.run()
         if self.path and status != "converged":
-            way = ", on the way" * (rounds.stage < len(self.path))
-            reason = f"at {self.names[rounds.stage]}{way}: {reason}"
+            during = ", during continuation" * (rounds.stage < len(self.path))
+            reason = f"at {self.names[rounds.stage]}{during}: {reason}"
         return rounds.result(model, status, reason)
 
     def least(self, guess: Pieces) -> Float[np.ndarray, " d"]:
-        """Sizes of components that are rounding to the guess, and need not be resolved."""
+        """Rounding errors of the components of the guess: what is smaller is not resolved."""
         eps = float(jnp.finfo(guess.head.dtype).eps)
         return eps * np.abs(unknowns_of(guess).y).max(axis=0)
 
-    def known_at(self, model: PyTree, points: np.ndarray) -> np.ndarray:
+    def defined_at(self, model: PyTree, points: np.ndarray) -> np.ndarray:
         """The middle of an element of the guess: the equation may be singular at the ends."""
         del points
         return np.mean(model.ends[:2], keepdims=True)
@@ -122,22 +122,22 @@ class BoundaryValueScheme(AbstractPieceScheme):
 
 
 class _Rounds:
-    """Rounds on smaller and smaller elements, for the statements on the way and then the last.
+    """Rounds on finer and finer elements, first for the problems of a continuation.
 
     Attributes:
         edges: Ends of the elements.
-        unknowns: Of the last round, carried over to these elements.
-        mesh: The same on the device, with room for more.
-        capacity: That room, which is compiled for.
-        stage: Number of the statement.
+        unknowns: Those of the last round, carried over to these elements.
+        mesh: The edges on the device, padded to `capacity`.
+        capacity: Number of elements that is compiled for.
+        stage: Index of the problem.
         taken: Newton steps.
-        given_up: Rounds that led to another one.
-        failures: Rounds running in which Newton's method failed.
-        off: Estimated error of the round before.
-        share: Share of elements whose residual is small enough.
-        seen: What the last look at the residual found.
-        start: Unknowns and damping that the next steps begin with, and `here`, how many steps this
-            round had.
+        given_up: Rounds that were followed by a refinement.
+        failures: Consecutive rounds in which Newton's method failed.
+        off: Estimated error of the previous round.
+        share: Fraction of elements whose residual is small enough.
+        latest: Residuals of the elements at the last check.
+        start: Unknowns and damping from which this round continues; None at its beginning.
+        tried: Newton steps of this round.
         compile: Seconds of compiling.
         seconds: Seconds of running.
     """
@@ -155,44 +155,44 @@ class _Rounds:
         self.width, self.steps, self.watch = scheme.width, steps, watch
         self.given, self.tolerance = tolerance > 0, goal(tolerance, dtype)
         self.statements = *scheme.path, scheme.statement
-        watched = draw(Interval(-1.0, 1.0), _MONITOR, Independent(), key=key).points
+        monitor = draw(Interval(-1.0, 1.0), _MONITOR, Independent(), key=key).points
         self.nodes, self.weights = training_nodes(scheme.width)
-        self.features = [Features(at, scheme.width, 1) for at in (self.nodes, watched)]
+        self.features = [Features(at, scheme.width, 1) for at in (self.nodes, monitor)]
         self.eps = float(jnp.finfo(dtype).eps)
         self.edges, self.unknowns = model.ends, unknowns_of(model)
         floors = scheme.least(model), self.eps * np.abs(self.unknowns.p)
         self.least = jax.tree.map(lambda size: jnp.asarray(size, dtype), floors)
         self.undamped = jnp.zeros((), dtype)
-        self.capacity = self.stage = self.taken = self.given_up = self.failures = self.here = 0
+        self.capacity = self.stage = self.taken = self.given_up = self.failures = self.tried = 0
         self.off, self.share, self.compile, self.seconds = math.inf, 0.0, 0.0, 0.0
-        self.seen = Round(np.full(1, np.nan), np.zeros(1), False, 1.0, math.nan)
+        self.latest = Round(np.full(1, np.nan), np.zeros(1), False, 1.0, math.nan)
         self.start: tuple[Unknowns, Array] | None = None
         self.mesh = jnp.zeros(0)
 
     @property
-    def asked(self) -> float:
-        """The tolerance of this statement."""
+    def target(self) -> float:
+        """The tolerance of the present problem."""
         last = self.stage == len(self.statements) - 1
-        return self.tolerance if last else max(self.tolerance, _ON_THE_WAY)
+        return self.tolerance if last else max(self.tolerance, _INTERMEDIATE_TOLERANCE)
 
     def resume(self, resumed: Resumable) -> None:
-        """Go on from where a run was."""
+        """Continue an earlier run."""
         arrays, counters = resumed[0], counters_of(resumed, 7)
-        self.capacity, self.taken, self.given_up, self.failures, here, ms, self.stage = counters
+        self.capacity, self.taken, self.given_up, self.failures, tried, ms, self.stage = counters
         names = (*Unknowns._fields, "damping", "edges", "off")
         whole = set(names) <= arrays.keys() and self.stage < len(self.statements)
         if not whole or len(arrays["b"]) != self.capacity:
             raise StoreError("the checkpoint is damaged: its elements are not all there.")
-        self.here, self.seconds = here, ms / 1e3
+        self.tried, self.seconds = tried, ms / 1e3
         start = Unknowns(*(jnp.asarray(arrays[name]) for name in Unknowns._fields))
         self.start = start, jnp.asarray(arrays["damping"])
         self.edges, self.off = arrays["edges"], float(arrays["off"])
-        self.unknowns = cut(start, len(self.edges) - 1)
+        self.unknowns = unpadded(start, len(self.edges) - 1)
 
-    def to_go_on(self) -> Resumable:
-        """What `resume` takes."""
+    def resumable(self) -> Resumable:
+        """The state for `resume`."""
         assert self.start is not None
-        counters = [self.capacity, self.taken, self.given_up, self.failures, self.here]
+        counters = [self.capacity, self.taken, self.given_up, self.failures, self.tried]
         counters += [round(1e3 * self.seconds), self.stage]
         start, damping = self.start
         named = start._asdict() | {"damping": damping, "edges": self.edges, "off": self.off}
@@ -203,14 +203,14 @@ class _Rounds:
         while True:
             found, stopped = self._round()
             count = len(self.edges) - 1
-            self.unknowns = cut(found.unknowns, count)
+            self.unknowns = unpadded(found.unknowns, count)
             self.failures = 0 if found.solved else self.failures + 1
             self.share = float(np.mean(self._small))
-            parts = self._parts(found) if found.solved and not stopped else parts_of(self.seen)
+            parts = self._parts(found) if found.solved and not stopped else parts_of(self.latest)
             if (parts > 1).any():
                 parts = with_waves(parts, np.asarray(found.slopes)[:count], self.width)
             ending = self._ending(parts)
-            # There is no verdict on a round that was not finished.
+            # An unfinished round is not judged.
             if stopped and (ending is None or not self._ended(found)):
                 return "interrupted", f"with {count} elements"
             if ending is None:
@@ -222,7 +222,7 @@ class _Rounds:
                 self.stage, self.failures = self.stage + 1, 0
 
     def _round(self) -> tuple[Newton, bool]:
-        """Newton's method on these elements, and whether the user asked to end."""
+        """Newton's method on these elements, and whether the user asked to stop."""
         count = len(self.edges) - 1
         if count > self.capacity:
             self.capacity = max(4 * self.capacity, count, _ROOM // self.unknowns.y.shape[1])
@@ -231,16 +231,16 @@ class _Rounds:
             self.compile, self.seconds = self.compile + self.seconds - before, before
         self.mesh, start = padded(self.edges, self.unknowns, self.capacity)
         if self.start is None:
-            self.start, self.here = (start, self.undamped), 0
-            if self.given_up:  # the elements of the next round are worth saving too
-                self._watch(self.to_go_on)
+            self.start, self.tried = (start, self.undamped), 0
+            if self.given_up:  # the new elements are worth saving
+                self._watch(self.resumable)
         while True:
             limit = min(_LOOK_EVERY, self.steps - self.taken)
             found = self._newton(self.weights, *self.start, limit)
             self.start = found.unknowns, found.damping
-            self.taken, self.here = self.taken + int(found.steps), self.here + int(found.steps)
-            self.seen, ended = self._seen(found), self._ended(found)
-            stopped = self._watch(None if ended else self.to_go_on)
+            self.taken, self.tried = self.taken + int(found.steps), self.tried + int(found.steps)
+            self.latest, ended = self._round_of(found), self._ended(found)
+            stopped = self._watch(None if ended else self.resumable)
             if ended or stopped:
                 self.start = None
                 return found, stopped
@@ -263,51 +263,52 @@ class _Rounds:
         return found
 
     def _watch(self, state: Callable[[], Resumable] | None) -> bool:
-        return self.watch(self.taken, self.share, float(self.seen.error[self.seen.worst]), state)
+        worst = float(self.latest.error[self.latest.worst])
+        return self.watch(self.taken, self.share, worst, state)
 
     def _ended(self, found: Newton) -> bool:
-        return not found.unfinished or self.taken >= self.steps or self.here >= _MOST_STEPS
+        return not found.unfinished or self.taken >= self.steps or self.tried >= _MOST_STEPS
 
-    def _seen(self, found: Newton) -> Round:
+    def _round_of(self, found: Newton) -> Round:
         count = len(self.edges) - 1
         error, noise = (np.asarray(part)[:count] for part in (found.error, found.noise))
         return Round(error, noise, bool(found.solved), float(found.condition), math.nan)
 
     @property
     def _small(self) -> np.ndarray:
-        """Where the residual is as small as was asked for, or rounding."""
-        return self.seen.error <= np.maximum(self.asked, 2 * self.seen.noise)
+        """Where the residual is below the target, or at rounding."""
+        return self.latest.error <= np.maximum(self.target, 2 * self.latest.noise)
 
     def _parts(self, found: Newton) -> np.ndarray:
-        """Into how many parts elements are divided, after further looks by collocation."""
-        parts, half = parts_of(self.seen), half_of(self.weights)
+        """Into how many parts elements are divided, after a check by collocation."""
+        parts, half = parts_of(self.latest), half_of(self.weights)
         if self._small.all():
             check = self._newton(half, found.unknowns, self.undamped, 1)
             off = float(check.moved)
-            self.seen = self.seen._replace(off=off)
+            self.latest = self.latest._replace(off=off)
             stuck = self.off / 2 < off < self.eps**0.5  # by rounding
             self.off = off
-            if off <= self.asked or self.seen.rounded or stuck:
+            if off <= self.target or self.latest.rounded or stuck:
                 parts = np.ones_like(parts)
         if spread(parts):
             check = self._newton(half, found.unknowns, self.undamped, _LOCATING)
-            other = self._seen(check)
+            other = self._round_of(check)
             if np.isfinite(other.error).all() and (parts_of(other) > 1).any():
-                parts, self.unknowns = parts_of(other), cut(check.unknowns, len(parts))
+                parts, self.unknowns = parts_of(other), unpadded(check.unknowns, len(parts))
         return parts
 
     def _ending(self, parts: np.ndarray) -> tuple[str, str] | None:
-        """Why to end with this statement, or None to divide and go on."""
-        if not np.isfinite(self.seen.error).all():
+        """Status and reason to stop with this problem, or None to divide and continue."""
+        if not np.isfinite(self.latest.error).all():
             statement = self.statements[self.stage]
             ending = undefined(statement, self.edges, self.unknowns, self.nodes)
             if ending is not None:
                 return ending
         return ending_of(
             self.edges,
-            self.seen,
+            self.latest,
             parts,
-            tolerance=self.asked,
+            tolerance=self.target,
             given=self.given,
             spent=self.taken >= self.steps,
             failures=self.failures,
@@ -323,6 +324,6 @@ class _Rounds:
             unravel=model.unravel,
             parameters=unknowns.p,
         )
-        steps = np.full(len(edges) - 1, self.here)
-        history = PieceHistory(edges, self.seen.error, steps, self.given_up)
+        steps = np.full(len(edges) - 1, self.tried)
+        history = PieceHistory(edges, self.latest.error, steps, self.given_up)
         return SchemeResult(solved, status, reason, self.taken, history, self.compile, self.seconds)

@@ -1,8 +1,8 @@
 """Delay equations by the method of steps: y'(t) = f(t, y(t), args, y(t - delay), ...).
 
-Between two multiples of the shortest delay everything delayed is known, so each such step is an
-initial value problem whose arguments hold the solution so far. Steps also end where derivatives of
-the solution jump: a kink at the start comes back, one order smoother, a delay later.
+Between two multiples of the shortest delay all delayed values are known, so each such step is an
+initial value problem whose arguments include the solution so far. Steps also end where derivatives
+of the solution jump: a kink at the start recurs one delay later, one order smoother.
 
 Source:
     Method of steps: Bellen and Zennaro, Numerical Methods for Delay Differential Equations, Oxford
@@ -38,11 +38,11 @@ from constrainednn.domains.samplers.base import Draw
 from constrainednn.errors import StoreError
 from constrainednn.models.pieces import Pieces, stack_pieces
 
-# Ends of steps that are nearer to each other than this share of the shortest delay are one.
+# Ends of steps that are closer than this fraction of the shortest delay are merged.
 _NEAR = 1e-9
-# Jumps are followed through so many delays where there are several: then they are smooth enough.
+# With several delays, jumps are followed through this many: after that they are smooth enough.
 _FOLLOWED = 4
-# Room for the windows that delayed values are taken from: another size is compiled anew.
+# Capacity for the windows that delayed values come from: another capacity is another compilation.
 _ROOM = 64
 
 
@@ -52,7 +52,7 @@ class DelayedField(eqx.Module):
     Attributes:
         fn: `fn(t, y, args, *delayed)`.
         history: The solution up to the start.
-        start: Where it ends.
+        start: Where the history ends.
         delays: Positive numbers.
     """
 
@@ -62,22 +62,22 @@ class DelayedField(eqx.Module):
     delays: Float[Array, " k"]
 
     def __call__(self, t: Float[Array, ""], y: PyTree, arguments: tuple[PyTree, Any]) -> PyTree:
-        """Evaluate with what the past was."""
+        """Evaluate with the past solution."""
         args, past = arguments
         delayed = []
         for delay in self.delays:
             before = t - delay
-            known = before < self.start
-            # Each is asked for times of its own only.
+            in_history = before < self.start
+            # Each is evaluated only where it is defined.
             old = self.history(jnp.minimum(before, self.start))
             new = past(jnp.maximum(before, self.start))
-            choose = lambda a, b: jnp.where(known, a, b)  # noqa: B023, E731
+            choose = lambda a, b: jnp.where(in_history, a, b)  # noqa: B023, E731
             delayed.append(jax.tree.map(choose, old, new))
         return self.fn(t, y, args, *delayed)
 
 
 class DelayResidual(eqx.Module):
-    """u' - f(t, u, args, u(t - delay), ...) as a residual of the model and one time."""
+    """u' - f(t, u, args, u(t - delay), ...) as a residual of the model at one time."""
 
     field: Field
 
@@ -93,7 +93,7 @@ class DelayScheme(AbstractPieceScheme):
         field: The field, whose function is a `DelayedField`, and the arguments of the equation.
         ends: Where steps begin and end.
         width: Number of features in a window.
-        longest: Length that no window exceeds.
+        longest: Largest length of a window.
     """
 
     field: Field
@@ -120,16 +120,16 @@ class DelayScheme(AbstractPieceScheme):
         if resumed is not None:
             so_far.resume(resumed, len(self.ends) - 1)
         start, whole = self.ends[0], self.ends[-1] - self.ends[0]
-        longest = float(np.max(self.delays))
+        longest_delay = float(np.max(self.delays))
         compiling = running = 0.0
         status, reason = "converged", ""
         for begin, end in itertools.pairwise(self.ends[so_far.number :]):
 
-            def look(more, done, residual, state, before=so_far.taken, begin=begin) -> bool:
-                del done, state  # of this step alone
+            def watch_step(more, done, residual, state, before=so_far.taken, begin=begin) -> bool:
+                del done, state  # they concern this step only
                 return watch(before + more, (begin - start) / whole, residual, None)
 
-            field = with_args(self.field, (self.field.args, so_far.past(begin - longest)))
+            field = with_args(self.field, (self.field.args, so_far.past(begin - longest_delay)))
             share = (end - begin) / whole
             step = InitialValueScheme(field, (begin, end), self.width, (), self.longest, share)
             found = step.solve(
@@ -137,17 +137,17 @@ class DelayScheme(AbstractPieceScheme):
                 tolerance=tolerance,
                 steps=steps - so_far.taken,
                 key=key,
-                watch=look,
+                watch=watch_step,
             )
             compiling, running = compiling + found.compile, running + found.run
             status, reason = found.status, found.reason
-            if status == "interrupted":  # what is begun of a step is begun again
-                watch(so_far.taken, (begin - start) / whole, np.nan, so_far.to_go_on)
+            if status == "interrupted":  # an unfinished step starts again
+                watch(so_far.taken, (begin - start) / whole, np.nan, so_far.resumable)
                 reason = f"at t = {begin:.17g}"
                 break
             so_far.add(found)
             last, done = float(so_far.monitor[-1]), (end - start) / whole
-            if watch(so_far.taken, done, last, so_far.to_go_on) and end < self.ends[-1]:
+            if watch(so_far.taken, done, last, so_far.resumable) and end < self.ends[-1]:
                 status, reason = "interrupted", f"at t = {end:.17g}"
             elif status == "converged" and so_far.taken >= steps and end < self.ends[-1]:
                 status = "max_steps"
@@ -169,7 +169,7 @@ class DelayScheme(AbstractPieceScheme):
     def _whole(self) -> InitialValueScheme:
         return InitialValueScheme(self.field, (self.ends[0], self.ends[-1]), self.width)
 
-    def known_at(self, model: PyTree, points: np.ndarray) -> np.ndarray:
+    def defined_at(self, model: PyTree, points: np.ndarray) -> np.ndarray:
         """The start."""
         del points
         return np.asarray(model.ends[:1])
@@ -179,12 +179,18 @@ class DelayScheme(AbstractPieceScheme):
         return self._whole().training_points(model, constraint)
 
     def covered(self, model: PyTree, constraint: Constraint) -> AbstractDomain:
-        """From the start to where the march got."""
+        """From the start to where the march ended."""
         return self._whole().covered(model, constraint)
 
 
 class _SolvedSteps:
-    """The windows that are solved, in `number` steps and `taken` steps of Newton's method."""
+    """The windows solved so far.
+
+    Attributes:
+        number: Steps of the method of steps.
+        taken: Newton steps.
+        at: State at the end of the last window.
+    """
 
     def __init__(self, start: float, model: Pieces):
         self.model, self.number, self.taken = model, 0, 0
@@ -211,7 +217,7 @@ class _SolvedSteps:
         self.at = np.asarray(ravel_pytree(value)[0])[None]
 
     def past(self, since: float) -> Pieces:
-        """The windows from a time on, or the model before there are any."""
+        """The windows since a time; the initial model before there are any."""
         if not len(self.head):
             return self._pieces(self.model.ends, self.at[None], np.asarray(self.model.head)[:1])
         first = int(np.searchsorted(self.edges[1:-1], since, side="right"))
@@ -221,12 +227,12 @@ class _SolvedSteps:
         return stack_pieces(edges, states, head, unravel=self.model.unravel, capacity=_ROOM)
 
     def start(self, begin: float, end: float, width: int) -> Pieces:
-        """A model that stays where the last window ended."""
+        """A constant model with the state at the end of the last window."""
         head = np.zeros((1, width, self.at.shape[1]))
         ends = np.asarray([begin, end])
         return stack_pieces(ends, self.at[None], head, unravel=self.model.unravel)
 
-    def to_go_on(self) -> Resumable:
+    def resumable(self) -> Resumable:
         return self._arrays(), {"counters": [self.number, self.taken, self.rejected]}
 
     def _arrays(self) -> dict[str, np.ndarray]:
@@ -240,7 +246,7 @@ class _SolvedSteps:
         for name, own in blank.items():
             found = arrays.get(name)
             rows = {"edges": count + 1, "at": 1, "spacing": 1}.get(name, count)
-            if found is not None and name == "found":  # any number of them
+            if found is not None and name == "found":  # may hold any number of times
                 rows = len(found)
             if found is None or found.shape != (rows, *own.shape[1:]):
                 raise StoreError("the checkpoint is damaged: its windows are not all there.")
@@ -249,7 +255,7 @@ class _SolvedSteps:
             raise StoreError(f"the checkpoint is damaged: it counts {self.number} steps.")
 
     def result(self, width: int) -> tuple[Pieces, PieceHistory]:
-        if not len(self.head):  # as good as nothing
+        if not len(self.head):  # no step was completed
             start, end = self.edges[0], self.model.ends[-1]
             length = 64 * float(jnp.finfo(self.model.head.dtype).eps) * max(abs(start), end - start)
             model = self.start(start, start + length, width)
@@ -269,16 +275,16 @@ class _SolvedSteps:
 def step_ends(
     span: tuple[float, float], delays: Float[np.ndarray, " k"], breaks: Sequence[float] = ()
 ) -> tuple[float, ...]:
-    """Where steps begin and end: no longer than the shortest delay, and at jumps of derivatives.
+    """Ends of the steps: at most the shortest delay apart, and at jumps of derivatives.
 
-    Those come from the start and from `breaks`, at which the field itself jumps.
+    Jumps originate at the start and at `breaks`, where the field itself jumps.
     """
     start, end = span
     short = float(delays.min())
     count = int(np.ceil((end - start) / short * (1 - _NEAR)))
     places = start + short * np.arange(count)
     jumps = np.zeros(1)
-    delays = np.minimum(delays, 2 * (end - start))  # longer ones lead beyond the end as well
+    delays = np.minimum(delays, 2 * (end - start))  # longer ones lead beyond the end in any case
     for _ in range(_FOLLOWED):
         jumps = np.unique(np.concatenate([jumps, (jumps[:, None] + delays).ravel()]))
     if len(delays) > 1:

@@ -1,4 +1,4 @@
-"""When a boundary value problem is solved on its elements, or cannot be, in words."""
+"""Whether to stop refining the elements of a boundary value problem, and the reason to report."""
 
 import equinox as eqx
 import numpy as np
@@ -6,16 +6,16 @@ from jaxtyping import Array, Float, Int
 
 from constrainednn._common.batched import in_blocks
 from constrainednn._common.messages import shown
-from constrainednn._ode.linearised.division import DIGITS, OnHost, heads, last_digit
+from constrainednn._ode.linearised.division import DIGITS, HostUnknowns, heads, last_digit
 from constrainednn._ode.linearised.element_step import BoundaryProblem
 from constrainednn._ode.schemes.boundary_fields import BoundaryField
 from constrainednn._pieces.mesh import places
 from constrainednn._pieces.refinement import MOST_ELEMENTS, Round
 from constrainednn.models.legendre import integrals
 
-# Newton's method failing in so many rounds running is not for want of elements.
+# After this many consecutive failures of Newton's method, more elements would not help.
 _FAILURES = 3
-# Errors up to so many times the tolerance are accepted where rounding ends the refinement.
+# Errors up to this many times the tolerance are accepted where rounding ends the refinement.
 _ROUNDED = 10.0
 
 
@@ -29,7 +29,7 @@ def ending_of(
     spent: bool,
     failures: int,
 ) -> tuple[str, str] | None:
-    """Why to end here, or None to divide and go on."""
+    """Status and reason to stop here, or None to divide elements and continue."""
     worst, error = found.worst, found.error
     count = len(edges) - 1
     where = f"between {edges[worst]:.6g} and {edges[worst + 1]:.6g}"
@@ -45,8 +45,8 @@ def ending_of(
     if failures >= _FAILURES:
         return "stalled", (
             f"Newton's method does not converge on {count} elements, and more would not help. Does "
-            "a solution exist? Another guess may be nearer to it, or continuation= in small steps "
-            "lead to it"
+            "a solution exist? Another guess may be closer to it, or continuation= in small steps "
+            "may lead to it"
         )
     lengths, digit = np.diff(edges), last_digit(edges, error.dtype)
     shortest = lengths[parts > 1].min(initial=np.inf)
@@ -70,7 +70,7 @@ def ending_of(
 
 
 def _accepted(found: Round, tolerance: float, given: bool) -> tuple[str, str]:
-    """The ending where no element has to be divided."""
+    """Status and reason where no element needs to be divided."""
     count = len(found.error)
     if not found.off <= _ROUNDED * tolerance:
         rounding = f"rounding alone moves this solution by about {found.off:.1e}"
@@ -91,11 +91,11 @@ def _accepted(found: Round, tolerance: float, given: bool) -> tuple[str, str]:
 def undefined(
     statement: BoundaryProblem,
     edges: np.ndarray,
-    unknowns: OnHost,
+    unknowns: HostUnknowns,
     nodes: Float[np.ndarray, " m"],
 ) -> tuple[str, str] | None:
-    """The ending where the field is not finite at a training point, and no step is possible."""
-    # A field that is finite there gave finite heads; those that it did not are the guess's.
+    """Status and reason where the field is not finite at a training point, or None."""
+    # No step was possible, so these are the heads of the guess.
     x = places(edges[:-1], edges[1:], nodes)
     y = unknowns.y[:-1, None] + integrals(nodes, unknowns.b.shape[1] + 1, 1)[1] @ heads(unknowns)
     x, y = x.ravel(), y.reshape(-1, y.shape[-1])
@@ -107,7 +107,7 @@ def undefined(
     first = int(np.argmax(bad))
     return "stalled", (
         f"the vector field is {_kind(values[first])} at x = {x[first]:.6g}, y = "
-        f"{shown(y[first].tolist())}. Another guess may stay where it is defined"
+        f"{shown(y[first].tolist())}. Try a guess that stays where it is defined"
     )
 
 

@@ -1,4 +1,4 @@
-"""The user's vector field, and how far a model misses its equation."""
+"""The user's vector field, and the residual of its equation."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,10 +16,10 @@ class Field(eqx.Module):
 
     Attributes:
         fn: `fn(t, y, args)`; y is the pair (value, velocity) where the order is two.
-        args: Passed on.
+        args: Passed to `fn`.
         unravel: From a vector of shape (d,) to the structure of the user's value.
         order: One or two.
-        mass: What the highest derivative is multiplied by; None for the identity.
+        mass: Mass matrix, which multiplies the highest derivative; None for the identity.
     """
 
     fn: Callable[[Any, Any, Any], PyTree]
@@ -34,7 +34,7 @@ class Field(eqx.Module):
         return None if self.mass is None else ~jnp.any(self.mass != 0, axis=1)
 
     def slope(self, t: Float[Array, ""], y: Float[Array, "p d"]) -> Float[Array, " d"]:
-        """The highest derivative, as far as the equation itself tells it: a first guess."""
+        """The highest derivative as far as the equation determines it: an initial guess."""
         f = self(t, y)
         return f if self.mass is None else jnp.linalg.pinv(self.mass) @ f
 
@@ -50,7 +50,7 @@ def with_args(field: Field, args: PyTree) -> Field:
 
 
 class EquationResidual(eqx.Module):
-    """u^(p) - f(t, u, ..., args), as a residual of the model and one time."""
+    """u^(p) - f(t, u, ..., args), as a residual of the model at one time."""
 
     field: Field
 
@@ -59,7 +59,7 @@ class EquationResidual(eqx.Module):
         flat = lambda t: ravel_pytree(u(t))[0]  # noqa: E731
         *lower, top = taylor(flat, t, order=self.field.order)
         field = self.field
-        if field.args is None:  # they may hold unknowns, which the model has
+        if field.args is None:  # the model has them, with the values of unknowns
             field = with_args(field, getattr(u, "args", None))
         if field.mass is not None:
             top = field.mass @ top

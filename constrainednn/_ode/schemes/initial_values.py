@@ -5,7 +5,7 @@ Symbols (others in `models/pieces.py`)::
     symbol  shape        meaning
     h       ()           length of a window, negative backwards in time; half = h / 2
     F       (m, d)       vector field at the nodes
-    A       (m, d, p, d) its derivative by the state
+    A       (m, d, p, d) its derivative with respect to the state
     M       (d, d)       mass matrix; a row of zeros is an algebraic equation
     r       (m, d)       residual in scaled time: half^p (M u^(p) - F), and -F where M has zeros
 """
@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from constrainednn._ode.schemes.field import Field
 from constrainednn._ode.schemes.second_look import Resolved, not_finite_from, resolve
-from constrainednn._ode.schemes.windows import LOOKS, Evolution, along, fixed_features
+from constrainednn._ode.schemes.windows import REST_TIMES, Evolution, along, fixed_features
 from constrainednn._pieces.march import March, march
 from constrainednn._problem.constraint import Constraint
 from constrainednn._problem.scheme import (
@@ -50,9 +50,9 @@ class InitialValueScheme(AbstractPieceScheme):
         field: The vector field.
         span: Start and end.
         width: Number of features in a window.
-        breaks: Times on the way, in order, at which windows end.
-        longest: Length that no window exceeds.
-        share: Share of the usual number of places at which the equation is looked at in the end.
+        breaks: Times within the span, in order, at which windows end.
+        longest: Largest length of a window.
+        share: Fraction of the usual number of points at which the finished march is scanned.
     """
 
     field: Field
@@ -84,7 +84,7 @@ class InitialValueScheme(AbstractPieceScheme):
         evolution = Evolution(self.field, nodes, weights, monitor, end, clusters)
         state = (model.states[0], self._sizes(model.states[0]))
 
-        def through(stops: Sequence[float], resumed: Resumable | None) -> March:
+        def march_through(stops: Sequence[float], resumed: Resumable | None) -> March:
             return march(
                 evolution,
                 state,
@@ -97,7 +97,7 @@ class InitialValueScheme(AbstractPieceScheme):
             )
 
         stops = self.span[0], *self.breaks, self.span[1]
-        result = resolve(self.field, through, stops, share=self.share, resumed=resumed)
+        result = resolve(self.field, march_through, stops, share=self.share, resumed=resumed)
         found = result.march
         states, head = found.kept.pieces
         history = dataclasses.replace(found.history, spacing=result.spacing, found=result.found)
@@ -112,24 +112,24 @@ class InitialValueScheme(AbstractPieceScheme):
         return SchemeResult(solved, status, reason, taken, history, found.compile, found.run)
 
     def _sizes(self, y: Float[Array, "p d"]) -> Float[Array, "p d"]:
-        """Sizes of the components at the start; what is rounding to them need not be resolved.
+        """Sizes of the components at the start; below their rounding nothing need be resolved.
 
-        One that starts at zero has none of its own, and along a chain of such components each
-        would wait for the one before: they are given that of the largest, or of what the field
-        makes of it.
+        A component that starts at zero has no size of its own, and in a chain of such components
+        each would wait for the previous one. They are given the size of the largest component or,
+        if all are zero, that of the change which the field causes over the span.
         """
         start, end = self.span
-        top = abs(end - start) * jnp.max(jnp.abs(self.field(jnp.asarray(start, y.dtype), y)))
-        if not y.any() and top == 0:  # at rest, until something pushes
-            times = jnp.linspace(start, end, LOOKS, dtype=y.dtype)
+        change = abs(end - start) * jnp.max(jnp.abs(self.field(jnp.asarray(start, y.dtype), y)))
+        if not y.any() and change == 0:  # at rest until it is forced
+            times = jnp.linspace(start, end, REST_TIMES, dtype=y.dtype)
             f = jnp.nan_to_num(along(self.field, times, y), posinf=0.0, neginf=0.0)
-            top = abs(end - start) * jnp.max(jnp.abs(f))
+            change = abs(end - start) * jnp.max(jnp.abs(f))
         largest = jnp.max(jnp.abs(y), axis=1, keepdims=True)
-        largest = jnp.where(largest > 0, largest, jnp.where(top > 0, top, 1.0))
+        largest = jnp.where(largest > 0, largest, jnp.where(change > 0, change, 1.0))
         return jnp.where(y != 0, jnp.abs(y), largest)
 
     def _tangent(self, y: Float[Array, "p d"]) -> Pieces:
-        """What is known where no window was solved: a straight line, as short as times tell."""
+        """The model if no window was solved: a straight line over a few rounding errors of time."""
         start, end = self.span
         length = 64 * float(jnp.finfo(y.dtype).eps) * max(abs(start), abs(end - start))
         stop = start + math.copysign(length, end - start)
@@ -176,11 +176,11 @@ class InitialValueScheme(AbstractPieceScheme):
                 "solution ends there, or the vector field is not smooth"
             )
         return (
-            f"windows shrank to rounding at t = {model.ends[-1]:.17g}, where {why}. All before is "
-            "kept"
+            f"windows shrank to rounding at t = {model.ends[-1]:.17g}, where {why}. The solution "
+            "up to there is kept"
         )
 
-    def known_at(self, model: PyTree, points: np.ndarray) -> np.ndarray:
+    def defined_at(self, model: PyTree, points: np.ndarray) -> np.ndarray:
         """The start."""
         del points
         return np.asarray(model.ends[:1])
@@ -191,7 +191,7 @@ class InitialValueScheme(AbstractPieceScheme):
         return training_points(model.ends, self.width)
 
     def covered(self, model: PyTree, constraint: Constraint) -> AbstractDomain:
-        """From the start to where the march got."""
+        """From the start to where the march ended."""
         del constraint
         start, end = float(model.ends[0]), float(model.ends[-1])
         return Interval(min(start, end), max(start, end))

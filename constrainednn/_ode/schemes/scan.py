@@ -1,15 +1,15 @@
-"""A second look at the equation along a march: what its points missed is found and named.
+"""A scan of the residual along a finished march, to locate what the monitor points missed.
 
-A window is accepted by its residual at a few dozen points. A pulse, a switch or a jump between them
-or beside the first and last leaves no trace there. So the finished march is looked at once more at
-many places, the ends of windows from inside included, by one compiled evaluation of the residual.
-Where that is far above what was allowed, the ends of the place are bisected for.
+A window is accepted by its residual at a few dozen points. A pulse, a switch or a jump between
+them, or outside the first and last, leaves no trace there. The finished march is therefore scanned
+at many more points, the ends of windows from inside included, by one compiled evaluation of the
+residual. Where it is far above what was allowed, the ends of the stretch are located by bisection.
 
 Symbols (others in `windows.py` and `models/pieces.py`)::
 
     symbol  shape      meaning
-    B       int        blocks: parts of windows, each looked at in as many places
-    s       (g, n)     scaled times of the places of a group of blocks
+    B       int        blocks: parts of windows, each sampled at the same number n of points
+    s       (g, n)     scaled times of the points in a group of blocks
     ratio   (B, n)     largest residual of an equation there, relative to what was allowed
 """
 
@@ -27,31 +27,31 @@ from jax.extend import core
 from jaxtyping import Array, Float, Int
 
 from constrainednn._common.batched import Structure, put_together, take_apart
-from constrainednn._common.compilation.closures import compiled, until_decided
+from constrainednn._common.compilation.closures import compiled, with_retrace
 from constrainednn._ode.schemes.field import Field
 from constrainednn._pieces.march import March
 from constrainednn.models.legendre import integrated
 from constrainednn.models.pieces import start_polynomial
 
-# Places of a block, and blocks in a step of the compiled loop.
+# Points of a block, and blocks per step of the compiled loop.
 _PLACES, _GROUP = 64, 16
-# Places of a scan are as many as this number of scalar operations allows, within these limits: a
-# few milliseconds, whatever the equation is. Counted and not timed, so that answers do not depend
-# on how busy the machine is.
-_OPERATIONS, _LEAST, _MOST = 2_000_000, 1024, 32_768
-# A residual is found at a place where it exceeds what was allowed this many times. At the ends of
-# windows a residual that nothing is wrong with exceeds its mean square by the root of its degree.
+# A scan has as many points as this number of scalar operations allows, within these limits: a few
+# milliseconds, whatever the equation. Operations are counted and not timed, so that results do not
+# depend on how busy the machine is.
+_OPERATIONS, _FEWEST, _MOST = 2_000_000, 1024, 32_768
+# A residual is too large where it exceeds what was allowed by this factor. At the ends of windows
+# a sound residual exceeds its root mean square by the root of its degree.
 _FOUND = 20.0
-# Functions that take some ten times as long as a multiplication.
+# Functions that take about ten times as long as a multiplication.
 _FUNCTIONS = frozenset(
     ("exp", "log", "sin", "cos", "tan", "tanh", "pow", "rem", "div", "sqrt", "logistic", "erf")
 )
-_DEAR = 10
-# Places that are worked on at once.
-_AT_ONCE = 256
+_COSTLY = 10
+# Stretches that are located in one scan.
+_MOST_RUNS = 256
 
 
-class Found(NamedTuple):
+class Unresolved(NamedTuple):
     """A stretch of a window on which the residual is too large.
 
     Attributes:
@@ -70,12 +70,12 @@ class Scan(NamedTuple):
 
     Attributes:
         found: Stretches, in the order of solution.
-        spacing: Largest distance between two places that were looked at.
+        spacing: Largest distance between two points of the scan.
         compile: Seconds of compiling.
-        run: Seconds of looking.
+        run: Seconds of evaluating.
     """
 
-    found: list[Found]
+    found: list[Unresolved]
     spacing: float
     compile: float
     run: float
@@ -90,52 +90,52 @@ class _Blocks(NamedTuple):
 
 
 def scan(field: Field, marched: March, *, since: int = 0, share: float = 1.0) -> Scan:
-    """Look at all windows of a march from a number on.
+    """Scan the windows of a march, or those from a given one on.
 
     Args:
         field: The vector field.
         marched: The march, of at least one window.
-        since: Number of the first window.
-        share: Share of the usual number of places.
+        since: Index of the first window.
+        share: Fraction of the usual number of points.
     """
     began = time.perf_counter()
-    looker, compiling = _Looker(field, marched), 0.0
+    sampler, compiling = _ResidualSampler(field, marched), 0.0
     before = _operations.cache_info().misses
-    operations = looker.operations
-    if _operations.cache_info().misses > before:  # what was not counted was not compiled either
-        looker.look(_Blocks(*np.zeros((3, 0))))
+    operations = sampler.operations
+    if _operations.cache_info().misses > before:  # not counted yet, so not compiled either
+        sampler.ratios(_Blocks(*np.zeros((3, 0))))
         compiling = time.perf_counter() - began
     lengths = np.abs(np.diff(marched.edges))[since:]
-    places = share * min(max(_OPERATIONS / operations, _LEAST), _MOST)
+    places = share * min(max(_OPERATIONS / operations, _FEWEST), _MOST)
     # Proportional to the length, and at least one block a window.
     blocks = np.ceil(lengths / lengths.sum() * max(places / _PLACES, 1)).astype(int)
     window = np.repeat(np.arange(len(lengths)), blocks)
     first = np.arange(len(window)) - np.repeat(np.cumsum(blocks) - blocks, blocks)
     low, high = (2 * (first + k) / blocks[window] - 1 for k in (0, 1))
     spread = _Blocks(window + since, low, high)
-    ratio, s = looker.look(spread), looker.places(spread)
+    ratio, s = sampler.ratios(spread), sampler.places(spread)
     runs = []
     for number in np.unique(spread.window[(ratio > _FOUND).any(axis=1)]):
         mine = spread.window == number
         runs += _runs(int(number), s[mine].ravel(), ratio[mine].ravel())
-    found = looker.located(runs[:_AT_ONCE])
+    found = sampler.located(runs[:_MOST_RUNS])
     spacing = float(np.max(lengths / blocks) / (_PLACES - 1))
     return Scan(found, spacing, compiling, time.perf_counter() - began - compiling)
 
 
 def _runs(number: int, s: np.ndarray, ratio: np.ndarray) -> list[tuple]:
-    """Stretches of bad places of a window, each with the good places beside it."""
+    """Stretches of bad points in a window, each with the good points next to it."""
     bad = np.concatenate([[False], ratio > _FOUND, [False]])
     first, after = np.flatnonzero(bad[1:] & ~bad[:-1]), np.flatnonzero(bad[:-1] & ~bad[1:])
     runs = []
-    for i, j in zip(first, after, strict=True):  # bad from place i to place j - 1
+    for i, j in zip(first, after, strict=True):  # bad from point i to point j - 1
         left, right = s[max(i - 1, 0)], s[min(j, len(s) - 1)]
         runs.append((number, left, s[i], s[j - 1], right))
     return runs
 
 
-class _Looker:
-    """The residual along a march, at places that are asked for."""
+class _ResidualSampler:
+    """The residual along a march, at any points."""
 
     def __init__(self, field: Field, marched: March):
         self.field = field
@@ -145,13 +145,13 @@ class _Looker:
         capacity = max(16, 1 << (count - 1).bit_length())
         pad = lambda a: np.concatenate([a, np.repeat(a[-1:], capacity - count, axis=0)])  # noqa: E731
         arrays = self.edges[:-1], np.diff(self.edges) / 2, y, c, marched.kept.allowed
-        # NumPy's own: nine transfers of small arrays would take as long as the look.
+        # In NumPy: nine transfers of small arrays would take as long as the evaluation.
         self.windows = tuple(pad(np.asarray(a)).astype(c.dtype) for a in arrays)
 
     @property
-    @until_decided
+    @with_retrace
     def operations(self) -> float:
-        """Scalar operations of the residual at one place."""
+        """Scalar operations of the residual at one point."""
         arrays, statement = take_apart(self.field)
         shapes = tuple(None if a is None else (np.shape(a), jnp.result_type(a)) for a in arrays)
         (*_, p, d), (capacity, width, _) = self.windows[2].shape, self.windows[3].shape
@@ -160,11 +160,11 @@ class _Looker:
         return own + _operations(statement, shapes, (p, d), dtype, capacity)
 
     def places(self, blocks: _Blocks) -> Float[np.ndarray, "B n"]:
-        """Scaled times that are looked at."""
+        """Scaled times of the points of blocks."""
         return np.linspace(blocks.low, blocks.high, _PLACES, axis=1)
 
-    def look(self, blocks: _Blocks) -> Float[np.ndarray, "B n"]:
-        """The largest residual at each place, relative to what was allowed; infinite for NaN."""
+    def ratios(self, blocks: _Blocks) -> Float[np.ndarray, "B n"]:
+        """The largest residual at each point, relative to what was allowed; infinite for NaN."""
         count = len(blocks.window)
         capacity = max(1024, 1 << (count - 1).bit_length())  # one program for scans and searches
         pad = lambda a: np.append(a, np.zeros(capacity - count, a.dtype))  # noqa: E731
@@ -174,8 +174,8 @@ class _Looker:
         groups = np.asarray(-(-count // _GROUP))
         return np.asarray(_ratios(self.field, self.windows, window, low, high, groups))[:count]
 
-    def located(self, runs: list[tuple]) -> list[Found]:
-        """Bisect for the ends of stretches, and leave out those that are too short to matter."""
+    def located(self, runs: list[tuple]) -> list[Unresolved]:
+        """Locate the ends of stretches by bisection, and drop those too short to matter."""
         if not runs:
             return []
         number, good, bad = np.empty((3, 2 * len(runs)))
@@ -186,25 +186,25 @@ class _Looker:
         sections = math.ceil(-math.log2(np.finfo(float).eps) / math.log2(_PLACES))
         for _ in range(sections):
             blocks = _Blocks(number, good, bad)
-            ratio, s = self.look(blocks), self.places(blocks)
+            ratio, s = self.ratios(blocks), self.places(blocks)
             at = np.argmax(ratio > _FOUND, axis=1)
-            # Bad at once: this is the end of the window.
+            # If the first point is bad, the stretch begins at the end of the window.
             take = lambda i, s=s: np.take_along_axis(s, i[:, None], axis=1)[:, 0]  # noqa: E731
             good, bad = take(np.maximum(at - 1, 0)), take(at)
         window = number[::2]
-        # From good place to good place: all that is bad lies between.
+        # From good point to good point: everything bad lies between.
         low, high = good[::2], good[1::2]
-        ratio = self.look(_Blocks(window, low, high))
+        ratio = self.ratios(_Blocks(window, low, high))
         # The change of the state over a stretch, relative to what was allowed.
         effect = (high - low) / 2 * ratio.max(axis=1)
         start, half = self.edges[window], np.diff(self.edges)[window] / 2
-        # Less than times can be told apart is in place.
+        # A stretch shorter than the resolution of time is fully located.
         length = np.abs(half) * (high - low)
         matters = (effect > 1) & (length > 100 * np.finfo(float).eps * np.abs(start))
         found = []
         for k in np.flatnonzero(matters):
             begin, end = (float(start[k] + half[k] * (s[k] + 1)) for s in (low, high))
-            found.append(Found(int(window[k]), begin, end))
+            found.append(Unresolved(int(window[k]), begin, end))
         return found
 
 
@@ -217,7 +217,7 @@ def _ratios(
     high: Float[np.ndarray | Array, " B"],
     groups: Int[np.ndarray | Array, ""],
 ) -> Float[Array, "B n"]:
-    """Residuals relative to what was allowed, group after group of blocks."""
+    """Residuals relative to what was allowed, one group of blocks after the other."""
     start, half, y, c, allowed = windows
     order, (_, width, d) = y.shape[1], c.shape
     eps = jnp.finfo(c.dtype).eps
@@ -234,7 +234,7 @@ def _ratios(
         t0, h = start[index][:, None], half[index][:, None]
         share = jnp.linspace(0, 1, _PLACES, dtype=c.dtype)[None]
         s = cut(low)[:, None] * (1 - share) + cut(high)[:, None] * share
-        # A little inside of the window: at its ends it is the other side that the field may see.
+        # Slightly inside the window: exactly at an end the field may be on the other side.
         inside = 1 - jnp.minimum(16 * eps * jnp.abs(t0 / h), 0.5) - eps
         s = jnp.clip(s, -inside, inside)
         weights = jnp.moveaxis(levels[index], 1, 0)[:, :, None]  # (terms, g, 1, order + 1, d)
@@ -272,8 +272,8 @@ def _ratios(
 def _operations(
     statement: Structure, shapes: tuple, state: tuple[int, int], dtype: jnp.dtype, capacity: int
 ) -> int:
-    """Scalar operations of a field at one place, counted once for each program of a scan."""
-    del capacity  # it makes another program
+    """Scalar operations of a field at one point, counted once for each program of a scan."""
+    del capacity  # part of the cache key: another capacity is another program
     arrays = [None if shape is None else jax.ShapeDtypeStruct(*shape) for shape in shapes]
     y = jax.ShapeDtypeStruct(state, dtype)
     at = lambda arrays, t, y: put_together(arrays, statement)(t, y)  # noqa: E731
@@ -281,7 +281,7 @@ def _operations(
 
 
 def _counted(program: core.Jaxpr) -> int:
-    """Operations of a program: entries of what each of its primitives gives, sums in full."""
+    """Operations of a program: entries of each result, times the length of inner products."""
     total = 0
     for equation in program.eqns:
         size = sum(int(np.prod(getattr(v.aval, "shape", ()))) for v in equation.outvars)
@@ -299,5 +299,5 @@ def _counted(program: core.Jaxpr) -> int:
         if inner:
             total += int(equation.params.get("length", 1)) * sum(map(_counted, inner))
         else:
-            total += size * (_DEAR if name in _FUNCTIONS else 1)
+            total += size * (_COSTLY if name in _FUNCTIONS else 1)
     return total

@@ -1,4 +1,4 @@
-"""March, look again, and march again from where something was missed, until nothing is found."""
+"""March, scan, and march again from where something was missed, until nothing is found."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,28 +9,28 @@ import jax.numpy as jnp
 import numpy as np
 
 from constrainednn._ode.schemes.field import Field
-from constrainednn._ode.schemes.scan import Found, scan
+from constrainednn._ode.schemes.scan import Unresolved, scan
 from constrainednn._pieces.march import March
 from constrainednn._problem.scheme import Resumable
 
-# A switch that depends on the state is placed better each time, and is in place after two or three.
+# A switch that depends on the state is located better in each round, fully after two or three.
 _ROUNDS = 12
 
 
 class Resolved(NamedTuple):
-    """A march after which nothing is left to be found, or the reason why something is.
+    """A march that was scanned, and what of it could not be resolved.
 
     Attributes:
         march: The march.
-        spacing: Largest distance between two places of the scan; NaN without one.
-        found: Times that windows were made to end at, since something was found there.
-        left: What was found and could not be resolved; None if nothing is left.
+        spacing: Largest distance between two points of the scan; NaN without one.
+        found: Times at which windows were made to end because of what the scan found.
+        left: A stretch that could not be resolved; None if nothing is left.
     """
 
     march: March
     spacing: float
     found: tuple[float, ...]
-    left: Found | None
+    left: Unresolved | None
 
 
 def resolve(
@@ -41,31 +41,31 @@ def resolve(
     share: float,
     resumed: Resumable | None = None,
 ) -> Resolved:
-    """March through `stops`, and through what is found between them.
+    """March through `stops`, with further stops where a scan finds something between them.
 
     Args:
         field: The vector field.
-        march: Goes through stops, from the start or from what it was given to go on from.
+        march: Marches through stops, from the start or from a state to resume from.
         stops: Start, breaks and end, in order.
-        share: Share of the usual number of places of a scan.
+        share: Fraction of the usual number of points of a scan.
         resumed: The state of an earlier run to resume from.
     """
     marched, since, spacing = march(stops, resumed), 0, 0.0
     found: set[float] = set()
     compiling, running = marched.compile, marched.run
     for rounds in range(_ROUNDS + 1):
-        if marched.ending == "stopped" or len(marched.kept.ends) <= since:  # nothing new to see
+        if marched.ending == "stopped" or len(marched.kept.ends) <= since:  # no new windows
             done = marched._replace(compile=compiling, run=running)
             return Resolved(done, spacing or math.nan, _in_order(found, stops), None)
-        seen = scan(field, marched, since=since, share=share)
-        compiling, running = compiling + seen.compile, running + seen.run
-        spacing = max(spacing, seen.spacing)
+        scanned = scan(field, marched, since=since, share=share)
+        compiling, running = compiling + scanned.compile, running + scanned.run
+        spacing = max(spacing, scanned.spacing)
         done = marched._replace(compile=compiling, run=running)
-        if not seen.found or rounds == _ROUNDS or marched.ending == "steps":
-            left = seen.found[0] if seen.found else None
+        if not scanned.found or rounds == _ROUNDS or marched.ending == "steps":
+            left = scanned.found[0] if scanned.found else None
             return Resolved(done, spacing, _in_order(found, stops), left)
-        since = min(place.window for place in seen.found)
-        found.update(time for place in seen.found for time in _ends_in(place, marched.edges))
+        since = min(stretch.window for stretch in scanned.found)
+        found.update(time for stretch in scanned.found for time in _ends_in(stretch, marched.edges))
         marched = march(
             (stops[0], *_in_order(found, stops, stops[1:-1]), stops[-1]), done.before(since)
         )
@@ -73,18 +73,18 @@ def resolve(
     raise AssertionError
 
 
-def _ends_in(place: Found, edges: np.ndarray) -> list[float]:
-    """Where windows shall end for a place to be resolved: at its ends, or in its middle."""
-    start, end = edges[place.window : place.window + 2]
+def _ends_in(stretch: Unresolved, edges: np.ndarray) -> list[float]:
+    """Where windows must end to resolve a stretch: at its ends, or in its middle."""
+    start, end = edges[stretch.window : stretch.window + 2]
     near = _near(edges)
-    inner = [t for t in (place.low, place.high) if min(abs(t - start), abs(end - t)) > near]
-    return inner or [(place.low + place.high) / 2]
+    inner = [t for t in (stretch.low, stretch.high) if min(abs(t - start), abs(end - t)) > near]
+    return inner or [(stretch.low + stretch.high) / 2]
 
 
 def _in_order(
     found: set[float], stops: Sequence[float], given: Sequence[float] = ()
 ) -> tuple[float, ...]:
-    """Found times and given ones as a march meets them; what is nearer than rounding is one."""
+    """Found and given times in order of solution; those that differ by rounding are merged."""
     kept: list[float] = []
     for time in sorted({*found, *given}, reverse=stops[-1] < stops[0]):
         if time in given or not kept or abs(time - kept[-1]) > _near(stops):
@@ -95,12 +95,12 @@ def _in_order(
 
 
 def _near(times: Sequence[float] | np.ndarray) -> float:
-    """Times nearer to each other than this leave no room for a window."""
+    """Times closer together than this leave no room for a window."""
     return 100 * float(jnp.finfo(float).eps) * max(abs(times[0]), abs(times[-1]))
 
 
 def not_finite_from(field: Field, marched: March, end: float) -> float | None:
-    """The first time, from where a march got to on, at which the field is NaN or infinite."""
+    """The first time after the end of a march at which the field is NaN or infinite."""
     t, (y, _) = float(marched.edges[-1]), marched.state
     y = jnp.asarray(y)
     farthest = 1e-6 * abs(end - marched.start)

@@ -1,4 +1,4 @@
-"""One window of an initial value problem: its rows, and least squares on frozen features."""
+"""One window of an initial value problem: its residual rows, solved in least squares."""
 
 import functools
 import math
@@ -18,14 +18,14 @@ from constrainednn._pieces.window_control import AbstractEvolution, Window
 from constrainednn.models.pieces import Features, start_polynomial, training_nodes
 
 _NEWTON_STEPS = 12
-# Times at which a system at rest is asked what will push it.
-LOOKS = 257
-# Windows shorter than this many last digits of the time cannot tell where a jump is.
-_TOLD_APART = 1024
-# A component below this power of eps of the terms that its slope is the sum of is not resolved.
+# Times at which the forcing of a system at rest is sampled.
+REST_TIMES = 257
+# In windows shorter than this many rounding errors of t a jump cannot be located.
+_UNRESOLVED = 1024
+# A component below eps to this power times the terms of its slope is not resolved.
 _CANCELLED = 0.2
-# Centres of clusters of places in which the noise of the vector field is measured; their spacing
-# and the order of the differences that are taken: what is smooth drops out.
+# Centres of clusters of points where the noise of the vector field is measured, the spacing in a
+# cluster, and the order of differences, in which the smooth part drops out.
 _CLUSTERS, _APART, _DIFFERENCES = (-0.83, -0.39, 0.07, 0.41, 0.79), 1e-3, 5
 
 
@@ -33,8 +33,8 @@ _CLUSTERS, _APART, _DIFFERENCES = (-0.83, -0.39, 0.07, 0.41, 0.79), 1e-3, 5
 def fixed_features(
     width: int, order: int, dtype: str
 ) -> tuple[Features, Float[Array, " m"], Features, Features]:
-    """What all windows of all marches share: Gauss nodes, their weights, the end, and clusters."""
-    del dtype  # that of jax's default when they are made
+    """Features that all windows share: at Gauss nodes, their weights, at the end, in clusters."""
+    del dtype  # only a key of the cache: arrays have jax's default dtype
     nodes, weights = training_nodes(width)
     clusters = np.add.outer(_CLUSTERS, _APART * np.arange(_DIFFERENCES + 1)).ravel()
     at_nodes, end, near = (Features(at, width, order) for at in (nodes, np.ones(1), clusters))
@@ -48,7 +48,7 @@ def along(field: Field, times: Float[Array, " n"], y: Float[Array, "p d"]) -> Fl
 
 
 class Evolution(AbstractEvolution):
-    """The windows of an initial value problem; a state is (y, largest |y| so far)."""
+    """The windows of an initial value problem; its state is (y, largest |y| so far)."""
 
     field: Field
     nodes: Features
@@ -63,7 +63,7 @@ class Evolution(AbstractEvolution):
         return self.nodes.width + 1
 
     def window(self, state: PyTree[Array], t: Float[Array, ""], h: Float[Array, ""]) -> Window:
-        """Gauss-Newton on the head, from the slope at the start."""
+        """Gauss-Newton for the head, starting from a constant slope."""
         y, largest = state
         order, d = y.shape
         half, width = h / 2, self.nodes.width
@@ -74,7 +74,7 @@ class Evolution(AbstractEvolution):
         def newton(c, damping, notes):
             del damping  # a shorter window is better than a damped step
             r, A, scale, stiff = training.linearised(c)
-            # A component that starts at zero has no size yet; its slope lends it one.
+            # A component that starts at zero has no size yet; its slope provides one.
             columns = jnp.maximum(scale, jnp.max(jnp.abs(training.at.integrals[0] @ c - r), axis=0))
             rows = root / (columns * stiff)[None]
             J = training.jacobian(A) * rows[:, :, None, None] * columns[None, None, None]
@@ -109,7 +109,7 @@ class Evolution(AbstractEvolution):
 
 
 class WindowRows(eqx.Module):
-    """The residual of one window at given places."""
+    """The residual of one window at given points."""
 
     field: Field
     at: Features
@@ -129,15 +129,15 @@ class WindowRows(eqx.Module):
         return jnp.stack(rows, axis=1)
 
     def fields(
-        self, states: Float[Array, "m p d"], late: float | Array = 0.0
+        self, states: Float[Array, "m p d"], shift: float | Array = 0.0
     ) -> Float[Array, "m d"]:
-        """The vector field, in scaled time; `late` by some share of the time."""
-        t = (self.t + self.half * (self.at.places + 1)) * (1 + late)
+        """The vector field in scaled time, evaluated at times (1 + shift) t."""
+        t = (self.t + self.half * (self.at.places + 1)) * (1 + shift)
         return self.factor * jax.vmap(self.field)(t, states)
 
     @property
     def factor(self) -> Float[Array, "..."]:
-        """What an equation is multiplied by in scaled time."""
+        """Factor of each equation in scaled time."""
         factor = self.half ** self.y.shape[0]
         algebraic = self.field.algebraic
         return factor if algebraic is None else jnp.where(algebraic, 1.0, factor)[None]
@@ -157,8 +157,8 @@ class WindowRows(eqx.Module):
         """Residual, derivative of the scaled field, size of each component, stiffness of each.
 
         The size is that of the highest derivative in the state, in scaled time: the largest in
-        the window, but no less than a rounding error of the largest before it, since a component
-        that has died away need not be resolved.
+        the window, but at least a rounding error of the largest before it, since a component that
+        has decayed need not be resolved.
         """
         order = self.y.shape[0]
         states = self.states(c)
@@ -168,26 +168,26 @@ class WindowRows(eqx.Module):
         A = jnp.reshape(factor, (1, -1, 1, 1)) * jax.vmap(slope)(t, states)
         length, limits = jnp.abs(self.half), jnp.finfo(c.dtype)
         size = jnp.maximum(jnp.max(jnp.abs(states), axis=0), limits.eps * self.largest)
-        # As short as times can be told apart a jump at a component's own zero is as large as the
-        # component, however short the window is: there the component's largest size counts.
-        shortest = _TOLD_APART * limits.eps * jnp.abs(self.t + self.half)
+        # A jump where a component passes zero is as large as the component however short the
+        # window is. In the shortest windows, the largest size of the component counts instead.
+        shortest = _UNRESOLVED * limits.eps * jnp.abs(self.t + self.half)
         size = jnp.where(length <= shortest, jnp.maximum(size, self.largest), size)
         scale = jnp.maximum(length ** (order - 1) * size[-1], limits.eps * size[0]) + limits.tiny
         own = jnp.abs(jnp.diagonal(A, axis1=1, axis2=3))  # (m, p, d)
         per_time = length ** -jnp.arange(order, dtype=c.dtype)
         stiff = jnp.maximum(1.0, 2 * jnp.max(own * per_time[None, :, None], axis=(0, 1)))
-        # What is left where large terms cancel is rounding, and so is a component made of that.
+        # Where large terms cancel, rounding remains, and drives a component of that size.
         terms = jnp.max(jnp.einsum("mipj,pj->mi", jnp.abs(A), size), axis=0)
         scale = jnp.maximum(scale, limits.eps**_CANCELLED * terms / stiff)
         r = self.residual(c)
         algebraic = self.field.algebraic
-        if algebraic is not None:  # relative to the largest term, whatever the window is
+        if algebraic is not None:  # relative to the largest term, however long the window is
             terms = jnp.max(jnp.sum(jnp.abs(A[:, :, 0]) * size[:1][None], axis=2), axis=0)
             stiff = jnp.where(algebraic, (terms + limits.tiny) / scale, stiff)
         return r, A, scale, stiff
 
     def jacobian(self, A: Float[Array, "m d p d"]) -> Float[Array, "m d K d"]:
-        """Derivative of the residual by the head, from that of the scaled field."""
+        """Derivative of the residual with respect to the head, from that of the scaled field."""
         order, d = self.y.shape
         Q = self.at.integrals
         mass = jnp.eye(d, dtype=A.dtype) if self.field.mass is None else self.field.mass
@@ -203,9 +203,9 @@ class WindowRows(eqx.Module):
         return self.fields(moved, jnp.asarray(eps * signs[:, 0, 0], c.dtype)) - self.fields(states)
 
     def noise(self, c: Float[Array, "K d"]) -> Float[Array, " d"]:
-        """Noise of the residual in clusters of places: that of a field in lower precision, say.
+        """Noise of the residual in clusters of points, as of a field in lower precision.
 
-        The median over the clusters, so that a jump in one of them is none.
+        The median over the clusters, so that a jump in one of them does not count.
 
         Source:
             Differences as in More and Wild, Estimating computational noise, SIAM J. Sci. Comput.

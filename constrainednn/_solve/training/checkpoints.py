@@ -1,4 +1,4 @@
-"""What a checkpoint of a training run holds besides the method's own state."""
+"""The contents of a training checkpoint besides the method's own state."""
 
 from collections.abc import Sequence
 from typing import Any

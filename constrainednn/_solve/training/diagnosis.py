@@ -1,4 +1,4 @@
-"""Why a run ended: memory, precision, steps that cannot be taken."""
+"""Why a run ended: memory, precision, or steps that cannot be taken."""
 
 import math
 import re
@@ -171,7 +171,7 @@ def refuse_what_is_compiled(dense: int, chunk: Chunk) -> None:
     """Refuse a step that is large and does not fit, by what its compiled program needs."""
     # Large is what takes more than a twentieth: to ask the compiler is to compile twice.
     if dense and 20 * dense > (available_memory() or math.inf):
-        compile_only: Any = advance  # equinox's type for it has no `lower`
+        compile_only: Any = advance  # its type has no `lower`
         arguments = (*chunk[:-1], jnp.asarray(0))
         analysis = compile_only.lower(*arguments).compile().compiled.memory_analysis()
         refuse_step(analysis.temp_size_in_bytes, "by the compiler's account")

@@ -1,4 +1,4 @@
-"""Where a stage of a training run has got to."""
+"""The progress of a stage of a training run."""
 
 import dataclasses
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Compiled chunks of steps."""
+"""Chunks of training steps, compiled."""
 
 import time
 from collections.abc import Generator

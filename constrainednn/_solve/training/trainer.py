@@ -1,9 +1,9 @@
 """The driver of problems that are trained step by step: Python over compiled chunks of steps.
 
-Everything that steers (monitor evaluations, snapshots, redraws, stage ends) happens at step
-numbers fixed by the settings, and chunks end there. The clock only decides how many steps lie
-between two looks at signals, and when a checkpoint is due; splitting a run into chunks changes no
-bit of it, nor does resuming from a checkpoint.
+Everything that affects the result (monitor evaluations, snapshots, redraws, stage ends) happens at
+step numbers fixed by the settings, and chunks end there. The clock only decides how many steps are
+taken between checks for signals, and when a checkpoint is due; neither splitting a run into chunks
+nor resuming from a checkpoint changes a bit of it.
 """
 
 import math
@@ -123,7 +123,6 @@ class Training:
             status, reason = yield from self.train(checkpoint)
             if self.run.early_stopping:
                 self.choose()
-        self.show("measuring the gap")
         return self.outcome(status, reason)
 
     def train(self, checkpoint: Checkpoint | None) -> StageRequests:

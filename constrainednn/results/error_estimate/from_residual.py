@@ -20,7 +20,7 @@ from constrainednn._ode.linearised.curvature import (
 from constrainednn._ode.linearised.defect import (
     REALISATIONS,
     Equations,
-    OnRows,
+    OnStates,
     error_conditions,
     error_equation,
 )
@@ -83,7 +83,7 @@ def error_estimate(facts: Facts, points: int = 200) -> ErrorEstimate:
         equations = Equations(scheme.field, None)
     elif isinstance(scheme, BoundaryValueScheme):
         statement = scheme.statement
-        equations = Equations(OnRows(statement.field), statement.conditions)
+        equations = Equations(OnStates(statement.field), statement.conditions)
         least = scheme.least(facts.problem.model)
     else:
         raise BadValueError(

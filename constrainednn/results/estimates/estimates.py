@@ -78,7 +78,7 @@ def _solver(facts: Facts, observed: tuple[Observed, ...]) -> Rows:
     )
 
     def rows(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        shot = shooting.at(z, 1.0, settings.steps)
+        shot = shooting.shoot(z, 1.0, settings.steps)
         return shot.r, shot.S
 
     return rows
