@@ -39,7 +39,7 @@ def cole_hopf(nu, nodes=200):
 def problem(nu=0.01 / math.pi):
     def burgers(u, p):  # p = (t, x)
         u_t, u_x = cx.partial(u, 0)(p), cx.partial(u, 1)(p)
-        return u_t + u(p) * u_x - nu * cx.partial(cx.partial(u, 1), 1)(p)
+        return u_t + u(p) * u_x - nu * cx.partial(u, 1, order=2)(p)
 
     return cx.pde(
         burgers,

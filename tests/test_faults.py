@@ -934,7 +934,7 @@ def test_e7_nothing_that_steers_sees_held_out_points():
         ("training_points", "streams"): {"_heldout", "Streams", "streams"},
         ("trainer", "outcome"): {"streams"},
         ("side_by_side", "together"): {"measured"},
-        ("side_by_side", "go_on"): {"measured"},
+        ("side_by_side", "resume"): {"measured"},
     }
     for name, node in functions(training).items():
         used = judging & set(reads(node))

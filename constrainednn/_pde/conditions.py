@@ -45,10 +45,13 @@ class StartResidual(eqx.Module):
 class SeamResidual(eqx.Module):
     """How far value and derivatives by x differ between the two ends of a periodic interval.
 
+    In units of u: derivatives are multiplied by powers of the length of the interval, or of the
+    elements at its ends.
+
     Attributes:
         right: The right end; the point lies at the left one.
-        k: Number of derivatives, the value among them; each times a power of `length`.
         length: Of the interval.
+        k: Number of derivatives, the value among them.
     """
 
     right: float
@@ -57,6 +60,8 @@ class SeamResidual(eqx.Module):
 
     def __call__(self, u: Callable, p: Float[Array, "2"]) -> Float[Array, " n"]:
         """The differences at one time."""
+        if isinstance(u, SpaceTimePieces):
+            return u.seam(p[0])
         differences, fn = [], u
         for order in range(self.k):
             there = jnp.stack([p[0], jnp.asarray(self.right, p.dtype)])

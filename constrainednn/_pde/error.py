@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from constrainednn._pde.elements.discretisation import Discretisation, Span
 from constrainednn._pde.elements.mesh import State
-from constrainednn._pde.elements.monitor import state_at_end, watched
+from constrainednn._pde.elements.monitor import state_at_end
 from constrainednn._pde.elements.window import newton_step
 
 # Polynomials more in time and in space.
@@ -29,12 +29,10 @@ class Richer:
     Attributes:
         c: Coefficients of each window.
         trusted: For each window, False from where the error is too large for its linear equation.
-        noise: Round-off of the residual of each window, in units of u, root mean square.
     """
 
     c: list[Float[np.ndarray, "_ _ _ d"]]
     trusted: list[bool]
-    noise: list[float]
 
 
 def solved_again(
@@ -51,7 +49,7 @@ def solved_again(
         times: Ends of the windows.
         windows: Elements and coefficients of each, as they were found.
     """
-    found, trusted, noise, state = [], [], [], start
+    found, trusted, state = [], [], start
     for number, (edges, own) in enumerate(windows):
         h = times[number + 1] - times[number]
         span = Span(times[number], h)
@@ -70,8 +68,5 @@ def solved_again(
         near = bool(second <= max(_NONLINEAR * error, digits))
         trusted.append(near and all(trusted[-1:]))
         found.append(c)
-        seen = watched(disc, span, state, c)
-        share = np.diff(edges) / (edges[-1] - edges[0])
-        noise.append(float(np.sqrt(share @ seen.noise**2)))
         state = state_at_end(disc, h, edges, c)
-    return Richer(found, trusted, noise)
+    return Richer(found, trusted)

@@ -1,5 +1,6 @@
 """The march of an equation in space and time, as a scheme of a problem."""
 
+import functools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
+from constrainednn._common.compilation.closures import compiled
 from constrainednn._pde.conditions import StartResidual
 from constrainednn._pde.elements.discretisation import (
     Discretisation,
@@ -39,6 +41,8 @@ from constrainednn.models.space_time import SpaceTimePieces, stack_windows
 
 # Monitor points in time of an element, the end among them; in space two for each polynomial.
 _MONITOR_TIMES = 8
+# Places in one call of the compiled start.
+_CHUNK = 512
 # Training points that a report measures at most. All elements have their share.
 _MOST_POINTS = 40_000
 
@@ -130,8 +134,7 @@ class SpaceTimeScheme(AbstractPieceScheme):
 
     def begun(self, Kx: int, allowed: float) -> State:
         """The start on elements that resolve it."""
-        fn = eqx.filter_jit(jax.vmap(self.start))
-        values = lambda x: np.asarray(fn(jnp.asarray(x)), float)  # noqa: E731
+        values = functools.partial(_start_at, self.start)
         return projected(values, np.array(self.mesh), Kx, 0.1 * allowed, MOST_ELEMENTS)
 
     def discretisation(
@@ -215,6 +218,20 @@ class SpaceTimeScheme(AbstractPieceScheme):
             f"train is the rows of the solve in {model.count} windows with {count} elements in "
             "all, weighted by their areas: the gap is what they miss between their places"
         )
+
+
+@compiled
+def _start_of_chunk(start: Callable[[Array], Array], x: Array) -> Array:
+    return jax.vmap(start)(x)
+
+
+def _start_at(
+    start: Callable[[Array], Array], x: Float[np.ndarray, " n"]
+) -> Float[np.ndarray, "n o d"]:
+    """The start at many places: in chunks of one size, whatever the mesh, it is compiled once."""
+    chunks = np.pad(x, (0, -len(x) % _CHUNK), mode="edge").reshape(-1, _CHUNK)
+    found = [np.asarray(_start_of_chunk(start, jnp.asarray(chunk)), float) for chunk in chunks]
+    return np.concatenate(found)[: len(x)]
 
 
 def _side(constraint: Constraint) -> float:

@@ -83,6 +83,17 @@ class SpaceTimePieces(eqx.Module):
         in_space = jnp.where(element > 0, scale * (here - there), 0)
         return jnp.concatenate([in_time.ravel(), in_space.ravel()])
 
+    def seam(self, t: Float[Array, ""]) -> Float[Array, " n"]:
+        """Differences between the right and the left end of space, in units of u as in `jumps`."""
+        window = _place_of(self.times, t)
+        nodes = self.nodes[window]
+        last = jnp.sum(jnp.isfinite(nodes)) - 2
+        orders = [(0, k) for k in range(self.smooth)]
+        left = self._on(window, jnp.zeros_like(last), t, nodes[0], orders)
+        right = self._on(window, last, t, nodes[last + 1], orders)
+        size = jnp.minimum(nodes[1] - nodes[0], nodes[last + 1] - nodes[last])
+        return jnp.ravel(size ** jnp.arange(self.smooth)[:, None] * (right - left))
+
     def _on(
         self, window: Array, element: Array, t: Array, x: Array, orders: Sequence[tuple[int, ...]]
     ) -> Float[Array, "a d"]:

@@ -93,22 +93,25 @@ def derivative(u: Function, order: int = 1) -> Function:
     return at
 
 
-def partial(u: Function, i: int) -> Function:
+def partial(u: Function, i: int, order: int = 1) -> Function:
     """The derivative of a function of points of shape (d,) by coordinate `i`.
 
     Args:
         u: A model or function; its value is an array or a pytree of arrays.
         i: Index of the coordinate, from 0. Mixed derivatives: `partial(partial(u, 0), 1)`.
+        order: How often to differentiate; one pass for any order, see `taylor`.
 
     Returns:
         A function of x with values like those of u.
 
     Raises:
-        ValueError: If `i` is negative, or, at the call, if the point has no coordinate `i`.
+        ValueError: If `i` is negative, `order` below 1, or, at the call, if the point has no
+            coordinate `i`.
         TypeError: If `u` cannot be called.
     """
     check_callable(u, "partial")
     i = as_count(i, "coordinate i of partial", least=0)
+    order = as_count(order, "order of partial", most=_HIGHEST)
 
     def at(x):
         x = as_point(x, 1, "partial", "Use derivative(u) for points of shape ().")
@@ -117,7 +120,12 @@ def partial(u: Function, i: int) -> Function:
                 f"partial(u, {i}) got a point of shape {x.shape}: its coordinates are "
                 f"0 to {x.size - 1}."
             )
-        return jax.jvp(u, (x,), (jnp.zeros_like(x).at[i].set(1),))[1]
+        along = jnp.zeros_like(x).at[i].set(1)
+        if order == 1:
+            return jax.jvp(u, (x,), (along,))[1]
+        line = (x, along, *[jnp.zeros_like(x)] * (order - 1))
+        factor = float(math.factorial(order))
+        return jax.tree.map(lambda leaf: factor * leaf, push(u, line, TAYLOR)[order])
 
     return at
 

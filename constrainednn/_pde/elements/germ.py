@@ -17,7 +17,6 @@ Symbols::
 
 import dataclasses
 import itertools
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -54,12 +53,14 @@ class Germ(eqx.Module):
 
     def __call__(self, p: Float[Array, " z"]) -> PyTree[Array]:
         """Evaluate at a point."""
-        dp = p - self.at
-        total = jnp.zeros_like(self.v[0])
-        for orders, value in zip(self.orders, self.v, strict=True):
-            power = math.prod(dp[i] ** k / math.factorial(k) for i, k in enumerate(orders) if k)
-            total = total + power * value
-        return self.unravel(total)
+        orders = np.array(self.orders)
+        basis = jnp.ones(len(orders), self.v.dtype)
+        for i, dp in enumerate(p - self.at):
+            powers = [jnp.ones_like(dp)]
+            for k in range(1, orders[:, i].max() + 1):
+                powers.append(powers[-1] * dp / k)
+            basis = basis * jnp.stack(powers)[orders[:, i]]
+        return self.unravel(basis @ self.v)
 
 
 class LocalResidual(eqx.Module):
