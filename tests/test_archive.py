@@ -191,6 +191,7 @@ def test_f14_folders_of_every_released_version_load(folder):
     assert abs(solution.gap.heldout.value - report["gap"]["heldout"]["value"]) < 1e-6 * scale
 
 
+@pytest.mark.slow
 def test_f14_run_of_every_released_version_resumes(tmp_path):
     runs = sorted(GOLDEN.glob("format-*/circle/run.json"))
     assert runs

@@ -55,6 +55,7 @@ def doses(breaks=True, backwards=False):
     return problem, cx.solve(again, **SMALL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "how",
     [
@@ -96,7 +97,8 @@ def test_unknowns_of_doses_from_data():
         np.testing.assert_allclose(solution.model.args, [20.0, 0.3], rtol=1e-7)
 
 
-@pytest.mark.parametrize(("backwards", "count"), [(False, 3), slow(False, 12), slow(True, 12)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("backwards", "count"), [(False, 3), (False, 12), (True, 12)])
 def test_a_jump_anywhere_is_resolved(backwards, count):
     # Without a second look a third of a percent of these were wrong by up to 1e-3: jumps beside
     # the ends of windows.

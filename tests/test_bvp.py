@@ -74,6 +74,7 @@ def test_training_loss_is_the_weighted_mean_over_all_elements(exponential):
     assert np.isclose(total, gap.train, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_unknown_parameter_of_scipys_sturm_liouville_problem():
     """y'' = -k^2 y with k unknown on [0, pi]: k = 1, y = sin x."""
     found = solved(
@@ -479,6 +480,7 @@ def zero_and_one(left, right, args):
     return jnp.stack([left[0], right[0] - 1])
 
 
+@pytest.mark.slow
 def test_continuation_reaches_what_a_flat_guess_does_not():
     """Troesch's problem; (y'(1)/2)^2 = (y'(0)/2)^2 + sinh(mu/2)^2 is its first integral."""
     mu = 20.0
@@ -496,6 +498,7 @@ def test_continuation_reaches_what_a_flat_guess_does_not():
     assert np.isclose(slopes[1], np.hypot(slopes[0], 2 * np.sinh(mu / 2)), rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_solution_as_guess_brings_its_elements():
     problem, stated = classical(2, 1e-2)
     first = solved_by_scheme(stated, 1e-12)

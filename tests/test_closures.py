@@ -103,6 +103,7 @@ def test_functions_that_differ_in_numbers_share_all_programs(kind):
         assert number == 0 or count == 0
 
 
+@pytest.mark.slow
 def test_numbers_are_those_of_a_function_of_its_own(monkeypatch):
     """Up to rounding: what the compiler computes of constants beforehand is computed later."""
     stated = functools.partial(line, 0.3, np.array([0.2, 0.4]))
@@ -182,6 +183,7 @@ def test_numbers_in_what_python_calls_stay():
         assert np.allclose(in_blocks(make(k), X), k**2 * X, rtol=ROUNDING)
 
 
+@pytest.mark.slow
 def test_learning_rates_are_numbers_too():
     """What optax makes of a rate holds it as a closure does."""
     problem = line(0.3, np.asarray(0.2))
@@ -210,6 +212,7 @@ def test_a_number_takes_the_precision_of_what_it_meets():
     assert np.array_equal(found, X.astype(np.float32) * np.float32(0.3))
 
 
+@pytest.mark.slow
 def test_what_changes_in_a_closure_after_a_solve_is_seen():
     rate, rates, array = 0.5, {"k": 0.5}, np.array([0.5])
     fields = (

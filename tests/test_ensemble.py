@@ -31,6 +31,7 @@ def noisy(points=40, width=32):
 SETTINGS = {"heldout": 1024, "monitor": 512}
 
 
+@pytest.mark.slow
 def test_early_stopping_returns_the_lowest_monitor_loss_and_ends_the_run():
     method = cx.Optax(optax.adam(2e-2))
     whole = cx.solve(noisy(), method, steps=6000, **SETTINGS)

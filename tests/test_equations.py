@@ -49,6 +49,7 @@ def test_pendulum_in_coordinates_is_the_one_in_its_angle(solved):
     assert solution.gap["rod"].heldout_rms.value < 1e-10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "mass",
     [

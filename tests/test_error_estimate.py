@@ -284,8 +284,9 @@ AREAS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unscanned")
-@pytest.mark.parametrize("name", ["jump", slow("kink")])
+@pytest.mark.parametrize("name", ["jump", "kink"])
 def test_a_corner_that_the_nodes_miss_is_said_and_not_bounded(name):
     field, tolerances = CORNERS[name]
     error = np.full(1, np.inf)

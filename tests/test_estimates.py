@@ -176,6 +176,7 @@ def test_missing_values_of_an_equation_are_left_out_and_counted():
     assert "data: 4 of 30 values are missing, among them 1 whole row; left out" in repr(solution)
 
 
+@pytest.mark.slow
 def test_missing_values_of_any_model_and_of_logarithms():
     """A derivative of the logarithm of NaN would be NaN, too."""
 

@@ -79,6 +79,7 @@ def assert_same(found, expected):
 # Estimates
 
 
+@pytest.mark.slow
 def test_four_experiments_are_the_least_squares_fit_of_all_rows(solved):
     solution = solved("experiments", **SMALL)
     assert solution.status == "converged"

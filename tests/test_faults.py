@@ -1085,6 +1085,7 @@ def test_ctrl_c_reports_and_says_that_nothing_was_saved(write):
     assert "monitor" in shown  # the bar
 
 
+@pytest.mark.slow
 def test_sigterm_saves_with_out(write, tmp_path):
     out = tmp_path / "out"
     code, text, _ = interrupted_run(write(HEADER + LONG + BODY), [signal.SIGTERM], "--out", out)

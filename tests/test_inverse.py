@@ -183,6 +183,7 @@ def test_interval_is_mapped_back_and_stays_within_the_bounds():
     np.testing.assert_allclose(values, values[:1] * 3, rtol=1e-6)  # whatever the scale is
 
 
+@pytest.mark.slow
 def test_given_sigma_scales_the_errors():
     solution = cx.solve(decay_problem(), **SMALL)
     own, given = solution.estimates(), solution.estimates(sigma=0.05)
@@ -350,7 +351,8 @@ def rod(x, k, h):
     return -(x**2) / k + (2 + h / k + h) / (k + h) * x
 
 
-@pytest.mark.parametrize("noise", [pytest.param(0.0, marks=pytest.mark.slow), 0.01])
+@pytest.mark.slow
+@pytest.mark.parametrize("noise", [0.0, 0.01])
 def test_unknowns_in_the_equation_and_in_boundary_conditions(noise):
     x = np.linspace(0.0, 1.0, 15)
     seen = rod(x, 1.7, 0.8) + noise * np.random.default_rng(0).normal(size=15)

@@ -98,6 +98,7 @@ def test_a_closed_form_makes_the_residual_vanish(name, settings):
     )  # some hundred operations on numbers near 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "settings", "field", "y0", "bound"),
     [
@@ -399,6 +400,7 @@ def test_a_blow_up_is_located_and_all_before_is_kept():
     assert solution.streams[0].heldout.points.max() <= end
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_march_and_keeps_what_was_reached():
     seen = []
 

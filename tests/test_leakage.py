@@ -65,6 +65,7 @@ def test_changing_one_stream_never_shifts_another():
     assert not as_set(base.train.points) & as_set(again.train.points)
 
 
+@pytest.mark.slow
 def test_methods_compare_on_equal_points():
     problem = cx.Problem(constraint(), cx.MLP(2, 2, width=8))
     runs = [
@@ -155,6 +156,7 @@ def test_history_ends_with_the_reported_loss():
     np.testing.assert_allclose(loss(start), solution.history.loss[0], rtol=1e-13)
 
 
+@pytest.mark.slow
 def test_nan_on_heldout_points_alone_changes_nothing_but_the_judgement():
     def stated(places):
         known = jnp.asarray(places)
@@ -267,6 +269,7 @@ def test_every_step_is_watched_once():
         assert (np.diff([step for step, _ in history.snapshots]) > 0).all()
 
 
+@pytest.mark.slow
 def test_evaluate_takes_a_measure_and_no_finite_set(solved, as_released):
     with pytest.raises(TypeError, match=r"over must be a domain.*Points\(1 given\)"):
         solved("unit_circle").evaluate(over=cx.Points(np.zeros((1, 2))))

@@ -68,6 +68,7 @@ def test_outside_is_refused(solved_heat):
         solved_heat([0.5, 1.2])
 
 
+@pytest.mark.slow
 def test_interrupted_march_is_resumed_to_the_same_digits(tmp_path):
     def burgers(u, p):
         return D(u, 0)(p) + u(p) * D(u, 1)(p) - 0.05 * D(D(u, 1), 1)(p)
@@ -109,6 +110,7 @@ def test_wave_of_order_two_starts_with_value_and_velocity():
         cx.pde(wave, start=lambda x: jnp.sin(x), **stated)
 
 
+@pytest.mark.slow
 def test_periodic_convection_goes_around():
     def convection(u, p):
         return D(u, 0)(p) + 40 * D(u, 1)(p)

@@ -233,6 +233,7 @@ def test_decay_matches_the_exponential(solved, start):
     assert len(solution.gap.finite) == (0 if start == "hard" else 1)
 
 
+@pytest.mark.slow
 def test_frozen_features_stay_and_a_stage_may_train_them(solved):
     trained = solved("exponential_decay")
     problem, key = trained.problem, jax.random.key(0)

@@ -162,6 +162,7 @@ def test_new_limit_of_steps_is_remembered(tmp_path):
     assert rest.settings.steps == 40
 
 
+@pytest.mark.slow
 def test_another_equation_or_residual_is_refused(tmp_path):
     out = tmp_path / "a"
     with jax.numpy_rank_promotion("allow"):
@@ -259,6 +260,7 @@ def test_f10_resume_falls_back_to_the_checkpoint_before(tmp_path, monkeypatch):
     assert before.exists() or len(checkpoints(out)) == 2
 
 
+@pytest.mark.slow
 def test_f13_d9_another_problem_or_method_is_refused_by_its_difference(tmp_path):
     out = tmp_path / "a"
     cx.solve(CIRCLE, ADAM, steps=20, **SMALL, out=out, progress=after(3))

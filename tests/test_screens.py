@@ -20,6 +20,7 @@ from constrainednn.studies.tables.law import fit_law
 from constrainednn.studies.tables.rows import endings, ends_shown
 
 
+@pytest.mark.slow
 def test_show_of_a_finished_march_says_no_more_than_that_it_is(tmp_path):
     """Steps are Newton steps in the report, in the checkpoint, and in the history."""
     out = tmp_path / "run"
@@ -79,6 +80,7 @@ def stopped():
     return cx.study(stated, vary=axes, seeds=2, heldout=16, monitor=8, engine="loop", method="gd")
 
 
+@pytest.mark.slow
 def test_a_study_says_what_ended_its_runs(stopped):
     assert repr(stopped).count("2, 2 max_steps") == 8
     assert "max_steps, time_limit, stalled, interrupted: the run ended before" in repr(stopped)

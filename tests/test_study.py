@@ -64,6 +64,7 @@ def test_runs_of_one_seed_start_alike_under_every_method():
         assert len({r[name] for r in first}) == 3  # and another seed has others
 
 
+@pytest.mark.slow
 def test_g8_finished_rows_are_not_run_again_and_axes_may_change(tmp_path):
     out, done = tmp_path / "study", []
 
@@ -93,6 +94,7 @@ def test_g8_finished_rows_are_not_run_again_and_axes_may_change(tmp_path):
     assert len(ran) == 2 and len(more.rows) == 4
 
 
+@pytest.mark.slow
 def test_g14_line_that_was_cut_short_is_done_again(tmp_path):
     out = tmp_path / "study"
     whole = cx.study(circle, vary={"points": [4, 6]}, seeds=2, out=out, **SMALL)
