@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -145,6 +146,52 @@ def test_flux_with_the_outward_normal():
     t, x, p = grid(0.0, 1.0)
     assert relative(solution(p), np.exp(-t) * np.cos(x)) < 1e-11
     assert solution.verdict.word == "solved"
+
+
+@pytest.mark.slow
+def test_classical_solver_agrees(solved_heat):
+    comparison = solved_heat.compare()
+    assert comparison.difference < 1e-9
+    assert "Chebyshev" in comparison.solver
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "tolerance", "bound"),
+    [
+        ("reaction", 1e-12, 1e-11),
+        ("klein_gordon", 1e-11, 1e-11),
+        ("burgers", 1e-11, 1e-11),
+        ("fisher", 1e-11, 1e-11),
+        ("schroedinger", 1e-8, 1e-9),
+    ],
+)
+def test_gallery_against_its_closed_forms(name, tolerance, bound):
+    solution = cx.solve(cx.load_problem(name), tolerance=tolerance)
+    (t0, low), (t1, high) = (
+        getattr(solution.problem.constraints[0].over, k) for k in ("low", "high")
+    )
+    t, x = np.meshgrid(np.linspace(t0, t1, 41), np.linspace(low, high, 201), indexing="ij")
+    p = np.stack([t.ravel(), x.ravel()], axis=1)
+    values = [
+        np.stack(jax.tree.leaves(fn(p))) for fn in (solution, jax.vmap(solution.problem.reference))
+    ]
+    error = relative(*values)
+    assert error < bound
+    assert solution.verdict.word == "solved"
+    estimate = solution.error_estimate()
+    assert estimate.label == "at rounding" or error / 3 < estimate.relative < 3 * error
+
+
+@pytest.mark.slow
+def test_the_same_statement_trains_a_network():
+    features = cx.RandomFeatures(cx.Box([0.0, 0.0], [1.0, 1.0]), "scalar", width=300)
+    solution = cx.solve(heat_problem(model=features))
+    t, x, p = grid(0.0, 1.0)
+    known = np.exp(-(np.pi**2) * t / 4) * np.sin(np.pi * x)
+    assert relative(solution(p), known) < 1e-6
+    names = [item.name for item in solution.gap.constraints]
+    assert names == ["heat", "start", "left", "right"]
 
 
 @pytest.mark.slow

@@ -174,7 +174,7 @@ class Solution(Facts):
         return error_estimate(self, points)
 
     def compare(self) -> Comparison:
-        """Solve the same `ivp` or `bvp` with SciPy; report the difference and both times."""
+        """Solve the same `ivp`, `bvp` or `pde` with SciPy; report the difference and both times."""
         return compare(self)
 
     def plot(self) -> "Figure":

@@ -12,10 +12,12 @@ from constrainednn._gap.measure import gap_report
 from constrainednn._ode.fitting.scheme import AbstractFittedScheme
 from constrainednn._ode.schemes.boundary_values import BoundaryValueScheme
 from constrainednn._ode.schemes.initial_values import InitialValueScheme
+from constrainednn._pde.scheme import SpaceTimeScheme
 from constrainednn._problem.scheme import AbstractPieceScheme
 from constrainednn.errors import BadValueError
 from constrainednn.results.comparison.boundary_values import solved_by_collocation
 from constrainednn.results.comparison.initial_values import integrated
+from constrainednn.results.comparison.space_time import by_lines
 from constrainednn.results.facts import Facts
 
 
@@ -82,12 +84,14 @@ def compare(facts: Facts) -> Comparison:
         scheme = scheme.at(facts.model)
     if isinstance(scheme, InitialValueScheme) and scheme.field.mass is None:
         run = integrated(facts.model, scheme)
+    elif isinstance(scheme, SpaceTimeScheme):
+        run = by_lines(facts.model, scheme)
     elif isinstance(scheme, BoundaryValueScheme):
         run = solved_by_collocation(facts.problem.model, facts.model, scheme)
     else:
         raise BadValueError(
             "compare needs the solution of a problem that SciPy can solve, made by cx.ivp without "
-            f"mass= and delays=, or by cx.bvp; got one with scheme={scheme!r}."
+            f"mass= and delays=, by cx.bvp or by cx.pde; got one with scheme={scheme!r}."
         )
     if isinstance(facts.problem.scheme, AbstractFittedScheme):
         ours = {"ours": facts.timings.run, "compiling": facts.timings.compile, "fitted": True}
