@@ -58,6 +58,7 @@ def draw_layers() -> Figure:
             path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
             says = (ast.get_docstring(ast.parse(path.read_text())) or "").split("\n")[0]
             says = says.removeprefix(f"{name.strip('_').capitalize()}: ")
+            says = says[:1].upper() + says[1:]
             room = int(130 * width) - 14
             says = says if len(says) <= room else says[:room].rsplit(" ", 1)[0] + " ..."
             axes.text(x=left + 0.13, s=says, fontsize=8.5, color="#5c636c", **place)

@@ -1,1 +1,1 @@
-"""Partial differential equations: the statement, and its solution by elements in space and time."""
+"""Equations in space and time, by spectral elements."""
