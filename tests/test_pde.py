@@ -217,6 +217,88 @@ def test_system_of_two():
     assert relative(v, np.cos(x) * np.sin(t)) < 1e-11
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("growth", "tolerance"), [(10, 1e-10), (14, 1e-10)])
+def test_estimate_follows_an_error_that_grows(growth, tolerance):
+    # Round-off jumps of derivatives act like sources: a solution that shares them hides them.
+    def unstable(u, p):
+        source = 9 * jnp.cos(9 * p[0]) - growth * jnp.sin(9 * p[0])
+        return D(u, 0)(p) - D(u, 1, order=2)(p) - growth * u(p) - source
+
+    problem = cx.pde(
+        unstable,
+        over=cx.Interval(0.0, 1.0),
+        time=(0.0, 1.0),
+        start=lambda x: 0 * x,
+        boundary=lambda u, p: D(u, 1)(p),
+    )
+    solution = cx.solve(problem, tolerance=tolerance)
+    t, _, p = grid(0.0, 1.0)
+    error = relative(solution(p), np.sin(9 * t))
+    assert error / 3 < solution.error_estimate().relative < 3 * error
+
+
+@pytest.mark.slow
+def test_a_term_that_is_switched_by_the_value_is_seen():
+    def switched(u, p):
+        return D(u, 0)(p) + jnp.where(u(p) > 10, 1.0, 0.0) * D(u, 1)(p)
+
+    problem = cx.pde(
+        switched,
+        over=cx.Interval(0.0, 1.0),
+        time=(0.0, 0.2),
+        start=lambda x: 20 + jnp.sin(2 * jnp.pi * x),
+        boundary="periodic",
+    )
+    t, x, p = grid(0.0, 1.0, 0.2)
+    assert relative(cx.solve(problem)(p), 20 + np.sin(2 * np.pi * (x - t))) < 1e-10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("factor", [1e-8, 1e8])
+def test_conditions_have_no_unit(factor):
+    solution = cx.solve(heat_problem(boundary=lambda u, p: factor * u(p)))
+    t, x, p = grid(0.0, 1.0)
+    assert relative(solution(p), np.exp(-(np.pi**2) * t / 4) * np.sin(np.pi * x)) < 1e-11
+    assert solution.verdict.word == "solved"
+
+
+@pytest.mark.slow
+def test_beam_of_order_two_and_four():
+    def beam(u, p):
+        return D(u, 0, order=2)(p) + D(u, 1, order=4)(p)
+
+    problem = cx.pde(
+        beam,
+        over=cx.Interval(0.0, 1.0),
+        time=(0.0, 0.2),
+        start=lambda x: (jnp.sin(jnp.pi * x), 0 * x),
+        boundary=lambda u, p: jnp.stack([u(p), D(u, 1, order=2)(p)]),
+    )
+    solution = cx.solve(problem)
+    t, x, p = grid(0.0, 1.0, 0.2)
+    assert relative(solution(p), np.sin(np.pi * x) * np.cos(np.pi**2 * t)) < 1e-10
+    assert solution.verdict.word == "solved"
+
+
+@pytest.mark.slow
+def test_no_condition_where_none_is_needed():
+    problem = cx.pde(
+        lambda u, p: (1 + p[1]) * (D(u, 0)(p) + jnp.sqrt(u(p)) ** 2),
+        over=cx.Interval(0.0, 1.0),
+        time=(0.0, 1.0),
+        start=lambda x: 1 + x,
+        boundary={},
+    )
+    t, x, p = grid(0.0, 1.0)
+    assert relative(cx.solve(problem)(p), (1 + x) * np.exp(-t)) < 1e-11
+
+
+def test_a_start_that_misses_a_condition_is_said():
+    with pytest.warns(cx.errors.ProblemWarning, match="condition at the right end by 1"):
+        heat_problem(start=lambda x: 1 + 0 * x)
+
+
 def far(u, p):
     return D(u, 0)(p) - D(D(u, 1), 1)(p) - u(p + jnp.asarray([0.0, 0.1]))
 
@@ -227,6 +309,14 @@ def fifth(u, p):
 
 def backwards(u, p):
     return D(u, 0)(p) + D(D(u, 1), 1)(p)
+
+
+def turning(u, p):
+    return D(u, 0)(p) - (0.5 - p[0]) * D(u, 1, order=2)(p)
+
+
+def nothing(u, p):
+    return None
 
 
 def still(u, p):
@@ -242,6 +332,12 @@ def broken(u, p):
     [
         (heat, {"boundary": {"left": wall}}, "needs 2 conditions .* boundary states 1"),
         (heat, {"boundary": lambda u, p: jnp.stack([u(p), D(u, 1)(p)])}, "states 4"),
+        (heat, {"boundary": {}}, "boundary states 0"),
+        (heat, {"start": lambda x: (x, x)}, "start must return u alone"),
+        (heat, {"start": lambda x: np.sin(x)}, "written with jax.numpy"),
+        (heat, {"start": lambda x: jnp.exp(1j * x)}, "start of pde is complex"),
+        (turning, {}, "ill-posed forwards in time"),
+        (nothing, {}, "returns nothing"),
         (heat, {"boundary": "neumann"}, "boundary must be a condition"),
         (heat, {"boundary": {"top": wall}}, "boundary must be a condition"),
         (heat, {"time": (1.0, 0.0)}, "time must go forwards"),

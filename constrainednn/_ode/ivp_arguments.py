@@ -138,7 +138,9 @@ def as_span(span: Any) -> tuple[float, float]:
             f"span must be two different finite times, got ({start:g}, {end:g}). "
             "To go backwards in time write (later, earlier)."
         )
-    if abs(end - start) < 100 * float(jnp.finfo(float).eps) * max(abs(start), abs(end)):
+    if abs(end - start) < 100 * float(jnp.finfo(jnp.result_type(float)).eps) * max(
+        abs(start), abs(end)
+    ):
         raise BadValueError(
             f"span=({start!r}, {end!r}) is so short that rounding merges the times in it. Measure "
             "time from its start."
@@ -160,7 +162,7 @@ def as_breaks(value: Any, span: tuple[float, float]) -> tuple[float, ...]:
             f"{shown(breaks[outside].tolist())}. Leave them out."
         )
     # Breaks that differ by rounding only leave no room for a window between them.
-    near = 100 * float(jnp.finfo(float).eps) * max(abs(start), abs(end))
+    near = 100 * float(jnp.finfo(jnp.result_type(float)).eps) * max(abs(start), abs(end))
     kept = [start]
     for time in np.sort(breaks)[:: 1 if end > start else -1]:
         if abs(time - kept[-1]) > near and abs(end - time) > near:

@@ -39,10 +39,10 @@ def as_time(value: Any) -> tuple[float, float]:
     return start, end
 
 
-def as_sides(value: Any) -> dict[str, Callable[..., Any]]:
-    """The condition at each end; none if the interval is periodic."""
-    if value == "periodic":
-        return {}
+def as_sides(value: Any) -> dict[str, Callable[..., Any]] | None:
+    """The condition at each end that has one; None if the interval is periodic."""
+    if isinstance(value, str) and value == "periodic":
+        return None
     if callable(value):
         return dict.fromkeys(_SIDES, value)
     if not isinstance(value, Mapping) or not set(value) <= set(_SIDES):
@@ -102,11 +102,22 @@ def as_start(start: Any, space: tuple[float, float]) -> PyTree:
     """What the start returns, as arrays, after a try at a few places."""
     as_function(start, "start of pde", "lambda x: jnp.sin(x)")
     low, high = space
+    try:
+        jax.eval_shape(start, jax.ShapeDtypeStruct((), jnp.result_type(float)))
+    except Exception as error:
+        raise BadValueError(
+            "start of pde must be written with jax.numpy, without a Python if on x "
+            f"(jnp.where does it): {str(error).splitlines()[0]}"
+        ) from error
     value = None
     for share in (0.0, 0.37, 1.0):
         x = jnp.asarray(low + share * (high - low))
         value = as_arrays(start(x), "what start returns")
         entries = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(value)])
+        if np.iscomplexobj(entries):
+            raise BadValueError(
+                "start of pde is complex: state the real and the imaginary part as a pair."
+            )
         if not entries.size:
             raise BadValueError("start of pde returns nothing: write lambda x: jnp.sin(x).")
         if not np.isfinite(entries).all():

@@ -11,7 +11,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float
 
-from constrainednn._pde.elements.discretisation import Discretisation, Span
+from constrainednn._pde.elements.discretisation import Discretisation, Span, at_start
 from constrainednn._pde.elements.mesh import State
 from constrainednn._pde.elements.monitor import state_at_end
 from constrainednn._pde.elements.window import newton_step
@@ -56,11 +56,11 @@ def solved_again(
         state = state.on(edges)
         c = np.zeros((len(own), *disc.shape, own.shape[3]))
         c[:, : own.shape[1], : own.shape[2]] = own
-        padded = c
+        padded, here = c, at_start(disc, span, edges, c)
         try:
-            c = c + newton_step(disc, span, state, c)
-            change = newton_step(disc, span, state, c)
-            c = c + change
+            first = newton_step(here, span, state, c)
+            c = newton_step(here, span, state, first)
+            change = c - first
         except np.linalg.LinAlgError:
             change = np.full_like(c, np.nan)
         error, second = (np.sqrt((item**2).sum()) for item in (c - padded, change))

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from constrainednn._pde.elements.basis import conforming
-from constrainednn._pde.elements.discretisation import Discretisation, Span
+from constrainednn._pde.elements.discretisation import Discretisation, Span, at_start
 from constrainednn._pde.elements.mesh import State
 from constrainednn._pde.elements.monitor import size_of, state_at_end, watched
 from constrainednn._pde.elements.window import newton_step
@@ -93,17 +93,18 @@ class March:
         # A last window a little longer than planned is better than a sliver after it.
         h = left if self.h > left / 1.1 else self.h
         span, E = Span(self.t, h), len(self.state.S)
+        disc = at_start(self.disc, span, self.state.edges, self._guess())
         try:
-            c, steps = self._newton(span)
-        except np.linalg.LinAlgError as error:
-            self.why = str(error)
+            c, steps = self._newton(disc, span)
+        except np.linalg.LinAlgError:
+            self.why = "the equation and its conditions do not determine u there"
             c, steps = None, 1
         self.taken += steps
         if c is None:
             self.rejected += 1
             self.h = 0.3 * h
             return
-        seen = watched(self.disc, span, self.state, c)
+        seen = watched(disc, span, self.state, c)
         lengths = self.state.lengths
         size = max(self.size, self.state.size, size_of(c, lengths))
         share = np.sqrt(lengths / lengths.sum()) / (size or 1.0)
@@ -135,11 +136,12 @@ class March:
         power = 1 / (self.disc.shape[0] + 1)
         return 0.8 * (self.tolerance * planned / max(error, 1e-300)) ** power
 
-    def _newton(self, span: Span) -> tuple[np.ndarray | None, int]:
+    def _newton(self, disc: Discretisation, span: Span) -> tuple[np.ndarray | None, int]:
         c, last = self._guess(), np.inf
         for step in range(1, _STEPS + 1):
-            change = newton_step(self.disc, span, self.state, c)
-            c = c + change
+            change = -c
+            c = newton_step(disc, span, self.state, c)
+            change += c
             size = float(np.sqrt((change**2).sum() / max((c**2).sum(), np.finfo(float).tiny)))
             if not np.isfinite(size):
                 self.why = "the equation is NaN or infinite there"

@@ -1,5 +1,6 @@
 """The statement of an equation in space and time."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -29,9 +30,14 @@ from constrainednn._pde.conditions import (
     WithNormal,
 )
 from constrainednn._pde.elements.discretisation import Equations
-from constrainednn._pde.elements.germ import LocalResidual, local_residual
+from constrainednn._pde.elements.germ import LocalResidual, local_residual, unabridged
 from constrainednn._pde.scheme import SpaceTimeScheme
-from constrainednn._pde.well_posed import check_conditions, check_direction, check_order
+from constrainednn._pde.well_posed import (
+    check_conditions,
+    check_direction,
+    check_order,
+    warn_of_corners,
+)
 from constrainednn._problem.constraint import Constraint
 from constrainednn._problem.problem import Problem
 from constrainednn.domains.boxes import Box, Interval, Segment
@@ -41,6 +47,8 @@ from constrainednn.models.space_time import SpaceTimePieces, stack_windows
 
 # Highest derivatives of an equation by time and by space.
 _HIGHEST = (2, 4)
+# Points at which it is tried which derivatives a residual sees.
+_TRIED = 384
 # Training points of a model that is trained: of the equation, and of each condition.
 _POINTS = 2000, 200
 
@@ -104,37 +112,39 @@ def pde(
     name = _name_of(residual)
     value = as_start(start, space)
     box = Box((span[0], space[0]), (span[1], space[1]))
-    if model is not None:
-        return _trained(residual, name, model, start, value, sides, box, reference)
-    local, unravel = _local(residual, name, value, box)
-    order = local.order(0)
+    local, unravel = _local(residual, name, value, start, box)
+    order, components = max(1, local.order(0)), len(local.highest)
     ends = {
-        side: _condition(condition, side, unravel, len(local.highest), box)
-        for side, condition in sides.items()
+        side: _condition(condition, side, unravel, start, order, box)
+        for side, condition in (sides or {}).items()
     }
-    periodic = not sides
+    periodic = sides is None
     k = max([local.order(1), 1, *(item.order(1) + 1 for item in ends.values())])
     equations = Equations(local, (ends.get("left"), ends.get("right")), periodic, k)
     check_order(equations, name)
     check_conditions(equations, name)
-    state = FlatStart(start, order)
-    scheme = SpaceTimeScheme(equations, state, unravel, span, edges, shape)
+    seam = SeamResidual(space[1], space[1] - space[0], max(1, local.order(1)))
+    if model is not None:
+        return _trained(residual, name, model, start, order, sides, seam, box, reference)
+    scheme = SpaceTimeScheme(equations, FlatStart(start, order), unravel, span, edges, shape)
     begun = scheme.begun(shape[1], 1e-3)
-    check_direction(equations, begun, span[0], name)
-    c = np.zeros((len(begun.S), *shape, begun.S.shape[3]))
+    check_direction(equations, begun, span, name)
+    c = np.zeros((len(begun.S), *shape, components))
     c[:, 0] = np.sqrt(2) * begun.S[:, 0]
+    warn_of_corners(equations, begun, span[0], c)
     held = functools.partial(Constraint, sampler=GaussQuadrature())
+    measured = lambda item: LocalEquation(unabridged(item, _HIGHEST))  # noqa: E731
     constraints = [
-        held(LocalEquation(local), over=box, name=name),
+        held(measured(local), over=box, name=name),
         held(StartResidual(start, order), over=_side(box, "start"), name="start"),
     ]
     if periodic:
-        seam = SeamResidual(space[1], space[1] - space[0], k)
+        seam = dataclasses.replace(seam, k=k)
         constraints.append(held(seam, over=_side(box, "left"), name="periodic"))
     for side, item in ends.items():
-        constraints.append(held(LocalEquation(item), over=_side(box, side), name=side))
+        constraints.append(held(measured(item), over=_side(box, side), name=side))
     constraints.append(held(JumpResidual(), over=box, name="jumps"))
-    guess = stack_windows(span, [begun.edges], [c], smooth=k, unravel=unravel)
+    guess = stack_windows(span, [begun.edges], [c], order=order, smooth=k, unravel=unravel)
     return Problem(constraints, guess, trainable=_coefficients, reference=reference, scheme=scheme)
 
 
@@ -156,57 +166,67 @@ def _as_float(leaf: Any) -> Array:
 
 
 def _local(
-    residual: Callable, name: str, value: PyTree, box: Box
+    residual: Callable, name: str, value: PyTree, start: Callable, box: Box
 ) -> tuple[LocalResidual, Callable[[Array], PyTree]]:
     """The equation by its derivatives, and how the value of u is put together.
 
     For an equation of order two the start is a pair of such values; which it is, the residual
-    tells: it takes one of the two.
+    tells: it is of order two for one of them, and of order one for the whole.
     """
     pair = isinstance(value, tuple) and len(value) == 2
-    candidates = [value, *([value[0]] if pair else [])]
-    failed = None
-    for index, like in enumerate(candidates):
-        d, unravel = ravel_pytree(jax.tree.map(_as_float, like))
+    failed, misfit = None, None
+    for order, like in ((1, value), *([(2, value[0])] if pair else [])):
+        unravel = ravel_pytree(jax.tree.map(_as_float, like))[1]
+        p, values = _tried(box, start, order)
         try:
-            local = local_residual(residual, unravel, d.size, _tried(box), _HIGHEST, name)
+            local = local_residual(residual, unravel, p, values, _HIGHEST, name)
         except ProblemError:
             raise
         except Exception as error:  # noqa: BLE001  (the user's residual)
             failed = failed or error
             continue
-        if local.order(0) == 2 and index == 0:
-            raise BadValueError(
-                f"{name} is of order two in time: start must return the pair (u, du/dt)."
-            )
-        return local, unravel
+        if local.order(0) <= 1 == order or local.order(0) == order:
+            return local, unravel
+        misfit = local.order(0)
+    if misfit is not None:
+        wanted = "order one in time: start must return u alone"
+        if misfit == 2:
+            wanted = "order two in time: start must return the pair (u, du/dt)"
+        raise BadValueError(f"{name} is of {wanted}.")
     raise ProblemError(
         f"{name} cannot be evaluated for a u of the shape that start returns: {failed}"
     ) from failed
 
 
 def _condition(
-    condition: Callable, side: str, unravel: Callable[[Array], PyTree], d: int, box: Box
+    condition: Callable,
+    side: str,
+    unravel: Callable[[Array], PyTree],
+    start: Callable,
+    order: int,
+    box: Box,
 ) -> LocalResidual:
     """A condition at one end by the derivatives that it sees."""
-    sign = 1.0 if side == "right" else -1.0
     if takes_normal(condition):
-        condition = WithNormal(condition, sign)
-    x = box.high[1] if side == "right" else box.low[1]
-    points = _tried(box)
-    points[:, 1] = x
+        condition = WithNormal(condition, 1.0 if side == "right" else -1.0)
+    points, values = _tried(_side(box, side), start, order)
     name = f"the condition at the {side} end"
     try:
-        return local_residual(condition, unravel, d, points, _HIGHEST, name)
+        return local_residual(condition, unravel, points, values, _HIGHEST, name)
     except ProblemError:
         raise
     except Exception as error:
         raise ProblemError(f"{name} cannot be evaluated: {error}") from error
 
 
-def _tried(box: Box) -> Float[np.ndarray, "n 2"]:
-    """A few points, the same ones each time."""
-    return np.random.default_rng(1).uniform(box.low, box.high, (3, 2))
+def _tried(
+    over: Box | Segment, start: Callable, order: int
+) -> tuple[Float[np.ndarray, "n 2"], Float[np.ndarray, "n d"]]:
+    """Points, the same ones each time, and the values of the start at their places."""
+    low, high = (over.low, over.high) if isinstance(over, Box) else (over.start, over.end)
+    points = np.random.default_rng(1).uniform(low, high, (_TRIED, 2))
+    values = jax.vmap(FlatStart(start, order))(jnp.asarray(points[:, 1]))[:, 0]
+    return points, np.asarray(values, float)
 
 
 def _trained(
@@ -214,23 +234,19 @@ def _trained(
     name: str,
     model: PyTree,
     start: Callable,
-    value: PyTree,
-    sides: dict[str, Callable],
+    order: int,
+    sides: dict[str, Callable] | None,
+    seam: SeamResidual,
     box: Box,
     reference: Callable | None,
 ) -> Problem:
     """The same statement for a model that is trained."""
-    local, _ = _local(residual, name, value, box)
-    order, (many, few) = local.order(0), _POINTS
+    many, few = _POINTS
     constraints = [
         Constraint(residual, over=box, points=many, name=name),
         Constraint(StartResidual(start, order), over=_side(box, "start"), points=few, name="start"),
     ]
-    if not sides:
-        k = max(1, local.order(1))
-        seam = SeamResidual(box.high[1], box.high[1] - box.low[1], k)
-        sides = {"periodic": seam}
-    for side, condition in sides.items():
+    for side, condition in ({"periodic": seam} if sides is None else sides).items():
         if takes_normal(condition):
             condition = WithNormal(condition, 1.0 if side == "right" else -1.0)
         constraints.append(Constraint(condition, over=_side(box, side), points=few, name=side))

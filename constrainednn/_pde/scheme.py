@@ -17,9 +17,6 @@ from constrainednn._pde.conditions import StartResidual
 from constrainednn._pde.elements.discretisation import (
     Discretisation,
     Equations,
-    Span,
-    derivatives_of_u,
-    points_of,
 )
 from constrainednn._pde.elements.mesh import State, projected
 from constrainednn._pde.march import MOST_ELEMENTS, March, Solved
@@ -41,6 +38,8 @@ from constrainednn.models.space_time import SpaceTimePieces, stack_windows
 
 # Monitor points in time of an element, the end among them; in space two for each polynomial.
 _MONITOR_TIMES = 8
+# Where u starts from zero, sizes below this share of what sources make of it are taken for it.
+_NOTHING = 1e-6
 # Places in one call of the compiled start.
 _CHUNK = 512
 # Training points that a report measures at most. All elements have their share.
@@ -53,7 +52,7 @@ def goal(tolerance: float) -> float:
     Raises:
         ValueError: If it is below rounding.
     """
-    eps = float(jnp.finfo(float).eps)
+    eps = float(jnp.finfo(jnp.result_type(float)).eps)
     if 0 < tolerance < 500 * eps:
         raise BadValueError(
             f"tolerance={tolerance:g} is below the rounding of an equation in space and time; "
@@ -104,10 +103,11 @@ class SpaceTimeScheme(AbstractPieceScheme):
         began = time.perf_counter()
         allowed = goal(tolerance)
         state = self.begun(self.shape[1], allowed)
-        disc = self.discretisation(self.shape, key, state)
+        disc = self.discretisation(self.shape, key)
         compiling = time.perf_counter() - began
         begin, end = self.time
         march = March(disc, state, begin, (end - begin) / 20, end, allowed)
+        march.size = self.least_size()
         before = 0.0
         if resumed is not None:
             before = _resume(march, resumed)
@@ -132,29 +132,31 @@ class SpaceTimeScheme(AbstractPieceScheme):
         history = PieceHistory(solved.ends, errors, taken, march.rejected)
         return SchemeResult(solved, status, reason, int(taken.sum()), history, compiling, running)
 
-    def begun(self, Kx: int, allowed: float) -> State:
-        """The start on elements that resolve it."""
+    def begun(self, Kx: int, allowed: float, edges: Sequence[float] | None = None) -> State:
+        """The start on elements that resolve it, from these on or from `mesh`."""
         values = functools.partial(_start_at, self.start)
-        return projected(values, np.array(self.mesh), Kx, 0.1 * allowed, MOST_ELEMENTS)
+        first = np.array(self.mesh if edges is None else edges)
+        return projected(values, first, Kx, 0.1 * allowed, MOST_ELEMENTS)
 
-    def discretisation(
-        self, shape: tuple[int, int], key: Key[Array, ""], state: State
-    ) -> Discretisation:
-        """Polynomials of a shape with places that steer; compiles the equation."""
+    def discretisation(self, shape: tuple[int, int], key: Key[Array, ""]) -> Discretisation:
+        """Polynomials of a shape, with places that steer."""
         rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
         t = np.append(np.sort(rng.uniform(-1, 1, _MONITOR_TIMES - 1)), 1.0)
         x = np.sort(rng.uniform(-1, 1, 2 * shape[1]))
-        blank = Discretisation.of(self.equations, shape, (t, x), np.zeros(0))
-        # At the start the unit of each equation is seen: the factor of its derivative by time.
-        interior, span = self.equations.interior, Span(self.time[0], 1.0)
-        c = np.zeros((len(state.S), *shape, state.S.shape[3]))
-        c[:, 0, : state.S.shape[2]] = math.sqrt(2) * state.S[:, 0]
-        v = derivatives_of_u(c, blank.monitor, interior, span.h, state.lengths)
-        p = points_of(blank.monitor, span, state.edges)
-        G = interior.linearised(v.reshape(-1, *v.shape[3:]), p.reshape(-1, 2))[1]
+        return Discretisation.of(self.equations, shape, (t, x))
+
+    def least_size(self) -> float:
+        """A size of u that is nothing beside what sources make of it from zero."""
+        interior, (begin, end) = self.equations.interior, self.time
+        low, high = (begin, self.mesh[0]), (end, self.mesh[-1])
+        p = np.random.default_rng(2).uniform(low, high, (512, 2))
+        none = np.zeros((len(p), len(interior.orders), len(interior.highest)))
+        r, G = interior.linearised(none, p)
         last = [a[0] == self.equations.order for a in interior.orders]
-        slopes = np.sqrt((G[:, :, last] ** 2).sum(axis=(2, 3)).mean(axis=0))
-        return Discretisation.of(self.equations, shape, (t, x), slopes)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            rates = np.abs(r) / np.sqrt((G[:, :, last] ** 2).sum(axis=(2, 3)))
+        rates = np.where(np.isfinite(rates), rates, 0.0)
+        return _NOTHING * float(rates.mean() * (end - begin) ** self.equations.order)
 
     def _model(self, march: March) -> SpaceTimePieces:
         windows = march.windows
@@ -162,12 +164,15 @@ class SpaceTimeScheme(AbstractPieceScheme):
             begin, end = self.time
             c = np.zeros((len(march.state.S), *self.shape, march.state.S.shape[3]))
             c[:, 0] = math.sqrt(2) * march.state.S[:, 0]
-            stop = begin + 64 * float(jnp.finfo(float).eps) * max(abs(begin), end - begin)
+            stop = begin + 64 * float(jnp.finfo(jnp.result_type(float)).eps) * max(
+                abs(begin), end - begin
+            )
             windows = [Solved(stop, march.state.edges, c, math.nan, math.nan, 0)]
         return stack_windows(
             [self.time[0], *(w.stop for w in windows)],
             [w.edges for w in windows],
             [w.c for w in windows],
+            order=self.equations.order,
             smooth=self.equations.k,
             unravel=self.unravel,
         )

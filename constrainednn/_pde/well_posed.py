@@ -1,11 +1,25 @@
 """Whether an equation in space and time can be solved forwards from its start."""
 
-import numpy as np
+import contextlib
+import warnings
 
-from constrainednn._pde.elements.basis import Table
-from constrainednn._pde.elements.discretisation import Equations, Span, derivatives_of_u, points_of
+import numpy as np
+from jaxtyping import Float
+
+from constrainednn._pde.elements.basis import Table, derivatives
+from constrainednn._pde.elements.discretisation import (
+    Equations,
+    Span,
+    derivatives_of_u,
+    points_of,
+    unit_of_condition,
+)
+from constrainednn._pde.elements.germ import Orders
 from constrainednn._pde.elements.mesh import State
-from constrainednn.errors import ProblemError
+from constrainednn.errors import ProblemError, ProblemWarning
+
+# The start may miss a condition at an end by this share of u.
+_CORNER = 1e-3
 
 
 def check_order(equations: Equations, name: str) -> None:
@@ -56,35 +70,82 @@ def check_conditions(equations: Equations, name: str) -> None:
         )
 
 
-def check_direction(equations: Equations, start: State, t: float, name: str) -> None:
+def warn_of_corners(equations: Equations, start: State, t: float, c: np.ndarray) -> None:
+    """Warn where the start misses a condition at an end: the corner is a singularity."""
+    if equations.periodic:
+        return
+    found = []
+    # Its derivative by time is not known there, and what needs it is not judged.
+    for side, condition in enumerate(equations.ends):
+        if condition is None or condition.order(0):
+            continue
+        ends = derivatives((2.0 * side - 1,), start.S.shape[2], condition.order(1))
+        one = Table(np.array([-1.0]), np.zeros(1), derivatives((-1.0,), c.shape[1], 0), ends)
+        element = slice(-1, None) if side else slice(0, 1)
+        v = derivatives_of_u(c[element], one, condition, 1.0, start.lengths[element])[0, :, 0]
+        p = np.array([[t, start.edges[-side]]])
+        r, G = condition.linearised(v, p)
+        length = start.edges[-1] - start.edges[0]
+        r = float(np.abs(r * unit_of_condition(condition, G, 1.0, length)).max())
+        share = r / max(start.size, np.abs(v).max(initial=0.0), np.finfo(float).tiny)
+        found.append((share, ("left", "right")[side], r))
+    share, name, r = max(found, default=(0.0, "", 0.0))
+    if share > _CORNER:
+        warnings.warn(
+            f"the start misses the condition at the {name} end by {r:.2g}, in units of u: near "
+            "that corner the solution is singular, and elements and windows become small.",
+            ProblemWarning,
+            stacklevel=4,
+        )
+
+
+def check_direction(
+    equations: Equations, start: State, time: tuple[float, float], name: str
+) -> None:
     """Refuse what grows without limit: the heat equation backwards, and its kind.
 
-    With one component the sign of the highest even derivative by x tells, where the start is.
+    The equation with its coefficients frozen at places of the start, and at three times, has
+    solutions exp(lambda t + i k x); where the real part of lambda grows with k it is ill-posed.
 
     Raises:
-        ProblemError: If it is that of an ill-posed equation.
+        ProblemError: If it is.
     """
-    interior = equations.interior
-    order, m = equations.order, interior.order(1)
-    if len(interior.highest) > 1 or m % 2 or m == 0 or (0, m) not in interior.orders:
-        return
-    Kx = start.S.shape[2]
-    s = np.linspace(-0.9, 0.9, 5)
-    table = Table.of(np.array([-1.0]), s, (6, Kx), (order, m))
-    c = np.zeros((len(start.S), 6, Kx, 1))
+    interior, order = equations.interior, equations.order
+    table = Table.of(np.array([-1.0]), np.linspace(-0.9, 0.9, 7), (6, start.S.shape[2]), (2, 4))
+    c = np.zeros((len(start.S), 6, *start.S.shape[2:]))
     c[:, 0] = np.sqrt(2) * start.S[:, 0]
     v = derivatives_of_u(c, table, interior, 1.0, start.lengths)
-    p = points_of(table, Span(t, 1.0), start.edges)
-    G = interior.linearised(v.reshape(-1, *v.shape[3:]), p.reshape(-1, 2))[1][:, 0, :, 0]
-    by_time, by_space = (G[:, interior.orders.index(a)] for a in ((order, 0), (0, m)))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        # u_t = a D^m u grows without limit where a (-1)^(m / 2) > 0, u_tt likewise.
-        growth = np.nan_to_num(-by_space / by_time) * (-1) ** (m // 2)
-    worst = int(np.argmax(growth))
-    if growth[worst] > 1e-8 * np.abs(growth).max() and growth[worst] > 0:
-        x = p.reshape(-1, 2)[worst, 1]
-        raise ProblemError(
-            f"{name} is ill-posed forwards in time: at x = {x:.3g} its derivative of order {m} by "
-            "x has the sign of the heat equation backwards, whose shortest waves grow without "
-            "limit. Turn the sign, or write it in the time that is left."
-        )
+    for t in (time[0], (time[0] + time[1]) / 2, time[1]):
+        p = points_of(table, Span(t, 1.0), start.edges).reshape(-1, 2)
+        G = interior.linearised(v.reshape(-1, *v.shape[3:]), p)[1]
+        k = 1e3 * 2 * np.pi / (start.edges[-1] - start.edges[0])
+        rates = np.stack([_fastest(G, interior.orders, order, wave) for wave in (k, 10 * k)])
+        growth, size = rates[:, :, 0], rates[:, :, 1]
+        bad = (growth[1] > 2 * growth[0]) & (growth[1] > 1e-5 * size[1]) & (growth[0] > 0)
+        if bad.any():
+            x = p[np.argmax(bad), 1]
+            raise ProblemError(
+                f"{name} is ill-posed forwards in time: at t = {t:.3g}, x = {x:.3g} its shortest "
+                "waves grow without limit, as those of the heat equation backwards do. Turn the "
+                "sign, or write it in the time that is left."
+            )
+
+
+def _fastest(
+    G: Float[np.ndarray, "n e a d"], orders: Orders, order: int, k: float
+) -> Float[np.ndarray, "n 2"]:
+    """For waves exp(lambda t + i k x) the largest real part of lambda, and its largest size."""
+    n, d = G.shape[0], G.shape[3]
+    A = np.zeros((order + 1, n, d, d), complex)
+    for index, (a, b) in enumerate(orders):
+        A[a] += G[:, :, index] * (1j * k) ** b
+    companion = np.zeros((n, order * d, order * d), complex)
+    companion[:, : -d or None, d:] = np.eye((order - 1) * d)
+    found = np.zeros((n, 2))
+    for i in range(n):
+        with contextlib.suppress(np.linalg.LinAlgError):
+            lower = np.concatenate([A[a, i] for a in range(order)], axis=1)
+            companion[i, -d:] = -np.linalg.solve(A[order, i], lower)
+            rates = np.linalg.eigvals(companion[i])
+            found[i] = rates.real.max(), np.abs(rates).max()
+    return np.nan_to_num(found)

@@ -30,7 +30,8 @@ class SpaceTimePieces(eqx.Module):
         nodes: Ends of the elements of each window, padded with infinities.
         first: Where the coefficients of each window begin.
         coefficients: Those of all elements, window after window.
-        smooth: Number of derivatives by x, the value among them, that elements share at a node.
+        order: Number of derivatives by t, the value among them, that windows share.
+        smooth: The same by x, that elements share at a node.
         unravel: From a vector of shape (d,) to the structure of the user's value.
     """
 
@@ -38,6 +39,7 @@ class SpaceTimePieces(eqx.Module):
     nodes: Float[Array, "W E_1"]
     first: Int[Array, " W"]
     coefficients: Float[Array, "N Kt Kx d"]
+    order: int = eqx.field(static=True)
     smooth: int = eqx.field(static=True)
     unravel: Callable[[Array], PyTree]
 
@@ -70,10 +72,12 @@ class SpaceTimePieces(eqx.Module):
         start = self.times[window]
         element = _place_of(self.nodes[window], x)
         old = _place_of(self.nodes[before], x)
+        orders = [(k, 0) for k in range(self.order)]
         now, then = (
-            self._on(w, e, start, x, [(0, 0)]) for w, e in ((window, element), (before, old))
+            self._on(w, e, start, x, orders) for w, e in ((window, element), (before, old))
         )
-        in_time = jnp.where(window > 0, now - then, 0)
+        scale = (self.times[window + 1] - start) ** jnp.arange(self.order)[:, None]
+        in_time = jnp.where(window > 0, scale * (now - then), 0)
         left = jnp.maximum(element - 1, 0)
         node = self.nodes[window, element]
         size = self.nodes[window, element + 1] - node
@@ -138,6 +142,7 @@ def stack_windows(
     nodes: Sequence[Float[np.ndarray, " _"]],
     coefficients: Sequence[Float[np.ndarray, "_ Kt Kx d"]],
     *,
+    order: int,
     smooth: int,
     unravel: Callable[[Array], PyTree],
 ) -> SpaceTimePieces:
@@ -160,6 +165,7 @@ def stack_windows(
         jnp.asarray(table, dtype),
         jnp.asarray(first),
         jnp.asarray(np.concatenate([joined, spare]), dtype),
+        order,
         smooth,
         unravel,
     )

@@ -96,7 +96,7 @@ def _in_order(
 
 def _near(times: Sequence[float] | np.ndarray) -> float:
     """Times closer together than this leave no room for a window."""
-    return 100 * float(jnp.finfo(float).eps) * max(abs(times[0]), abs(times[-1]))
+    return 100 * float(jnp.finfo(jnp.result_type(float)).eps) * max(abs(times[0]), abs(times[-1]))
 
 
 def not_finite_from(field: Field, marched: March, end: float) -> float | None:

@@ -48,8 +48,8 @@ class Discretisation:
         shape: Kt and Kx.
         train: Places of the rows.
         monitor: Places that steer, random in space and time; the last time is the end.
-        slopes: Size of the derivative of each equation by the highest derivative by time; zero
-            where it has none.
+        slopes: Size of the derivative of each equation by the highest derivative by time, at the
+            start of a window; zero where it has none. See `at_start`.
     """
 
     equations: Equations
@@ -64,7 +64,6 @@ class Discretisation:
         equations: Equations,
         shape: tuple[int, int],
         watched: tuple[np.ndarray, np.ndarray],
-        slopes: Float[np.ndarray, " e"],
     ) -> "Discretisation":
         """Chebyshev nodes for the rows, about 1.3 and 1.5 of them for each polynomial."""
         Kt, Kx = shape
@@ -75,7 +74,7 @@ class Discretisation:
             shape,
             Table.of(nodes[0], nodes[1], shape, orders),
             Table.of(*watched, shape, orders),
-            slopes,
+            np.zeros(equations.interior.equations),
         )
 
     def in_units_of_u(self, h: float) -> Float[np.ndarray, " e"]:
@@ -128,6 +127,38 @@ def at_time(place: float, disc: Discretisation, most: int) -> list[Float[np.ndar
     return [table[0] for table in derivatives((place,), disc.shape[0], most)]
 
 
+def at_start(
+    disc: Discretisation, span: Span, edges: Float[np.ndarray, " E_1"], c: np.ndarray
+) -> Discretisation:
+    """With the units that equations have at the start of a window, from their time derivatives."""
+    interior, order = disc.equations.interior, disc.equations.order
+    first = [row[None] for row in at_time(-1.0, disc, interior.order(0))]
+    table = Table(np.array([-1.0]), disc.monitor.x, first, disc.monitor.along_x)
+    v = derivatives_of_u(c, table, interior, span.h, np.diff(edges))
+    p = points_of(table, span, edges)
+    G = interior.linearised(v.reshape(-1, *v.shape[3:]), p.reshape(-1, 2))[1]
+    last = [a[0] == order for a in interior.orders]
+    slopes = np.sqrt((G[:, :, last] ** 2).sum(axis=(2, 3)).mean(axis=0))
+    return dataclasses.replace(disc, slopes=slopes)
+
+
+def unit_of_condition(
+    condition: LocalResidual, G: Float[np.ndarray, "n e a d"], h: float, length: float
+) -> Float[np.ndarray, " e"]:
+    """What a condition at an end is multiplied by, to be in units of u.
+
+    Args:
+        condition: The condition.
+        G: Its derivative by what it sees, at some times.
+        h: Length of the window.
+        length: That of space, for derivatives by x.
+    """
+    scales = np.array([h**-a * (2 / length) ** b for a, b in condition.orders])
+    size = np.sqrt((G**2).sum(axis=3).mean(axis=0)) * scales
+    top = size.max(axis=1)
+    return np.where(top > 0, 1 / np.where(top > 0, top, 1.0), 1.0)
+
+
 def at_boundary(
     disc: Discretisation,
     span: Span,
@@ -136,7 +167,7 @@ def at_boundary(
     side: int,
     times: Table,
 ) -> tuple[LocalResidual, np.ndarray, np.ndarray] | None:
-    """The condition at one end, what it sees there, and the points."""
+    """The condition at one end with its residual and derivative there, in units of u."""
     condition = disc.equations.ends[side]
     if condition is None:
         return None
@@ -146,4 +177,6 @@ def at_boundary(
     lengths = np.diff(edges)[element]
     v = derivatives_of_u(c[element], one, condition, span.h, lengths)[0, :, 0]
     t = span.t + span.h * (times.t + 1) / 2
-    return condition, v, np.stack([t, np.full_like(t, edges[-side])], axis=1)
+    r, G = condition.linearised(v, np.stack([t, np.full_like(t, edges[-side])], axis=1))
+    unit = unit_of_condition(condition, G, span.h, edges[-1] - edges[0])
+    return condition, r * unit, G * unit[:, None, None]

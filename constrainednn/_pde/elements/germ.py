@@ -126,34 +126,67 @@ def _in_chunks(
     return [np.concatenate(items) for items in zip(*parts, strict=True)]
 
 
+def unabridged(residual: LocalResidual, highest: tuple[int, ...]) -> LocalResidual:
+    """The same, seen through all derivatives that there may be: what it is measured by.
+
+    A term that no germ has shown would be missing from the other, and from all that judges it.
+    """
+    return dataclasses.replace(residual, orders=_up_to(highest, max(highest)))
+
+
+def _up_to(highest: tuple[int, ...], total: int) -> Orders:
+    ranges = (range(order + 1) for order in highest)
+    return tuple(a for a in itertools.product(*ranges) if sum(a) <= total)
+
+
 def local_residual(
     fn: Callable[[Any, Any], Any],
     unravel: Callable[[Array], PyTree],
-    d: int,
     points: Float[np.ndarray, "n z"],
+    values: Float[np.ndarray, "n d"],
     highest: tuple[int, ...],
     name: str,
 ) -> LocalResidual:
-    """Find which derivatives a residual sees, by its derivative at random germs.
+    """Find which derivatives a residual sees, by its derivative at many germs.
 
     Args:
         fn: The residual.
         unravel: From a vector of shape (d,) to the structure of the model's value.
-        d: Numbers in the model's value.
         points: Where it is tried: a term that vanishes at one of them is seen at another.
+        values: Values of u that are likely there. A third of the germs is near them, a third of
+            their size, and a third of any.
         highest: Largest order by each coordinate that there may be.
         name: Of the residual, for messages.
 
     Raises:
-        ProblemError: If it sees derivatives of higher order, looks away from its point, or does
-            not depend on u.
+        ProblemError: If it sees derivatives of higher order, looks away from its point, does not
+            depend on u, or is NaN wherever it was tried.
     """
-    ranges = (range(order + 2) for order in highest)
-    orders = tuple(a for a in itertools.product(*ranges) if sum(a) <= max(highest) + 1)
+    orders = _up_to(tuple(order + 1 for order in highest), max(highest) + 1)
     whole = LocalResidual(fn, unravel, orders, (), 0)
-    v = np.random.default_rng(0).normal(size=(len(points), len(orders), d))
-    slopes = np.asarray(_linearised(whole, jnp.asarray(v), jnp.asarray(points, float))[1])
-    seen = np.abs(np.nan_to_num(slopes, nan=1.0)).max(axis=(0, 1)) > 0
+    rng, n = np.random.default_rng(0), len(points)
+    scales = np.array([1.0, 1e-3, 1e3])[rng.integers(3, size=n)]
+    v = rng.normal(size=(n, len(orders), values.shape[1])) * scales[:, None, None]
+    size, kind = np.abs(values).max(initial=0.0) or 1.0, np.arange(n) % 3
+    zeroth = orders.index((0,) * points.shape[1])
+    near = np.where(kind == 0, 1e-3, 1.0)[:, None] * size * rng.normal(size=values.shape)
+    v[:, zeroth] = np.where(kind[:, None] < 2, values + near, v[:, zeroth])
+    r, slopes = map(np.asarray, _linearised(whole, jnp.asarray(v), jnp.asarray(points, float)))
+    if not r.size:
+        raise ProblemError(f"{name} returns nothing: it must return a number for each equation.")
+    # Roots and logarithms are defined at some germs only.
+    sound = np.isfinite(r).all(axis=1) & np.isfinite(slopes).all(axis=(1, 2, 3))
+    if not sound.any():
+        raise ProblemError(
+            f"{name} or its derivative by u is NaN or infinite wherever it was tried, at the "
+            "values of the start among others."
+        )
+    seen = np.abs(slopes[sound]).max(axis=(0, 1)) > 0
+    for index in zip(*np.nonzero(~seen), strict=True):  # a condition on it has no slope
+        without = v.copy()
+        without[:, *index] = 0
+        other = np.asarray(_values(whole, jnp.asarray(without), jnp.asarray(points, float)))
+        seen[index] = (other[sound] != r[sound]).any()
     found = tuple(a for a, is_seen in zip(orders, seen.any(axis=1), strict=True) if is_seen)
     if not found:
         raise ProblemError(f"{name} does not depend on u.")

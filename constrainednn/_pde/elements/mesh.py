@@ -111,7 +111,9 @@ def projected(
     """
     nodes, weights = gauss(Kx + 8)
     values = at_places(nodes, Kx)
-    eps = float(jnp.finfo(float).eps)  # of the function, which may be single precision
+    eps = float(
+        jnp.finfo(jnp.result_type(float)).eps
+    )  # of the function, which may be single precision
     for last in range(_ROUNDS, -1, -1):
         x = edges[:-1, None] + np.diff(edges)[:, None] * (nodes + 1) / 2
         at = fn(x.ravel())

@@ -63,8 +63,7 @@ def watched(disc: Discretisation, span: Span, start: State, c: np.ndarray) -> Wa
     for side in (0, 1):
         at = at_boundary(disc, span, start.edges, c, side, table)
         if at is not None:
-            condition, v, places = at
-            ends.append((condition.values(v, places) ** 2).sum(axis=1).mean())
+            ends.append((at[1] ** 2).sum(axis=1).mean())
     squares = (c**2).sum(axis=3)
     whole = squares.sum(axis=(1, 2)) + np.finfo(float).tiny
     return Watched(
@@ -80,7 +79,7 @@ def watched(disc: Discretisation, span: Span, start: State, c: np.ndarray) -> Wa
 def _rounded(shape: tuple[int, ...]) -> np.ndarray:
     """Factors that change coefficients by two units in the last place, up and down in turn."""
     signs = 1 - 2 * (np.indices(shape).sum(axis=0) % 2)
-    return 1 + 2 * float(jnp.finfo(float).eps) * signs
+    return 1 + 2 * float(jnp.finfo(jnp.result_type(float)).eps) * signs
 
 
 def state_at_end(disc: Discretisation, h: float, edges: np.ndarray, c: np.ndarray) -> State:

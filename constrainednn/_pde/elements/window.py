@@ -16,7 +16,7 @@ Symbols (others in `models/space_time.py`, `basis.py` and `mesh.py`)::
 import numpy as np
 from jaxtyping import Float
 
-from constrainednn._pde.elements.basis import bubbles, hermite
+from constrainednn._pde.elements.basis import bubbles, conforming, hermite
 from constrainednn._pde.elements.discretisation import (
     Discretisation,
     Span,
@@ -38,12 +38,16 @@ _BATCH = 16
 def newton_step(
     disc: Discretisation, span: Span, start: State, c: Float[np.ndarray, "E Kt Kx d"]
 ) -> Float[np.ndarray, "E Kt Kx d"]:
-    """The change that solves the linearised window in least squares.
+    """The coefficients that solve the linearised window in least squares.
+
+    Round-off breaks the continuity of derivatives, which no step restores by itself: it is
+    restored before each. Otherwise small jumps stay, and act like sources.
 
     Raises:
         numpy.linalg.LinAlgError: If the rows do not determine it.
     """
     eqs, (Kt, Kx) = disc.equations, disc.shape
+    c = conforming(c, start.edges, eqs.k, eqs.periodic)
     lengths, d, k = start.lengths, c.shape[3], eqs.k
     E, n, inner = len(lengths), Kt * k * d, (Kx - 2 * k) * Kt * d
     units = _node_lengths(lengths, eqs.periodic)
@@ -65,7 +69,7 @@ def newton_step(
     known = R[:, :, inner:-1] @ traces + R[:, :, -1:]
     bubble = -np.linalg.solve(R[:, :, :inner], known)
     z = np.concatenate([bubble, traces], axis=1).reshape(E, Kx, Kt, d)
-    return np.einsum("ejm,emid->eijd", _bases(disc, lengths, units), z)
+    return c + np.einsum("ejm,emid->eijd", _bases(disc, lengths, units), z)
 
 
 def _node_lengths(lengths: Float[np.ndarray, " E"], periodic: bool) -> Float[np.ndarray, " E_1"]:
@@ -149,9 +153,8 @@ def _boundary_rows(
         at = at_boundary(disc, span, edges, c, side, disc.train)
         if at is None:
             continue
-        condition, v, p = at
-        r, G = condition.linearised(v, p)
-        mt = len(p)
+        condition, r, G = at
+        mt = len(r)
         rows = np.zeros((mt, r.shape[1], k, Kt, d))
         for index, (a, b) in enumerate(condition.orders):
             T = disc.train.along_t[a] / (span.h / 2) ** a / units[-side] ** b

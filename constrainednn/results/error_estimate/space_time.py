@@ -13,6 +13,7 @@ from constrainednn._common.batched import in_blocks
 from constrainednn._common.random_keys import stream
 from constrainednn._figures.style import new_figure
 from constrainednn._gap.residuals import residuals_at
+from constrainednn._pde.elements.discretisation import Span, at_start, unit_of_condition
 from constrainednn._pde.error import MORE, solved_again
 from constrainednn._pde.scheme import SpaceTimeScheme, goal
 from constrainednn.models.space_time import SpaceTimePieces, stack_windows
@@ -40,6 +41,7 @@ class SpaceTimeErrorEstimate:
         richer: The solution with more polynomials on the same windows and elements.
         solution: The solution that was found.
         relative: L2 norm of their difference relative to that of the solution, over space and time.
+        components: The same for each component, relative to its own.
         rounding: Level below which the error is hidden by round-off, likewise.
         trusted_until: Time from which the error is too large to tell; infinite if nowhere.
     """
@@ -47,6 +49,7 @@ class SpaceTimeErrorEstimate:
     richer: SpaceTimePieces
     solution: SpaceTimePieces
     relative: float
+    components: Float[np.ndarray, " d"]
     rounding: float
     trusted_until: float
 
@@ -83,6 +86,9 @@ class SpaceTimeErrorEstimate:
             text = f"at rounding, about {max(self.relative, self.rounding):.1e}"
         else:
             text = f"{self.relative:.1e}, rounding at {self.rounding:.1e}"
+        worst = int(np.argmax(self.components))
+        if self.components[worst] > 10 * max(self.relative, self.rounding):
+            text += f"; {self.components[worst]:.1e} of component {worst} alone"
         return f"estimated relative error {text}"
 
     def plot(self) -> "Figure":
@@ -116,20 +122,26 @@ def space_time_error(facts: Facts, scheme: SpaceTimeScheme) -> SpaceTimeErrorEst
     """Solve the windows of a solution again with more polynomials."""
     u = facts.model
     shape = scheme.shape[0] + MORE[0], scheme.shape[1] + MORE[1]
-    start = scheme.begun(shape[1], goal(facts.settings.tolerance)).on(u.elements(0))
+    # From the elements of the march: they have found what is narrow.
+    allowed, edges = goal(facts.settings.tolerance), u.elements(0)
+    start = scheme.begun(shape[1], allowed, edges.tolist()).on(edges)
     key = stream(jax.random.key(facts.settings.seed), "monitor/error")
-    disc = scheme.discretisation(shape, key, start)
+    disc = scheme.discretisation(shape, key)
     edges, own = _pieces(u)
     with np.errstate(over="ignore", invalid="ignore"):
         found = solved_again(disc, start, u.ends, list(zip(edges, own, strict=True)))
-    richer = stack_windows(u.ends.tolist(), edges, found.c, smooth=u.smooth, unravel=u.unravel)
+    richer = stack_windows(
+        u.ends.tolist(), edges, found.c, order=u.order, smooth=u.smooth, unravel=u.unravel
+    )
     until = np.inf if all(found.trusted) else float(u.ends[found.trusted.index(False)])
     padding = [(0, 0), (0, MORE[0]), (0, MORE[1]), (0, 0)]
     pairs = zip(found.c, own, strict=True)
-    size = _norm(u, own, edges)
-    error = _norm(u, [new - np.pad(old, padding) for new, old in pairs], edges)
-    rounding = _DIGITS * float(jnp.finfo(float).eps) * np.sqrt(u.count)
-    return SpaceTimeErrorEstimate(richer, u, error / (size or 1.0), rounding, until)
+    sizes = _norms(u, own, edges)
+    errors = _norms(u, [new - np.pad(old, padding) for new, old in pairs], edges)
+    size, error = (float(np.linalg.norm(item)) for item in (sizes, errors))
+    components = errors / np.where(sizes > 0, sizes, 1.0)
+    rounding = _DIGITS * float(jnp.finfo(jnp.result_type(float)).eps) * np.sqrt(u.count)
+    return SpaceTimeErrorEstimate(richer, u, error / (size or 1.0), components, rounding, until)
 
 
 def _pieces(u: SpaceTimePieces) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -140,14 +152,16 @@ def _pieces(u: SpaceTimePieces) -> tuple[list[np.ndarray], list[np.ndarray]]:
     return edges, [c[i : i + n] for i, n in zip(first, counts, strict=False)]
 
 
-def _norm(u: SpaceTimePieces, c: list[np.ndarray], edges: list[np.ndarray]) -> float:
-    """Root mean square over space and time of what has these coefficients."""
-    squares = [(item**2).sum(axis=(1, 2, 3)) / 4 for item in c]
+def _norms(
+    u: SpaceTimePieces, c: list[np.ndarray], edges: list[np.ndarray]
+) -> Float[np.ndarray, " d"]:
+    """Root mean squares over space and time of the components of what has these coefficients."""
+    squares = [(item**2).sum(axis=(1, 2)) / 4 for item in c]
     total = sum(
         h * (np.diff(ends) @ part)
         for h, ends, part in zip(np.diff(u.ends), edges, squares, strict=True)
     )
-    return float(np.sqrt(total / (u.ends[-1] - u.ends[0]) / (edges[0][-1] - edges[0][0])))
+    return np.sqrt(total / (u.ends[-1] - u.ends[0]) / (edges[0][-1] - edges[0][0]))
 
 
 class Fresh(NamedTuple):
@@ -162,14 +176,39 @@ def on_fresh_points(facts: Facts, scheme: SpaceTimeScheme) -> list[Fresh]:
     u, held = facts.model, facts.streams[0].heldout
     assert held is not None
     edges, own = _pieces(u)
-    size = _norm(u, own, edges) or 1.0
+    size = float(np.linalg.norm(_norms(u, own, edges))) or 1.0
     times = np.asarray(held.points)[:, 0]
     window = np.clip(np.searchsorted(u.ends, times, side="right") - 1, 0, u.count - 1)
     key = stream(jax.random.key(facts.settings.seed), "monitor/pieces")
-    disc = scheme.discretisation(scheme.shape, key, scheme.begun(scheme.shape[1], 1e-3))
-    scales = np.stack([disc.in_units_of_u(h) for h in np.diff(u.ends)])[window]
+    disc = scheme.discretisation(scheme.shape, key)
+    scales = []
+    for number, h in enumerate(np.diff(u.ends)):
+        here = at_start(disc, Span(u.ends[number], h), edges[number], own[number])
+        scales.append(here.in_units_of_u(h))
+    scales = np.stack(scales)[window]
     r = residuals_at(facts.problem.constraints[0].residual, u, held.points) * scales
     found = [Fresh(facts.gap.constraints[0].name, float(np.sqrt((r**2).sum(axis=1).mean())) / size)]
-    for item in facts.gap.constraints[1:]:
-        found.append(Fresh(item.name, item.heldout_rms.value * np.sqrt(item.entries) / size))
+    pairs = zip(facts.problem.constraints[1:], facts.streams[1:], strict=True)
+    for constraint, points in pairs:
+        assert points.heldout is not None
+        r = residuals_at(constraint.residual, u, points.heldout.points)
+        side = {"left": 0, "right": 1}.get(constraint.name)
+        if side is not None:
+            r = r * _unit(scheme, side, u, points.heldout.points)
+        found.append(Fresh(constraint.name, float(np.sqrt((r**2).sum(axis=1).mean())) / size))
     return found
+
+
+def _unit(scheme: SpaceTimeScheme, side: int, u: SpaceTimePieces, points: np.ndarray) -> np.ndarray:
+    """What a condition at an end is multiplied by, as in the march."""
+    condition = scheme.equations.ends[side]
+    assert condition is not None
+    few = np.asarray(points)[:512]
+    v = np.asarray(in_blocks(eqx.Partial(_seen, u, condition.orders), few), float)
+    G = condition.linearised(v, few.astype(float))[1]
+    h = float(np.diff(u.ends).mean())
+    return unit_of_condition(condition, G, h, scheme.mesh[-1] - scheme.mesh[0])
+
+
+def _seen(u: SpaceTimePieces, orders: tuple, p: Array) -> Array:
+    return u.derivatives(p, orders)
