@@ -15,12 +15,14 @@ from constrainednn.operators.derivatives import partial
 
 
 class LocalEquation(eqx.Module):
-    """A residual of a model in pieces, through the derivatives that it sees."""
+    """A residual, of a model in pieces through the derivatives that it sees."""
 
     local: LocalResidual
 
-    def __call__(self, u: SpaceTimePieces, p: Float[Array, "2"]) -> Float[Array, " e"]:
+    def __call__(self, u: Callable, p: Float[Array, "2"]) -> Float[Array, " e"]:
         """The residual at one point."""
+        if not isinstance(u, SpaceTimePieces):  # such as a reference
+            return _flat(self.local.fn(u, p))
         v = u.derivatives(p, self.local.orders)
         return self.local.at(v, p)
 
@@ -73,9 +75,9 @@ class SeamResidual(eqx.Module):
 class JumpResidual(eqx.Module):
     """Jumps of a model in pieces beside a point, in units of u."""
 
-    def __call__(self, u: SpaceTimePieces, p: Float[Array, "2"]) -> Float[Array, " n"]:
+    def __call__(self, u: Callable, p: Float[Array, "2"]) -> Float[Array, " n"]:
         """The jumps at the start of the window and the left of the element it lies in."""
-        return u.jumps(p)
+        return u.jumps(p) if isinstance(u, SpaceTimePieces) else jnp.zeros(1)
 
 
 class WithNormal(eqx.Module):

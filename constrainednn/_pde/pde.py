@@ -43,7 +43,7 @@ from constrainednn._problem.problem import Problem
 from constrainednn.domains.boxes import Box, Interval, Segment
 from constrainednn.domains.samplers.grids import GaussQuadrature
 from constrainednn.errors import BadValueError, ProblemError
-from constrainednn.models.space_time import SpaceTimePieces, stack_windows
+from constrainednn.models.space_time import stack_windows
 
 # Highest derivatives of an equation by time and by space.
 _HIGHEST = (2, 4)
@@ -267,6 +267,6 @@ def _name_of(residual: Callable) -> str:
     return "equation" if name == "<lambda>" else name
 
 
-def _coefficients(u: SpaceTimePieces) -> Array:
+def _coefficients(u: Any) -> Any:
     """What is solved for; a function with a name, so that a problem can be pickled."""
     return u.coefficients

@@ -78,7 +78,8 @@ def load_module(path: Path) -> ModuleType:
     # Files appear only where the user asked for them; a stale cache could hide an edit, too.
     before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     clashing = getattr(sys.modules.get(path.stem), "__file__", str(path)) != str(path)
-    if clashing or path.stem in sys.stdlib_module_names:
+    ours = path in gallery().values()  # no file of the gallery imports another
+    if not ours and (clashing or path.stem in sys.stdlib_module_names):
         warnings.warn(
             f"{path.name} has the name of a module that is installed: a file beside it that "
             f"imports {path.stem} gets that one.",
