@@ -145,6 +145,7 @@ def test_a_pulse_of_a_thousandth_of_the_interval_is_found():
     np.testing.assert_allclose(solution(10.0), known, rtol=1e-11)
 
 
+@pytest.mark.slow
 def test_the_scan_says_how_finely_it_looked_and_is_saved(tmp_path):
     solution = jump_beside_a_start()
     pieces = solution.history.pieces

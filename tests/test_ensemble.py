@@ -95,6 +95,7 @@ def test_no_member_trains_on_the_rows_that_judge_the_mean():
     assert len(set(firsts)) == 3
 
 
+@pytest.mark.slow
 def test_early_stopping_ends_at_the_same_step_on_a_slow_machine(monkeypatch):
     """Chunks end where the clock says; where a run ends must not."""
     method = cx.Optax(optax.adam(2e-2))

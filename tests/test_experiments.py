@@ -234,6 +234,7 @@ def test_doses_at_times_of_their_own():
 # Held-out rows and experiments
 
 
+@pytest.mark.slow
 def test_rows_are_held_out_within_each_experiment(solved):
     solution = solved("experiments", **SMALL)
     held = []

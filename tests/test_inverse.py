@@ -636,6 +636,7 @@ def test_bounds_that_exclude_the_start(start, bounds, words):
         cx.Unknown(start, **bounds)
 
 
+@pytest.mark.slow
 def test_estimates_of_what_has_none():
     plain = cx.solve(cx.ivp(lambda t, y, args: -y, 1.0, (0.0, 1.0)), **SMALL)
     with pytest.raises(ValueError, match=r"estimates needs data: no constraint is over cx.Data"):

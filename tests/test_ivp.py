@@ -424,6 +424,7 @@ def test_ctrl_c_ends_a_march_and_keeps_what_was_reached():
         solution(1e4)
 
 
+@pytest.mark.slow
 def test_a_limit_of_steps_keeps_what_was_reached():
     solution = cx.solve(gallery("van_der_pol").problem(mu=10.0, end=1e4), steps=100)
     assert solution.status == "max_steps" and "100" in solution.reason

@@ -215,6 +215,7 @@ def ends(left, right):
 BVP = cx.bvp(layer, ends, (0.0, 1.0), lambda x: jnp.stack([1.0 + 0 * x, 0 * x]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("problem", "places"),
     [pytest.param(IVP, (1, 4, 9), id="ivp"), slow(BVP, (1, 2), id="bvp")],

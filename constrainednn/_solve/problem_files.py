@@ -66,8 +66,7 @@ def load_module(path: Path) -> ModuleType:
     """
     if path in _loaded:
         return _loaded[path]
-    # A private name, so that a file called jax.py does not replace jax.
-    name = f"{PREFIX}{path.stem}"
+    name = f"{PREFIX}{path.stem}"  # so that a file called jax.py does not replace jax
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -77,9 +76,10 @@ def load_module(path: Path) -> ModuleType:
         sys.path.append(folder)  # last, for the same reason
     # Files appear only where the user asked for them; a stale cache could hide an edit, too.
     before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-    clashing = getattr(sys.modules.get(path.stem), "__file__", str(path)) != str(path)
-    ours = path in gallery().values()  # no file of the gallery imports another
-    if not ours and (clashing or path.stem in sys.stdlib_module_names):
+    taken = getattr(sys.modules.get(path.stem), "__file__", str(path)) != str(path)
+    if (
+        taken or path.stem in sys.stdlib_module_names
+    ) and path not in gallery().values():  # none of which imports another
         warnings.warn(
             f"{path.name} has the name of a module that is installed: a file beside it that "
             f"imports {path.stem} gets that one.",
