@@ -55,6 +55,12 @@ PREFIX = "_constrainednn_problem_"
 _loaded: dict[Path, ModuleType] = {}
 
 
+def _clashes(path: Path) -> bool:
+    """True if a module that is installed, or loaded from elsewhere, has the name of a file."""
+    loaded = getattr(sys.modules.get(path.stem), "__file__", str(path))
+    return loaded != str(path) or path.stem in sys.stdlib_module_names
+
+
 def load_module(path: Path) -> ModuleType:
     """Run a problem file under a private module name. Problem files are code: this executes it.
 
@@ -76,10 +82,7 @@ def load_module(path: Path) -> ModuleType:
         sys.path.append(folder)  # last, for the same reason
     # Files appear only where the user asked for them; a stale cache could hide an edit, too.
     before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-    taken = getattr(sys.modules.get(path.stem), "__file__", str(path)) != str(path)
-    if (
-        taken or path.stem in sys.stdlib_module_names
-    ) and path not in gallery().values():  # none of which imports another
+    if _clashes(path) and path not in gallery().values():  # none of which imports another
         warnings.warn(
             f"{path.name} has the name of a module that is installed: a file beside it that "
             f"imports {path.stem} gets that one.",
