@@ -319,6 +319,8 @@ def test_partials_and_jacobian_of_a_known_field():
             (partial(u, 1)(x), {"product": 2 * a * b * c, "pair": jnp.stack([zero, one])}),
             (partial(partial(u, 0), 1)(x)["product"], 2 * b * c),
             (partial(partial(u, 1), 0)(x)["product"], 2 * b * c),
+            (partial(u, 1, order=2)(x), {"product": 2 * a * c, "pair": jnp.zeros(2)}),
+            (partial(u, 0, order=3)(x)["pair"], jnp.stack([-jnp.cos(a), zero])),
             (J["product"], jnp.stack([b**2 * c, 2 * a * b * c, a * b**2])),
             (J["pair"], jnp.stack(rows)),
             (jacobian(lambda t: jnp.stack([t, t**2]))(a), jnp.stack([one, 2 * a])),

@@ -70,26 +70,38 @@ def test_outside_is_refused(solved_heat):
 
 
 @pytest.mark.slow
-def test_interrupted_march_is_resumed_to_the_same_digits(tmp_path):
+def test_march_that_reached_its_limit_is_resumed_to_the_same_digits(tmp_path):
     def burgers(u, p):
-        return D(u, 0)(p) + u(p) * D(u, 1)(p) - 0.05 * D(D(u, 1), 1)(p)
+        return D(u, 0)(p) + u(p) * D(u, 1)(p) - 0.05 * D(u, 1, order=2)(p)
 
-    stated = {
-        "over": cx.Interval(-1.0, 1.0),
-        "time": (0.0, 0.5),
-        "start": lambda x: -jnp.sin(jnp.pi * x),
-        "boundary": wall,
-    }
-    whole = cx.solve(cx.pde(burgers, **stated))
-    part = cx.solve(cx.pde(burgers, **stated), steps=6, out=tmp_path / "run")
+    problem = cx.pde(
+        burgers,
+        over=cx.Interval(-1.0, 1.0),
+        time=(0.0, 0.5),
+        start=lambda x: -jnp.sin(jnp.pi * x),
+        boundary=wall,
+    )
+    whole = cx.solve(problem)
+    part = cx.solve(problem, steps=6, out=tmp_path / "run")
     assert part.status == "max_steps"
-    assert "limit" in part.reason
     assert part.verdict.word == "not solved"
     reached = part.model.ends[-1]
     assert reached < 0.5
+    assert f"{reached}" in part.gap["left"].measure  # measured as far as it got
     places = np.stack([np.full(50, reached / 2), np.linspace(-1, 1, 50)], axis=1)
     np.testing.assert_array_equal(part(places), whole(places))
-    assert part.gap["left"].measure.count(f"{reached}") == 1
+    rest = cx.resume(tmp_path / "run", problem, steps=10_000)
+    assert rest.status == "converged"
+    np.testing.assert_array_equal(rest.model.times, whole.model.times)
+    np.testing.assert_array_equal(rest.model.coefficients, whole.model.coefficients)
+
+
+def test_training_points_weigh_as_the_held_out_ones(solved_heat):
+    # Both measure the same mean: of x^2 + t^2 over the unit square 2/3, along a side in time 1/3.
+    for name, known in (("heat", 2 / 3), ("left", 1 / 3), ("start", 1 / 3), ("jumps", 2 / 3)):
+        index = [item.name for item in solved_heat.problem.constraints].index(name)
+        train = solved_heat.streams[index].train
+        assert train.weights @ (train.points**2).sum(axis=1) == pytest.approx(known, rel=1e-12)
 
 
 @pytest.mark.slow
@@ -235,7 +247,8 @@ def test_estimate_follows_an_error_that_grows(growth, tolerance):
     solution = cx.solve(problem, tolerance=tolerance)
     t, _, p = grid(0.0, 1.0)
     error = relative(solution(p), np.sin(9 * t))
-    assert error / 3 < solution.error_estimate().relative < 3 * error
+    round_off = np.exp(growth) * np.finfo(float).eps  # of the start, grown
+    assert error / 3 < solution.error_estimate().relative < max(3 * error, round_off)
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Times and places of a map.
-_MAP = 161, 321
+MAP = 161, 321
 # Moments that are drawn as curves.
 _MOMENTS = 4
 # Powers of ten below the largest that a map of sizes shows.
@@ -26,8 +26,8 @@ _DECADES = 8
 def draw_field(axes: "Axes", shown: Shown) -> None:
     """The first component over time and space, with the elements of each window."""
     u = shown.model
-    times, places = _grid(u, *_MAP)
-    values = values_at(u, _points(times, places))
+    times, places = map_grid(u, *MAP)
+    values = values_at(u, map_points(times, places))
     assert values is not None
     top = np.nanmax(np.abs(values[:, 0]))
     signed = np.nanmin(values[:, 0]) < 0
@@ -60,10 +60,10 @@ def profiles(shown: Shown) -> "Figure":
     u, constraint = shown.model, shown.problem.constraints[0]
     figure = new_figure(11, 6.5)
     rows = figure.subplots(2, _MOMENTS, squeeze=False)
-    times, places = _grid(u, _MOMENTS, 801)
+    times, places = map_grid(u, _MOMENTS, 801)
     reference = shown.problem.reference
     for axes, t in zip(rows[0], times, strict=True):
-        p = _points(np.array([t]), places)
+        p = map_points(np.array([t]), places)
         values = values_at(u, p)
         assert values is not None
         draw_curves(axes, places, values, None if reference is None else values_at(reference, p))
@@ -79,25 +79,31 @@ def profiles(shown: Shown) -> "Figure":
 
 
 def _draw_residual(axes: "Axes", shown: Shown) -> None:
-    times, places = _grid(shown.model, *_MAP)
-    points = _points(times, places)
-    r = np.linalg.norm(
-        residuals_at(shown.problem.constraints[0].residual, shown.model, points), axis=1
-    )
-    size = np.log10(on_log_axis(r)).reshape(len(times), -1).T
-    top = np.nanmax(size, initial=-300.0)
+    points = map_points(*map_grid(shown.model, *MAP))
+    r = residuals_at(shown.problem.constraints[0].residual, shown.model, points)
+    draw_sizes(axes, shown.model, np.linalg.norm(r, axis=1), "|r|")
+    axes.set_title("residual")
+
+
+def draw_sizes(axes: "Axes", u: SpaceTimePieces, sizes: Float[np.ndarray, " n"], name: str) -> None:
+    """Draw sizes at the points of a map, on a logarithmic scale."""
+    times, places = map_grid(u, *MAP)
+    shade = np.log10(on_log_axis(sizes)).reshape(len(times), -1).T
+    top = np.nanmax(shade, initial=-300.0)
     image = axes.pcolormesh(
-        times, places, size, vmin=top - _DECADES, vmax=top, cmap="viridis", rasterized=True
+        times, places, shade, vmin=top - _DECADES, vmax=top, cmap="viridis", rasterized=True
     )
-    axes.figure.colorbar(image, ax=axes, label="log10 |r|")
-    axes.set(xlabel="t", ylabel="x", title="residual")
+    axes.figure.colorbar(image, ax=axes, label=f"log10 {name}")
+    axes.set(xlabel="t", ylabel="x")
 
 
-def _grid(u: SpaceTimePieces, n: int, m: int) -> tuple[np.ndarray, np.ndarray]:
+def map_grid(u: SpaceTimePieces, n: int, m: int) -> tuple[np.ndarray, np.ndarray]:
+    """Equally spaced times and places."""
     dtype, edges = np.asarray(u.times).dtype, u.elements(0)
     times = np.linspace(u.ends[0], u.ends[-1], n, dtype=dtype)
     return times, np.linspace(edges[0], edges[-1], m, dtype=dtype)
 
 
-def _points(times: np.ndarray, places: np.ndarray) -> Float[np.ndarray, "n 2"]:
+def map_points(times: np.ndarray, places: np.ndarray) -> Float[np.ndarray, "n 2"]:
+    """All pairs (t, x)."""
     return np.stack(np.meshgrid(times, places, indexing="ij"), axis=-1).reshape(-1, 2)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
+from constrainednn._pde.arguments import takes_normal
 from constrainednn._pde.elements.germ import LocalResidual
 from constrainednn.models.space_time import SpaceTimePieces
 from constrainednn.operators.derivatives import partial
@@ -27,21 +28,34 @@ class LocalEquation(eqx.Module):
         return self.local.at(v, p)
 
 
-class StartResidual(eqx.Module):
-    """What a model misses of the start: its value, for order two its derivative by time, too.
+class FlatStart(eqx.Module):
+    """The start as a vector for each derivative by time.
 
     Attributes:
-        start: From a place to the value, or to value and derivative.
+        fn: From a place to the value, or to value and derivative for order two.
         order: Order in time.
     """
 
-    start: Callable[[Any], PyTree]
+    fn: Callable[[Any], PyTree]
     order: int = eqx.field(static=True)
+
+    def __call__(self, x: Float[Array, ""]) -> Float[Array, "o d"]:
+        """The state at one place."""
+        value = self.fn(x)
+        parts = (value,) if self.order == 1 else value
+        dtype = jnp.result_type(float)
+        return jnp.stack([_flat(part).astype(dtype) for part in parts])
+
+
+class StartResidual(eqx.Module):
+    """What a model misses of the start: its value, for order two its derivative by time, too."""
+
+    start: FlatStart
 
     def __call__(self, u: Callable, p: Float[Array, "2"]) -> Float[Array, " n"]:
         """The difference at one point (t, x)."""
-        found = u(p) if self.order == 1 else (u(p), partial(u, 0)(p))
-        return _flat(found) - _flat(self.start(p[1]))
+        found = u(p) if self.start.order == 1 else (u(p), partial(u, 0)(p))
+        return _flat(found) - self.start(p[1]).ravel()
 
 
 class SeamResidual(eqx.Module):
@@ -89,6 +103,13 @@ class WithNormal(eqx.Module):
     def __call__(self, u: Callable, p: Float[Array, "2"]) -> PyTree[Array]:
         """The residual at one point of this end."""
         return self.fn(u, p, jnp.asarray(self.normal, p.dtype))
+
+
+def at_side(condition: Callable[..., Any], side: str) -> Callable[[Any, Any], Any]:
+    """A condition of the model and a point, at the left or the right end."""
+    if takes_normal(condition):
+        return WithNormal(condition, 1.0 if side == "right" else -1.0)
+    return condition
 
 
 def _flat(value: PyTree) -> Float[Array, " n"]:

@@ -30,7 +30,6 @@ class Solved(NamedTuple):
         edges: Ends of its elements.
         c: Coefficients.
         error: What was compared with the tolerance.
-        noise: Round-off of the residual, in the same units.
         steps: Newton steps.
     """
 
@@ -38,7 +37,6 @@ class Solved(NamedTuple):
     edges: Float[np.ndarray, " E_1"]
     c: Float[np.ndarray, "E Kt Kx d"]
     error: float
-    noise: float
     steps: int
 
 
@@ -53,10 +51,10 @@ class March:
         h: Length of the next window.
         end: Where to go.
         tolerance: Largest error of a window relative to the largest size of u so far.
+        size: Largest size of u so far; what is nothing beside it need not be resolved.
         windows: Those that were accepted.
         rejected: Attempts that were given up.
         taken: Newton steps of all attempts.
-        size: Largest size of u so far.
         why: What was wrong with the last attempt that was given up.
         where: The place where it was worst.
     """
@@ -67,10 +65,10 @@ class March:
     h: float
     end: float
     tolerance: float
+    size: float
     windows: list[Solved] = dataclasses.field(default_factory=list)
     rejected: int = 0
     taken: int = 0
-    size: float = 0.0
     why: str = ""
     where: float = np.nan
 
@@ -116,8 +114,7 @@ class March:
             return
         self.size = size
         stop = self.end if h == left else self.t + h
-        noise = float(np.sqrt(((seen.noise * share) ** 2).sum()))
-        self.windows.append(Solved(stop, self.state.edges, c, error, noise, steps))
+        self.windows.append(Solved(stop, self.state.edges, c, error, steps))
         self.state, self.t = state_at_end(self.disc, h, self.state.edges, c), stop
         timely, spatial = (np.sqrt((local[which] ** 2).sum()) for which in (~in_space, in_space))
         easy = timely + spatial < 0.1 * self.tolerance

@@ -1,11 +1,9 @@
 """The statement of an equation in space and time."""
 
-import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,14 +18,14 @@ from constrainednn._pde.arguments import (
     as_start,
     as_time,
     as_widths,
-    takes_normal,
 )
 from constrainednn._pde.conditions import (
+    FlatStart,
     JumpResidual,
     LocalEquation,
     SeamResidual,
     StartResidual,
-    WithNormal,
+    at_side,
 )
 from constrainednn._pde.elements.discretisation import Equations
 from constrainednn._pde.elements.germ import LocalResidual, local_residual, unabridged
@@ -47,6 +45,8 @@ from constrainednn.models.space_time import stack_windows
 
 # Highest derivatives of an equation by time and by space.
 _HIGHEST = (2, 4)
+# Names of the other constraints.
+_RESERVED = "start", "left", "right", "periodic", "jumps"
 # Points at which it is tried which derivatives a residual sees.
 _TRIED = 384
 # Training points of a model that is trained: of the equation, and of each condition.
@@ -103,7 +103,7 @@ def pde(
     Source:
         Least-squares spectral elements: Proot and Gerritsma, J. Sci. Comput. 17 (2002) 285;
         marching in windows: Dong and Li, CMAME 387 (2021) 114129. How the residual's derivatives
-        are found: docs/equations.
+        are found: docs/pde.
     """
     as_function(residual, "residual of pde", "lambda u, p: ...")
     space, span = as_space(over), as_time(time)
@@ -123,10 +123,11 @@ def pde(
     equations = Equations(local, (ends.get("left"), ends.get("right")), periodic, k)
     check_order(equations, name)
     check_conditions(equations, name)
-    seam = SeamResidual(space[1], space[1] - space[0], max(1, local.order(1)))
+    seam = SeamResidual(space[1], space[1] - space[0], k)
+    begin = FlatStart(start, order)
     if model is not None:
-        return _trained(residual, name, model, start, order, sides, seam, box, reference)
-    scheme = SpaceTimeScheme(equations, FlatStart(start, order), unravel, span, edges, shape)
+        return _trained(residual, name, model, begin, sides, seam, box, reference)
+    scheme = SpaceTimeScheme(equations, begin, unravel, span, edges, shape)
     begun = scheme.begun(shape[1], 1e-3)
     check_direction(equations, begun, span, name)
     c = np.zeros((len(begun.S), *shape, components))
@@ -136,10 +137,9 @@ def pde(
     measured = lambda item: LocalEquation(unabridged(item, _HIGHEST))  # noqa: E731
     constraints = [
         held(measured(local), over=box, name=name),
-        held(StartResidual(start, order), over=_side(box, "start"), name="start"),
+        held(StartResidual(begin), over=_side(box, "start"), name="start"),
     ]
     if periodic:
-        seam = dataclasses.replace(seam, k=k)
         constraints.append(held(seam, over=_side(box, "left"), name="periodic"))
     for side, item in ends.items():
         constraints.append(held(measured(item), over=_side(box, side), name=side))
@@ -148,21 +148,10 @@ def pde(
     return Problem(constraints, guess, trainable=_coefficients, reference=reference, scheme=scheme)
 
 
-class FlatStart(eqx.Module):
-    """The start as a vector for each derivative by time."""
-
-    fn: Callable[[Any], PyTree]
-    order: int = eqx.field(static=True)
-
-    def __call__(self, x: Float[Array, ""]) -> Float[Array, "o d"]:
-        """The state at one place."""
-        value = self.fn(x)
-        parts = (value,) if self.order == 1 else value
-        return jnp.stack([ravel_pytree(jax.tree.map(_as_float, part))[0] for part in parts])
-
-
-def _as_float(leaf: Any) -> Array:
-    return jnp.asarray(leaf, jnp.result_type(float))
+def _structure(value: PyTree) -> Callable[[Array], PyTree]:
+    """From a vector to the structure of a value, in floating point."""
+    to_float = lambda leaf: jnp.asarray(leaf, jnp.result_type(float))  # noqa: E731
+    return ravel_pytree(jax.tree.map(to_float, value))[1]
 
 
 def _local(
@@ -176,7 +165,7 @@ def _local(
     pair = isinstance(value, tuple) and len(value) == 2
     failed, misfit = None, None
     for order, like in ((1, value), *([(2, value[0])] if pair else [])):
-        unravel = ravel_pytree(jax.tree.map(_as_float, like))[1]
+        unravel = _structure(like)
         p, values = _tried(box, start, order)
         try:
             local = local_residual(residual, unravel, p, values, _HIGHEST, name)
@@ -207,8 +196,7 @@ def _condition(
     box: Box,
 ) -> LocalResidual:
     """A condition at one end by the derivatives that it sees."""
-    if takes_normal(condition):
-        condition = WithNormal(condition, 1.0 if side == "right" else -1.0)
+    condition = at_side(condition, side)
     points, values = _tried(_side(box, side), start, order)
     name = f"the condition at the {side} end"
     try:
@@ -233,8 +221,7 @@ def _trained(
     residual: Callable,
     name: str,
     model: PyTree,
-    start: Callable,
-    order: int,
+    begin: FlatStart,
     sides: dict[str, Callable] | None,
     seam: SeamResidual,
     box: Box,
@@ -244,12 +231,11 @@ def _trained(
     many, few = _POINTS
     constraints = [
         Constraint(residual, over=box, points=many, name=name),
-        Constraint(StartResidual(start, order), over=_side(box, "start"), points=few, name="start"),
+        Constraint(StartResidual(begin), over=_side(box, "start"), points=few, name="start"),
     ]
     for side, condition in ({"periodic": seam} if sides is None else sides).items():
-        if takes_normal(condition):
-            condition = WithNormal(condition, 1.0 if side == "right" else -1.0)
-        constraints.append(Constraint(condition, over=_side(box, side), points=few, name=side))
+        residual = at_side(condition, side)
+        constraints.append(Constraint(residual, over=_side(box, side), points=few, name=side))
     return Problem(constraints, model, reference=reference)
 
 
@@ -264,7 +250,8 @@ def _side(box: Box, name: str) -> Segment:
 
 def _name_of(residual: Callable) -> str:
     name = getattr(residual, "__name__", type(residual).__name__)
-    return "equation" if name == "<lambda>" else name
+    # Names of constraints must differ.
+    return "equation" if name == "<lambda>" or name in _RESERVED else name
 
 
 def _coefficients(u: Any) -> Any:

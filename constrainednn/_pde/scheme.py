@@ -14,10 +14,7 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from constrainednn._common.compilation.closures import compiled
 from constrainednn._pde.conditions import StartResidual
-from constrainednn._pde.elements.discretisation import (
-    Discretisation,
-    Equations,
-)
+from constrainednn._pde.elements.discretisation import Discretisation, Equations, training_rules
 from constrainednn._pde.elements.mesh import State, projected
 from constrainednn._pde.march import MOST_ELEMENTS, March, Solved
 from constrainednn._problem.constraint import Constraint
@@ -29,11 +26,11 @@ from constrainednn._problem.scheme import (
     SchemeResult,
     Watch,
     counters_of,
+    goal,
 )
 from constrainednn.domains.base import AbstractDomain
 from constrainednn.domains.boxes import Box, Segment
 from constrainednn.domains.samplers.base import Draw
-from constrainednn.errors import BadValueError
 from constrainednn.models.space_time import SpaceTimePieces, stack_windows
 
 # Monitor points in time of an element, the end among them; in space two for each polynomial.
@@ -44,21 +41,6 @@ _NOTHING = 1e-6
 _CHUNK = 512
 # Training points that a report measures at most. All elements have their share.
 _MOST_POINTS = 40_000
-
-
-def goal(tolerance: float) -> float:
-    """The tolerance to solve to: the user's, or the default for 0.
-
-    Raises:
-        ValueError: If it is below rounding.
-    """
-    eps = float(jnp.finfo(jnp.result_type(float)).eps)
-    if 0 < tolerance < 500 * eps:
-        raise BadValueError(
-            f"tolerance={tolerance:g} is below the rounding of an equation in space and time; "
-            f"write at least {500 * eps:.2g}, or leave it out."
-        )
-    return tolerance or max(SpaceTimeScheme.default_tolerance, 5000 * eps)
 
 
 class SpaceTimeScheme(AbstractPieceScheme):
@@ -101,13 +83,13 @@ class SpaceTimeScheme(AbstractPieceScheme):
         """March from the start to the end."""
         del model, observed
         began = time.perf_counter()
-        allowed = goal(tolerance)
+        allowed = self.goal(tolerance)
         state = self.begun(self.shape[1], allowed)
         disc = self.discretisation(self.shape, key)
         compiling = time.perf_counter() - began
         begin, end = self.time
-        march = March(disc, state, begin, (end - begin) / 20, end, allowed)
-        march.size = self.least_size()
+        first = (end - begin) / 20
+        march = March(disc, state, begin, first, end, allowed, self.least_size())
         before = 0.0
         if resumed is not None:
             before = _resume(march, resumed)
@@ -131,6 +113,10 @@ class SpaceTimeScheme(AbstractPieceScheme):
         )
         history = PieceHistory(solved.ends, errors, taken, march.rejected)
         return SchemeResult(solved, status, reason, int(taken.sum()), history, compiling, running)
+
+    def goal(self, tolerance: float) -> float:
+        """The tolerance to solve to; derivatives by x cost more digits than those by t."""
+        return goal(tolerance, jnp.result_type(float), self.default_tolerance, 500)
 
     def begun(self, Kx: int, allowed: float, edges: Sequence[float] | None = None) -> State:
         """The start on elements that resolve it, from these on or from `mesh`."""
@@ -167,7 +153,7 @@ class SpaceTimeScheme(AbstractPieceScheme):
             stop = begin + 64 * float(jnp.finfo(jnp.result_type(float)).eps) * max(
                 abs(begin), end - begin
             )
-            windows = [Solved(stop, march.state.edges, c, math.nan, math.nan, 0)]
+            windows = [Solved(stop, march.state.edges, c, math.nan, 0)]
         return stack_windows(
             [self.time[0], *(w.stop for w in windows)],
             [w.edges for w in windows],
@@ -185,26 +171,27 @@ class SpaceTimeScheme(AbstractPieceScheme):
     def training_points(self, model: PyTree, constraint: Constraint) -> Draw | None:
         """The rows of the solve: places in all elements, or along an edge; as it weighs them."""
         times, nodes = np.asarray(model.ends), [model.elements(w) for w in range(model.count)]
-        mt, mx = self.shape[0] + 4, self.shape[1] + self.shape[1] // 2
-        t = _placed(times, mt)
+        (t, of_t), (x, of_x) = training_rules(self.shape)
         if isinstance(constraint.residual, StartResidual):
-            x, share = _placed(nodes[0], mx), np.diff(nodes[0])
-            points = np.stack([np.full(x.size, times[0]), x.ravel()], axis=1)
-            return _weighted(points, np.repeat(share, mx), constraint.over)
+            where, share = _on_pieces(nodes[0], x, of_x)
+            points = np.stack([np.full(where.size, times[0]), where.ravel()], axis=1)
+            return _weighted(points, share.ravel(), constraint.over)
+        when, durations = _on_pieces(times, t, of_t)
         if isinstance(constraint.over, Segment):  # along a side
-            points = np.stack([t.ravel(), np.full(t.size, _side(constraint))], axis=1)
-            return _weighted(points, np.repeat(np.diff(times), mt), constraint.over)
+            side = np.full(when.size, constraint.over.start[1])
+            points = np.stack([when.ravel(), side], axis=1)
+            return _weighted(points, durations.ravel(), constraint.over)
         count = sum(len(edges) - 1 for edges in nodes)
-        every = max(1, math.ceil(count * mt * mx / _MOST_POINTS))
+        every = max(1, math.ceil(count * len(t) * len(x) / _MOST_POINTS))
         found, shares, number = [], [], 0
         for window, edges in enumerate(nodes):
-            x = _placed(edges, mx)
-            for e in range(-number % every, len(x), every):
-                found.append(np.stack(np.meshgrid(t[window], x[e], indexing="ij"), axis=-1))
-                shares.append((times[window + 1] - times[window]) * (edges[e + 1] - edges[e]))
-            number += len(x)
+            where, lengths = _on_pieces(edges, x, of_x)
+            for e in range(-number % every, len(where), every):
+                found.append(np.stack(np.meshgrid(when[window], where[e], indexing="ij"), axis=-1))
+                shares.append(np.outer(durations[window], lengths[e]))
+            number += len(where)
         points = np.concatenate([item.reshape(-1, 2) for item in found])
-        return _weighted(points, np.repeat(shares, mt * mx), constraint.over)
+        return _weighted(points, np.concatenate(shares).ravel(), constraint.over)
 
     def covered(self, model: PyTree, constraint: Constraint) -> AbstractDomain | None:
         """Up to where the march got."""
@@ -221,7 +208,7 @@ class SpaceTimeScheme(AbstractPieceScheme):
         count = sum(len(model.elements(w)) - 1 for w in range(model.count))
         return (
             f"train is the rows of the solve in {model.count} windows with {count} elements in "
-            "all, weighted by their areas: the gap is what they miss between their places"
+            "all, a Gauss rule in each: the gap is what they miss between their places"
         )
 
 
@@ -239,15 +226,12 @@ def _start_at(
     return np.concatenate(found)[: len(x)]
 
 
-def _side(constraint: Constraint) -> float:
-    assert isinstance(constraint.over, Segment)
-    return constraint.over.start[1]
-
-
-def _placed(ends: Float[np.ndarray, " n_1"], m: int) -> Float[np.ndarray, "n m"]:
-    """Chebyshev nodes of all pieces."""
-    s = -np.cos(np.pi * (np.arange(m) + 0.5) / m)
-    return ends[:-1, None] + np.diff(ends)[:, None] * (s + 1) / 2
+def _on_pieces(
+    ends: Float[np.ndarray, " n_1"], nodes: Float[np.ndarray, " m"], weights: np.ndarray
+) -> tuple[Float[np.ndarray, "n m"], Float[np.ndarray, "n m"]]:
+    """Scaled nodes on all pieces, and their weights times the length of the piece."""
+    lengths = np.diff(ends)[:, None]
+    return ends[:-1, None] + lengths * (nodes + 1) / 2, lengths * weights
 
 
 def _weighted(points: np.ndarray, share: np.ndarray, over: Any) -> Draw:
@@ -295,7 +279,7 @@ def _to_resume(march: March, running: float) -> Resumable:
     }
     if windows:
         arrays |= {
-            "windows": np.array([[w.stop, w.error, w.noise, w.steps, len(w.c)] for w in windows]),
+            "windows": np.array([[w.stop, w.error, w.steps, len(w.c)] for w in windows]),
             "edges": joined([w.edges for w in windows]),
             "coefficients": joined([w.c for w in windows]),
         }
@@ -308,10 +292,10 @@ def _resume(march: March, resumed: Resumable) -> float:
     march.taken, march.rejected, milliseconds = counters_of(resumed, 3)
     march.t, march.h, march.size = map(float, arrays["place"])
     march.state = State(arrays["state_edges"], arrays["state"])
-    table = arrays.get("windows", np.zeros((0, 5)))
-    counts = table[:, 4].astype(int)
+    table = arrays.get("windows", np.zeros((0, 4)))
+    counts = table[:, 3].astype(int)
     ends = np.cumsum(counts)
-    for (stop, error, noise, steps, count), last in zip(table, ends, strict=True):
+    for (stop, error, steps, count), last in zip(table, ends, strict=True):
         number = len(march.windows)
         first = last - int(count)
         march.windows.append(
@@ -320,7 +304,6 @@ def _resume(march: March, resumed: Resumable) -> float:
                 arrays["edges"][first + number : last + number + 1],
                 arrays["coefficients"][first:last],
                 float(error),
-                float(noise),
                 int(steps),
             )
         )

@@ -91,19 +91,25 @@ def counters_of(resumed: Resumable, count: int) -> list[int]:
     return counters
 
 
-def goal(tolerance: float, dtype: jnp.dtype) -> float:
+def goal(tolerance: float, dtype: jnp.dtype, default: float = 1e-12, digits: float = 50) -> float:
     """The tolerance to solve to: the user's, or the default for 0.
+
+    Args:
+        tolerance: The user's.
+        dtype: Of the solution.
+        default: The default, where it is above rounding.
+        digits: How many rounding errors a tolerance must allow at least.
 
     Raises:
         ValueError: If it is below rounding.
     """
-    eps = float(jnp.finfo(dtype).eps)
-    if 0 < tolerance < 50 * eps:
+    least = digits * float(jnp.finfo(dtype).eps)
+    if 0 < tolerance < least:
         raise BadValueError(
             f"tolerance={tolerance:g} is below the rounding of {dtype}; write at least "
-            f"{50 * eps:.2g}, or leave it out."
+            f"{least:.2g}, or leave it out."
         )
-    return tolerance or max(1e-12, 100 * eps)
+    return tolerance or max(default, 2 * least)
 
 
 class AbstractScheme(eqx.Module):

@@ -155,8 +155,8 @@ def _refuse(**given: Any) -> None:
     for name, value in given.items():
         if value is not None:
             raise BadValueError(
-                f"a problem made by ivp or bvp is solved by its own Gauss-Newton steps, piece by "
-                f"piece: leave out {name}=."
+                "a problem made by ivp, bvp or pde is solved by its own Gauss-Newton steps, piece "
+                f"by piece: leave out {name}=."
             )
 
 

@@ -19,7 +19,6 @@ from constrainednn._ode.schemes.delays import DelayScheme
 from constrainednn._ode.schemes.field import with_args
 from constrainednn._ode.schemes.initial_values import InitialValueScheme
 from constrainednn._pde.scheme import SpaceTimeScheme
-from constrainednn._pde.scheme import goal as space_time_goal
 from constrainednn._problem.experiments import Experiments
 from constrainednn._problem.scheme import AbstractPieceScheme, goal
 from constrainednn.domains.finite import Data
@@ -133,7 +132,7 @@ def _of_space_time(facts: Facts, scheme: SpaceTimeScheme) -> Verdict:
     """An equation in space and time: each of its constraints must hold."""
     if facts.status is not Status.CONVERGED:
         return Verdict("not solved", f"{facts.status}, {facts.reason}")
-    allowed = space_time_goal(facts.settings.tolerance)
+    allowed = scheme.goal(facts.settings.tolerance)
     fresh = on_fresh_points(facts, scheme)
     worst = max(fresh, key=lambda item: math.inf if math.isnan(item.size) else item.size)
     found = f"{worst.name} on fresh points {worst.size:.1e} of u, tolerance {allowed:.1e}"

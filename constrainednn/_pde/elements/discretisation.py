@@ -16,6 +16,7 @@ from jaxtyping import Float
 
 from constrainednn._pde.elements.basis import Table, derivatives
 from constrainednn._pde.elements.germ import LocalResidual
+from constrainednn.models.legendre import gauss
 
 
 class Equations(eqx.Module):
@@ -46,7 +47,8 @@ class Discretisation:
     Attributes:
         equations: What must hold.
         shape: Kt and Kx.
-        train: Places of the rows.
+        train: Places of the rows, a Gauss rule.
+        weights: Roots of its weights, a mean over time and over an element.
         monitor: Places that steer, random in space and time; the last time is the end.
         slopes: Size of the derivative of each equation by the highest derivative by time, at the
             start of a window; zero where it has none. See `at_start`.
@@ -55,6 +57,7 @@ class Discretisation:
     equations: Equations
     shape: tuple[int, int]
     train: Table
+    weights: Float[np.ndarray, "mt mx"]
     monitor: Table
     slopes: Float[np.ndarray, " e"]
 
@@ -65,14 +68,14 @@ class Discretisation:
         shape: tuple[int, int],
         watched: tuple[np.ndarray, np.ndarray],
     ) -> "Discretisation":
-        """Chebyshev nodes for the rows, about 1.3 and 1.5 of them for each polynomial."""
-        Kt, Kx = shape
+        """With rows, monitor places and no units yet."""
         orders = equations.order, max(equations.interior.order(1), equations.k - 1)
-        nodes = [_chebyshev(n) for n in (Kt + 4, Kx + Kx // 2)]
+        (t, of_t), (x, of_x) = training_rules(shape)
         return cls(
             equations,
             shape,
-            Table.of(nodes[0], nodes[1], shape, orders),
+            Table.of(t, x, shape, orders),
+            np.sqrt(np.outer(of_t, of_x)) / 2,
             Table.of(*watched, shape, orders),
             np.zeros(equations.interior.equations),
         )
@@ -83,8 +86,10 @@ class Discretisation:
         return np.where(timely, h**self.equations.order / np.where(timely, self.slopes, 1), 1.0)
 
 
-def _chebyshev(n: int) -> Float[np.ndarray, " n"]:
-    return -np.cos(np.pi * (np.arange(n) + 0.5) / n)
+def training_rules(shape: tuple[int, int]) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+    """Scaled Gauss nodes and weights in time and in space: about 1.4 for each polynomial."""
+    Kt, Kx = shape
+    return gauss(Kt + 4), gauss(Kx + Kx // 2)
 
 
 class Span(NamedTuple):

@@ -22,7 +22,6 @@ class Watched(NamedTuple):
 
     Attributes:
         residual: Of each element, without what may be round-off.
-        noise: The round-off.
         start: How far the start of the window is missed.
         boundary: How far the conditions at the ends are missed.
         tail_t: Share of the last two polynomials in time.
@@ -30,7 +29,6 @@ class Watched(NamedTuple):
     """
 
     residual: Float[np.ndarray, " E"]
-    noise: Float[np.ndarray, " E"]
     start: Float[np.ndarray, " E"]
     boundary: float
     tail_t: Float[np.ndarray, " E"]
@@ -68,7 +66,6 @@ def watched(disc: Discretisation, span: Span, start: State, c: np.ndarray) -> Wa
     whole = squares.sum(axis=(1, 2)) + np.finfo(float).tiny
     return Watched(
         np.maximum(0.0, rms(r) - _NOISE * noise),
-        noise,
         np.sqrt(missed),
         float(np.sqrt(sum(ends))),
         np.sqrt(squares[:, -2:].sum(axis=(1, 2)) / whole),

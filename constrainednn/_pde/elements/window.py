@@ -115,8 +115,8 @@ def _interior_rows(
     )
     mt, mx, e = len(table.t), len(table.x), r.shape[1]
     # The mean over time and the integral over space, in units of u.
-    weight = np.sqrt(lengths[:, None] / 2 * np.full(mx, 2 / mx)) / np.sqrt(mt)
-    weight = weight[:, None, :, None] * disc.in_units_of_u(h)
+    weight = np.sqrt(lengths)[:, None, None] * disc.weights
+    weight = weight[..., None] * disc.in_units_of_u(h)
     r = r.reshape(E, mt, mx, e) * weight
     G = G.reshape(E, mt, mx, e, -1, d) * weight[..., None, None]
     A = 0.0
@@ -127,7 +127,8 @@ def _interior_rows(
         term = G[:, :, :, :, None, None, index] * T[None, :, None, None, None, :, None]
         A = A + term * X[:, None, :, None, :, None, None]
     blocks = [np.concatenate([np.reshape(A, (E, mt * mx * e, -1)), r.reshape(E, -1, 1)], axis=2)]
-    share = np.sqrt(lengths[:, None] / mx)
+    # Sums over time give those over space: the weights of the mean over time sum to one.
+    share = np.sqrt(lengths[:, None] * (disc.weights**2).sum(axis=0))
     first = at_time(-1.0, disc, eqs.order)
     for o in range(eqs.order):
         unit = 2.0**o
@@ -159,7 +160,8 @@ def _boundary_rows(
         for index, (a, b) in enumerate(condition.orders):
             T = disc.train.along_t[a] / (span.h / 2) ** a / units[-side] ** b
             rows[:, :, b] += G[:, :, index, None] * T[:, None, :, None]
-        weight = _BOUNDARY / np.sqrt(mt)
-        table = np.concatenate([rows.reshape(mt * r.shape[1], -1), r.reshape(-1, 1)], axis=1)
-        found.append(Rows((len(c) * side,), weight * table))
+        table = np.concatenate([rows.reshape(mt, r.shape[1], -1), r[..., None]], axis=2)
+        weight = _BOUNDARY * np.sqrt((disc.weights**2).sum(axis=1))
+        table = (weight[:, None, None] * table).reshape(mt * r.shape[1], -1)
+        found.append(Rows((len(c) * side,), table))
     return found

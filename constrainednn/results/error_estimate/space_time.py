@@ -11,11 +11,12 @@ from jaxtyping import Array, Float
 
 from constrainednn._common.batched import in_blocks
 from constrainednn._common.random_keys import stream
+from constrainednn._figures.space_time import MAP, draw_sizes, map_grid, map_points
 from constrainednn._figures.style import new_figure
 from constrainednn._gap.residuals import residuals_at
 from constrainednn._pde.elements.discretisation import Span, at_start, unit_of_condition
 from constrainednn._pde.error import MORE, solved_again
-from constrainednn._pde.scheme import SpaceTimeScheme, goal
+from constrainednn._pde.scheme import SpaceTimeScheme
 from constrainednn.models.space_time import SpaceTimePieces, stack_windows
 from constrainednn.results.facts import Facts
 
@@ -25,12 +26,10 @@ if TYPE_CHECKING:
 # An estimate below this many times the rounding level says "at rounding".
 _CLEAR = 10
 # Round-off of the solve of a window, in last digits of u: where exact solutions tell, the errors of
-# marches at round-off are 10 to 140 times the root of their number of windows.
+# marches at round-off are 4 to 40 times the root of their number of windows.
 _DIGITS = 30
 # The largest error, in tolerances, that windows within the tolerance are taken to promise.
 _PROMISED = 1000
-# Times and places of a figure.
-_PLACES = 101, 401
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -93,15 +92,12 @@ class SpaceTimeErrorEstimate:
 
     def plot(self) -> "Figure":
         """Draw the size of the estimate over time and space."""
-        times, places = _grid(self.solution)
-        size = np.linalg.norm(self(_points(times, places)), axis=1)
+        points = map_points(*map_grid(self.solution, *MAP))
         figure = new_figure(7, 4)
         axes = figure.subplots()
-        with np.errstate(divide="ignore"):
-            shade = np.log10(size.reshape(len(times), len(places)).T)
-        image = axes.pcolormesh(times, places, np.maximum(shade, shade.max() - 8), rasterized=True)
-        figure.colorbar(image, label="log10 |true - computed|")
-        axes.set(xlabel="t", ylabel="x", title="estimated error")
+        sizes = np.linalg.norm(self(points), axis=1)
+        draw_sizes(axes, self.solution, sizes, "|true - computed|")
+        axes.set_title("estimated error")
         return figure
 
 
@@ -109,21 +105,12 @@ def _flat(u: SpaceTimePieces, p: Array) -> Array:
     return u.derivatives(p, [(0, 0)])[0]
 
 
-def _grid(u: SpaceTimePieces) -> tuple[np.ndarray, np.ndarray]:
-    ends, edges = u.ends, u.elements(0)
-    return np.linspace(ends[0], ends[-1], _PLACES[0]), np.linspace(edges[0], edges[-1], _PLACES[1])
-
-
-def _points(times: np.ndarray, places: np.ndarray) -> np.ndarray:
-    return np.stack(np.meshgrid(times, places, indexing="ij"), axis=-1).reshape(-1, 2)
-
-
 def space_time_error(facts: Facts, scheme: SpaceTimeScheme) -> SpaceTimeErrorEstimate:
     """Solve the windows of a solution again with more polynomials."""
     u = facts.model
     shape = scheme.shape[0] + MORE[0], scheme.shape[1] + MORE[1]
     # From the elements of the march: they have found what is narrow.
-    allowed, edges = goal(facts.settings.tolerance), u.elements(0)
+    allowed, edges = scheme.goal(facts.settings.tolerance), u.elements(0)
     start = scheme.begun(shape[1], allowed, edges.tolist()).on(edges)
     key = stream(jax.random.key(facts.settings.seed), "monitor/error")
     disc = scheme.discretisation(shape, key)

@@ -136,8 +136,8 @@ def ensemble(
         raise BadValueError(f"ensemble needs two seeds or more, all different, got {chosen}.")
     if isinstance(problem, Problem) and problem.scheme.in_pieces:
         raise BadValueError(
-            "ensemble: solutions of ivp and bvp do not depend on a seed; their error is known from "
-            "solution.error_estimate()."
+            "ensemble: solutions of ivp, bvp and pde do not depend on a seed; their error is known "
+            "from solution.error_estimate()."
         )
     # One split of rows for all: what judges the mean, no member may have trained on.
     stated = splitting(problem, seed=chosen[0])
