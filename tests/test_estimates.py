@@ -8,8 +8,8 @@ from scipy.optimize import curve_fit, least_squares
 from scipy.stats import binom, t
 
 import constrainednn as cx
+from constrainednn._fitting.fit import _damped
 from constrainednn._ode.fitting import initial_values
-from constrainednn._ode.fitting.fit import _damped
 from constrainednn.results.estimates.from_rows import estimates_from
 from constrainednn.results.estimates.regression import Regression
 

@@ -33,6 +33,7 @@ from constrainednn.errors import BadTypeError, ProblemError, ProblemWarning, Usa
 from constrainednn.methods.base import AbstractMethod
 from constrainednn.methods.stages import Stage, as_stages
 from constrainednn.models.pieces import Pieces
+from constrainednn.models.space_time import SpaceTimePieces
 from constrainednn.targets.image import OTHER_USE, model_inputs
 
 
@@ -155,41 +156,30 @@ def check_data(constraint: Constraint, model: PyTree) -> None:
     trial(constraint, model, Draw(rows, np.zeros(0), None))
     bad = np.flatnonzero(_outside(constraint, model, rows))
     if bad.size:
-        low, high = sorted(model.ends[[0, -1]].tolist())
         raise ProblemError(
-            f"{label}: {bad.size} of {len(constraint.over)} rows lie outside of the interval "
-            f"[{low:g}, {high:g}]: {some_points(rows, bad)}. Extend span, or leave them out."
+            f"{label}: {bad.size} of {len(constraint.over)} rows lie outside of {model.extent}: "
+            f"{some_points(rows, bad)}. Extend it, or leave them out."
         )
     flat = np.concatenate([leaf.reshape(len(leaf), -1) for leaf in jax.tree.leaves(rows)], axis=1)
     copies = len(flat) - len(np.unique(flat, axis=0))
     if copies:
         warnings.warn(
-            f"{label}: {copies} of {len(flat)} rows of its data are there twice, time and values: "
+            f"{label}: {copies} of {len(flat)} rows of its data are there twice, point and values: "
             "counted so, they make the intervals too short.",
             ProblemWarning,
             stacklevel=5,
         )
 
 
-def _outside(constraint: Constraint, model: Pieces, rows: PyTree) -> np.ndarray:
+def _outside(constraint: Constraint, model: Pieces | SpaceTimePieces, rows: PyTree) -> np.ndarray:
     """True for rows that are NaN, and would not be if the pieces reached further.
 
     The model is a guess: what else a residual makes of its values says nothing of the data.
     Ordinary numbers between one and two take its place, of which most residuals make sense.
     """
-    values = lambda like, low: jnp.linspace(low, low + 1, like.size).reshape(like.shape)  # noqa: E731
-    usual = eqx.tree_at(
-        lambda u: (u.states, u.head),
-        model,
-        (values(model.states, 1.0), 1e-3 * values(model.head, 0.0)),
-    )
-    ends = np.asarray(model.edges)[[0, model.count]]
-    far = usual.edges.at[0].set(ends[0] - FURTHER * (ends[1] - ends[0]))
-    far = far.at[model.count].set(ends[1] + FURTHER * (ends[1] - ends[0]))
-    further = eqx.tree_at(lambda u: (u.edges, u.head), usual, (far, jnp.zeros_like(usual.head)))
     defined, known = (
-        np.isfinite(residuals_at(constraint.residual, u, rows)).all(axis=1)
-        for u in (usual, further)
+        np.isfinite(residuals_at(constraint.residual, model.ordinary(by), rows)).all(axis=1)
+        for by in (0.0, FURTHER)
     )
     return np.asarray(~defined & known)
 

@@ -162,16 +162,20 @@ def problem_streams(
     ]
     streams = streams_of_all(stated, key=key, monitor=monitor, heldout=heldout, redraw=redraw)
     for index, (item, part) in enumerate(zip(problem.constraints, parts, strict=True)):
+        if not isinstance(item.over, AbstractDomain):
+            continue
         train = problem.scheme.training_points(part, item)
-        if train is not None and isinstance(item.over, AbstractDomain):
+        if train is not None:
             streams[index] = dataclasses.replace(streams[index], train=train)
     return tuple(streams)
 
 
 def over_covered(problem: Problem, constraint: Constraint, model: PyTree) -> Constraint:
     """The constraint on the part of its domain where the model is defined."""
+    if not isinstance(constraint.over, AbstractDomain):
+        return constraint
     covered = problem.scheme.covered(model, constraint)
-    if covered is None or not isinstance(constraint.over, AbstractDomain):
+    if covered is None:
         return constraint
     return eqx.tree_at(lambda c: c.over, constraint, covered)
 

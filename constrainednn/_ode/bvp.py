@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from constrainednn._common.arguments import as_argument, as_function, few_leaves_of
+from constrainednn._fitting.observations import data_constraints, refuse_without
 from constrainednn._ode.bvp_arguments import (
     as_mesh,
     as_parameters,
@@ -20,7 +21,6 @@ from constrainednn._ode.bvp_arguments import (
     refuse_narrow,
 )
 from constrainednn._ode.fitting.boundary_values import FittedBoundaryScheme, WithArguments
-from constrainednn._ode.fitting.observations import data_constraints, refuse_without
 from constrainednn._ode.linearised.element_step import BoundaryProblem
 from constrainednn._ode.schemes.boundary_fields import (
     BoundaryConditions,

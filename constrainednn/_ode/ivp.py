@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, PyTree
 
+from constrainednn._fitting.observations import data_constraints, refuse_without
 from constrainednn._ode.conserved import conserved
 from constrainednn._ode.fitting.initial_values import FittedScheme
-from constrainednn._ode.fitting.observations import data_constraints, refuse_without
 from constrainednn._ode.ivp_arguments import (
     as_breaks,
     as_delays,

@@ -1,5 +1,6 @@
 """Arguments of `pde`, checked and brought into the forms that the scheme takes."""
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -55,15 +56,25 @@ def as_sides(value: Any) -> dict[str, Callable[..., Any]] | None:
     return dict(value)
 
 
-def takes_normal(condition: Callable[..., Any]) -> bool:
-    """True if a condition has a third argument."""
+def takes(fn: Callable[..., Any], count: int) -> bool:
+    """True if a function can be called with so many arguments."""
     try:
-        inspect.signature(condition).bind(None, None, None)
+        inspect.signature(fn).bind(*[None] * count)
     except TypeError:
         return False
     except ValueError:  # some callables do not tell
         return False
     return True
+
+
+def as_invariants(value: Any) -> dict[str, Callable[..., Any]]:
+    """Densities by name."""
+    found = {}
+    for number, fn in enumerate(value if isinstance(value, (list, tuple)) else [value], 1):
+        as_function(fn, "invariants of pde", "lambda u, p: u(p) ** 2")
+        name = getattr(fn, "__name__", type(fn).__name__)
+        found[f"invariant {number}" if name == "<lambda>" or name in found else name] = fn
+    return found
 
 
 def as_mesh(value: Any, space: tuple[float, float]) -> tuple[float, ...]:
@@ -98,10 +109,12 @@ def as_widths(value: Any) -> tuple[int, int]:
     return Kt, Kx
 
 
-def as_start(start: Any, space: tuple[float, float]) -> PyTree:
+def as_start(start: Any, space: tuple[float, float], args: PyTree) -> PyTree:
     """What the start returns, as arrays, after a try at a few places."""
     as_function(start, "start of pde", "lambda x: jnp.sin(x)")
     low, high = space
+    if takes(start, 2):
+        start = functools.partial(_second_given, start, args)
     try:
         jax.eval_shape(start, jax.ShapeDtypeStruct((), jnp.result_type(float)))
     except Exception as error:
@@ -123,3 +136,7 @@ def as_start(start: Any, space: tuple[float, float]) -> PyTree:
         if not np.isfinite(entries).all():
             raise BadValueError(f"start of pde is NaN or infinite at x = {float(x):g}.")
     return value
+
+
+def _second_given(start: Callable[[Any, PyTree], PyTree], args: PyTree, x: Any) -> PyTree:
+    return start(x, args)

@@ -1,5 +1,6 @@
 """Residuals of what is stated beside the equation: start, boundary, and what pieces must share."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -9,10 +10,43 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
-from constrainednn._pde.arguments import takes_normal
+from constrainednn._pde.arguments import takes
 from constrainednn._pde.elements.germ import LocalResidual
+from constrainednn._problem.equation_arguments import TracedArguments
+from constrainednn._problem.unknowns import Unknown, is_unknown
+from constrainednn.domains.boxes import Box, Segment
+from constrainednn.models.recipes import Frozen
 from constrainednn.models.space_time import SpaceTimePieces
 from constrainednn.operators.derivatives import partial
+
+
+class WithArguments(eqx.Module):
+    """A model beside the arguments of an equation; an `Unknown` among them is trained with it.
+
+    Attributes:
+        model: The model.
+        given: The arguments; numbers that are known stay as they are.
+    """
+
+    model: Callable[[Any], PyTree]
+    given: PyTree
+
+    def __init__(self, model: Callable[[Any], PyTree], args: PyTree):
+        self.model = model
+        self.given = _each(lambda leaf: leaf if is_unknown(leaf) else Frozen(leaf), args)
+
+    def __call__(self, p: Float[Array, "2"]) -> PyTree[Array]:
+        """The value of the model."""
+        return self.model(p)
+
+    @property
+    def args(self) -> PyTree:
+        """The arguments with the present values of the unknowns."""
+        return _each(lambda leaf: leaf.value, self.given)
+
+
+def _each(fn: Callable[[Any], Any], args: PyTree) -> PyTree:
+    return jax.tree.map(fn, args, is_leaf=lambda node: isinstance(node, (Unknown, Frozen)))
 
 
 class LocalEquation(eqx.Module):
@@ -23,9 +57,10 @@ class LocalEquation(eqx.Module):
     def __call__(self, u: Callable, p: Float[Array, "2"]) -> Float[Array, " e"]:
         """The residual at one point."""
         if not isinstance(u, SpaceTimePieces):  # such as a reference
-            return _flat(self.local.fn(u, p))
+            args = self.local.arguments(self.local.unknowns)
+            return _flat(self.local.fn(WithArguments(u, args), p))
         v = u.derivatives(p, self.local.orders)
-        return self.local.at(v, p)
+        return self.local.given(u.parameters).at(v, p)
 
 
 class FlatStart(eqx.Module):
@@ -34,14 +69,25 @@ class FlatStart(eqx.Module):
     Attributes:
         fn: From a place to the value, or to value and derivative for order two.
         order: Order in time.
+        of_arguments: Whether it takes the arguments besides a place.
+        arguments: From the unknowns of the equation to its arguments.
+        unknowns: Their values.
     """
 
-    fn: Callable[[Any], PyTree]
+    fn: Callable[..., PyTree]
     order: int = eqx.field(static=True)
+    of_arguments: bool = eqx.field(static=True)
+    arguments: TracedArguments
+    unknowns: Float[Array, " q"]
+
+    def given(self, unknowns: Float[Array, " q"]) -> "FlatStart":
+        """The same for other values of the unknowns."""
+        return dataclasses.replace(self, unknowns=unknowns)
 
     def __call__(self, x: Float[Array, ""]) -> Float[Array, "o d"]:
         """The state at one place."""
-        value = self.fn(x)
+        args = [self.arguments(self.unknowns)] if self.of_arguments else []
+        value = self.fn(x, *args)
         parts = (value,) if self.order == 1 else value
         dtype = jnp.result_type(float)
         return jnp.stack([_flat(part).astype(dtype) for part in parts])
@@ -55,7 +101,8 @@ class StartResidual(eqx.Module):
     def __call__(self, u: Callable, p: Float[Array, "2"]) -> Float[Array, " n"]:
         """The difference at one point (t, x)."""
         found = u(p) if self.start.order == 1 else (u(p), partial(u, 0)(p))
-        return _flat(found) - self.start(p[1]).ravel()
+        start = self.start.given(getattr(u, "parameters", self.start.unknowns))
+        return _flat(found) - start(p[1]).ravel()
 
 
 class SeamResidual(eqx.Module):
@@ -107,9 +154,18 @@ class WithNormal(eqx.Module):
 
 def at_side(condition: Callable[..., Any], side: str) -> Callable[[Any, Any], Any]:
     """A condition of the model and a point, at the left or the right end."""
-    if takes_normal(condition):
+    if takes(condition, 3):
         return WithNormal(condition, 1.0 if side == "right" else -1.0)
     return condition
+
+
+def side_of(box: Box, name: str) -> Segment:
+    """The start, or an end of space at all times; a seam is at the left end."""
+    (t0, low), (t1, high) = box.low, box.high
+    if name == "start":
+        return Segment((t0, low), (t0, high))
+    x = high if name == "right" else low
+    return Segment((t0, x), (t1, x))
 
 
 def _flat(value: PyTree) -> Float[Array, " n"]:

@@ -1,5 +1,6 @@
 """The statement of an equation in space and time."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,13 +12,16 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 from constrainednn._common.arguments import as_function
+from constrainednn._fitting.observations import data_constraints, refuse_without
 from constrainednn._pde.arguments import (
+    as_invariants,
     as_mesh,
     as_sides,
     as_space,
     as_start,
     as_time,
     as_widths,
+    takes,
 )
 from constrainednn._pde.conditions import (
     FlatStart,
@@ -26,10 +30,14 @@ from constrainednn._pde.conditions import (
     SeamResidual,
     StartResidual,
     at_side,
+    side_of,
 )
+from constrainednn._pde.conserved import Drift
 from constrainednn._pde.elements.discretisation import Equations
 from constrainednn._pde.elements.germ import LocalResidual, local_residual, unabridged
+from constrainednn._pde.fitted import FittedSpaceTimeScheme
 from constrainednn._pde.scheme import SpaceTimeScheme
+from constrainednn._pde.trained import trained
 from constrainednn._pde.well_posed import (
     check_conditions,
     check_direction,
@@ -37,11 +45,13 @@ from constrainednn._pde.well_posed import (
     warn_of_corners,
 )
 from constrainednn._problem.constraint import Constraint
+from constrainednn._problem.equation_arguments import Arguments, TracedArguments
 from constrainednn._problem.problem import Problem
 from constrainednn.domains.boxes import Box, Interval, Segment
+from constrainednn.domains.finite import Data
 from constrainednn.domains.samplers.grids import GaussQuadrature
 from constrainednn.errors import BadValueError, ProblemError
-from constrainednn.models.space_time import stack_windows
+from constrainednn.models.space_time import SpaceTimePieces
 
 # Highest derivatives of an equation by time and by space.
 _HIGHEST = (2, 4)
@@ -49,8 +59,6 @@ _HIGHEST = (2, 4)
 _RESERVED = "start", "left", "right", "periodic", "jumps"
 # Points at which it is tried which derivatives a residual sees.
 _TRIED = 384
-# Training points of a model that is trained: of the equation, and of each condition.
-_POINTS = 2000, 200
 
 
 def pde(
@@ -60,6 +68,9 @@ def pde(
     time: tuple[float, float],
     start: Callable[[Array], PyTree],
     boundary: Callable[..., Any] | Mapping[str, Callable[..., Any]] | str,
+    args: PyTree = None,
+    data: Data | Constraint | Sequence[Data | Constraint] | None = None,
+    invariants: Callable[..., Any] | Sequence[Callable[..., Any]] = (),
     model: PyTree = None,
     mesh: Sequence[float] | None = None,
     width: tuple[int, int] = (12, 18),
@@ -79,12 +90,21 @@ def pde(
         over: The interval of space.
         time: Start and end.
         start: From a place x to u at the start: a number, an array or a pytree of them. For an
-            equation of order two in time the pair (u, du/dt).
+            equation of order two in time the pair (u, du/dt). With a second argument it gets
+            `args`.
         boundary: A condition `condition(u, p)` that is zero at both ends of the interval;
             or one for each, `{"left": ..., "right": ...}`; or "periodic". With a third argument
             it gets the outward normal, -1 at the left end and 1 at the right one.
+        args: Numbers of the equation, which all residuals find in `u.args`: for other values
+            nothing is compiled again. An `Unknown` in it is estimated from `data`.
+        data: What unknowns are estimated from: `Data((p, u))` with points of shape (n, 2) and
+            values, or constraints over `Data` with your own `residual(u, row)`. Every row counts
+            equally, times the weight of its constraint, an inverse variance.
+        invariants: Densities `density(u, p)`, such as that of an energy, whose integral over space
+            should keep its initial value. They are not trained on: their drift is reported as a
+            separate gap, and measures the error without a reference.
         model: None for elements. Or a model to be trained on the same statement, such as
-            `cx.RandomFeatures(2, "scalar")`, with a method of `solve`.
+            `cx.RandomFeatures(cx.Box((0, -1), (1, 1)), "scalar")`, with a method of `solve`.
         mesh: Ends of the elements to begin with, for a start with a kink or a layer; by default
             four of equal length.
         width: Number of polynomials in time and in space on each element.
@@ -110,12 +130,18 @@ def pde(
     sides = as_sides(boundary)
     edges, shape = as_mesh(mesh, space), as_widths(width)
     name = _name_of(residual)
-    value = as_start(start, space)
+    arguments, observed = Arguments(args), data_constraints(data)
+    refuse_without(arguments, observed, "args")
+    unknowns = jnp.asarray(arguments.start, jnp.result_type(float))
+    value = as_start(start, space, arguments(unknowns))
+    begin = FlatStart(start, 1, takes(start, 2), TracedArguments(arguments), unknowns)
     box = Box((span[0], space[0]), (span[1], space[1]))
-    local, unravel = _local(residual, name, value, start, box)
+    local, unravel = _local(residual, name, value, begin, box)
     order, components = max(1, local.order(0)), len(local.highest)
+    begin = dataclasses.replace(begin, order=order)
+    at = lambda side: (unravel, begin, side_of(box, side))  # noqa: E731
     ends = {
-        side: _condition(condition, side, unravel, start, order, box)
+        side: _seen(at_side(condition, side), f"the condition at the {side} end", *at(side))
         for side, condition in (sides or {}).items()
     }
     periodic = sides is None
@@ -124,28 +150,52 @@ def pde(
     check_order(equations, name)
     check_conditions(equations, name)
     seam = SeamResidual(space[1], space[1] - space[0], k)
-    begin = FlatStart(start, order)
+    conserved = [
+        Constraint(
+            Drift(_seen(fn, label, unravel, begin, box), span[0], space),
+            over=side_of(box, "left"),
+            sampler=GaussQuadrature(),
+            name=label,
+        )
+        for label, fn in as_invariants(invariants).items()
+    ]
     if model is not None:
-        return _trained(residual, name, model, begin, sides, seam, box, reference)
+        given = name, model, args, begin, sides, seam, box, observed, reference
+        return trained(residual, *given, conserved)
     scheme = SpaceTimeScheme(equations, begin, unravel, span, edges, shape)
     begun = scheme.begun(shape[1], 1e-3)
     check_direction(equations, begun, span, name)
     c = np.zeros((len(begun.S), *shape, components))
     c[:, 0] = np.sqrt(2) * begun.S[:, 0]
     warn_of_corners(equations, begun, span[0], c)
+    return Problem(
+        [*_constraints(scheme, name, ends, seam, box), *conserved, *observed],
+        scheme.stacked(span, [begun.edges], [c]),
+        trainable=_trainable,
+        reference=reference,
+        scheme=FittedSpaceTimeScheme(begin.arguments, scheme) if arguments.unknowns else scheme,
+    )
+
+
+def _constraints(
+    scheme: SpaceTimeScheme,
+    name: str,
+    ends: dict[str, LocalResidual],
+    seam: SeamResidual,
+    box: Box,
+) -> list[Constraint]:
+    """What must hold of a model in pieces."""
     held = functools.partial(Constraint, sampler=GaussQuadrature())
     measured = lambda item: LocalEquation(unabridged(item, _HIGHEST))  # noqa: E731
-    constraints = [
-        held(measured(local), over=box, name=name),
-        held(StartResidual(begin), over=_side(box, "start"), name="start"),
+    found = [
+        held(measured(scheme.equations.interior), over=box, name=name),
+        held(StartResidual(scheme.start), over=side_of(box, "start"), name="start"),
     ]
-    if periodic:
-        constraints.append(held(seam, over=_side(box, "left"), name="periodic"))
+    if scheme.equations.periodic:
+        found.append(held(seam, over=side_of(box, "left"), name="periodic"))
     for side, item in ends.items():
-        constraints.append(held(measured(item), over=_side(box, side), name=side))
-    constraints.append(held(JumpResidual(), over=box, name="jumps"))
-    guess = stack_windows(span, [begun.edges], [c], order=order, smooth=k, unravel=unravel)
-    return Problem(constraints, guess, trainable=_coefficients, reference=reference, scheme=scheme)
+        found.append(held(measured(item), over=side_of(box, side), name=side))
+    return [*found, held(JumpResidual(), over=box, name="jumps")]
 
 
 def _structure(value: PyTree) -> Callable[[Array], PyTree]:
@@ -155,7 +205,7 @@ def _structure(value: PyTree) -> Callable[[Array], PyTree]:
 
 
 def _local(
-    residual: Callable, name: str, value: PyTree, start: Callable, box: Box
+    residual: Callable, name: str, value: PyTree, start: FlatStart, box: Box
 ) -> tuple[LocalResidual, Callable[[Array], PyTree]]:
     """The equation by its derivatives, and how the value of u is put together.
 
@@ -166,9 +216,10 @@ def _local(
     failed, misfit = None, None
     for order, like in ((1, value), *([(2, value[0])] if pair else [])):
         unravel = _structure(like)
-        p, values = _tried(box, start, order)
+        p, values = _tried(box, dataclasses.replace(start, order=order))
+        given = start.arguments, start.unknowns
         try:
-            local = local_residual(residual, unravel, p, values, _HIGHEST, name)
+            local = local_residual(residual, unravel, p, values, _HIGHEST, name, *given)
         except ProblemError:
             raise
         except Exception as error:  # noqa: BLE001  (the user's residual)
@@ -187,20 +238,18 @@ def _local(
     ) from failed
 
 
-def _condition(
-    condition: Callable,
-    side: str,
+def _seen(
+    fn: Callable,
+    name: str,
     unravel: Callable[[Array], PyTree],
-    start: Callable,
-    order: int,
-    box: Box,
+    start: FlatStart,
+    over: Box | Segment,
 ) -> LocalResidual:
-    """A condition at one end by the derivatives that it sees."""
-    condition = at_side(condition, side)
-    points, values = _tried(_side(box, side), start, order)
-    name = f"the condition at the {side} end"
+    """A condition or a density by the derivatives that it sees."""
+    points, values = _tried(over, start)
+    given = start.arguments, start.unknowns
     try:
-        return local_residual(condition, unravel, points, values, _HIGHEST, name)
+        return local_residual(fn, unravel, points, values, _HIGHEST, name, *given)
     except ProblemError:
         raise
     except Exception as error:
@@ -208,44 +257,13 @@ def _condition(
 
 
 def _tried(
-    over: Box | Segment, start: Callable, order: int
+    over: Box | Segment, start: FlatStart
 ) -> tuple[Float[np.ndarray, "n 2"], Float[np.ndarray, "n d"]]:
     """Points, the same ones each time, and the values of the start at their places."""
     low, high = (over.low, over.high) if isinstance(over, Box) else (over.start, over.end)
     points = np.random.default_rng(1).uniform(low, high, (_TRIED, 2))
-    values = jax.vmap(FlatStart(start, order))(jnp.asarray(points[:, 1]))[:, 0]
+    values = jax.vmap(start)(jnp.asarray(points[:, 1]))[:, 0]
     return points, np.asarray(values, float)
-
-
-def _trained(
-    residual: Callable,
-    name: str,
-    model: PyTree,
-    begin: FlatStart,
-    sides: dict[str, Callable] | None,
-    seam: SeamResidual,
-    box: Box,
-    reference: Callable | None,
-) -> Problem:
-    """The same statement for a model that is trained."""
-    many, few = _POINTS
-    constraints = [
-        Constraint(residual, over=box, points=many, name=name),
-        Constraint(StartResidual(begin), over=_side(box, "start"), points=few, name="start"),
-    ]
-    for side, condition in ({"periodic": seam} if sides is None else sides).items():
-        residual = at_side(condition, side)
-        constraints.append(Constraint(residual, over=_side(box, side), points=few, name=side))
-    return Problem(constraints, model, reference=reference)
-
-
-def _side(box: Box, name: str) -> Segment:
-    """The start, or an end of space at all times; a seam is at the left end."""
-    (t0, low), (t1, high) = box.low, box.high
-    if name == "start":
-        return Segment((t0, low), (t0, high))
-    x = high if name == "right" else low
-    return Segment((t0, x), (t1, x))
 
 
 def _name_of(residual: Callable) -> str:
@@ -254,6 +272,6 @@ def _name_of(residual: Callable) -> str:
     return "equation" if name == "<lambda>" or name in _RESERVED else name
 
 
-def _coefficients(u: Any) -> Any:
+def _trainable(u: SpaceTimePieces) -> tuple[PyTree, ...]:
     """What is solved for; a function with a name, so that a problem can be pickled."""
-    return u.coefficients
+    return u.coefficients, u.parameters

@@ -1,5 +1,6 @@
 """The march of an equation in space and time, as a scheme of a problem."""
 
+import dataclasses
 import functools
 import math
 import time
@@ -13,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
 from constrainednn._common.compilation.closures import compiled
-from constrainednn._pde.conditions import StartResidual
+from constrainednn._pde.conditions import FlatStart, StartResidual
 from constrainednn._pde.elements.discretisation import Discretisation, Equations, training_rules
 from constrainednn._pde.elements.mesh import State, projected
 from constrainednn._pde.march import MOST_ELEMENTS, March, Solved
@@ -26,7 +27,6 @@ from constrainednn._problem.scheme import (
     SchemeResult,
     Watch,
     counters_of,
-    goal,
 )
 from constrainednn.domains.base import AbstractDomain
 from constrainednn.domains.boxes import Box, Segment
@@ -48,7 +48,7 @@ class SpaceTimeScheme(AbstractPieceScheme):
 
     Attributes:
         equations: What must hold.
-        start: From a place to the state, as a vector of shape (o, d).
+        start: From a place to the state.
         unravel: From a vector of shape (d,) to the structure of the user's value.
         time: Start and end.
         mesh: Ends of the elements to begin with.
@@ -56,7 +56,7 @@ class SpaceTimeScheme(AbstractPieceScheme):
     """
 
     equations: Equations
-    start: Callable[[Array], Array]
+    start: FlatStart
     unravel: Callable[[Array], PyTree]
     time: tuple[float, float]
     mesh: tuple[float, ...]
@@ -64,6 +64,7 @@ class SpaceTimeScheme(AbstractPieceScheme):
 
     # For each window. Errors in the end are smaller: windows are planned for less.
     default_tolerance = 1e-10
+    digits = 500  # derivatives by x cost more of them than those by t
 
     def __repr__(self) -> str:
         Kt, Kx = self.shape
@@ -81,9 +82,9 @@ class SpaceTimeScheme(AbstractPieceScheme):
         observed: Sequence[Observed] = (),
     ) -> SchemeResult:
         """March from the start to the end."""
-        del model, observed
+        del observed
         began = time.perf_counter()
-        allowed = self.goal(tolerance)
+        allowed = self.goal(tolerance, model.coefficients.dtype)
         state = self.begun(self.shape[1], allowed)
         disc = self.discretisation(self.shape, key)
         compiling = time.perf_counter() - began
@@ -114,13 +115,14 @@ class SpaceTimeScheme(AbstractPieceScheme):
         history = PieceHistory(solved.ends, errors, taken, march.rejected)
         return SchemeResult(solved, status, reason, int(taken.sum()), history, compiling, running)
 
-    def goal(self, tolerance: float) -> float:
-        """The tolerance to solve to; derivatives by x cost more digits than those by t."""
-        return goal(tolerance, jnp.result_type(float), self.default_tolerance, 500)
+    def given(self, unknowns: Float[Array, " q"]) -> "SpaceTimeScheme":
+        """The same for other values of the unknowns."""
+        equations, start = self.equations.given(unknowns), self.start.given(unknowns)
+        return dataclasses.replace(self, equations=equations, start=start)
 
     def begun(self, Kx: int, allowed: float, edges: Sequence[float] | None = None) -> State:
         """The start on elements that resolve it, from these on or from `mesh`."""
-        values = functools.partial(_start_at, self.start)
+        values = functools.partial(in_chunks, _start_of_chunk, self.start)
         first = np.array(self.mesh if edges is None else edges)
         return projected(values, first, Kx, 0.1 * allowed, MOST_ELEMENTS)
 
@@ -154,13 +156,28 @@ class SpaceTimeScheme(AbstractPieceScheme):
                 abs(begin), end - begin
             )
             windows = [Solved(stop, march.state.edges, c, math.nan, 0)]
-        return stack_windows(
+        return self.stacked(
             [self.time[0], *(w.stop for w in windows)],
             [w.edges for w in windows],
             [w.c for w in windows],
+        )
+
+    def stacked(
+        self,
+        times: Sequence[float],
+        edges: list[Float[np.ndarray, " _"]],
+        c: list[Float[np.ndarray, "_ Kt Kx d"]],
+    ) -> SpaceTimePieces:
+        """A model of these windows."""
+        return stack_windows(
+            times,
+            edges,
+            c,
             order=self.equations.order,
             smooth=self.equations.k,
             unravel=self.unravel,
+            parameters=self.start.unknowns,
+            arguments=self.start.arguments,
         )
 
     def defined_at(self, model: PyTree, points: Float[np.ndarray, "n 2"]) -> np.ndarray:
@@ -213,16 +230,16 @@ class SpaceTimeScheme(AbstractPieceScheme):
 
 
 @compiled
-def _start_of_chunk(start: Callable[[Array], Array], x: Array) -> Array:
+def _start_of_chunk(start: FlatStart, x: Array) -> Array:
     return jax.vmap(start)(x)
 
 
-def _start_at(
-    start: Callable[[Array], Array], x: Float[np.ndarray, " n"]
+def in_chunks(
+    fn: Callable[[FlatStart, Array], Array], start: FlatStart, x: Float[np.ndarray, " n"]
 ) -> Float[np.ndarray, "n o d"]:
-    """The start at many places: in chunks of one size, whatever the mesh, it is compiled once."""
+    """A function of the start at many places: compiled once, whatever the mesh."""
     chunks = np.pad(x, (0, -len(x) % _CHUNK), mode="edge").reshape(-1, _CHUNK)
-    found = [np.asarray(_start_of_chunk(start, jnp.asarray(chunk)), float) for chunk in chunks]
+    found = [np.asarray(fn(start, jnp.asarray(chunk)), float) for chunk in chunks]
     return np.concatenate(found)[: len(x)]
 
 

@@ -91,27 +91,6 @@ def counters_of(resumed: Resumable, count: int) -> list[int]:
     return counters
 
 
-def goal(tolerance: float, dtype: jnp.dtype, default: float = 1e-12, digits: float = 50) -> float:
-    """The tolerance to solve to: the user's, or the default for 0.
-
-    Args:
-        tolerance: The user's.
-        dtype: Of the solution.
-        default: The default, where it is above rounding.
-        digits: How many rounding errors a tolerance must allow at least.
-
-    Raises:
-        ValueError: If it is below rounding.
-    """
-    least = digits * float(jnp.finfo(dtype).eps)
-    if 0 < tolerance < least:
-        raise BadValueError(
-            f"tolerance={tolerance:g} is below the rounding of {dtype}; write at least "
-            f"{least:.2g}, or leave it out."
-        )
-    return tolerance or max(default, 2 * least)
-
-
 class AbstractScheme(eqx.Module):
     """How the solution of a problem is found, and where its equations are then known to hold.
 
@@ -161,10 +140,29 @@ class AbstractPieceScheme(AbstractScheme):
 
     Steering uses monitor points of its own, drawn once from a key in scaled time and used in every
     piece, so that the features there are evaluated once.
+
+    Attributes:
+        default_tolerance: The tolerance where the user states none and it is above rounding.
+        digits: How many rounding errors a tolerance must allow at least.
     """
 
     in_pieces = True
     default_tolerance: ClassVar[float] = 1e-12
+    digits: ClassVar[float] = 50
+
+    def goal(self, tolerance: float, dtype: jnp.dtype) -> float:
+        """The tolerance to solve to: the user's, or the default for 0.
+
+        Raises:
+            ValueError: If it is below rounding.
+        """
+        least = self.digits * float(jnp.finfo(dtype).eps)
+        if 0 < tolerance < least:
+            raise BadValueError(
+                f"tolerance={tolerance:g} is below the rounding of {dtype}; write at least "
+                f"{least:.2g}, or leave it out."
+            )
+        return tolerance or max(self.default_tolerance, 2 * least)
 
     @abc.abstractmethod
     def solve(

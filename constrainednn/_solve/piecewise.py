@@ -8,8 +8,8 @@ from jaxtyping import Array, Key
 
 from constrainednn._checks.check import check_pieces
 from constrainednn._common.random_keys import stream
+from constrainednn._fitting.observations import observations
 from constrainednn._gap.streams import problem_streams, streams_of_all
-from constrainednn._ode.fitting.observations import observations
 from constrainednn._problem.problem import Problem
 from constrainednn._problem.scheme import AbstractPieceScheme, Observed, Resumable
 from constrainednn.domains.finite import Data

@@ -90,6 +90,26 @@ class Pieces(eqx.Module):
         """Edges without the padding."""
         return np.asarray(self.edges)[: self.count + 1]
 
+    @property
+    def extent(self) -> str:
+        """Where it is defined, for messages."""
+        low, high = sorted(self.ends[[0, -1]].tolist())
+        return f"the interval [{low:g}, {high:g}]"
+
+    def ordinary(self, further: float) -> "Pieces":
+        """With values between one and two, reaching further by so many times its length."""
+        values = jnp.linspace(1.0, 2.0, self.states.size).reshape(self.states.shape)
+        head = 1e-3 * jnp.linspace(0.0, 1.0, self.head.size).reshape(self.head.shape)
+        head = jnp.zeros_like(head) if further else head
+        edges = widened(self.edges, self.count, further)
+        return eqx.tree_at(lambda u: (u.states, u.head, u.edges), self, (values, head, edges))
+
+
+def widened(ends: Float[Array, " n"], count: int, by: float) -> Float[Array, " n"]:
+    """The first of `count` pieces and the last longer by so many times the length of all."""
+    more = by * (ends[count] - ends[0])
+    return ends.at[0].add(-more).at[count].add(more)
+
 
 class Features(eqx.Module):
     """The features of a piece and their integrals at given places, evaluated once.

@@ -12,12 +12,14 @@ Symbols::
 from collections.abc import Callable, Sequence
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
 from constrainednn.domains.base import end_slack
+from constrainednn.models.pieces import widened
 
 
 class SpaceTimePieces(eqx.Module):
@@ -33,6 +35,8 @@ class SpaceTimePieces(eqx.Module):
         order: Number of derivatives by t, the value among them, that windows share.
         smooth: The same by x, that elements share at a node.
         unravel: From a vector of shape (d,) to the structure of the user's value.
+        parameters: Unknown numbers of the equation that are solved for, if there are any.
+        arguments: From `parameters` to the arguments of the equation.
     """
 
     times: Float[Array, " W_1"]
@@ -42,6 +46,13 @@ class SpaceTimePieces(eqx.Module):
     order: int = eqx.field(static=True)
     smooth: int = eqx.field(static=True)
     unravel: Callable[[Array], PyTree]
+    parameters: Float[Array, " q"]
+    arguments: Callable[[Array], PyTree]
+
+    @property
+    def args(self) -> PyTree:
+        """The arguments of the equation with what was found for the unknown ones."""
+        return self.arguments(self.parameters)
 
     def __call__(self, p: Float[Array, "2"]) -> PyTree[Array]:
         """Evaluate at one point (t, x)."""
@@ -87,6 +98,30 @@ class SpaceTimePieces(eqx.Module):
         in_space = jnp.where(element > 0, scale * (here - there), 0)
         return jnp.concatenate([in_time.ravel(), in_space.ravel()])
 
+    def over_space(
+        self, t: Float[Array, ""], places: Float[np.ndarray, " m"], orders: Sequence[tuple]
+    ) -> tuple[Float[Array, "E m"], Float[Array, " E"], Float[Array, "E m a d"]]:
+        """At one time, on all elements: scaled places there, lengths, and derivatives of u.
+
+        Elements that are padding have no length.
+        """
+        window = _place_of(self.times, t)
+        ends = jnp.minimum(self.nodes[window], _last(self.nodes[0]))
+        half_t, halves = (self.times[window + 1] - self.times[window]) / 2, jnp.diff(ends) / 2
+        c = self.coefficients[self.first[window] + jnp.arange(len(halves))]  # none is outside
+        along_t = _legendre((t - self.times[window]) / half_t - 1, c.shape[1])
+        in_t, in_x = (_differentiation(K) for K in c.shape[1:3])
+        table = np.polynomial.legendre.legvander(places, c.shape[2] - 1)
+        table = table * np.sqrt(np.arange(c.shape[2]) + 0.5)
+        values = []
+        for a, b in orders:
+            row = along_t @ jnp.asarray(np.linalg.matrix_power(in_t, a), c.dtype)
+            columns = jnp.asarray(table @ np.linalg.matrix_power(in_x, b), c.dtype)
+            size = jnp.where(halves > 0, halves, 1)[:, None, None] ** b
+            values.append(jnp.einsum("i,mj,eijd->emd", row, columns, c) / half_t**a / size)
+        x = ends[:-1, None] + halves[:, None] * (places[None] + 1)
+        return x, 2 * halves, jnp.stack(values, axis=-2)
+
     def seam(self, t: Float[Array, ""]) -> Float[Array, " n"]:
         """Differences between the right and the left end of space, in units of u as in `jumps`."""
         window = _place_of(self.times, t)
@@ -124,7 +159,7 @@ class SpaceTimePieces(eqx.Module):
     def numbers(self) -> int:
         """How many numbers were solved for."""
         elements = int(np.isfinite(np.asarray(self.nodes[: self.count])).sum()) - self.count
-        return elements * self.coefficients[0].size
+        return elements * self.coefficients[0].size + self.parameters.size
 
     @property
     def ends(self) -> Float[np.ndarray, " W_1"]:
@@ -136,6 +171,28 @@ class SpaceTimePieces(eqx.Module):
         nodes = np.asarray(self.nodes[window])
         return nodes[np.isfinite(nodes)]
 
+    @property
+    def extent(self) -> str:
+        """Where it is defined, for messages."""
+        (t0, t1), (x0, x1) = self.ends[[0, -1]], self.elements(0)[[0, -1]]
+        return f"the box of t in [{t0:g}, {t1:g}] and x in [{x0:g}, {x1:g}]"
+
+    def ordinary(self, further: float) -> "SpaceTimePieces":
+        """Before training, one window: with values between one and two, and wider by so much."""
+        d = self.coefficients.shape[3]
+        # p_0 in both directions is the root of a half.
+        c = jnp.zeros_like(self.coefficients).at[:, 0, 0].set(2 * jnp.linspace(1.0, 2.0, d))
+        times = widened(self.times, self.count, further)
+        nodes = jax.vmap(lambda ends: widened(ends, len(self.elements(0)) - 1, further))(self.nodes)
+        return eqx.tree_at(lambda u: (u.coefficients, u.times, u.nodes), self, (c, times, nodes))
+
+    def pieces(self) -> tuple[list[Float[np.ndarray, " _"]], list[Float[np.ndarray, "_ Kt Kx d"]]]:
+        """Ends of the elements of each window, and their coefficients."""
+        first, c = np.asarray(self.first), np.asarray(self.coefficients)
+        edges = [self.elements(w) for w in range(self.count)]
+        counts = [len(ends) - 1 for ends in edges]
+        return edges, [c[i : i + n] for i, n in zip(first, counts, strict=False)]
+
 
 def stack_windows(
     times: Sequence[float],
@@ -145,6 +202,8 @@ def stack_windows(
     order: int,
     smooth: int,
     unravel: Callable[[Array], PyTree],
+    parameters: Float[Array, " q"],
+    arguments: Callable[[Array], PyTree],
 ) -> SpaceTimePieces:
     """Put windows into a model whose capacities are powers of two.
 
@@ -168,6 +227,8 @@ def stack_windows(
         order,
         smooth,
         unravel,
+        parameters,
+        arguments,
     )
 
 

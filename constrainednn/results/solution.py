@@ -15,11 +15,11 @@ from constrainednn._figures.moments import moments
 from constrainednn._figures.overview import overview
 from constrainednn._gap.measure import evaluate_over
 from constrainednn._gap.report import ConstraintGap
-from constrainednn._pde.scheme import SpaceTimeScheme
 from constrainednn._problem.experiments import Experiments
 from constrainednn.domains.base import AbstractDomain
 from constrainednn.domains.boxes import Box, Interval
 from constrainednn.errors import BadValueError
+from constrainednn.models.space_time import SpaceTimePieces
 from constrainednn.operators.derivatives import derivative
 from constrainednn.results.comparison.comparison import Comparison, compare
 from constrainednn.results.error_estimate.error_estimate import ErrorEstimate
@@ -168,9 +168,8 @@ class Solution(Facts):
             points: For `ivp` and `bvp`, the number of uniform points to report at, besides the
                 edges of the pieces.
         """
-        scheme = self.problem.scheme
-        if isinstance(scheme, SpaceTimeScheme):
-            return space_time_error(self, scheme)
+        if isinstance(self.model, SpaceTimePieces):
+            return space_time_error(self)
         return error_estimate(self, points)
 
     def compare(self) -> Comparison:

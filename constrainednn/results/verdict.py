@@ -10,8 +10,8 @@ from typing import Literal
 
 import numpy as np
 
+from constrainednn._fitting.scheme import with_found
 from constrainednn._gap.report import ConstraintGap, GapReport
-from constrainednn._ode.fitting.scheme import AbstractFittedScheme
 from constrainednn._ode.linearised.defect import OnStates
 from constrainednn._ode.linearised.relative_residual import relative_conditions, relative_residual
 from constrainednn._ode.schemes.boundary_values import BoundaryValueScheme
@@ -20,8 +20,9 @@ from constrainednn._ode.schemes.field import with_args
 from constrainednn._ode.schemes.initial_values import InitialValueScheme
 from constrainednn._pde.scheme import SpaceTimeScheme
 from constrainednn._problem.experiments import Experiments
-from constrainednn._problem.scheme import AbstractPieceScheme, goal
+from constrainednn._problem.scheme import AbstractPieceScheme
 from constrainednn.domains.finite import Data
+from constrainednn.models.space_time import SpaceTimePieces
 from constrainednn.results.error_estimate.error_estimate import ErrorEstimate
 from constrainednn.results.error_estimate.from_residual import error_estimate
 from constrainednn.results.error_estimate.space_time import (
@@ -73,8 +74,8 @@ def verdict(facts: Facts) -> Verdict:
     if isinstance(facts.model, Experiments):
         return _of_experiments(facts)
     scheme = facts.problem.scheme
-    if isinstance(scheme, SpaceTimeScheme):
-        return _of_space_time(facts, scheme)
+    if isinstance(facts.model, SpaceTimePieces):
+        return _of_space_time(facts)
     if isinstance(scheme, AbstractPieceScheme):
         return _of_pieces(facts, scheme)
     if facts.settings.tolerance > 0:
@@ -98,11 +99,12 @@ def _of_experiments(facts: Facts) -> Verdict:
 def _of_pieces(facts: Facts, scheme: AbstractPieceScheme) -> Verdict:
     """A differential equation; where unknowns were fitted, with the values found."""
     status = facts.status
-    fitted = isinstance(scheme, AbstractFittedScheme)
+    known = with_found(scheme, facts.model)
+    fitted = known is not scheme
     if not fitted and status is not Status.CONVERGED:
         return Verdict("not solved", f"{status}, {facts.reason}")
-    known = scheme.at(facts.model) if fitted else scheme
-    allowed = goal(facts.settings.tolerance, facts.model.head.dtype)
+    assert isinstance(known, AbstractPieceScheme)
+    allowed = known.goal(facts.settings.tolerance, facts.model.head.dtype)
     size = _fresh_residual(facts, known)
     found = f"residual on fresh points {size:.1e} of the equation's terms"
     if not size <= allowed:
@@ -123,26 +125,39 @@ def _of_pieces(facts: Facts, scheme: AbstractPieceScheme) -> Verdict:
         found += "; no error estimate with a mass matrix or delays"
     if not fitted:
         return Verdict("solved", found, error)
-    if status is not Status.CONVERGED:
-        return Verdict("cannot tell", f"{status}, {facts.reason}", error)
+    return _of_fit(facts, found, error)
+
+
+def _of_fit(
+    facts: Facts, found: str, error: ErrorEstimate | SpaceTimeErrorEstimate | None
+) -> Verdict:
+    """An equation that holds with the unknowns found; what is left is the fit to the data."""
+    if facts.status is not Status.CONVERGED:
+        return Verdict("cannot tell", f"{facts.status}, {facts.reason}", error)
     return Verdict("no tolerance to meet", f"{_measured(facts)}; {found}", error)
 
 
-def _of_space_time(facts: Facts, scheme: SpaceTimeScheme) -> Verdict:
+def _of_space_time(facts: Facts) -> Verdict:
     """An equation in space and time: each of its constraints must hold."""
-    if facts.status is not Status.CONVERGED:
+    scheme = with_found(facts.problem.scheme, facts.model)
+    fitted = scheme is not facts.problem.scheme
+    if not fitted and facts.status is not Status.CONVERGED:
         return Verdict("not solved", f"{facts.status}, {facts.reason}")
-    allowed = scheme.goal(facts.settings.tolerance)
-    fresh = on_fresh_points(facts, scheme)
+    assert isinstance(scheme, SpaceTimeScheme)
+    allowed = scheme.goal(facts.settings.tolerance, facts.model.coefficients.dtype)
+    fresh = on_fresh_points(facts)
     worst = max(fresh, key=lambda item: math.inf if math.isnan(item.size) else item.size)
     found = f"{worst.name} on fresh points {worst.size:.1e} of u, tolerance {allowed:.1e}"
     if any(not item.size <= allowed and not facts.gap[item.name].at_rounding for item in fresh):
         return Verdict("not solved", found)
-    error = space_time_error(facts, scheme)
+    error = space_time_error(facts)
     objection = error.objection(allowed)
     if objection:
         return Verdict("cannot tell", f"{objection}; {found}", error)
-    return Verdict("solved", f"every constraint holds, {found}", error)
+    found = f"every constraint holds, {found}"
+    if not fitted:
+        return Verdict("solved", found, error)
+    return _of_fit(facts, found, error)
 
 
 def _fresh_residual(facts: Facts, scheme: AbstractPieceScheme) -> float:

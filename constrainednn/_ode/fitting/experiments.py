@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
-from constrainednn._ode.fitting.fit import AbstractShooting, Trial
-from constrainednn._ode.fitting.initial_values import FittedScheme, Shooting, useful_shares
-from constrainednn._ode.fitting.scheme import AbstractFittedScheme
+from constrainednn._fitting.fit import AbstractShooting, Stage, Trial, useful_stages
+from constrainednn._fitting.scheme import AbstractFittedScheme
+from constrainednn._ode.fitting.initial_values import FittedScheme, Shooting
 from constrainednn._ode.schemes.field import with_args
 from constrainednn._ode.schemes.initial_values import InitialValueScheme
 from constrainednn._problem.equation_arguments import Arguments, TracedArguments
@@ -108,13 +108,14 @@ class _JointShooting(AbstractShooting):
         self.compile, self.run = 0.0, 0.0
         self.rows = sum(part.rows for part in self.parts)
         reached = lambda share: sum(part.reached(share) for part in self.parts)  # noqa: E731
-        self.shares = useful_shares(reached, model.parameters.size)
+        allowed = scheme.goal(tolerance, model.parameters.dtype)
+        self.stages = useful_stages(reached, model.parameters.size, allowed)
 
-    def shoot(self, z: Float[np.ndarray, " q"], share: float, steps: int) -> Trial:
+    def shoot(self, z: Float[np.ndarray, " q"], stage: Stage, steps: int) -> Trial:
         """Solve for given unknowns on a fraction of each interval."""
         shots, left = [], steps
         for part, where in zip(self.parts, self.scheme.places, strict=True):
-            shots.append(part.shoot(z[list(where)], share, left))
+            shots.append(part.shoot(z[list(where)], stage, left))
             left -= shots[-1].found.steps
         self.compile = sum(part.compile for part in self.parts)
         self.run = sum(part.run for part in self.parts)

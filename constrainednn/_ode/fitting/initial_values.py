@@ -30,9 +30,9 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key, PyTree
 
 from constrainednn._common.compilation.closures import compiled
-from constrainednn._ode.fitting.fit import AbstractShooting, Trial
-from constrainednn._ode.fitting.observations import rows_of
-from constrainednn._ode.fitting.scheme import AbstractFittedScheme
+from constrainednn._fitting.fit import AbstractShooting, Stage, Trial, useful_stages
+from constrainednn._fitting.observations import rows_of
+from constrainednn._fitting.scheme import AbstractFittedScheme
 from constrainednn._ode.schemes.field import Field, with_args
 from constrainednn._ode.schemes.initial_values import InitialValueScheme
 from constrainednn._ode.schemes.windows import WindowRows
@@ -41,9 +41,6 @@ from constrainednn._problem.equation_arguments import Arguments, TracedArguments
 from constrainednn._problem.scheme import Observed, PieceHistory, SchemeResult, Watch
 from constrainednn.models.pieces import Features, Pieces, stack_pieces, training_nodes
 
-# Data are fitted up to these fractions of the interval, one after the other: far from the solution
-# a long trajectory depends too wildly on the unknowns.
-_SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
 # Later marches over the same part of the interval get this fraction of the usual scan.
 _QUICK_SCAN = 1 / 8
 
@@ -137,13 +134,14 @@ class Shooting(AbstractShooting):
         self.found: set[float] = set()  # times at which the equation changes abruptly
         self.scanned: set[float] = set()  # fractions of the interval scanned in full
         self.model, self.rows = model, rows_of(model, observed).size
-        self.shares = useful_shares(self.reached, model.parameters.size)
+        allowed = scheme.goal(tolerance, model.parameters.dtype)
+        self.stages = useful_stages(self.reached, model.parameters.size, allowed)
         # Signals and progress only: a march is too short to save its state.
         self.watch: Watch = lambda taken, done, residual, state: watch(taken, done, residual, None)
 
-    def shoot(self, z: Float[np.ndarray, " q"], share: float, steps: int) -> Trial:
+    def shoot(self, z: Float[np.ndarray, " q"], stage: Stage, steps: int) -> Trial:
         """Solve for given unknowns on a fraction of the interval."""
-        begin, end = self.scheme.span
+        (begin, end), share = self.scheme.span, stage.share
         span = begin, end if share == 1.0 else begin + share * (end - begin)
         at = jnp.asarray(z, jnp.result_type(float))
         forward, states = self.scheme.forward_and_start(at, span)
@@ -200,11 +198,6 @@ class Shooting(AbstractShooting):
         stop = begin + share * (end - begin)
         cut = eqx.tree_at(lambda u: u.edges, self.model, self.model.edges.at[1].set(stop))
         return int(np.isfinite(rows_of(cut, self.observed)).sum())
-
-
-def useful_shares(reached: Callable[[float], int], unknowns: int) -> list[float]:
-    """Fractions of the interval with at least twice as many rows as unknowns, and 1."""
-    return [share for share in _SHARES if share == 1.0 or reached(share) >= 2 * unknowns]
 
 
 def _timeless(scheme: FittedScheme) -> FittedScheme:

@@ -30,7 +30,6 @@ from constrainednn._problem.scheme import (
     SchemeResult,
     Watch,
     counters_of,
-    goal,
 )
 from constrainednn.domains.base import AbstractDomain
 from constrainednn.domains.boxes import Interval
@@ -153,7 +152,7 @@ class _Rounds:
     ):
         dtype = model.head.dtype
         self.width, self.steps, self.watch = scheme.width, steps, watch
-        self.given, self.tolerance = tolerance > 0, goal(tolerance, dtype)
+        self.given, self.tolerance = tolerance > 0, scheme.goal(tolerance, dtype)
         self.statements = *scheme.path, scheme.statement
         monitor = draw(Interval(-1.0, 1.0), _MONITOR, Independent(), key=key).points
         self.nodes, self.weights = training_nodes(scheme.width)

@@ -30,7 +30,6 @@ from constrainednn._problem.scheme import (
     Resumable,
     SchemeResult,
     Watch,
-    goal,
 )
 from constrainednn.domains.base import AbstractDomain
 from constrainednn.domains.boxes import Interval
@@ -83,6 +82,7 @@ class InitialValueScheme(AbstractPieceScheme):
         monitor = Features(places, self.width, order)
         evolution = Evolution(self.field, nodes, weights, monitor, end, clusters)
         state = (model.states[0], self._sizes(model.states[0]))
+        allowed = self.goal(tolerance, model.head.dtype)
 
         def march_through(stops: Sequence[float], resumed: Resumable | None) -> March:
             return march(
@@ -90,7 +90,7 @@ class InitialValueScheme(AbstractPieceScheme):
                 state,
                 stops,
                 longest=self.longest,
-                tolerance=goal(tolerance, model.head.dtype),
+                tolerance=allowed,
                 steps=steps,
                 watch=watch,
                 resumed=resumed,
@@ -107,7 +107,7 @@ class InitialValueScheme(AbstractPieceScheme):
             solved = self._tangent(model.states[0])
             none = np.full(1, np.nan), np.zeros(1, int)
             history = PieceHistory(solved.ends, *none, history.rejected)
-        status, reason = self._verdict(result, solved, steps, goal(tolerance, model.head.dtype))
+        status, reason = self._verdict(result, solved, steps, allowed)
         taken = int(history.steps.sum())
         return SchemeResult(solved, status, reason, taken, history, found.compile, found.run)
 

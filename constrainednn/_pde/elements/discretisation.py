@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from constrainednn._pde.elements.basis import Table, derivatives
 from constrainednn._pde.elements.germ import LocalResidual
@@ -38,6 +38,11 @@ class Equations(eqx.Module):
     def order(self) -> int:
         """Order in time."""
         return self.interior.order(0)
+
+    def given(self, unknowns: Float[Array, " q"]) -> "Equations":
+        """The same for other values of the unknowns."""
+        left, right = (None if item is None else item.given(unknowns) for item in self.ends)
+        return dataclasses.replace(self, interior=self.interior.given(unknowns), ends=(left, right))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,6 +169,26 @@ def unit_of_condition(
     return np.where(top > 0, 1 / np.where(top > 0, top, 1.0), 1.0)
 
 
+class AtBoundary(NamedTuple):
+    """A condition at one end, at some times.
+
+    Attributes:
+        condition: The condition.
+        v: What it sees there.
+        p: The points.
+        unit: What it is multiplied by, to be in units of u.
+        r: Its residual, in these units.
+        G: Derivative of the residual by v.
+    """
+
+    condition: LocalResidual
+    v: Float[np.ndarray, "mt a d"]
+    p: Float[np.ndarray, "mt 2"]
+    unit: Float[np.ndarray, " e"]
+    r: Float[np.ndarray, "mt e"]
+    G: Float[np.ndarray, "mt e a d"]
+
+
 def at_boundary(
     disc: Discretisation,
     span: Span,
@@ -171,8 +196,8 @@ def at_boundary(
     c: np.ndarray,
     side: int,
     times: Table,
-) -> tuple[LocalResidual, np.ndarray, np.ndarray] | None:
-    """The condition at one end with its residual and derivative there, in units of u."""
+) -> AtBoundary | None:
+    """The condition at one end, None where there is none."""
     condition = disc.equations.ends[side]
     if condition is None:
         return None
@@ -182,6 +207,7 @@ def at_boundary(
     lengths = np.diff(edges)[element]
     v = derivatives_of_u(c[element], one, condition, span.h, lengths)[0, :, 0]
     t = span.t + span.h * (times.t + 1) / 2
-    r, G = condition.linearised(v, np.stack([t, np.full_like(t, edges[-side])], axis=1))
+    p = np.stack([t, np.full_like(t, edges[-side])], axis=1)
+    r, G = condition.linearised(v, p)
     unit = unit_of_condition(condition, G, span.h, edges[-1] - edges[0])
-    return condition, r * unit, G * unit[:, None, None]
+    return AtBoundary(condition, v, p, unit, r * unit, G * unit[:, None, None])

@@ -8,11 +8,12 @@ matrix at each point times the tables of that basis.
 Symbols::
 
     symbol  shape       meaning
-    z       int         dimension of a point
-    D       (a, z)      orders of the derivatives that are seen, by each coordinate
+    dim     int         dimension of a point
+    D       (a, dim)    orders of the derivatives that are seen, by each coordinate
     v       (n, a, d)   values of these derivatives at n points
     r       (n, e)      residuals there
     G       (n, e, a, d) derivative of r by v
+    z       (q,)        unknown numbers of the equation
 """
 
 import dataclasses
@@ -28,6 +29,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 from constrainednn._common.compilation.closures import compiled
+from constrainednn._problem.equation_arguments import TracedArguments
 from constrainednn.errors import ProblemError
 
 Orders = tuple[tuple[int, ...], ...]
@@ -44,14 +46,16 @@ class Germ(eqx.Module):
         at: The point.
         orders: Their orders.
         unravel: From a vector of shape (d,) to the structure of the model's value.
+        args: The arguments of the equation.
     """
 
     v: Float[Array, "a d"]
-    at: Float[Array, " z"]
+    at: Float[Array, " dim"]
     orders: Orders = eqx.field(static=True)
     unravel: Callable[[Array], PyTree]
+    args: PyTree
 
-    def __call__(self, p: Float[Array, " z"]) -> PyTree[Array]:
+    def __call__(self, p: Float[Array, " dim"]) -> PyTree[Array]:
         """Evaluate at a point."""
         orders = np.array(self.orders)
         basis = jnp.ones(len(orders), self.v.dtype)
@@ -72,6 +76,8 @@ class LocalResidual(eqx.Module):
         orders: Orders of the derivatives that it sees.
         highest: For each component the highest derivative by each coordinate.
         equations: Its number of entries.
+        arguments: From the unknowns of the equation to its arguments, `args` of the model.
+        unknowns: Their values.
     """
 
     fn: Callable[[Any, Any], Any]
@@ -79,27 +85,40 @@ class LocalResidual(eqx.Module):
     orders: Orders = eqx.field(static=True)
     highest: Orders = eqx.field(static=True)
     equations: int = eqx.field(static=True)
+    arguments: TracedArguments
+    unknowns: Float[Array, " q"]
 
     def order(self, i: int) -> int:
         """The highest derivative by coordinate `i`."""
         return max(orders[i] for orders in self.highest)
 
-    def at(self, v: Float[Array, "a d"], p: Float[Array, " z"]) -> Float[Array, " e"]:
+    def at(self, v: Float[Array, "a d"], p: Float[Array, " dim"]) -> Float[Array, " e"]:
         """The residual at one point."""
-        return ravel_pytree(self.fn(Germ(v, p, self.orders, self.unravel), p))[0]
+        germ = Germ(v, p, self.orders, self.unravel, self.arguments(self.unknowns))
+        return ravel_pytree(self.fn(germ, p))[0]
+
+    def given(self, unknowns: Float[Array, " q"]) -> "LocalResidual":
+        """The same for other values of the unknowns."""
+        return dataclasses.replace(self, unknowns=unknowns)
 
     def values(
-        self, v: Float[np.ndarray, "n a d"], p: Float[np.ndarray, "n z"]
+        self, v: Float[np.ndarray, "n a d"], p: Float[np.ndarray, "n dim"]
     ) -> Float[np.ndarray, "n e"]:
         """Residuals at many points."""
         return _in_chunks(lambda *chunk: (_values(self, *chunk),), v, p)[0]
 
     def linearised(
-        self, v: Float[np.ndarray, "n a d"], p: Float[np.ndarray, "n z"]
+        self, v: Float[np.ndarray, "n a d"], p: Float[np.ndarray, "n dim"]
     ) -> tuple[Float[np.ndarray, "n e"], Float[np.ndarray, "n e a d"]]:
         """Residuals at many points, and G."""
         r, slopes = _in_chunks(lambda *chunk: _linearised(self, *chunk), v, p)
         return r, slopes
+
+    def by_unknowns(
+        self, v: Float[np.ndarray, "n a d"], p: Float[np.ndarray, "n dim"]
+    ) -> Float[np.ndarray, "n e q"]:
+        """Derivatives of the residuals by the unknowns."""
+        return _in_chunks(lambda *chunk: (_by_unknowns(self, *chunk),), v, p)[0]
 
 
 @compiled
@@ -110,6 +129,12 @@ def _values(residual: LocalResidual, v: Array, p: Array) -> Array:
 @compiled
 def _linearised(residual: LocalResidual, v: Array, p: Array) -> tuple[Array, Array]:
     return jax.vmap(residual.at)(v, p), jax.vmap(jax.jacfwd(residual.at))(v, p)
+
+
+@compiled
+def _by_unknowns(residual: LocalResidual, v: Array, p: Array) -> Array:
+    by = jax.jacfwd(lambda z, v, p: residual.given(z).at(v, p))
+    return jax.vmap(by, in_axes=(None, 0, 0))(residual.unknowns, v, p)
 
 
 def _in_chunks(
@@ -142,10 +167,12 @@ def _up_to(highest: tuple[int, ...], total: int) -> Orders:
 def local_residual(
     fn: Callable[[Any, Any], Any],
     unravel: Callable[[Array], PyTree],
-    points: Float[np.ndarray, "n z"],
+    points: Float[np.ndarray, "n dim"],
     values: Float[np.ndarray, "n d"],
     highest: tuple[int, ...],
     name: str,
+    arguments: TracedArguments,
+    unknowns: Float[Array, " q"],
 ) -> LocalResidual:
     """Find which derivatives a residual sees, by its derivative at many germs.
 
@@ -157,13 +184,15 @@ def local_residual(
             their size, and a third of any.
         highest: Largest order by each coordinate that there may be.
         name: Of the residual, for messages.
+        arguments: From the unknowns of the equation to its arguments.
+        unknowns: Their values.
 
     Raises:
         ProblemError: If it sees derivatives of higher order, looks away from its point, does not
             depend on u, or is NaN wherever it was tried.
     """
     orders = _up_to(tuple(order + 1 for order in highest), max(highest) + 1)
-    whole = LocalResidual(fn, unravel, orders, (), 0)
+    whole = LocalResidual(fn, unravel, orders, (), 0, arguments, unknowns)
     rng, n = np.random.default_rng(0), len(points)
     scales = np.array([1.0, 1e-3, 1e3])[rng.integers(3, size=n)]
     v = rng.normal(size=(n, len(orders), values.shape[1])) * scales[:, None, None]

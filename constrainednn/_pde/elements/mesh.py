@@ -19,6 +19,8 @@ from constrainednn.models.legendre import gauss
 
 # Rounds of halving for a start that needs small elements: at a kink each halves one element.
 _ROUNDS = 60
+# Gauss nodes beyond the number of polynomials.
+_MORE = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +95,19 @@ def _middles(edges: Float[np.ndarray, " E_1"]) -> Float[np.ndarray, " E"]:
     return (edges[:-1] + edges[1:]) / 2
 
 
+def on_elements(
+    fn: Callable[[Float[np.ndarray, " n"]], Float[np.ndarray, "n o d"]],
+    edges: Float[np.ndarray, " E_1"],
+    Kx: int,
+) -> tuple[Float[np.ndarray, "E o Kx d"], Float[np.ndarray, "E m o d"]]:
+    """Coefficients of a function on elements, and its values at Gauss nodes there."""
+    nodes, weights = gauss(Kx + _MORE)
+    x = edges[:-1, None] + np.diff(edges)[:, None] * (nodes + 1) / 2
+    at = fn(x.ravel())
+    at = at.reshape(*x.shape, *at.shape[1:])
+    return np.einsum("nk,enod->eokd", at_places(nodes, Kx) * weights[:, None], at), at
+
+
 def projected(
     fn: Callable[[Float[np.ndarray, " n"]], Float[np.ndarray, "n o d"]],
     edges: Float[np.ndarray, " E_1"],
@@ -109,16 +124,12 @@ def projected(
         allowed: Largest error in the mean over space, relative to the largest value.
         most: Number of elements that is not exceeded.
     """
-    nodes, weights = gauss(Kx + 8)
-    values = at_places(nodes, Kx)
+    values = at_places(gauss(Kx + _MORE)[0], Kx)
     eps = float(
         jnp.finfo(jnp.result_type(float)).eps
     )  # of the function, which may be single precision
     for last in range(_ROUNDS, -1, -1):
-        x = edges[:-1, None] + np.diff(edges)[:, None] * (nodes + 1) / 2
-        at = fn(x.ravel())
-        at = at.reshape(*x.shape, *at.shape[1:])
-        S = np.einsum("nk,enod->eokd", values * weights[:, None], at)
+        S, at = on_elements(fn, edges, Kx)
         missed = np.abs(np.einsum("nk,eokd->enod", values, S) - at)
         # Each part of the state is measured by its own size.
         top = np.abs(at).max(axis=(0, 1), keepdims=True)

@@ -61,7 +61,7 @@ def watched(disc: Discretisation, span: Span, start: State, c: np.ndarray) -> Wa
     for side in (0, 1):
         at = at_boundary(disc, span, start.edges, c, side, table)
         if at is not None:
-            ends.append((at[1] ** 2).sum(axis=1).mean())
+            ends.append((at.r**2).sum(axis=1).mean())
     squares = (c**2).sum(axis=3)
     whole = squares.sum(axis=(1, 2)) + np.finfo(float).tiny
     return Watched(

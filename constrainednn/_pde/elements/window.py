@@ -11,6 +11,7 @@ Symbols (others in `models/space_time.py`, `basis.py` and `mesh.py`)::
     r       (E, mt, mx, e)   residual
     G       (E, mt, mx, e, a, d)  its derivative by the derivatives of u that it sees
     n       Kt k d           numbers of a node: its traces, each a polynomial in time
+    g       int              right-hand sides: one, or as many as there are unknowns
 """
 
 import numpy as np
@@ -46,30 +47,83 @@ def newton_step(
     Raises:
         numpy.linalg.LinAlgError: If the rows do not determine it.
     """
-    eqs, (Kt, Kx) = disc.equations, disc.shape
+    eqs = disc.equations
     c = conforming(c, start.edges, eqs.k, eqs.periodic)
-    lengths, d, k = start.lengths, c.shape[3], eqs.k
+    first = np.stack(at_time(-1.0, disc, eqs.order)[: eqs.order])
+    there = np.einsum("oi,eijd->eojd", first, c)
+    missed = _in_units_of_u(there, 2.0) - _in_units_of_u(start.S, span.h)
+    return c + _solved(disc, span, start.edges, c, missed[..., None], unknowns=False)[..., 0]
+
+
+def by_unknowns(
+    disc: Discretisation,
+    span: Span,
+    edges: Float[np.ndarray, " E_1"],
+    c: Float[np.ndarray, "E Kt Kx d"],
+    S: Float[np.ndarray, "E o Kx d q"],
+) -> Float[np.ndarray, "E Kt Kx d q"]:
+    """Derivatives of the coefficients of a solved window by the unknowns.
+
+    They solve the linearised window, whose right-hand sides are the derivatives of the residuals.
+
+    Args:
+        disc: The discretisation.
+        span: Start and length of the window.
+        edges: Ends of the elements.
+        c: The coefficients that solve it.
+        S: Derivatives of the state at its start.
+    """
+    return _solved(disc, span, edges, c, -_in_units_of_u(S, span.h), unknowns=True)
+
+
+def _in_units_of_u(S: Float[np.ndarray, "E o ..."], h: float) -> Float[np.ndarray, "E o ..."]:
+    """Derivatives by a time multiplied by powers of this length of it."""
+    return S * h ** np.arange(S.shape[1]).reshape(-1, *[1] * (S.ndim - 2))
+
+
+def _solved(
+    disc: Discretisation,
+    span: Span,
+    edges: Float[np.ndarray, " E_1"],
+    c: Float[np.ndarray, "E Kt Kx d"],
+    missed: Float[np.ndarray, "E o Kx d g"],
+    *,
+    unknowns: bool,
+) -> Float[np.ndarray, "E Kt Kx d g"]:
+    """The change of the coefficients that minimises the linearised rows.
+
+    Args:
+        disc: The discretisation.
+        span: Start and length of the window.
+        edges: Ends of the elements.
+        c: Coefficients, of continuous traces.
+        missed: Right-hand sides of the start, in units of u.
+        unknowns: Whether the other right-hand sides are derivatives of residuals by the unknowns,
+            or the residuals.
+    """
+    eqs, (Kt, Kx) = disc.equations, disc.shape
+    lengths, d, k, g = np.diff(edges), c.shape[3], eqs.k, missed.shape[4]
     E, n, inner = len(lengths), Kt * k * d, (Kx - 2 * k) * Kt * d
     units = _node_lengths(lengths, eqs.periodic)
     inside, rows = [], []
     name = lambda e: e % E if eqs.periodic else e  # noqa: E731
     for first in range(0, E, _BATCH):
         part = slice(first, min(first + _BATCH, E))
-        tables = _interior_rows(disc, span, start, c, units, part)
+        tables = _interior_rows(disc, span, edges, c, missed, units, part, unknowns=unknowns)
         R = np.asarray(np.linalg.qr(tables, mode="r"))
         inside.append(R[:, :inner])
         rows += [
             Rows((name(e), name(e + 1)), R[e - first, inner:, inner:])
             for e in range(part.start, part.stop)
         ]
-    rows += _boundary_rows(disc, span, start.edges, c, units)
-    nodes = couple(rows, {name(e): n for e in range(E + (not eqs.periodic))})
+    rows += _boundary_rows(disc, span, edges, c, units, unknowns=unknowns)
+    nodes = couple(rows, {name(e): n for e in range(E + (not eqs.periodic))}, g)
     traces = np.stack([np.concatenate([nodes[name(e)], nodes[name(e + 1)]]) for e in range(E)])
     R = np.concatenate(inside)
-    known = R[:, :, inner:-1] @ traces + R[:, :, -1:]
+    known = R[:, :, inner:-g] @ traces + R[:, :, -g:]
     bubble = -np.linalg.solve(R[:, :, :inner], known)
-    z = np.concatenate([bubble, traces], axis=1).reshape(E, Kx, Kt, d)
-    return c + np.einsum("ejm,emid->eijd", _bases(disc, lengths, units), z)
+    z = np.concatenate([bubble, traces], axis=1).reshape(E, Kx, Kt, d, g)
+    return np.einsum("ejm,emidg->eijdg", _bases(disc, lengths, units), z)
 
 
 def _node_lengths(lengths: Float[np.ndarray, " E"], periodic: bool) -> Float[np.ndarray, " E_1"]:
@@ -97,27 +151,30 @@ def _bases(
 def _interior_rows(
     disc: Discretisation,
     span: Span,
-    start: State,
+    edges: Float[np.ndarray, " E_1"],
     c: np.ndarray,
+    missed: np.ndarray,
     units: np.ndarray,
     part: slice,
+    *,
+    unknowns: bool,
 ) -> Float[np.ndarray, "E m columns"]:
     """Rows of the equation and the start in (bubbles, left node, right node | r)."""
     eqs, table, h = disc.equations, disc.train, span.h
-    edges = start.edges[part.start : part.stop + 1]
-    lengths, c, S = np.diff(edges), c[part], start.S[part]
-    E, d = len(c), c.shape[3]
+    edges = edges[part.start : part.stop + 1]
+    lengths, c, missed = np.diff(edges), c[part], missed[part]
+    E, d, g = len(c), c.shape[3], missed.shape[4]
     bases = _bases(disc, lengths, units[part.start : part.stop + 1])
     along_x = [np.einsum("xj,ejm->exm", X, bases) for X in table.along_x]
     v = derivatives_of_u(c, table, eqs.interior, h, lengths)
-    r, G = eqs.interior.linearised(
-        v.reshape(-1, *v.shape[3:]), points_of(table, span, edges).reshape(-1, 2)
-    )
+    v, p = v.reshape(-1, *v.shape[3:]), points_of(table, span, edges).reshape(-1, 2)
+    r, G = eqs.interior.linearised(v, p)
     mt, mx, e = len(table.t), len(table.x), r.shape[1]
+    right = eqs.interior.by_unknowns(v, p) if unknowns else r[..., None]
     # The mean over time and the integral over space, in units of u.
     weight = np.sqrt(lengths)[:, None, None] * disc.weights
     weight = weight[..., None] * disc.in_units_of_u(h)
-    r = r.reshape(E, mt, mx, e) * weight
+    right = right.reshape(E, mt, mx, e, g) * weight[..., None]
     G = G.reshape(E, mt, mx, e, -1, d) * weight[..., None, None]
     A = 0.0
     for index, (a, b) in enumerate(eqs.interior.orders):
@@ -126,17 +183,17 @@ def _interior_rows(
         X = along_x[b] / (lengths[:, None, None] / 2) ** b
         term = G[:, :, :, :, None, None, index] * T[None, :, None, None, None, :, None]
         A = A + term * X[:, None, :, None, :, None, None]
-    blocks = [np.concatenate([np.reshape(A, (E, mt * mx * e, -1)), r.reshape(E, -1, 1)], axis=2)]
+    m = mt * mx * e
+    blocks = [np.concatenate([np.reshape(A, (E, m, -1)), right.reshape(E, m, g)], axis=2)]
     # Sums over time give those over space: the weights of the mean over time sum to one.
     share = np.sqrt(lengths[:, None] * (disc.weights**2).sum(axis=0))
-    first = at_time(-1.0, disc, eqs.order)
+    first, unit = at_time(-1.0, disc, eqs.order), np.eye(d)
     for o in range(eqs.order):
-        unit = 2.0**o
-        row = first[o] * unit
-        missed = np.einsum("i,eijd->ejd", row, c) - S[:, o] * h**o
-        values = np.einsum("xj,ejd->exd", table.along_x[0], missed) * share[..., None]
-        B = np.einsum("exm,i,dD->exdmiD", share[..., None] * along_x[0], row, np.eye(d))
-        blocks.append(np.concatenate([B.reshape(E, mx * d, -1), values.reshape(E, -1, 1)], axis=2))
+        values = np.einsum("xj,ejdg->exdg", table.along_x[0], missed[:, o])
+        values *= share[..., None, None]
+        B = np.einsum("exm,i,dD->exdmiD", share[..., None] * along_x[0], first[o] * 2.0**o, unit)
+        m = mx * d
+        blocks.append(np.concatenate([B.reshape(E, m, -1), values.reshape(E, m, g)], axis=2))
     return np.concatenate(blocks, axis=1)
 
 
@@ -146,6 +203,8 @@ def _boundary_rows(
     edges: Float[np.ndarray, " E_1"],
     c: np.ndarray,
     units: Float[np.ndarray, " E_1"],
+    *,
+    unknowns: bool,
 ) -> list[Rows]:
     """Rows of the conditions, in the traces of the first and the last node."""
     Kt, k, d = disc.shape[0], disc.equations.k, c.shape[3]
@@ -154,14 +213,16 @@ def _boundary_rows(
         at = at_boundary(disc, span, edges, c, side, disc.train)
         if at is None:
             continue
-        condition, r, G = at
-        mt = len(r)
-        rows = np.zeros((mt, r.shape[1], k, Kt, d))
-        for index, (a, b) in enumerate(condition.orders):
+        right = at.r[..., None]
+        if unknowns:
+            right = at.condition.by_unknowns(at.v, at.p) * at.unit[:, None]
+        mt, count = at.r.shape
+        rows = np.zeros((mt, count, k, Kt, d))
+        for index, (a, b) in enumerate(at.condition.orders):
             T = disc.train.along_t[a] / (span.h / 2) ** a / units[-side] ** b
-            rows[:, :, b] += G[:, :, index, None] * T[:, None, :, None]
-        table = np.concatenate([rows.reshape(mt, r.shape[1], -1), r[..., None]], axis=2)
+            rows[:, :, b] += at.G[:, :, index, None] * T[:, None, :, None]
+        table = np.concatenate([rows.reshape(mt, count, -1), right], axis=2)
         weight = _BOUNDARY * np.sqrt((disc.weights**2).sum(axis=1))
-        table = (weight[:, None, None] * table).reshape(mt * r.shape[1], -1)
+        table = (weight[:, None, None] * table).reshape(mt * count, -1)
         found.append(Rows((len(c) * side,), table))
     return found

@@ -8,8 +8,8 @@ from typing import Any
 import jax
 
 from constrainednn._common.random_keys import stream
+from constrainednn._fitting.scheme import AbstractFittedScheme, with_found
 from constrainednn._gap.measure import gap_report
-from constrainednn._ode.fitting.scheme import AbstractFittedScheme
 from constrainednn._ode.schemes.boundary_values import BoundaryValueScheme
 from constrainednn._ode.schemes.initial_values import InitialValueScheme
 from constrainednn._pde.scheme import SpaceTimeScheme
@@ -79,9 +79,7 @@ def compare(facts: Facts) -> Comparison:
     Raises:
         ValueError: If the problem is not of that kind.
     """
-    scheme = facts.problem.scheme
-    if isinstance(scheme, AbstractFittedScheme):  # for the unknowns as they were found
-        scheme = scheme.at(facts.model)
+    scheme = with_found(facts.problem.scheme, facts.model)
     if isinstance(scheme, InitialValueScheme) and scheme.field.mass is None:
         run = integrated(facts.model, scheme)
     elif isinstance(scheme, SpaceTimeScheme):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from constrainednn._ode.fitting.scheme import AbstractFittedScheme
+from constrainednn._fitting.scheme import with_found
 from constrainednn._ode.linearised.curvature import (
     ErrorProblem,
     largest,
@@ -73,12 +73,10 @@ def error_estimate(facts: Facts, points: int = 200) -> ErrorEstimate:
         Skeel, Numer. Math. 48 (1986) 1, compares such ways. Departures: the second-order term, and
         rounding carried along in random realisations.
     """
-    scheme, model = facts.problem.scheme, facts.model
+    scheme, model = with_found(facts.problem.scheme, facts.model), facts.model
     least = 0.0
-    if isinstance(scheme, AbstractFittedScheme):  # for the unknowns as they were found
-        scheme = scheme.at(model)
-        if isinstance(scheme, InitialValueScheme):  # whose field has them already
-            model = eqx.tree_at(lambda u: u.parameters, model, jnp.zeros(0))
+    if isinstance(scheme, InitialValueScheme):  # whose field has the unknowns already
+        model = eqx.tree_at(lambda u: u.parameters, model, jnp.zeros(0))
     if isinstance(scheme, InitialValueScheme) and scheme.field.mass is None:
         equations = Equations(scheme.field, None)
     elif isinstance(scheme, BoundaryValueScheme):

@@ -13,10 +13,14 @@ from constrainednn._common.batched import in_blocks
 from constrainednn._common.random_keys import stream
 from constrainednn._figures.space_time import MAP, draw_sizes, map_grid, map_points
 from constrainednn._figures.style import new_figure
+from constrainednn._fitting.scheme import with_found
 from constrainednn._gap.residuals import residuals_at
+from constrainednn._pde.conserved import Drift
 from constrainednn._pde.elements.discretisation import Span, at_start, unit_of_condition
+from constrainednn._pde.elements.monitor import size_of
 from constrainednn._pde.error import MORE, solved_again
 from constrainednn._pde.scheme import SpaceTimeScheme
+from constrainednn.domains.finite import Data
 from constrainednn.models.space_time import SpaceTimePieces, stack_windows
 from constrainednn.results.facts import Facts
 
@@ -105,20 +109,32 @@ def _flat(u: SpaceTimePieces, p: Array) -> Array:
     return u.derivatives(p, [(0, 0)])[0]
 
 
-def space_time_error(facts: Facts, scheme: SpaceTimeScheme) -> SpaceTimeErrorEstimate:
+def _scheme_of(facts: Facts) -> SpaceTimeScheme:
+    scheme = with_found(facts.problem.scheme, facts.model)
+    assert isinstance(scheme, SpaceTimeScheme)
+    return scheme
+
+
+def space_time_error(facts: Facts) -> SpaceTimeErrorEstimate:
     """Solve the windows of a solution again with more polynomials."""
-    u = facts.model
+    u, scheme = facts.model, _scheme_of(facts)
     shape = scheme.shape[0] + MORE[0], scheme.shape[1] + MORE[1]
     # From the elements of the march: they have found what is narrow.
-    allowed, edges = scheme.goal(facts.settings.tolerance), u.elements(0)
+    allowed = scheme.goal(facts.settings.tolerance, u.coefficients.dtype)
+    edges = u.elements(0)
     start = scheme.begun(shape[1], allowed, edges.tolist()).on(edges)
     key = stream(jax.random.key(facts.settings.seed), "monitor/error")
     disc = scheme.discretisation(shape, key)
-    edges, own = _pieces(u)
+    edges, own = u.pieces()
     with np.errstate(over="ignore", invalid="ignore"):
         found = solved_again(disc, start, u.ends, list(zip(edges, own, strict=True)))
     richer = stack_windows(
-        u.ends.tolist(), edges, found.c, order=u.order, smooth=u.smooth, unravel=u.unravel
+        *(u.ends.tolist(), edges, found.c),
+        order=u.order,
+        smooth=u.smooth,
+        unravel=u.unravel,
+        parameters=u.parameters,
+        arguments=u.arguments,
     )
     until = np.inf if all(found.trusted) else float(u.ends[found.trusted.index(False)])
     padding = [(0, 0), (0, MORE[0]), (0, MORE[1]), (0, 0)]
@@ -129,14 +145,6 @@ def space_time_error(facts: Facts, scheme: SpaceTimeScheme) -> SpaceTimeErrorEst
     components = errors / np.where(sizes > 0, sizes, 1.0)
     rounding = _DIGITS * float(jnp.finfo(jnp.result_type(float)).eps) * np.sqrt(u.count)
     return SpaceTimeErrorEstimate(richer, u, error / (size or 1.0), components, rounding, until)
-
-
-def _pieces(u: SpaceTimePieces) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Ends of the elements of each window, and their coefficients."""
-    first, c = np.asarray(u.first), np.asarray(u.coefficients)
-    edges = [u.elements(w) for w in range(u.count)]
-    counts = [len(ends) - 1 for ends in edges]
-    return edges, [c[i : i + n] for i, n in zip(first, counts, strict=False)]
 
 
 def _norms(
@@ -158,12 +166,13 @@ class Fresh(NamedTuple):
     size: float
 
 
-def on_fresh_points(facts: Facts, scheme: SpaceTimeScheme) -> list[Fresh]:
+def on_fresh_points(facts: Facts) -> list[Fresh]:
     """Residuals on held-out points in units of u: what was compared with the tolerance."""
-    u, held = facts.model, facts.streams[0].heldout
+    u, held, scheme = facts.model, facts.streams[0].heldout, _scheme_of(facts)
     assert held is not None
-    edges, own = _pieces(u)
-    size = float(np.linalg.norm(_norms(u, own, edges))) or 1.0
+    edges, own = u.pieces()
+    # The largest so far, as in the march: that of one window at a time.
+    size = max(size_of(c, np.diff(ends)) for ends, c in zip(edges, own, strict=True)) or 1.0
     times = np.asarray(held.points)[:, 0]
     window = np.clip(np.searchsorted(u.ends, times, side="right") - 1, 0, u.count - 1)
     key = stream(jax.random.key(facts.settings.seed), "monitor/pieces")
@@ -177,6 +186,8 @@ def on_fresh_points(facts: Facts, scheme: SpaceTimeScheme) -> list[Fresh]:
     found = [Fresh(facts.gap.constraints[0].name, float(np.sqrt((r**2).sum(axis=1).mean())) / size)]
     pairs = zip(facts.problem.constraints[1:], facts.streams[1:], strict=True)
     for constraint, points in pairs:
+        if isinstance(constraint.over, Data) or isinstance(constraint.residual, Drift):
+            continue
         assert points.heldout is not None
         r = residuals_at(constraint.residual, u, points.heldout.points)
         side = {"left": 0, "right": 1}.get(constraint.name)

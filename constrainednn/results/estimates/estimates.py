@@ -7,12 +7,12 @@ from jaxtyping import PyTree
 
 from constrainednn._common.arguments import as_positive, as_real
 from constrainednn._common.random_keys import stream
+from constrainednn._fitting.observations import observations
+from constrainednn._fitting.scheme import AbstractFittedScheme
 from constrainednn._gap.statistics import LEVEL
-from constrainednn._ode.fitting.observations import observations
-from constrainednn._ode.fitting.scheme import AbstractFittedScheme
 from constrainednn._problem.experiments import Found
 from constrainednn._problem.problem import Problem
-from constrainednn._problem.scheme import Observed, goal
+from constrainednn._problem.scheme import Observed
 from constrainednn.domains.finite import Data
 from constrainednn.errors import BadValueError
 from constrainednn.results.estimates.elimination import eliminated, trained_unknowns
@@ -48,7 +48,7 @@ def estimates(facts: Facts, *, sigma: float | None = None, level: float = LEVEL)
         )
     tolerance = 0.0
     if isinstance(problem.scheme, AbstractFittedScheme):
-        tolerance = goal(facts.settings.tolerance, model.parameters.dtype)
+        tolerance = problem.scheme.goal(facts.settings.tolerance, model.parameters.dtype)
         observed, z = observations(data), np.asarray(model.parameters, float)
         r, S = problem.scheme.sensitivities(model, observed)
         unknowns = problem.scheme.arguments.unknowns
@@ -78,7 +78,7 @@ def _solver(facts: Facts, observed: tuple[Observed, ...]) -> Rows:
     )
 
     def rows(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        shot = shooting.shoot(z, 1.0, settings.steps)
+        shot = shooting.shoot(z, shooting.stages[-1], settings.steps)
         return shot.r, shot.S
 
     return rows

@@ -8,16 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
-from constrainednn._ode.fitting.fit import AbstractShooting, Fit
+from constrainednn._fitting.fit import AbstractShooting, Fit
 from constrainednn._problem.constraint import Constraint
 from constrainednn._problem.equation_arguments import Arguments, TracedArguments
 from constrainednn._problem.scheme import (
     AbstractPieceScheme,
+    AbstractScheme,
     Observed,
     Resumable,
     SchemeResult,
     Watch,
-    goal,
 )
 from constrainednn._problem.unknowns import entry_names
 from constrainednn.domains.base import AbstractDomain
@@ -77,7 +77,7 @@ class AbstractFittedScheme(AbstractPieceScheme):
                 f"{', '.join(entry_names(self.arguments.unknowns))}. Give more data, or fix some."
             )
         fit = Fit(shooting, self.arguments.unknowns, z, steps, watch)
-        fit.noise, fit.eps = goal(tolerance, dtype), float(jnp.finfo(dtype).eps)
+        fit.eps = float(jnp.finfo(dtype).eps)
         if resumed is not None:
             fit.resume(resumed)
         return fit.run()
@@ -93,3 +93,8 @@ class AbstractFittedScheme(AbstractPieceScheme):
     def covered(self, model: PyTree, constraint: Constraint) -> AbstractDomain | None:
         """Where the model is defined."""
         return self.at(model).covered(model, constraint)
+
+
+def with_found(scheme: AbstractScheme, model: PyTree) -> AbstractScheme:
+    """A scheme for the unknowns as they were found; itself where there are none."""
+    return scheme.at(model) if isinstance(scheme, AbstractFittedScheme) else scheme

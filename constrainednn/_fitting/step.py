@@ -124,9 +124,12 @@ class Linearised:
     def near_bounds(self) -> tuple[Float[np.ndarray, " q"], float]:
         """A step onto the bounds that are almost reached, and its gain; zeros for none."""
         sign = -np.sign(self.score)
-        gain = 2 * np.abs(self.score) * reaches(self.z, sign, self.unknowns)
+        reach = reaches(self.z, sign, self.unknowns)
+        gain = 2 * np.abs(self.score) * reach
         free = ~(self.held | self.insensitive)
-        near = free & (gain > 0) & (gain <= _NEAR_BOUND * self.rss)
+        # Where the rows curve back before the bound, the minimum lies inside.
+        downhill = gain > (self.length * reach) ** 2
+        near = free & downhill & (gain <= _NEAR_BOUND * self.rss)
         return np.where(near, sign * _ONTO, 0.0), float(np.sum(gain[near]))
 
     def is_bound(self, gain: float, expected: float) -> bool:

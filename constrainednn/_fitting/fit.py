@@ -16,16 +16,20 @@ Source:
 
 import abc
 import dataclasses
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
-from constrainednn._ode.fitting.step import Linearised
+from constrainednn._fitting.step import Linearised
 from constrainednn._problem.scheme import Resumable, SchemeResult, Watch, counters_of
 from constrainednn._problem.unknowns import Unknown
 from constrainednn.errors import StoreError
 
+# Data are fitted up to these fractions of the interval, one after the other: far from the solution
+# a long trajectory depends too wildly on the unknowns.
+_SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
 # Until all data are used, steps end once they lower the sum of squares by less than this fraction.
 _ROUGH = 1e-2
 # Initial and least damping, for columns of length one.
@@ -52,28 +56,57 @@ class Trial(NamedTuple):
         return np.isfinite(self.r)
 
 
+class Stage(NamedTuple):
+    """A part of a fit.
+
+    Attributes:
+        share: The fraction of the interval on which data are fitted.
+        tolerance: That of the solutions: rows are not better known than that.
+    """
+
+    share: float
+    tolerance: float
+
+
 class AbstractShooting(abc.ABC):
     """Solves an equation for given unknowns.
 
     Attributes:
-        shares: Increasing fractions of the interval on which data are fitted, ending with 1.
+        stages: One after the other, on increasing fractions of the interval.
         rows: Number of rows of all data.
         compile: Seconds of compiling so far.
         run: Seconds of running so far.
     """
 
-    shares: list[float]
+    stages: list[Stage]
     rows: int
     compile: float
     run: float
 
     @abc.abstractmethod
-    def shoot(self, z: Float[np.ndarray, " q"], share: float, steps: int) -> Trial:
-        """Solve on a fraction of the interval, in at most `steps` Newton steps."""
+    def shoot(self, z: Float[np.ndarray, " q"], stage: Stage, steps: int) -> Trial:
+        """Solve on the stage's fraction of the interval, in at most `steps` Newton steps."""
+
+
+def useful_stages(
+    reached: Callable[[float], int], unknowns: int, tolerance: float, rough: float = 0.0
+) -> list[Stage]:
+    """Fractions of the interval with at least twice as many rows as unknowns, and all of it.
+
+    Args:
+        reached: The number of rows on a fraction of the interval.
+        unknowns: Their number.
+        tolerance: The tolerance of the last stage.
+        rough: A looser one for those before; the last of them is on the whole interval, too.
+    """
+    parts = [share for share in _SHARES if share < 1.0 and reached(share) >= 2 * unknowns]
+    if rough > tolerance:
+        parts.append(1.0)
+    return [*(Stage(share, max(rough, tolerance)) for share in parts), Stage(1.0, tolerance)]
 
 
 class _Tried(NamedTuple):
-    """Whether a step was at rounding, gained little, or left nothing to gain."""
+    """Whether a step was at rounding, gained little on a part, or left nothing to gain."""
 
     tiny: bool
     slow: bool
@@ -90,14 +123,13 @@ class Fit:
         held: Unknowns that are fixed at a bound.
         damping: Damping of the next step; `nu` is the factor by which it grows if that fails.
         bound_failed: Whether the last step onto a bound failed.
-        stage: Index of the fraction.
+        stage: Index of the stage.
         taken: Newton steps of all trials; not of the solve at the start of a stage, which a resumed
             run repeats.
         tries: Steps of the unknowns in this stage, and `before` in earlier ones.
     """
 
     current: Trial
-    noise: float
     eps: float
 
     def __init__(
@@ -117,7 +149,7 @@ class Fit:
     @property
     def last(self) -> bool:
         """Whether the whole interval is fitted."""
-        return self.stage == len(self.shooting.shares) - 1
+        return self.stage == len(self.shooting.stages) - 1
 
     def resume(self, resumed: Resumable) -> None:
         """Continue an earlier run."""
@@ -125,7 +157,7 @@ class Fit:
         self.taken, self.tries, self.before, self.stage, failed = counters_of(resumed, 5)
         shape = self.z.shape
         sizes = {"z": shape, "scale": shape, "held": shape, "damping": (2,)}
-        if self.stage >= len(self.shooting.shares) or any(
+        if self.stage >= len(self.shooting.stages) or any(
             name not in arrays or arrays[name].shape != size for name, size in sizes.items()
         ):
             raise StoreError("the checkpoint is damaged: its unknowns are not all there.")
@@ -172,7 +204,7 @@ class Fit:
                 return self._interrupted()
 
     def _shoot(self, z: Float[np.ndarray, " q"], steps: int) -> Trial:
-        return self.shooting.shoot(z, self.shooting.shares[self.stage], steps)
+        return self.shooting.shoot(z, self.shooting.stages[self.stage], steps)
 
     def _try(self, local: Linearised) -> _Tried | None:
         """Try a step onto near bounds, or else a damped one; None if interrupted."""
@@ -198,11 +230,14 @@ class Fit:
         better = gain > 0
         self.bound_failed = self.bound_failed and not better
         undamped = self.damping <= _DAMPING
-        fitted = local.ended(tiny=tiny, better=better, undamped=undamped, noise=self.noise)
+        noise = self.shooting.stages[self.stage].tolerance
+        fitted = local.ended(tiny=tiny, better=better, undamped=undamped, noise=noise)
         self.damping, self.nu = _damped(self.damping, self.nu, gain, expected)
         if better:
             self.z, self.current = self.z + step, trial
-        return _Tried(tiny, better and gain <= _ROUGH * local.rss, fitted)
+        part = self.shooting.stages[self.stage].share < 1.0
+        slow = part and better and gain <= _ROUGH * local.rss
+        return _Tried(tiny, slow, fitted)
 
     def _ending(self, local: Linearised, tried: _Tried) -> tuple[str, str] | None:
         """Status and reason to end, or None to continue, possibly on more of the interval."""
@@ -232,7 +267,7 @@ class Fit:
         self.scale, self.damping, self.nu = np.zeros(self.z.size), _DAMPING, 2.0
 
     def _report(self, rms: float) -> bool:
-        done = (self.stage + self.tries / (self.tries + 10)) / len(self.shooting.shares)
+        done = (self.stage + self.tries / (self.tries + 10)) / len(self.shooting.stages)
         return self.watch(self.taken, done, rms, self.resumable)
 
     def _interrupted(self) -> SchemeResult:
@@ -240,7 +275,7 @@ class Fit:
         return self._ended("interrupted", f"after {self.before + self.tries} steps on the unknowns")
 
     def _ended(self, status: str, reason: str) -> SchemeResult:
-        found, share = self.current.found, self.shooting.shares[self.stage]
+        found, share = self.current.found, self.shooting.stages[self.stage].share
         where = "" if self.last else f", on {share:.0%} of the interval"
         return dataclasses.replace(
             found,

@@ -1,0 +1,1 @@
+"""Unknowns of an equation, estimated from data."""

@@ -1,0 +1,55 @@
+"""The statement of `pde` for a model that is trained, on points drawn over the domain."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from jaxtyping import Array, Key, PyTree
+
+from constrainednn._pde.conditions import (
+    FlatStart,
+    SeamResidual,
+    StartResidual,
+    WithArguments,
+    at_side,
+    side_of,
+)
+from constrainednn._problem.constraint import Constraint
+from constrainednn._problem.problem import Problem
+from constrainednn.domains.boxes import Box
+from constrainednn.models.recipes import is_recipe
+
+# Training points of the equation, and of each condition.
+_POINTS = 2000, 200
+
+
+def trained(
+    residual: Callable[[Any, Array], Any],
+    name: str,
+    model: PyTree,
+    args: PyTree,
+    begin: FlatStart,
+    sides: dict[str, Callable[..., Any]] | None,
+    seam: SeamResidual,
+    box: Box,
+    observed: list[Constraint],
+    reference: Callable[[Array], PyTree] | None,
+    conserved: list[Constraint],
+) -> Problem:
+    """The same constraints as for elements, but for jumps."""
+    many, few = _POINTS
+    constraints = [
+        Constraint(residual, over=box, points=many, name=name),
+        Constraint(StartResidual(begin), over=side_of(box, "start"), points=few, name="start"),
+    ]
+    for side, condition in ({"periodic": seam} if sides is None else sides).items():
+        residual = at_side(condition, side)
+        constraints.append(Constraint(residual, over=side_of(box, side), points=few, name=side))
+    if args is not None:
+        build = functools.partial(_built, model, args)
+        model = build if is_recipe(model) else WithArguments(model, args)
+    return Problem([*constraints, *conserved, *observed], model, reference=reference)
+
+
+def _built(recipe: Callable[..., PyTree], args: PyTree, *, key: Key[Array, ""]) -> WithArguments:
+    return WithArguments(recipe(key=key), args)
