@@ -86,8 +86,11 @@ class FlatStart(eqx.Module):
 
     def __call__(self, x: Float[Array, ""]) -> Float[Array, "o d"]:
         """The state at one place."""
-        args = [self.arguments(self.unknowns)] if self.of_arguments else []
-        value = self.fn(x, *args)
+        return self.at(x, self.arguments(self.unknowns))
+
+    def at(self, x: Float[Array, ""], args: PyTree) -> Float[Array, "o d"]:
+        """The state at one place for other arguments."""
+        value = self.fn(x, args) if self.of_arguments else self.fn(x)
         parts = (value,) if self.order == 1 else value
         dtype = jnp.result_type(float)
         return jnp.stack([_flat(part).astype(dtype) for part in parts])
@@ -101,8 +104,8 @@ class StartResidual(eqx.Module):
     def __call__(self, u: Callable, p: Float[Array, "2"]) -> Float[Array, " n"]:
         """The difference at one point (t, x)."""
         found = u(p) if self.start.order == 1 else (u(p), partial(u, 0)(p))
-        start = self.start.given(getattr(u, "parameters", self.start.unknowns))
-        return _flat(found) - start(p[1]).ravel()
+        start = self.start.at(p[1], u.args) if hasattr(u, "args") else self.start(p[1])
+        return _flat(found) - start.ravel()
 
 
 class SeamResidual(eqx.Module):

@@ -110,7 +110,7 @@ def _start_by_unknowns(start: FlatStart, x: Float[Array, " n"]) -> Float[Array, 
 @compiled
 def _rows_and_slopes(
     model: SpaceTimePieces, C: Float[Array, "N Kt Kx d q"], observed: tuple[Observed, ...]
-) -> tuple[Float[Array, " N"], Float[Array, "N q"]]:
+) -> tuple[Float[Array, " M"], Float[Array, "M q"]]:
     def rows(coefficients: Array, z: Array) -> Array:
         parts = lambda u: (u.coefficients, u.parameters)  # noqa: E731
         return rows_of(eqx.tree_at(parts, model, (coefficients, z)), observed)
