@@ -298,6 +298,7 @@ def test_errors_show_the_function_of_the_user():
     assert compilations(evaluated, eqx.Partial(make(0.6), model))[0] == 0
 
 
+@pytest.mark.slow
 def test_a_study_of_a_number_compiles_one_combination():
     study = functools.partial(cx.study, lambda k=0.5: line(k, np.asarray(k)), steps=5, seeds=1)
     study(vary={"k": [0.45]}, **SMALL)

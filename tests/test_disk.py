@@ -181,6 +181,7 @@ print(k)
 """
 
 
+@pytest.mark.slow
 def test_f1_f2_process_ends_at_every_call(tmp_path, monkeypatch):
     """Killed at each writing call in turn, between two bytes, too; without starting jax anew."""
     import inspect

@@ -137,6 +137,7 @@ def test_unknown_of_a_differential_algebraic_equation():
 # Delays
 
 
+@pytest.mark.slow
 def test_delay_equation_against_its_closed_form(solved):
     solution = solved("delay", **SMALL)
     t = np.linspace(0, 10, 1001)

@@ -29,6 +29,7 @@ from constrainednn._ode.linearised.error_equation import (
 )
 from constrainednn._ode.schemes import scan, second_look
 from constrainednn._ode.schemes.initial_values import Field
+from constrainednn._problem.scheme import TrainedScheme
 from constrainednn.results.comparison.comparison import compare
 from constrainednn.results.comparison.initial_values import slope_in_numpy
 from constrainednn.results.comparison.numpy_twin import agrees, numpy_twin
@@ -696,9 +697,7 @@ def test_comparison_takes_radau_where_the_problem_is_stiff():
 
 def test_other_problems_are_refused():
     solution = solved("oscillator", 1e-8)
-    problem = eqx.tree_at(
-        lambda item: item.scheme, solution.problem, None, is_leaf=lambda item: item is None
-    )
+    problem = dataclasses.replace(solution.problem, scheme=TrainedScheme())
     other = dataclasses.replace(solution, problem=problem)
     for function in (error_estimate, compare):
         with pytest.raises(ValueError, match=r"made by cx\.ivp.* by cx\.bvp"):

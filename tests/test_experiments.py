@@ -331,6 +331,7 @@ def test_one_experiment_is_a_solution_of_its_own(solved):
     assert sum(item.steps for item in [solution]) == solution.steps
 
 
+@pytest.mark.slow
 def test_what_only_one_can_tell_is_not_asked_of_all(solved):
     solution = solved("experiments", **SMALL)
     words = r"that of 4 experiments: ask one of them, such as solution\['300 K'\] or solution\[0\]"

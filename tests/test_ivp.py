@@ -168,6 +168,7 @@ def test_pendulum_keeps_energy_and_phase_for_a_long_time():
     assert np.max(np.abs(angle - known)) < 1e-11
 
 
+@pytest.mark.slow
 def test_backwards_in_time_returns_to_the_start():
     forth = solved_with("lotka_volterra")
     args = forth.problem.scheme.field.args
@@ -382,6 +383,7 @@ def test_other_values_of_arguments_are_not_compiled_again(caplog):
 # Endings ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_blow_up_is_located_and_all_before_is_kept():
     # y' = y (1 + y) from 1: 1 / (2 exp(-t) - 1), infinite at log 2.
     problem = cx.ivp(gallery("logistic").growth, 1.0, (0.0, 5.0), args=(1.0, -1.0))

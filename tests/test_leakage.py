@@ -140,6 +140,7 @@ def test_report_is_measured_at_the_saved_parameters(tmp_path):
     assert loaded.gap.train != loaded.gap.heldout.value
 
 
+@pytest.mark.slow
 def test_history_ends_with_the_reported_loss():
     problem = cx.Problem(constraint(), cx.MLP(2, 2, width=8))
     solution = cx.solve(problem, steps=5, heldout=64, monitor=32)
@@ -246,6 +247,7 @@ def test_monitor_loss_compares_with_the_training_loss():
     assert abs(watched - sampled.value) < 4 * np.hypot(sampled.error, sampled.error / 16)
 
 
+@pytest.mark.slow
 def test_last_entries_of_the_history_belong_to_what_is_returned():
     problem = cx.Problem(constraint(), cx.MLP(2, 2, width=8))
     solution = cx.solve(problem, cx.Optax(optax.adam(0.3)), steps=60, heldout=64, monitor=32)
@@ -481,6 +483,7 @@ def test_total_adds_constraints_and_leaves_finite_sets_out_of_the_gap():
     assert "<td>origin</td>" in html and "<td>total (loss)</td>" in html
 
 
+@pytest.mark.slow
 def test_extrapolation_is_named_and_judged_elsewhere(solved):
     solution = solved("unit_circle")
     far = solution.evaluate(over=cx.Normal(2).map(lambda z: 3 * z), heldout=512)

@@ -246,6 +246,7 @@ def test_frozen_features_stay_and_a_stage_may_train_them(solved):
     assert same([start.head_weight], [moved.head_weight])
 
 
+@pytest.mark.slow
 def test_redraws_train_on_the_last_draw_only():
     problem = cx.load_problem("unit_circle", points=32)
     solution = cx.solve(problem, cx.Optax(optax.adam(1e-2)), steps=25, redraw=10)

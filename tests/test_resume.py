@@ -396,6 +396,7 @@ def started(file, out, *options):
     return result.output
 
 
+@pytest.mark.slow
 def test_resume_at_the_command_line_is_the_longer_run(file, tmp_path):
     started(file, tmp_path / "whole", "--steps", 9)
     text = started(file, tmp_path / "run", "--steps", 3)
@@ -581,6 +582,7 @@ def test_show_loads_no_jax(file, tmp_path):
 # While it runs
 
 
+@pytest.mark.slow
 def test_d5_time_limit(file, tmp_path):
     method = cx.Optax(optax.sgd(1e-6))
     solution = cx.solve(CIRCLE, method, steps=10**9, **SMALL, time_limit=0.2)

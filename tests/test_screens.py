@@ -91,6 +91,7 @@ def test_a_study_says_what_ended_its_runs(stopped):
     assert endings([row | {"covered": False, "status": "stalled"}]) == "1 failed"
 
 
+@pytest.mark.slow
 def test_bands_are_labelled_as_what_is_drawn(stopped):
     assert ends_shown(9) == "smallest to largest" and ends_shown(10) == "10 to 90 %"
     for draw in (

@@ -257,6 +257,7 @@ def test_g18_seeds_together_give_what_each_gives_alone():
             assert one["heldout_loss"] == pytest.approx(other["heldout_loss"], rel=close)
 
 
+@pytest.mark.slow
 def test_d13_member_that_diverges_or_ends_leaves_the_others_alone():
     """Places in a batch do not touch each other: with fewer seeds each row is the same bits."""
     rates = {"wild": cx.Optax(optax.sgd(1.2))}
@@ -519,6 +520,7 @@ def test_figures_come_from_the_table_alone(tmp_path):
     assert run("study", "--plot", tmp_path / "s", "--vary", "points=3").exit_code == 2
 
 
+@pytest.mark.slow
 def test_study_at_the_command_line(tmp_path):
     file, out = tmp_path / "mine.py", tmp_path / "study"
     file.write_text(

@@ -277,6 +277,7 @@ def test_tables_of_the_page_on_methods(initial, boundary):
         assert driver == "fits" or row[column] == "yes"
 
 
+@pytest.mark.slow
 def test_inequalities_in_a_residual_that_ends_in_a_minimum_of_their_own():
     """The soft form of a square root X X = A with sign conditions names the built-in form."""
     A = jnp.array([[2.0, 1.0], [1.0, 2.0]])

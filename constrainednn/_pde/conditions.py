@@ -101,7 +101,7 @@ class StartResidual(eqx.Module):
 
     start: FlatStart
 
-    def __call__(self, u: Callable, p: Float[Array, "2"]) -> Float[Array, " n"]:
+    def __call__(self, u: Any, p: Float[Array, "2"]) -> Float[Array, " n"]:
         """The difference at one point (t, x)."""
         found = u(p) if self.start.order == 1 else (u(p), partial(u, 0)(p))
         start = self.start.at(p[1], u.args) if hasattr(u, "args") else self.start(p[1])

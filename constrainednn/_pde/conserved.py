@@ -6,13 +6,30 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from constrainednn._pde.conditions import WithArguments
+from constrainednn._pde.conditions import WithArguments, side_of
 from constrainednn._pde.elements.germ import LocalResidual
+from constrainednn._problem.constraint import Constraint
+from constrainednn.domains.boxes import Box
+from constrainednn.domains.samplers.grids import GaussQuadrature
 from constrainednn.models.legendre import gauss
 from constrainednn.models.space_time import SpaceTimePieces
 
 # Gauss nodes of an element; of each of some equal parts of space for other models.
 _NODES, _PARTS = 32, 32
+
+
+def drifts(densities: dict[str, LocalResidual], box: Box) -> list[Constraint]:
+    """Changes of their integrals as constraints, which are reported but not trained on."""
+    (start, low), (_, high) = box.low, box.high
+    return [
+        Constraint(
+            Drift(density, start, (low, high)),
+            over=side_of(box, "left"),
+            sampler=GaussQuadrature(),
+            name=name,
+        )
+        for name, density in densities.items()
+    ]
 
 
 class Drift(eqx.Module):

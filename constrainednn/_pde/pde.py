@@ -32,7 +32,7 @@ from constrainednn._pde.conditions import (
     at_side,
     side_of,
 )
-from constrainednn._pde.conserved import Drift
+from constrainednn._pde.conserved import drifts
 from constrainednn._pde.elements.discretisation import Equations
 from constrainednn._pde.elements.germ import LocalResidual, local_residual, unabridged
 from constrainednn._pde.fitted import FittedSpaceTimeScheme
@@ -137,8 +137,7 @@ def pde(
     begin = FlatStart(start, 1, takes(start, 2), TracedArguments(arguments), unknowns)
     box = Box((span[0], space[0]), (span[1], space[1]))
     local, unravel = _local(residual, name, value, begin, box)
-    order, components = max(1, local.order(0)), len(local.highest)
-    begin = dataclasses.replace(begin, order=order)
+    begin = dataclasses.replace(begin, order=max(1, local.order(0)))
     at = lambda side: (unravel, begin, side_of(box, side))  # noqa: E731
     ends = {
         side: _seen(at_side(condition, side), f"the condition at the {side} end", *at(side))
@@ -150,31 +149,32 @@ def pde(
     check_order(equations, name)
     check_conditions(equations, name)
     seam = SeamResidual(space[1], space[1] - space[0], k)
-    conserved = [
-        Constraint(
-            Drift(_seen(fn, label, unravel, begin, box), span[0], space),
-            over=side_of(box, "left"),
-            sampler=GaussQuadrature(),
-            name=label,
-        )
+    seen = {
+        label: _seen(fn, label, unravel, begin, box)
         for label, fn in as_invariants(invariants).items()
-    ]
+    }
+    conserved = drifts(seen, box)
     if model is not None:
         given = name, model, args, begin, sides, seam, box, observed, reference
         return trained(residual, *given, conserved)
     scheme = SpaceTimeScheme(equations, begin, unravel, span, edges, shape)
-    begun = scheme.begun(shape[1], 1e-3)
-    check_direction(equations, begun, span, name)
-    c = np.zeros((len(begun.S), *shape, components))
-    c[:, 0] = np.sqrt(2) * begun.S[:, 0]
-    warn_of_corners(equations, begun, span[0], c)
     return Problem(
         [*_constraints(scheme, name, ends, seam, box), *conserved, *observed],
-        scheme.stacked(span, [begun.edges], [c]),
+        _guess(scheme, name),
         trainable=_trainable,
         reference=reference,
         scheme=FittedSpaceTimeScheme(begin.arguments, scheme) if arguments.unknowns else scheme,
     )
+
+
+def _guess(scheme: SpaceTimeScheme, name: str) -> SpaceTimePieces:
+    """The start at all times; refused or warned of where the equation does not go on from it."""
+    begun = scheme.begun(scheme.shape[1], 1e-3)
+    check_direction(scheme.equations, begun, scheme.time, name)
+    c = np.zeros((len(begun.S), *scheme.shape, begun.S.shape[3]))
+    c[:, 0] = np.sqrt(2) * begun.S[:, 0]
+    warn_of_corners(scheme.equations, begun, scheme.time[0], c)
+    return scheme.stacked(scheme.time, [begun.edges], [c])
 
 
 def _constraints(

@@ -95,7 +95,7 @@ def warn_of_corners(equations: Equations, start: State, t: float, c: np.ndarray)
             f"the start misses the condition at the {name} end by {r:.2g}, in units of u: near "
             "that corner the solution is singular, and elements and windows become small.",
             ProblemWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
 
 

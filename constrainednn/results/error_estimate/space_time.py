@@ -17,8 +17,8 @@ from constrainednn._fitting.scheme import with_found
 from constrainednn._gap.residuals import residuals_at
 from constrainednn._pde.conserved import Drift
 from constrainednn._pde.elements.discretisation import Span, at_start, unit_of_condition
+from constrainednn._pde.elements.error import MORE, solved_again
 from constrainednn._pde.elements.monitor import size_of
-from constrainednn._pde.error import MORE, solved_again
 from constrainednn._pde.scheme import SpaceTimeScheme
 from constrainednn.domains.finite import Data
 from constrainednn.models.space_time import SpaceTimePieces, stack_windows
