@@ -56,7 +56,7 @@ class Trial(NamedTuple):
         return np.isfinite(self.r)
 
 
-class Stage(NamedTuple):
+class Part(NamedTuple):
     """A part of a fit.
 
     Attributes:
@@ -78,19 +78,19 @@ class AbstractShooting(abc.ABC):
         run: Seconds of running so far.
     """
 
-    stages: list[Stage]
+    stages: list[Part]
     rows: int
     compile: float
     run: float
 
     @abc.abstractmethod
-    def shoot(self, z: Float[np.ndarray, " q"], stage: Stage, steps: int) -> Trial:
+    def shoot(self, z: Float[np.ndarray, " q"], stage: Part, steps: int) -> Trial:
         """Solve on the stage's fraction of the interval, in at most `steps` Newton steps."""
 
 
-def useful_stages(
+def useful_parts(
     reached: Callable[[float], int], unknowns: int, tolerance: float, rough: float = 0.0
-) -> list[Stage]:
+) -> list[Part]:
     """Fractions of the interval with at least twice as many rows as unknowns, and all of it.
 
     Args:
@@ -102,7 +102,7 @@ def useful_stages(
     parts = [share for share in _SHARES if share < 1.0 and reached(share) >= 2 * unknowns]
     if rough > tolerance:
         parts.append(1.0)
-    return [*(Stage(share, max(rough, tolerance)) for share in parts), Stage(1.0, tolerance)]
+    return [*(Part(share, max(rough, tolerance)) for share in parts), Part(1.0, tolerance)]
 
 
 class _Tried(NamedTuple):
@@ -148,7 +148,7 @@ class Fit:
 
     @property
     def last(self) -> bool:
-        """Whether the whole interval is fitted."""
+        """Whether the whole interval is fitted, to the tolerance."""
         return self.stage == len(self.shooting.stages) - 1
 
     def resume(self, resumed: Resumable) -> None:
@@ -275,8 +275,10 @@ class Fit:
         return self._ended("interrupted", f"after {self.before + self.tries} steps on the unknowns")
 
     def _ended(self, status: str, reason: str) -> SchemeResult:
-        found, share = self.current.found, self.shooting.stages[self.stage].share
-        where = "" if self.last else f", on {share:.0%} of the interval"
+        found, part = self.current.found, self.shooting.stages[self.stage]
+        where = "" if self.last else f", on {part.share:.0%} of the interval"
+        if not self.last and part.share == 1.0:
+            where = f", to a tolerance of {part.tolerance:g}"
         return dataclasses.replace(
             found,
             status=status if found.status == "converged" else found.status,

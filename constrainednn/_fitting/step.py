@@ -127,8 +127,9 @@ class Linearised:
         reach = reaches(self.z, sign, self.unknowns)
         gain = 2 * np.abs(self.score) * reach
         free = ~(self.held | self.insensitive)
-        # Where the rows curve back before the bound, the minimum lies inside.
-        downhill = gain > (self.length * reach) ** 2
+        # Where the rows curve back before the bound, the minimum lies inside; where they begin to,
+        # the gain would not agree with the prediction.
+        downhill = _LINEAR * gain >= (self.length * reach) ** 2
         near = free & downhill & (gain <= _NEAR_BOUND * self.rss)
         return np.where(near, sign * _ONTO, 0.0), float(np.sum(gain[near]))
 

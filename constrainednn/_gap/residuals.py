@@ -172,6 +172,8 @@ def _change(
             value = u(here + (1 + step * signs) * (x - here))
             return jax.tree.map(lambda leaf: (1 + step * sign) * leaf, value)
 
+        if hasattr(u, "args"):  # which residuals of equations ask for
+            around.args = u.args  # type: ignore[attr-defined]
         return around
 
     moved = jax.tree.map(stretched, model, is_leaf=callable)

@@ -57,14 +57,13 @@ def as_sides(value: Any) -> dict[str, Callable[..., Any]] | None:
 
 
 def takes(fn: Callable[..., Any], count: int) -> bool:
-    """True if a function can be called with so many arguments."""
+    """True if a function asks for so many arguments; one with a default is the user's own."""
     try:
-        inspect.signature(fn).bind(*[None] * count)
-    except TypeError:
-        return False
+        given = inspect.signature(fn).parameters.values()
     except ValueError:  # some callables do not tell
         return False
-    return True
+    places = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
+    return sum(item.kind in places and item.default is item.empty for item in given) >= count
 
 
 def as_invariants(value: Any) -> dict[str, Callable[..., Any]]:

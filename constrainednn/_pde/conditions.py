@@ -1,6 +1,7 @@
 """Residuals of what is stated beside the equation: start, boundary, and what pieces must share."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -45,6 +46,12 @@ class WithArguments(eqx.Module):
         return _each(lambda leaf: leaf.value, self.given)
 
 
+def _args_of(u: Any, otherwise: PyTree) -> PyTree:
+    """The arguments that a model holds, or those of a reference, which holds none."""
+    found = None if isinstance(u, functools.partial) else getattr(u, "args", None)
+    return otherwise if found is None else found
+
+
 def _each(fn: Callable[[Any], Any], args: PyTree) -> PyTree:
     return jax.tree.map(fn, args, is_leaf=lambda node: isinstance(node, (Unknown, Frozen)))
 
@@ -57,7 +64,7 @@ class LocalEquation(eqx.Module):
     def __call__(self, u: Callable, p: Float[Array, "2"]) -> Float[Array, " e"]:
         """The residual at one point."""
         if not isinstance(u, SpaceTimePieces):  # such as a reference
-            args = self.local.arguments(self.local.unknowns)
+            args = _args_of(u, self.local.arguments(self.local.unknowns))
             return _flat(self.local.fn(WithArguments(u, args), p))
         v = u.derivatives(p, self.local.orders)
         return self.local.given(u.parameters).at(v, p)
@@ -104,8 +111,8 @@ class StartResidual(eqx.Module):
     def __call__(self, u: Any, p: Float[Array, "2"]) -> Float[Array, " n"]:
         """The difference at one point (t, x)."""
         found = u(p) if self.start.order == 1 else (u(p), partial(u, 0)(p))
-        start = self.start.at(p[1], u.args) if hasattr(u, "args") else self.start(p[1])
-        return _flat(found) - start.ravel()
+        args = _args_of(u, self.start.arguments(self.start.unknowns))
+        return _flat(found) - self.start.at(p[1], args).ravel()
 
 
 class SeamResidual(eqx.Module):

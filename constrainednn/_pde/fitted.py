@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from constrainednn._common.compilation.closures import compiled
-from constrainednn._fitting.fit import AbstractShooting, Stage, Trial, useful_stages
+from constrainednn._fitting.fit import AbstractShooting, Part, Trial, useful_parts
 from constrainednn._fitting.observations import rows_of
 from constrainednn._fitting.scheme import AbstractFittedScheme
 from constrainednn._pde.conditions import FlatStart
@@ -134,14 +134,14 @@ class _Marches(AbstractShooting):
         watch: Watch,
     ):
         self.scheme, self.model, self.observed = scheme, model, observed
-        self.key, self.compile, self.run = key, 0.0, 0.0
+        self.key, self.compile, self.run, self.warm = key, 0.0, 0.0, False
         self.rows = rows_of(model, observed).size
         allowed = scheme.goal(tolerance, model.parameters.dtype)
-        self.stages = useful_stages(self._reached, model.parameters.size, allowed, _ROUGH)
+        self.stages = useful_parts(self._reached, model.parameters.size, allowed, _ROUGH)
         # Signals and progress only: a march is too short to save its state.
         self.watch: Watch = lambda taken, done, residual, state: watch(taken, done, residual, None)
 
-    def shoot(self, z: Float[np.ndarray, " q"], stage: Stage, steps: int) -> Trial:
+    def shoot(self, z: Float[np.ndarray, " q"], stage: Part, steps: int) -> Trial:
         """March for given unknowns over a fraction of the time."""
         at, (begin, end) = jnp.asarray(z, jnp.result_type(float)), self.scheme.march.time
         stop = end if stage.share == 1.0 else begin + stage.share * (end - begin)
@@ -155,8 +155,10 @@ class _Marches(AbstractShooting):
         )
         began = time.perf_counter()
         r, S = self.scheme.sensitivities(found.model, self.observed)
-        self.compile += found.compile
-        self.run += found.run + time.perf_counter() - began
+        elapsed, first = time.perf_counter() - began, not self.warm
+        self.warm = True
+        self.compile += found.compile + (elapsed if first else 0.0)
+        self.run += found.run + (0.0 if first else elapsed)
         return Trial(found, r, S)
 
     def _reached(self, share: float) -> int:

@@ -47,6 +47,7 @@ from constrainednn._pde.well_posed import (
 from constrainednn._problem.constraint import Constraint
 from constrainednn._problem.equation_arguments import Arguments, TracedArguments
 from constrainednn._problem.problem import Problem
+from constrainednn._problem.unknowns import is_unknown
 from constrainednn.domains.boxes import Box, Interval, Segment
 from constrainednn.domains.finite import Data
 from constrainednn.domains.samplers.grids import GaussQuadrature
@@ -95,11 +96,12 @@ def pde(
         boundary: A condition `condition(u, p)` that is zero at both ends of the interval;
             or one for each, `{"left": ..., "right": ...}`; or "periodic". With a third argument
             it gets the outward normal, -1 at the left end and 1 at the right one.
-        args: Numbers of the equation, which all residuals find in `u.args`: for other values
-            nothing is compiled again. An `Unknown` in it is estimated from `data`.
+        args: Numbers of the equation, which all residuals find in `u.args`. Floats in it become
+            arrays, so that other values need no compilation. An `Unknown` is estimated from `data`.
         data: What unknowns are estimated from: `Data((p, u))` with points of shape (n, 2) and
             values, or constraints over `Data` with your own `residual(u, row)`. Every row counts
-            equally, times the weight of its constraint, an inverse variance.
+            equally (of a model that is trained, every constraint), times the weight of its
+            constraint, an inverse variance.
         invariants: Densities `density(u, p)`, such as that of an energy, whose integral over space
             should keep its initial value. They are not trained on: their drift is reported as a
             separate gap, and measures the error without a reference.
@@ -125,11 +127,9 @@ def pde(
         marching in windows: Dong and Li, CMAME 387 (2021) 114129. How the residual's derivatives
         are found: docs/pde.
     """
-    as_function(residual, "residual of pde", "lambda u, p: ...")
-    space, span = as_space(over), as_time(time)
-    sides = as_sides(boundary)
-    edges, shape = as_mesh(mesh, space), as_widths(width)
-    name = _name_of(residual)
+    name, space, span = _name_of(residual), as_space(over), as_time(time)
+    sides, edges, shape = as_sides(boundary), as_mesh(mesh, space), as_widths(width)
+    args = jax.tree.map(_traced, args, is_leaf=is_unknown)
     arguments, observed = Arguments(args), data_constraints(data)
     refuse_without(arguments, observed, "args")
     unknowns = jnp.asarray(arguments.start, jnp.result_type(float))
@@ -153,13 +153,16 @@ def pde(
         label: _seen(fn, label, unravel, begin, box)
         for label, fn in as_invariants(invariants).items()
     }
-    conserved = drifts(seen, box)
     if model is not None:
-        given = name, model, args, begin, sides, seam, box, observed, reference
-        return trained(residual, *given, conserved)
+        if seen:
+            raise BadValueError(
+                "invariants= is for elements: a model that is trained would be trained on them."
+            )
+        shared = {"begin": begin, "sides": sides, "seam": seam, "box": box, "observed": observed}
+        return trained(residual, model, args=args, name=name, reference=reference, **shared)
     scheme = SpaceTimeScheme(equations, begin, unravel, span, edges, shape)
     return Problem(
-        [*_constraints(scheme, name, ends, seam, box), *conserved, *observed],
+        [*_constraints(scheme, name, ends, seam, box), *drifts(seen, box), *observed],
         _guess(scheme, name),
         trainable=_trainable,
         reference=reference,
@@ -196,6 +199,11 @@ def _constraints(
     for side, item in ends.items():
         found.append(held(measured(item), over=side_of(box, side), name=side))
     return [*found, held(JumpResidual(), over=box, name="jumps")]
+
+
+def _traced(leaf: Any) -> Any:
+    """Floats as arrays, whose values programs do not hold."""
+    return jnp.asarray(leaf) if isinstance(leaf, (float, np.floating, np.ndarray)) else leaf
 
 
 def _structure(value: PyTree) -> Callable[[Array], PyTree]:
@@ -267,6 +275,7 @@ def _tried(
 
 
 def _name_of(residual: Callable) -> str:
+    as_function(residual, "residual of pde", "lambda u, p: ...")
     name = getattr(residual, "__name__", type(residual).__name__)
     # Names of constraints must differ.
     return "equation" if name == "<lambda>" or name in _RESERVED else name

@@ -25,16 +25,16 @@ _POINTS = 2000, 200
 
 def trained(
     residual: Callable[[Any, Array], Any],
-    name: str,
     model: PyTree,
+    *,
     args: PyTree,
+    name: str,
     begin: FlatStart,
     sides: dict[str, Callable[..., Any]] | None,
     seam: SeamResidual,
     box: Box,
     observed: list[Constraint],
     reference: Callable[[Array], PyTree] | None,
-    conserved: list[Constraint],
 ) -> Problem:
     """The same constraints as for elements, but for jumps."""
     many, few = _POINTS
@@ -43,12 +43,12 @@ def trained(
         Constraint(StartResidual(begin), over=side_of(box, "start"), points=few, name="start"),
     ]
     for side, condition in ({"periodic": seam} if sides is None else sides).items():
-        residual = at_side(condition, side)
-        constraints.append(Constraint(residual, over=side_of(box, side), points=few, name=side))
+        found = at_side(condition, side)
+        constraints.append(Constraint(found, over=side_of(box, side), points=few, name=side))
     if args is not None:
         build = functools.partial(_built, model, args)
         model = build if is_recipe(model) else WithArguments(model, args)
-    return Problem([*constraints, *conserved, *observed], model, reference=reference)
+    return Problem([*constraints, *observed], model, reference=reference)
 
 
 def _built(recipe: Callable[..., PyTree], args: PyTree, *, key: Key[Array, ""]) -> WithArguments:

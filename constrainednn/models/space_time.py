@@ -19,6 +19,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
 from constrainednn.domains.base import end_slack
+from constrainednn.errors import BadTypeError
 from constrainednn.models.pieces import widened
 
 
@@ -56,6 +57,8 @@ class SpaceTimePieces(eqx.Module):
 
     def __call__(self, p: Float[Array, "2"]) -> PyTree[Array]:
         """Evaluate at one point (t, x)."""
+        if jnp.shape(p) != (2,):
+            raise BadTypeError(f"u of pde takes a point (t, x) of shape (2,), got {jnp.shape(p)}.")
         return self.unravel(self.derivatives(p, [(0, 0)])[0])
 
     def derivatives(
@@ -101,14 +104,18 @@ class SpaceTimePieces(eqx.Module):
     def over_space(
         self, t: Float[Array, ""], places: Float[np.ndarray, " m"], orders: Sequence[tuple]
     ) -> tuple[Float[Array, "E m"], Float[Array, " E"], Float[Array, "E m a d"]]:
-        """At one time, on all elements: scaled places there, lengths, and derivatives of u.
+        """At one time, on all elements: places there, lengths, and derivatives of u.
 
-        Elements that are padding have no length.
+        Padding is the first element again, with no length.
         """
         window = _place_of(self.times, t)
-        ends = jnp.minimum(self.nodes[window], _last(self.nodes[0]))
-        half_t, halves = (self.times[window + 1] - self.times[window]) / 2, jnp.diff(ends) / 2
-        c = self.coefficients[self.first[window] + jnp.arange(len(halves))]  # none is outside
+        ends = self.nodes[window]
+        element = jnp.arange(len(ends) - 1)
+        real = jnp.isfinite(ends[1:])
+        element = jnp.where(real, element, 0)
+        halves = (ends[element + 1] - ends[element]) / 2
+        half_t = (self.times[window + 1] - self.times[window]) / 2
+        c = self.coefficients[self.first[window] + element]
         along_t = _legendre((t - self.times[window]) / half_t - 1, c.shape[1])
         in_t, in_x = (_differentiation(K) for K in c.shape[1:3])
         table = np.polynomial.legendre.legvander(places, c.shape[2] - 1)
@@ -117,10 +124,10 @@ class SpaceTimePieces(eqx.Module):
         for a, b in orders:
             row = along_t @ jnp.asarray(np.linalg.matrix_power(in_t, a), c.dtype)
             columns = jnp.asarray(table @ np.linalg.matrix_power(in_x, b), c.dtype)
-            size = jnp.where(halves > 0, halves, 1)[:, None, None] ** b
+            size = halves[:, None, None] ** b
             values.append(jnp.einsum("i,mj,eijd->emd", row, columns, c) / half_t**a / size)
-        x = ends[:-1, None] + halves[:, None] * (places[None] + 1)
-        return x, 2 * halves, jnp.stack(values, axis=-2)
+        x = ends[element][:, None] + halves[:, None] * (places[None] + 1)
+        return x, jnp.where(real, 2 * halves, 0), jnp.stack(values, axis=-2)
 
     def seam(self, t: Float[Array, ""]) -> Float[Array, " n"]:
         """Differences between the right and the left end of space, in units of u as in `jumps`."""

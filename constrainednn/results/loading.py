@@ -72,6 +72,8 @@ def load_solution(path: str | Path, problem: Problem) -> Solution:
             _check_pieces(blank, saved, folder)
         blank = _with_pieces(blank, saved)
     model = arrays_to_tree(blank, saved, str(folder))
+    if isinstance(model, SpaceTimePieces):  # known arguments are those of the problem
+        model = dataclasses.replace(model, arguments=problem.model.arguments)
     streams = problem_streams(problem, model, key=key, **counts, redraw=redraw)
     if redraw:
         try:

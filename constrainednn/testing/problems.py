@@ -9,10 +9,12 @@ import numpy as np
 from jaxtyping import Array, Key, PyTree
 
 from constrainednn._checks.check import check
+from constrainednn._fitting.scheme import AbstractFittedScheme
 from constrainednn._gap.residuals import residuals_at
 from constrainednn._gap.streams import draw_streams, shared_points
 from constrainednn._problem.constraint import Constraint
 from constrainednn._problem.problem import Problem
+from constrainednn.domains.finite import Data
 from constrainednn.models.recipes import trainable_mask
 from constrainednn.testing.domains import POINTS
 from constrainednn.testing.promises import promise, same
@@ -47,7 +49,10 @@ def check_problem(problem: Problem, *, noisy: Collection[str] = ()) -> None:
         promise(not finding.error, f"every residual can be trained. {finding.error}")
     for constraint in problem.constraints:
         _check_streams(constraint, key=key)
-        if problem.reference is not None and constraint.name not in noisy:
+        # An equation that holds unknowns is one for their values, which a reference does not know.
+        fitted = isinstance(problem.scheme, AbstractFittedScheme)
+        known = not fitted or isinstance(constraint.over, Data)
+        if problem.reference is not None and known and constraint.name not in noisy:
             _check_reference(problem, constraint, model, key=key)
 
 

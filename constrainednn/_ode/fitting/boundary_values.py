@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
 from constrainednn._common.compilation.closures import compiled
-from constrainednn._fitting.fit import AbstractShooting, Stage, Trial
+from constrainednn._fitting.fit import AbstractShooting, Part, Trial
 from constrainednn._fitting.observations import rows_of
 from constrainednn._fitting.scheme import AbstractFittedScheme
 from constrainednn._ode.linearised.defect import OnStates, linearise, linearise_conditions
@@ -166,12 +166,12 @@ class _BoundaryShooting(AbstractShooting):
     ):
         self.scheme, self.guess, self.observed = scheme, model, observed
         self.tolerance, self.key = tolerance, key
-        self.stages = [Stage(1.0, scheme.goal(tolerance, model.parameters.dtype))]
+        self.stages = [Part(1.0, scheme.goal(tolerance, model.parameters.dtype))]
         self.rows = rows_of(model, observed).size
         self.compile, self.run, self.warm = 0.0, 0.0, False
         self.watch: Watch = lambda taken, done, residual, state: watch(taken, done, residual, None)
 
-    def shoot(self, z: Float[np.ndarray, " q"], stage: Stage, steps: int) -> Trial:
+    def shoot(self, z: Float[np.ndarray, " q"], stage: Part, steps: int) -> Trial:
         """Solve for given unknowns."""
         at = jnp.asarray(z, jnp.result_type(float))
         guess = eqx.tree_at(lambda u: u.parameters, self.guess, at)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
-from constrainednn._fitting.fit import AbstractShooting, Stage, Trial, useful_stages
+from constrainednn._fitting.fit import AbstractShooting, Part, Trial, useful_parts
 from constrainednn._fitting.scheme import AbstractFittedScheme
 from constrainednn._ode.fitting.initial_values import FittedScheme, Shooting
 from constrainednn._ode.schemes.field import with_args
@@ -109,9 +109,9 @@ class _JointShooting(AbstractShooting):
         self.rows = sum(part.rows for part in self.parts)
         reached = lambda share: sum(part.reached(share) for part in self.parts)  # noqa: E731
         allowed = scheme.goal(tolerance, model.parameters.dtype)
-        self.stages = useful_stages(reached, model.parameters.size, allowed)
+        self.stages = useful_parts(reached, model.parameters.size, allowed)
 
-    def shoot(self, z: Float[np.ndarray, " q"], stage: Stage, steps: int) -> Trial:
+    def shoot(self, z: Float[np.ndarray, " q"], stage: Part, steps: int) -> Trial:
         """Solve for given unknowns on a fraction of each interval."""
         shots, left = [], steps
         for part, where in zip(self.parts, self.scheme.places, strict=True):

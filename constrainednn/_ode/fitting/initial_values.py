@@ -30,7 +30,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key, PyTree
 
 from constrainednn._common.compilation.closures import compiled
-from constrainednn._fitting.fit import AbstractShooting, Stage, Trial, useful_stages
+from constrainednn._fitting.fit import AbstractShooting, Part, Trial, useful_parts
 from constrainednn._fitting.observations import rows_of
 from constrainednn._fitting.scheme import AbstractFittedScheme
 from constrainednn._ode.schemes.field import Field, with_args
@@ -135,11 +135,11 @@ class Shooting(AbstractShooting):
         self.scanned: set[float] = set()  # fractions of the interval scanned in full
         self.model, self.rows = model, rows_of(model, observed).size
         allowed = scheme.goal(tolerance, model.parameters.dtype)
-        self.stages = useful_stages(self.reached, model.parameters.size, allowed)
+        self.stages = useful_parts(self.reached, model.parameters.size, allowed)
         # Signals and progress only: a march is too short to save its state.
         self.watch: Watch = lambda taken, done, residual, state: watch(taken, done, residual, None)
 
-    def shoot(self, z: Float[np.ndarray, " q"], stage: Stage, steps: int) -> Trial:
+    def shoot(self, z: Float[np.ndarray, " q"], stage: Part, steps: int) -> Trial:
         """Solve for given unknowns on a fraction of the interval."""
         (begin, end), share = self.scheme.span, stage.share
         span = begin, end if share == 1.0 else begin + share * (end - begin)

@@ -132,6 +132,12 @@ def _linearised(residual: LocalResidual, v: Array, p: Array) -> tuple[Array, Arr
 
 
 @compiled
+def _tried(residual: LocalResidual, v: Array, p: Array, z: Array) -> tuple[Array, Array]:
+    at = lambda v, p, z: residual.given(z).at(v, p)  # noqa: E731
+    return jax.vmap(at)(v, p, z), jax.vmap(jax.jacfwd(at))(v, p, z)
+
+
+@compiled
 def _by_unknowns(residual: LocalResidual, v: Array, p: Array) -> Array:
     by = jax.jacfwd(lambda z, v, p: residual.given(z).at(v, p))
     return jax.vmap(by, in_axes=(None, 0, 0))(residual.unknowns, v, p)
@@ -185,7 +191,7 @@ def local_residual(
         highest: Largest order by each coordinate that there may be.
         name: Of the residual, for messages.
         arguments: From the unknowns of the equation to its arguments.
-        unknowns: Their values.
+        unknowns: Their first values; others are tried, too.
 
     Raises:
         ProblemError: If it sees derivatives of higher order, looks away from its point, does not
@@ -194,13 +200,18 @@ def local_residual(
     orders = _up_to(tuple(order + 1 for order in highest), max(highest) + 1)
     whole = LocalResidual(fn, unravel, orders, (), 0, arguments, unknowns)
     rng, n = np.random.default_rng(0), len(points)
+    # An unknown that is zero hides its term: half of the germs are tried with others.
+    shift = rng.normal(size=(n, unknowns.size)) * (np.arange(n) % 2)[:, None]
+    first = np.asarray(unknowns)[None]
+    z = jnp.asarray(first + shift * np.maximum(1, np.abs(first)), unknowns.dtype)
     scales = np.array([1.0, 1e-3, 1e3])[rng.integers(3, size=n)]
     v = rng.normal(size=(n, len(orders), values.shape[1])) * scales[:, None, None]
     size, kind = np.abs(values).max(initial=0.0) or 1.0, np.arange(n) % 3
     zeroth = orders.index((0,) * points.shape[1])
     near = np.where(kind == 0, 1e-3, 1.0)[:, None] * size * rng.normal(size=values.shape)
     v[:, zeroth] = np.where(kind[:, None] < 2, values + near, v[:, zeroth])
-    r, slopes = map(np.asarray, _linearised(whole, jnp.asarray(v), jnp.asarray(points, float)))
+    p = jnp.asarray(points, float)
+    r, slopes = map(np.asarray, _tried(whole, jnp.asarray(v), p, z))
     if not r.size:
         raise ProblemError(f"{name} returns nothing: it must return a number for each equation.")
     # Roots and logarithms are defined at some germs only.
@@ -214,7 +225,7 @@ def local_residual(
     for index in zip(*np.nonzero(~seen), strict=True):  # a condition on it has no slope
         without = v.copy()
         without[:, *index] = 0
-        other = np.asarray(_values(whole, jnp.asarray(without), jnp.asarray(points, float)))
+        other = np.asarray(_tried(whole, jnp.asarray(without), p, z)[0])
         seen[index] = (other[sound] != r[sound]).any()
     found = tuple(a for a, is_seen in zip(orders, seen.any(axis=1), strict=True) if is_seen)
     if not found:

@@ -74,7 +74,7 @@ def compare(facts: Facts) -> Comparison:
     problem is solved twice more.
 
     Args:
-        facts: Those of a solution for a problem made by `ivp` or `bvp`.
+        facts: Those of a solution for a problem made by `ivp`, `bvp` or `pde`.
 
     Raises:
         ValueError: If the problem is not of that kind.

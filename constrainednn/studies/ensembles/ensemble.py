@@ -34,8 +34,16 @@ class MeanModel(eqx.Module):
 
     def __call__(self, x: PyTree) -> PyTree:
         """Evaluate at one point."""
-        values = [model(x) for model in self.models]
-        return jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *values)
+        return _mean([model(x) for model in self.models])
+
+    @property
+    def args(self) -> PyTree:
+        """The mean of the arguments of an equation, if the models hold some."""
+        return _mean([getattr(model, "args", None) for model in self.models])
+
+
+def _mean(trees: list[PyTree]) -> PyTree:
+    return jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *trees)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
