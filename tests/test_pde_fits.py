@@ -7,6 +7,7 @@ import pytest
 
 import constrainednn as cx
 from constrainednn._pde.fitted import FittedSpaceTimeScheme
+from constrainednn._problem.scheme import Observed
 
 D = cx.partial
 TRUE = {"diffusivity": 0.25, "size": 1.5}
@@ -75,32 +76,82 @@ def test_intervals_hold_the_truth_and_noise_is_found():
         assert estimates[name].low < value < estimates[name].high
 
 
-@pytest.mark.slow
-def test_slopes_are_those_of_other_solutions():
-    def flux(u, p, normal):  # cooled at the right end
+def cooled(unknowns):
+    def flux(u, p, normal):
         return normal * D(u, 1)(p) + u.args["cooling"] * u(p)
 
-    values = {"diffusivity": 0.3, "size": 1.2, "cooling": 0.7}
+    return problem(
+        args=unknowns,
+        boundary={"left": wall, "right": flux},
+        start=lambda x, args: args["size"] * (4 * x * (1 - x)) ** 3,
+    )
 
-    def rows(**changed):
-        given = {name: cx.Unknown(value) for name, value in (values | changed).items()}
-        stated = problem(
-            args=given,
-            boundary={"left": wall, "right": flux},
-            start=lambda x, args: args["size"] * (4 * x * (1 - x)) ** 3,
+
+def shaken(unknowns):  # of order two, with a boundary that moves
+    def damped(u, p):
+        args = u.args
+        force = args["c"] * D(u, 1, order=2)(p) - args["g"] * D(u, 0)(p) * (1 + p[0])
+        return D(u, 0, order=2)(p) - force
+
+    return cx.pde(
+        damped,
+        over=cx.Interval(0.0, 1.0),
+        time=(0.0, 1.0),
+        start=lambda x, args: (args["s"] * jnp.sin(jnp.pi * x), jnp.sin(2 * jnp.pi * x)),
+        boundary={"left": lambda u, p: u(p) - u.args["b"] * p[0] ** 4, "right": wall},
+        args=unknowns,
+        data=cx.Data(data_of()),
+        width=(10, 14),
+    )
+
+
+def turning(unknowns):  # a system on a periodic interval
+    def system(w, p):
+        (u, v), (u_t, v_t), (u_x, _) = w(p), D(w, 0)(p), D(w, 1)(p)
+        u_xx, v_xx = D(w, 1, order=2)(p)
+        args = w.args
+        return (
+            u_t + args["c"] * u * u_x - 0.05 * u_xx - args["k"] * v * jnp.cos(p[0]),
+            v_t - 0.1 * v_xx + args["k"] * u,
         )
-        scheme = stated.scheme
+
+    p, values = data_of()
+    return cx.pde(
+        system,
+        over=cx.Interval(0.0, 2 * np.pi),
+        time=(0.0, 0.5),
+        start=lambda x, args: (jnp.sin(x) + args["m"], jnp.cos(x)),
+        boundary="periodic",
+        args=unknowns,
+        data=cx.Data((p * [0.5, 6.0], np.stack([values, values], axis=1))),
+        width=(8, 12),
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("stated", "values"),
+    [
+        (cooled, {"diffusivity": 0.3, "size": 1.2, "cooling": 0.7}),
+        (shaken, {"c": 1.1, "g": 0.3, "s": 0.8, "b": 0.4}),
+        (turning, {"c": 0.7, "k": 0.5, "m": 0.2}),
+    ],
+)
+def test_slopes_are_those_of_other_solutions(stated, values):
+    def rows(**changed):
+        numbers = values | changed
+        posed = stated({name: cx.Unknown(value) for name, value in numbers.items()})
+        scheme, constraint = posed.scheme, posed.constraints[-1]
         assert isinstance(scheme, FittedSpaceTimeScheme)
-        observed = (cx_observed(stated),)
-        from_here = scheme.shooting(
-            stated.model,
-            observed,
+        measured = jax.tree.map(jnp.asarray, constraint.over.rows)
+        shooting = scheme.shooting(
+            posed.model,
+            (Observed(constraint.residual, measured, 1.0),),
             tolerance=1e-9,
             key=jax.random.key(0),
             watch=lambda *_: False,
         )
-        z = np.array(list((values | changed).values()))
-        return from_here.shoot(z, from_here.stages[-1], 1000)
+        return shooting.shoot(np.array(list(numbers.values())), shooting.stages[-1], 1000)
 
     here, h = rows(), 1e-3
     for index, name in enumerate(values):
@@ -108,14 +159,6 @@ def test_slopes_are_those_of_other_solutions():
         np.testing.assert_allclose(
             here.S[:, index], (there.r - back.r) / (2 * h), rtol=1e-4, atol=1e-5
         )
-
-
-def cx_observed(stated):
-    from constrainednn._problem.scheme import Observed
-
-    constraint = stated.constraints[-1]
-    rows = jax.tree.map(jnp.asarray, constraint.over.rows)
-    return Observed(constraint.residual, rows, 1.0)
 
 
 @pytest.mark.slow
@@ -137,6 +180,55 @@ def test_the_same_statement_with_a_network():
     )
     assert found.gap["start"].heldout_rms.value < 1e-2
     assert abs(float(found.model.args["diffusivity"]) - 0.25) < 1e-2
+
+
+@pytest.mark.slow
+def test_an_unknown_that_starts_at_zero_is_seen():
+    def moving(u, p):
+        slope = u.args["speed"] * D(u, 1)(p)
+        return D(u, 0)(p) + slope - 0.05 * D(u, 1, order=2)(p)
+
+    def truth(p):
+        return jnp.exp(-0.05 * p[0]) * jnp.sin(p[1] - 0.5 * p[0])
+
+    p, _ = data_of()
+    p = p * [1.0, 6.0]
+    found = cx.solve(
+        cx.pde(
+            moving,
+            over=cx.Interval(0.0, 2 * np.pi),
+            time=(0.0, 1.0),
+            start=jnp.sin,
+            boundary="periodic",
+            args={"speed": cx.Unknown(0.0)},
+            data=cx.Data((p, np.asarray(jax.vmap(truth)(p)))),
+            width=(8, 12),
+        )
+    )
+    assert abs(float(found.model.args["speed"]) - 0.5) < 1e-8
+
+
+@pytest.mark.slow
+def test_other_arguments_are_those_of_the_problem(tmp_path):
+    def of(k):
+        return problem(
+            args={"diffusivity": k, "size": 1.5}, data=None, reference=lambda p: exact(p, k)
+        )
+
+    first = cx.solve(of(0.25))
+    assert first.gap["heat"].error < 1e-9
+    first.save(tmp_path / "run")
+    second = cx.solve(of(0.3))
+    assert second.gap["heat"].error < 1e-9
+    again = cx.load_solution(tmp_path / "run", of(0.25))
+    assert float(again.model.args["diffusivity"]) == 0.25
+
+
+def test_an_argument_with_a_default_is_the_users_own():
+    waves = 1
+    stated = problem(start=lambda x, n=waves: jnp.sin(n * jnp.pi * x), data=cx.Data(data_of()))
+    at = stated.model(jnp.array([0.0, 0.5]))
+    assert abs(float(at) - 1) < 1e-3
 
 
 def kdv(u, p):
@@ -173,6 +265,25 @@ def test_drift_of_integrals():
     assert solution.verdict.word == "solved"  # and is not judged
 
 
+@pytest.mark.slow
+def test_drift_of_a_density_that_zero_has_not():
+    def entropy(u, p):
+        return u(p) * jnp.log(u(p))
+
+    solution = cx.solve(
+        problem(
+            start=lambda x: 2 + jnp.cos(2 * jnp.pi * x),
+            boundary=lambda u, p: D(u, 1)(p),
+            args={"diffusivity": 0.25},
+            data=None,
+            mesh=np.linspace(0, 1, 6),  # five elements in the place of eight
+            invariants=[entropy, lambda u, p: u(p)],
+        )
+    )
+    assert 0.01 < solution.gap["entropy"].heldout_rms.value < 0.2
+    assert solution.gap["invariant 2"].heldout_rms.value < 1e-10
+
+
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
@@ -180,6 +291,8 @@ def test_drift_of_integrals():
         ({"args": {"diffusivity": 1.0, "size": 1.0}}, "holds no cx.Unknown"),
         ({"data": cx.Data((np.full((20, 2), 0.5), np.zeros((20, 2))))}, "holds 2 numbers"),
         ({"data": cx.Data((np.full((20, 2), 1.5), np.zeros(20)))}, "outside of the box"),
+        ({"data": cx.Data((np.full((20, 3), 0.5), np.zeros(20)))}, r"of shape \(2,\)"),
+        ({"invariants": [wall], "model": cx.MLP(2, "scalar")}, "invariants= is for elements"),
         ({"data": cx.Data((np.full((1, 2), 0.5), np.zeros(1)), holdout=0)}, "cannot determine"),
     ],
 )

@@ -73,7 +73,7 @@ def pde(
     data: Data | Constraint | Sequence[Data | Constraint] | None = None,
     invariants: Callable[..., Any] | Sequence[Callable[..., Any]] = (),
     model: PyTree = None,
-    mesh: Sequence[float] | None = None,
+    mesh: Sequence[float] | np.ndarray | None = None,
     width: tuple[int, int] = (12, 18),
     reference: Callable[[Array], PyTree] | None = None,
 ) -> Problem:

@@ -55,7 +55,7 @@ class SpaceTimePieces(eqx.Module):
         """The arguments of the equation with what was found for the unknown ones."""
         return self.arguments(self.parameters)
 
-    def __call__(self, p: Float[Array, "2"]) -> PyTree[Array]:
+    def __call__(self, p: Float[Array, "..."]) -> PyTree[Array]:
         """Evaluate at one point (t, x)."""
         if jnp.shape(p) != (2,):
             raise BadTypeError(f"u of pde takes a point (t, x) of shape (2,), got {jnp.shape(p)}.")
