@@ -171,7 +171,6 @@ def test_early_stopping_goes_on_from_a_checkpoint_to_the_last_bit(tmp_path):
     assert loaded.gap.heldout.value == whole.gap.heldout.value
 
 
-@pytest.mark.slow
 def test_ensemble_is_better_than_its_members_and_its_spread_tells_the_error():
     method = cx.Optax(optax.adam(2e-2))
     found = cx.ensemble(noisy(points=60), method, seeds=6, steps=600, **SETTINGS)
@@ -200,7 +199,6 @@ def rows_problem(x, y):
     return cx.Problem(cx.Constraint(misfit, over=cx.Data((x, y))), cx.Linear(3, "scalar"))
 
 
-@pytest.mark.slow
 def test_folds_are_the_parts_and_agree_with_dense_algebra():
     rng = np.random.default_rng(2)
     x = rng.normal(size=(31, 3))

@@ -53,6 +53,8 @@ def test_heat_is_solved_and_its_error_is_known(solved_heat):
     assert {item.name for item in solved_heat.gap.constraints} == {
         *("heat", "start", "left", "right", "jumps"),
     }
+    distance = solved_heat.gap["heat"].distance  # from held-out points to the nearest rows
+    assert (np.diff(distance.edges) > 0).all() and distance.edges[-1] < 0.1
     estimate = solved_heat.error_estimate()
     assert error / 3 < max(estimate.relative, estimate.rounding) < max(3 * error, 1e-13)
 

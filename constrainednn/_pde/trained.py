@@ -4,6 +4,8 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
+import jax
 from jaxtyping import Array, Key, PyTree
 
 from constrainednn._pde.conditions import (
@@ -17,10 +19,10 @@ from constrainednn._pde.conditions import (
 from constrainednn._problem.constraint import Constraint
 from constrainednn._problem.problem import Problem
 from constrainednn.domains.boxes import Box
-from constrainednn.models.recipes import is_recipe
+from constrainednn.models.recipes import is_recipe, trainable_mask
 
-# Training points of the equation, and of each condition.
-_POINTS = 2000, 200
+# Training points of the equation, and of each condition, at least; and for each parameter.
+_POINTS, _FOR_EACH = (2000, 200), (4, 0.5)
 
 
 def trained(
@@ -37,7 +39,12 @@ def trained(
     reference: Callable[[Array], PyTree] | None,
 ) -> Problem:
     """The same constraints as for elements, but for jumps."""
-    many, few = _POINTS
+    built = model(key=jax.random.key(0)) if is_recipe(model) else model
+    trained_ones = eqx.filter(built, trainable_mask(built, None))
+    count = sum(leaf.size for leaf in jax.tree.leaves(trained_ones))
+    many, few = (
+        max(least, round(share * count)) for least, share in zip(_POINTS, _FOR_EACH, strict=True)
+    )
     constraints = [
         Constraint(residual, over=box, points=many, name=name),
         Constraint(StartResidual(begin), over=side_of(box, "start"), points=few, name="start"),

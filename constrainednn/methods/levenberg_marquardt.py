@@ -10,12 +10,15 @@ Symbols::
     step    (P,)      -W (s g / (s^2 + damping)) / D, with factors of A as in `damped_steps.py`
 """
 
+import dataclasses
 from collections.abc import Callable
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
@@ -30,13 +33,15 @@ from constrainednn.methods.base import (
     StepInfo,
 )
 from constrainednn.methods.damped_steps import Factored, column_norms, factored
+from constrainednn.methods.endings import is_ended, is_stationary, some_of, vanished_columns
+from constrainednn.methods.gram_steps import gram_step
 
 # Dampings tried in one step, relative to the last accepted one; the undamped step is tried too.
 _FACTORS = (1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2)
 # A step that keeps this share of the decrease that the linear model promised is trusted.
 _TRUSTED = 0.25
-# Columns that fell below this share of their largest norm may have vanished.
-_FALLEN = 1e-8
+# From so many rows and parameters on the Gram matrix is tried first.
+_LEAST_GRAM = 100
 # All of them failed: the next step starts this much higher.
 _RETREAT = 1e4
 
@@ -48,6 +53,7 @@ class LevenbergMarquardtState(eqx.Module):
         damping: Relative to the largest singular value squared.
         scale: Largest norm of each column since the scales were forgotten last.
         largest: Largest norm of each column since the first step.
+        gram: Whether steps are found by the Gram matrix still.
         vanished: Whether the residual no longer saw a parameter at the last step.
         tiny_decreases: Accepted steps in a row that lowered the loss by less than 10 eps.
         ahead: From the parameters of the last step to the nearest of those tried where the
@@ -57,6 +63,7 @@ class LevenbergMarquardtState(eqx.Module):
     damping: Float[Array, ""]
     scale: Float[Array, " P"]
     largest: Float[Array, " P"]
+    gram: Bool[Array, ""]
     vanished: Bool[Array, " P"]
     tiny_decreases: Int[Array, ""]
     ahead: Float[Array, " P"]
@@ -65,11 +72,16 @@ class LevenbergMarquardtState(eqx.Module):
 class LevenbergMarquardt(AbstractMethod[LevenbergMarquardtState]):
     """Damped Gauss-Newton steps in scaled columns; reaches rounding where the model can.
 
-    J is factored by QR (its transpose when parameters outnumber rows) and only the small triangle
-    by SVD, so J^T J, which squares the condition number, is never formed. Every damping then costs
-    O(P); several are tried in one batched residual evaluation, each with and without the
-    second-order correction of the geodesic. The best decrease is taken of those that keep a quarter
-    of what the linear model promised, if there are any.
+    Where rows and parameters are a hundred and more, first by the Gram matrix J^T J (J J^T when
+    parameters outnumber rows) and Cholesky, one damping after the other until one lowers the loss,
+    bent along the geodesic where that helps. J^T J squares the condition number: once the normal
+    equations of a step hold no longer for J itself, or no step lowers the loss, factors take over.
+
+    Then, and from the start for fewer, J is factored by QR (its transpose when parameters outnumber
+    rows) and only the small triangle by SVD. Every damping then costs O(P); several are tried in
+    one batched residual evaluation, each with and without the second-order correction of the
+    geodesic. The best decrease is taken of those that keep a quarter of what the linear model
+    promised, if there are any. This phase alone can end.
 
     Ends when |A^T r| <= 10 eps |A| |r|; when no step is predicted to lower the loss by a relative
     10 eps, or by more than the rounding error of evaluating it (measured at every step by
@@ -104,22 +116,38 @@ class LevenbergMarquardt(AbstractMethod[LevenbergMarquardtState]):
         theta, _ = ravel_pytree(params)
         none = jnp.zeros_like(theta)
         damping = jnp.asarray(self.damping, theta.dtype)
-        return LevenbergMarquardtState(damping, none, none, none > 0, jnp.asarray(0), none)
+        gram = jnp.array(True)
+        return LevenbergMarquardtState(damping, none, none, gram, none > 0, jnp.asarray(0), none)
 
     def step(
         self, residual: AbstractResidual, params: PyTree, state: LevenbergMarquardtState
     ) -> tuple[PyTree, LevenbergMarquardtState, StepInfo]:
-        """Factor once, try several dampings, keep the best."""
+        """Linearise once, try dampings until one is good."""
         theta, unravel = ravel_pytree(params)
         flat = lambda theta: residual(unravel(theta))  # noqa: E731
-        eps = jnp.finfo(theta.dtype).eps
         r, J = residual.jacobian(params)
         loss = r @ r
         finite = jnp.isfinite(loss) & jnp.all(jnp.isfinite(J))
         # The factorisations must not see NaN: some LAPACK drivers do not return from it.
         J, r = jnp.where(finite, J, 0), jnp.where(finite, r, 0)
+        here = _Linearised(flat, theta, r, J, column_norms(J), loss, finite)
+        if min(J.shape) < _LEAST_GRAM:
+            new_theta, new_state, verdict = self._by_factors(here, state)
+        else:
+            new_theta, new_state, verdict = lax.cond(
+                state.gram & finite,
+                lambda state: _by_gram(here, state),
+                lambda state: self._by_factors(here, state),
+                state,
+            )
+        return unravel(new_theta), new_state, StepInfo(loss, verdict)
 
-        present = column_norms(J)
+    def _by_factors(
+        self, here: "_Linearised", state: LevenbergMarquardtState
+    ) -> tuple[Float[Array, " P"], LevenbergMarquardtState, Int[Array, ""]]:
+        """Factor once, try several dampings, keep the best."""
+        flat, theta, r, J, present, loss, finite = here
+        eps = jnp.finfo(theta.dtype).eps
         scale = jnp.maximum(state.scale, present)
         D = jnp.where(scale > 0, scale, 1)
         A = J / D[None]
@@ -146,9 +174,9 @@ class LevenbergMarquardt(AbstractMethod[LevenbergMarquardtState]):
         count = jnp.where(accepted, 0, state.tiny_decreases)
         count = jnp.where(tiny, state.tiny_decreases + 1, count)
         largest = jnp.maximum(state.largest, present)
-        vanished = _vanished(theta, present, largest, jnp.sqrt(loss))
-        stationary = _is_stationary(J, r, present, vanished, noise)
-        ended = _is_ended(at, dampings, loss, noise, (r.size, accepted)) | (count >= 3)
+        vanished = vanished_columns(theta, present, largest, jnp.sqrt(loss))
+        stationary = is_stationary(J, r, present, vanished, noise)
+        ended = is_ended(at, dampings, loss, noise, (r.size, accepted)) | (count >= 3)
         ended |= ~accepted & (state.damping >= 1 / eps)
         # Scales that are larger than the columns now may hide a gradient: once more without.
         again = ended & ~stationary & jnp.any(scale > 10 * present)
@@ -161,12 +189,14 @@ class LevenbergMarquardt(AbstractMethod[LevenbergMarquardtState]):
             jnp.where(again, self.damping, jnp.clip(damping, eps**2, 1 / eps)),
             jnp.where(again, 0, scale),
             largest,
+            # Away from the end, as after a redraw, digits are not what is lacking.
+            accepted & (losses[best] < 0.99 * loss) & (damping > 1e3 * theta.size * eps),
             vanished,
             jnp.where(again, 0, count),
             jnp.where(jnp.isfinite(ahead), ahead, 0),
         )
         new_theta = jnp.where(accepted, theta + steps[best], theta)
-        return unravel(new_theta), new_state, StepInfo(loss, verdict)
+        return new_theta, new_state, verdict
 
     def explain(
         self, params: PyTree, state: LevenbergMarquardtState
@@ -179,7 +209,7 @@ class LevenbergMarquardt(AbstractMethod[LevenbergMarquardtState]):
             return "", ahead
         return (
             "a plateau and no minimum: the residual no longer depends on "
-            f"{_some_of(params, gone)}. Start elsewhere"
+            f"{some_of(params, gone)}. Start elsewhere"
         ), ahead
 
     def unseen(self, params: PyTree, state: LevenbergMarquardtState) -> str:
@@ -190,62 +220,51 @@ class LevenbergMarquardt(AbstractMethod[LevenbergMarquardtState]):
         theta, _ = ravel_pytree(params)
         effect = np.asarray(state.largest) * np.maximum(np.abs(theta), 1)
         never = np.flatnonzero(effect <= np.finfo(effect.dtype).eps * effect.max(initial=0.0))
-        return _some_of(params, never) if never.size else ""
+        return some_of(params, never) if never.size else ""
 
 
-def _some_of(params: PyTree, chosen: Int[np.ndarray, " n"]) -> str:
-    """How many parameters were chosen, and some of their names."""
-    names = _names(params)
-    shown = ", ".join(names[i] for i in chosen[:3]) + (", ..." if chosen.size > 3 else "")
-    return f"{chosen.size} of {len(names)} parameters ({shown})"
+class _Linearised(NamedTuple):
+    """The residual near some parameters.
 
-
-def _vanished(
-    theta: Float[Array, " P"],
-    present: Float[Array, " P"],
-    largest: Float[Array, " P"],
-    length: Float[Array, ""],
-) -> Bool[Array, " P"]:
-    """Parameters that the residual no longer sees: a plateau.
-
-    Their columns fell by orders, which alone may be the way from a steep start to a minimum, and
-    a change by the parameter's own size would not show in a residual of this length.
+    Attributes:
+        flat: The residual of raveled parameters.
+        theta: The parameters.
+        r: The residual there.
+        J: Its Jacobian.
+        present: The norms of its columns.
+        loss: The square of the residual.
+        finite: Whether residual and Jacobian are; if not, both are replaced by zeros.
     """
-    unseen = jnp.abs(theta) * present < jnp.finfo(theta.dtype).eps ** 0.5 * length
-    return (present < _FALLEN * largest) & unseen
+
+    flat: Callable[[Array], Array]
+    theta: Float[Array, " P"]
+    r: Float[Array, " m"]
+    J: Float[Array, "m P"]
+    present: Float[Array, " P"]
+    loss: Float[Array, ""]
+    finite: Bool[Array, ""]
 
 
-def _is_stationary(
-    J: Float[Array, "m P"],
-    r: Float[Array, " m"],
-    present: Float[Array, " P"],
-    vanished: Bool[Array, " P"],
-    noise: Float[Array, ""],
-) -> Bool[Array, ""]:
-    """True if no single parameter lowers the loss, by the column norms as they are now.
-
-    A parameter alone promises a decrease of |r|^2 cos^2, with the angle between its column and r.
-    Near a minimum the loss is flat: its last digits show no gradient below the root of eps.
-    """
-    eps = jnp.finfo(r.dtype).eps
-    length = jnp.linalg.norm(r)
-    units = J / jnp.where(present > 0, present, 1)[None]
-    decrease = jnp.max(jnp.abs(units.T @ r)) ** 2
-    flat = decrease <= jnp.maximum(1e4 * eps * length, noise) * length
-    # A residual that is rounding has nowhere to go, whatever its columns are.
-    return flat & ((length <= 100 * noise) | ~jnp.any(vanished))
-
-
-def _names(params: PyTree) -> list[str]:
-    """A name for each of the raveled parameters, such as ['rate'] or .layers[0].weight[3, 1]."""
-    names = []
-    for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
-        name = jax.tree_util.keystr(path)
-        names += [
-            f"{name}[{', '.join(map(str, index))}]" if index else name
-            for index in np.ndindex(leaf.shape)
-        ]
-    return names
+def _by_gram(
+    here: _Linearised, state: LevenbergMarquardtState
+) -> tuple[Float[Array, " P"], LevenbergMarquardtState, Int[Array, ""]]:
+    """A step by the Gram matrix; where it is not good, nothing but that is found out."""
+    scale = jnp.maximum(state.scale, here.present)
+    D = jnp.where(scale > 0, scale, 1)
+    at = lambda step: here.flat(here.theta + step / D)  # noqa: E731
+    found = gram_step(at, here.r, here.J / D[None], state.damping)
+    eps = jnp.finfo(here.loss.dtype).eps
+    # The last digits, and whether they are the last, are left to the factors.
+    goes_on = found.sound & (here.loss - found.loss > 10 * eps * here.loss)
+    new_state = dataclasses.replace(
+        state,
+        damping=jnp.where(found.sound, jnp.clip(found.damping, eps**2, 1 / eps), state.damping),
+        scale=scale,
+        largest=jnp.maximum(state.largest, here.present),
+        gram=goes_on,
+        ahead=found.abyss / D,
+    )
+    return here.theta + found.step / D, new_state, jnp.asarray(RUNNING)
 
 
 def _candidates(
@@ -275,26 +294,6 @@ def _best_of(
     """
     kept = jnp.where(loss - losses >= _TRUSTED * jnp.tile(promised, 2), losses, jnp.inf)
     return jnp.argmin(jnp.where(jnp.min(kept) < loss, kept, losses))
-
-
-def _is_ended(
-    at: Factored,
-    dampings: Float[Array, " k"],
-    loss: Float[Array, ""],
-    noise: Float[Array, ""],
-    tried: tuple[int, Bool[Array, ""]],
-) -> Bool[Array, ""]:
-    """True if there is no gradient, or no decrease that rounding of so many rows would not hide."""
-    (m, accepted), eps, length = tried, jnp.finfo(loss.dtype).eps, jnp.sqrt(loss)
-    # Directions that J does not resolve (a symmetry, say) promise decreases that are rounding.
-    resolved = at.s > 10 * jnp.sqrt(len(at.W)) * eps * jnp.max(at.s)
-    predicted = jnp.max(at._replace(g=jnp.where(resolved, at.g, 0)).promised(dampings))
-    return (
-        (jnp.linalg.norm(at.s * at.g) <= 10 * eps * jnp.max(at.s) * length)
-        | (predicted <= jnp.maximum(10 * eps * length, noise) * length)
-        # A sum of m squares is rounded by about sqrt(m) eps; a decrease below that may not show.
-        | (~accepted & (predicted <= 100 * jnp.sqrt(m) * eps * loss))
-    )
 
 
 def least_numbers(m: int, P: int) -> int:
