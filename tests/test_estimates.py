@@ -8,8 +8,8 @@ from scipy.optimize import curve_fit, least_squares
 from scipy.stats import binom, t
 
 import constrainednn as cx
+from constrainednn._fitting import fit
 from constrainednn._fitting.fit import _damped
-from constrainednn._ode.fitting import initial_values
 from constrainednn.results.estimates.from_rows import estimates_from
 from constrainednn.results.estimates.regression import Regression
 
@@ -276,7 +276,7 @@ def test_data_are_not_judged_on_an_unsolved_model():
 
 @pytest.mark.slow
 def test_limit_of_steps_is_named_and_stands_before_the_estimates(monkeypatch):
-    monkeypatch.setattr(initial_values, "_SHARES", (1.0,))
+    monkeypatch.setattr(fit, "_SHARES", (1.0,))
     problem = logistic_fit(10**-1.4)[2]
     solution = cx.solve(problem, **SMALL, steps=400)
     assert solution.status == "max_steps"

@@ -300,3 +300,11 @@ def test_drift_of_a_density_that_zero_has_not():
 def test_refused(changed, words):
     with pytest.raises(cx.errors.UsageError, match=words):
         cx.solve(problem(**changed))
+
+
+@pytest.mark.slow
+def test_a_part_that_tells_nothing_changes_nothing():
+    # In this draw two early rows alone would send the viscosity to zero, and the march to a shock.
+    found = cx.solve(cx.load_problem("inverse_burgers", noise=0.01, draw=34), tolerance=1e-6)
+    estimate = found.estimates()["nu"]
+    assert estimate.low < 0.05 < estimate.high

@@ -119,6 +119,7 @@ class Fit:
     Attributes:
         z: The best unknowns so far.
         current: The solution for them.
+        begun: The unknowns at the beginning of the stage.
         scale: Largest lengths of the columns so far.
         held: Unknowns that are fixed at a bound.
         damping: Damping of the next step; `nu` is the factor by which it grows if that fails.
@@ -142,7 +143,7 @@ class Fit:
     ):
         self.shooting, self.unknowns, self.z = shooting, unknowns, z
         self.steps, self.watch = steps, watch
-        self.scale, self.held = np.zeros(z.size), np.zeros(z.size, bool)
+        self.scale, self.held, self.begun = np.zeros(z.size), np.zeros(z.size, bool), z
         self.damping, self.nu, self.bound_failed = _DAMPING, 2.0, False
         self.taken = self.tries = self.before = self.stage = 0
 
@@ -156,18 +157,19 @@ class Fit:
         arrays, _ = resumed
         self.taken, self.tries, self.before, self.stage, failed = counters_of(resumed, 5)
         shape = self.z.shape
-        sizes = {"z": shape, "scale": shape, "held": shape, "damping": (2,)}
+        sizes = {"z": shape, "begun": shape, "scale": shape, "held": shape, "damping": (2,)}
         if self.stage >= len(self.shooting.stages) or any(
             name not in arrays or arrays[name].shape != size for name, size in sizes.items()
         ):
             raise StoreError("the checkpoint is damaged: its unknowns are not all there.")
-        self.z, self.scale, self.held = arrays["z"], arrays["scale"], arrays["held"].astype(bool)
+        self.z, self.begun, self.scale = (arrays[name] for name in ("z", "begun", "scale"))
+        self.held = arrays["held"].astype(bool)
         self.damping, self.nu = arrays["damping"].tolist()
         self.bound_failed = bool(failed)
 
     def resumable(self) -> Resumable:
         """The state for `resume`."""
-        arrays = {"z": self.z, "scale": self.scale, "held": self.held}
+        arrays = {"z": self.z, "begun": self.begun, "scale": self.scale, "held": self.held}
         counters = [self.taken, self.tries, self.before, self.stage, int(self.bound_failed)]
         damping = np.asarray([self.damping, self.nu])
         return arrays | {"damping": damping}, {"counters": counters}
@@ -249,6 +251,7 @@ class Fit:
             if done or tried.slow or self.tries >= _MOST_TRIES_ROUGH:
                 self.before, self.tries, self.stage = tries, 0, self.stage + 1
                 self.bound_failed = False
+                self._keep_what_is_told()
                 self._reset()
                 self.current = self._shoot(self.z, self.steps - self.taken)
         elif local.insensitive.all():
@@ -262,6 +265,16 @@ class Fit:
         elif tried.tiny:
             return "stalled", f"no step lowers the sum of squares after {tries}"
         return None
+
+    def _keep_what_is_told(self) -> None:
+        """Unknowns that moved no further than the noise of a part reaches are as before it."""
+        reached = self.current.reached
+        r, S = self.current.r[reached], self.current.S[reached]
+        noise = np.linalg.norm(r) / max(r.size - self.z.size, 1) ** 0.5
+        with np.errstate(divide="ignore", invalid="ignore"):
+            told = np.abs(self.z - self.begun) > 2 * noise / np.linalg.norm(S, axis=0)
+        self.z = np.where(told, self.z, self.begun)
+        self.begun, self.held = self.z, self.held & told
 
     def _reset(self) -> None:
         self.scale, self.damping, self.nu = np.zeros(self.z.size), _DAMPING, 2.0
