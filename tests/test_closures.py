@@ -94,6 +94,7 @@ KINDS = {  # how to solve, an error, and its bound
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["constraint", "ivp", slow("bvp"), slow("fit")])
 def test_functions_that_differ_in_numbers_share_all_programs(kind):
     solve, error, bound = KINDS[kind]

@@ -267,6 +267,7 @@ def test_step_limit_and_interruption_of_a_delay_equation(tmp_path, monkeypatch):
 # Integrals
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [slow("volterra"), "fredholm"])
 def test_integral_equations_against_their_closed_forms(solved, name):
     (gap,) = solved(name, **SMALL).gap.constraints

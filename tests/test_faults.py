@@ -813,6 +813,7 @@ def test_d_redraw_of_nothing_random_is_refused():
             cx.solve(stated(on_circle, **settings), redraw=5)
 
 
+@pytest.mark.slow
 def test_d1_exit_code(write, tmp_path):
     wild = "import optax\nmethods = {'wild': cx.Stage(cx.Optax(optax.sgd(1e3)), steps=2000)}\n"
     body = BODY.replace("jnp.linalg.norm(u(x))", "jnp.sum(u(x))")

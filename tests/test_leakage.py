@@ -458,6 +458,7 @@ def test_reference_that_is_zero_on_an_edge_has_an_absolute_error():
     assert "a region of probability below 0.0469 may have been missed" in repr(solution)
 
 
+@pytest.mark.slow
 def test_total_adds_constraints_and_leaves_finite_sets_out_of_the_gap():
     """And a notebook's table has the rows of the terminal's."""
     problem = cx.Problem(

@@ -59,6 +59,7 @@ def test_coupling_says_that_rows_are_too_few():
         couple(rows, {"a": 1, "b": 1})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damping", [0.0, 1e-2])
 @pytest.mark.parametrize("real", [7, 5])
 def test_chain_is_a_coupling_of_two_neighbours(damping, real):

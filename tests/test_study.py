@@ -39,6 +39,7 @@ def numbers(study):
     return [{**row, "seconds": None} for row in study.table()]
 
 
+@pytest.mark.slow
 def test_one_row_for_each_combination_and_seed():
     axes = {"steps": [3, 5], "method": ["lm", "gd"]}
     study = cx.study(circle, vary=axes, seeds=2, heldout=32, monitor=8)
