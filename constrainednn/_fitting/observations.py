@@ -31,8 +31,8 @@ def data_constraints(data: Any) -> list[Constraint]:
         if isinstance(item, Data):
             if not (isinstance(item.rows, tuple) and len(item.rows) == 2):
                 raise BadValueError(
-                    "data=cx.Data(...) needs rows (t, y) of times and full states. For a part of "
-                    "the state write cx.Constraint(residual, over=cx.Data((t, y)))."
+                    "data=cx.Data(...) needs rows (t, y) of times, or points (t, x), and full "
+                    "states. For a part write cx.Constraint(residual, over=cx.Data((t, y)))."
                 )
             item = Constraint(_whole_state, over=item, name="data")
         if not isinstance(item, Constraint) or not isinstance(item.over, Data):
