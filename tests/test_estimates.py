@@ -10,6 +10,7 @@ from scipy.stats import binom, t
 import constrainednn as cx
 from constrainednn._fitting import fit
 from constrainednn._fitting.fit import _damped
+from constrainednn._fitting.step import Linearised
 from constrainednn.results.estimates.from_rows import estimates_from
 from constrainednn.results.estimates.regression import Regression
 
@@ -285,6 +286,30 @@ def test_limit_of_steps_is_named_and_stands_before_the_estimates(monkeypatch):
     assert repr(found).startswith("max_steps: ") and "from a minimum" in repr(found)
     assert all(item.label for item in found.values.values())
     assert cx.solve(problem, **SMALL).status == "converged"
+
+
+@pytest.mark.parametrize(("beyond", "tried"), [(-0.25, False), (1.5, False), (11.5, True)])
+def test_a_bound_is_tried_only_where_it_can_be_the_minimum(beyond, tried):
+    # Rows linear in k > 0 whose minimum lies so many times k beyond the bound; others are noise.
+    k, rows = 0.01, np.ones(50)
+    rows[0] = (1 + beyond) * k
+    slopes = np.zeros((50, 1))
+    slopes[0] = k
+    linear = Linearised(
+        rows,
+        slopes,
+        np.log([k]),
+        {"k": cx.Unknown(k, low=0.0)},
+        scale=np.zeros(1),
+        held=np.zeros(1, bool),
+        eps=2e-16,
+    )
+    step, expected = linear.near_bounds()
+    assert step.any() == tried
+    if tried:
+        at_bound = rows - slopes[:, 0]
+        gain = float(linear.rss - at_bound @ at_bound / linear.row_scale**2)
+        assert linear.is_bound(gain, expected)
 
 
 @pytest.mark.parametrize(("gain", "predicted"), [(1.0, 1e-300), (1e300, 1e-10), (1.0, 0.0)])

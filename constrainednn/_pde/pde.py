@@ -67,7 +67,7 @@ def pde(
     *,
     over: Interval,
     time: tuple[float, float],
-    start: Callable[[Array], PyTree],
+    start: Callable[..., PyTree],
     boundary: Callable[..., Any] | Mapping[str, Callable[..., Any]] | str,
     args: PyTree = None,
     data: Data | Constraint | Sequence[Data | Constraint] | None = None,
