@@ -74,8 +74,8 @@ def robertson(t, y):
 
 CLOSED_FORMS = [
     slow("harmonic_oscillator", {"form": "first"}),
-    ("harmonic_oscillator", {"form": "second"}),
-    slow("logistic", {}),
+    slow("harmonic_oscillator", {"form": "second"}),
+    ("logistic", {}),
 ]
 
 
@@ -207,6 +207,7 @@ def test_a_state_may_be_any_pytree():
         np.testing.assert_allclose(found["predators"][0][:, 0, column], known[:, 1], rtol=1e-11)
 
 
+@pytest.mark.slow
 def test_a_smaller_tolerance_costs_windows_and_buys_digits():
     problem = gallery("lotka_volterra").problem()
     t = 6.0 * UNIT
@@ -438,6 +439,7 @@ def test_a_limit_of_steps_keeps_what_was_reached():
     )
 
 
+@pytest.mark.slow
 def test_a_limit_of_steps_is_a_limit():
     # A window takes a dozen Newton steps at most, and the one under way may be finished.
     solution = cx.solve(gallery("van_der_pol").problem(mu=10.0), steps=40)

@@ -224,6 +224,7 @@ def test_other_arguments_are_those_of_the_problem(tmp_path):
     assert float(again.model.args["diffusivity"]) == 0.25
 
 
+@pytest.mark.slow
 def test_an_argument_with_a_default_is_the_users_own():
     waves = 1
     stated = problem(start=lambda x, n=waves: jnp.sin(n * jnp.pi * x), data=cx.Data(data_of()))

@@ -263,6 +263,7 @@ def test_redraws_train_on_the_last_draw_only():
     np.testing.assert_allclose(float(r @ r), solution.gap.train, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_splitting_into_chunks_changes_no_bit(monkeypatch):
     from constrainednn._solve.training import trainer
 

@@ -109,6 +109,7 @@ def test_bands_are_labelled_as_what_is_drawn(stopped):
     assert "some runs ended before convergence" in said
 
 
+@pytest.mark.slow
 def test_a_map_pools_no_other_axis(stopped):
     figure, numbers = figures._map("points", "width", stopped.rows, stopped.axes)
     assert list(numbers["heldout"]) == ["steps 2", "steps 3"]
@@ -152,7 +153,7 @@ def test_places_are_told_apart_whatever_their_offset():
     assert point((np.array(1912.35), np.array(3e-7)), 0.0) == "(1.91e+03, 3e-07)"
 
 
-def test_a_history_fits_on_one_screen(stopped):
+def test_a_history_fits_on_one_screen():
     loss = np.geomspace(1.0, 1e-6, 100_001)
     steps = np.unique(np.geomspace(1, 100_000, 51).astype(int))
     history = cx.results.History(loss, steps, 2 * loss[steps], (), 100_000)

@@ -162,6 +162,7 @@ def test_small_units_do_not_make_an_equation_solved():
     assert "of its terms; root of the loss" in verdict.reason
 
 
+@pytest.mark.slow
 def test_a_residual_as_large_as_its_terms_is_called_no_solution():
     def on_circle(u, x):
         return jnp.linalg.norm(u(x)) - 1.0
