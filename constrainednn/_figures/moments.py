@@ -8,6 +8,7 @@ from constrainednn._common.tables import number
 from constrainednn._figures.curves import draw_cloud, draw_values, hues, values_at, window
 from constrainednn._figures.shown import Shown
 from constrainednn._figures.solution_panels import draw_above_residual
+from constrainednn._figures.space import solution_beside_residual
 from constrainednn._figures.space_time import profiles
 from constrainednn._figures.style import (
     COMPONENTS,
@@ -22,6 +23,7 @@ from constrainednn._figures.style import (
 from constrainednn._gap.residuals import mean_square, residuals_at
 from constrainednn._problem.constraint import Constraint
 from constrainednn.domains.samplers.base import Draw
+from constrainednn.models.space import SpacePieces
 from constrainednn.models.space_time import SpaceTimePieces
 from constrainednn.targets.image import model_inputs
 from constrainednn.targets.sets import AbstractTarget
@@ -52,6 +54,8 @@ def moments(shown: Shown) -> "Figure":
         return _snapshots(shown, constraint, trained(points))
     if isinstance(shown.model, SpaceTimePieces):
         return profiles(shown)
+    if isinstance(shown.model, SpacePieces):
+        return solution_beside_residual(shown)
     figure = new_figure(8, 6)
     draw_above_residual(figure.subplots(2, 1, sharex=True), shown, constraint, trained(points))
     figure.suptitle(shown.title_of(constraint), parse_math=False)

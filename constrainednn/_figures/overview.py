@@ -8,6 +8,8 @@ from constrainednn._common.tables import number
 from constrainednn._figures.residual_panels import draw_distance, draw_residuals
 from constrainednn._figures.shown import Shown
 from constrainednn._figures.solution_panels import draw_map, draw_pieces, draw_solution
+from constrainednn._figures.space import draw_field as draw_in_space
+from constrainednn._figures.space import draw_residual
 from constrainednn._figures.space_time import draw_field
 from constrainednn._figures.style import (
     KNOWN,
@@ -19,6 +21,7 @@ from constrainednn._figures.style import (
     say_how_many_experiments,
     widen,
 )
+from constrainednn.models.space import SpacePieces
 from constrainednn.models.space_time import SpaceTimePieces
 
 if TYPE_CHECKING:
@@ -37,6 +40,8 @@ def overview(shown: Shown) -> "Figure":
     grid = figure.subplots(2, 2)
     if shown.history.pieces is None:
         _draw_history(grid[0, 0], shown)
+    elif isinstance(shown.model, SpacePieces):
+        draw_residual(grid[0, 0], shown)
     else:
         draw_pieces(grid[0, 0], shown)
     found = shown.first_with_heldout()
@@ -51,6 +56,8 @@ def overview(shown: Shown) -> "Figure":
         draw_map(grid[1, 1], shown, constraint, points)
     elif isinstance(shown.model, SpaceTimePieces):
         draw_field(grid[1, 1], shown)
+    elif isinstance(shown.model, SpacePieces):
+        draw_in_space(grid[1, 1], shown)
     else:
         draw_solution(grid[1, 1], shown)
     figure.suptitle(

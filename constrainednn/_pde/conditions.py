@@ -17,8 +17,12 @@ from constrainednn._problem.equation_arguments import TracedArguments
 from constrainednn._problem.unknowns import Unknown, is_unknown
 from constrainednn.domains.boxes import Box, Segment
 from constrainednn.models.recipes import Frozen
+from constrainednn.models.space import SpacePieces
 from constrainednn.models.space_time import SpaceTimePieces
 from constrainednn.operators.derivatives import partial
+
+# Models that give their derivatives and jumps themselves.
+IN_PIECES = SpaceTimePieces, SpacePieces
 
 
 class WithArguments(eqx.Module):
@@ -61,13 +65,14 @@ class LocalEquation(eqx.Module):
 
     local: LocalResidual
 
-    def __call__(self, u: Callable, p: Float[Array, "2"]) -> Float[Array, " e"]:
+    def __call__(self, u: Callable, p: Float[Array, "..."]) -> Float[Array, " e"]:
         """The residual at one point."""
-        if not isinstance(u, SpaceTimePieces):  # such as a reference
+        if not isinstance(u, IN_PIECES):  # such as a reference
             args = _args_of(u, self.local.arguments(self.local.unknowns))
-            return _flat(self.local.fn(WithArguments(u, args), p))
+            fn = self.local.fn.fn if isinstance(self.local.fn, OfNumber) else self.local.fn
+            return _flat(fn(WithArguments(u, args), p))
         v = u.derivatives(p, self.local.orders)
-        return self.local.given(u.parameters).at(v, p)
+        return self.local.given(u.parameters).at(v, jnp.atleast_1d(p))
 
 
 class FlatStart(eqx.Module):
@@ -146,20 +151,45 @@ class SeamResidual(eqx.Module):
 class JumpResidual(eqx.Module):
     """Jumps of a model in pieces beside a point, in units of u."""
 
-    def __call__(self, u: Callable, p: Float[Array, "2"]) -> Float[Array, " n"]:
-        """The jumps at the start of the window and the left of the element it lies in."""
-        return u.jumps(p) if isinstance(u, SpaceTimePieces) else jnp.zeros(1)
+    def __call__(self, u: Callable, p: Float[Array, "..."]) -> Float[Array, " n"]:
+        """The jumps at the lower ends of the piece it lies in."""
+        return u.jumps(p) if isinstance(u, IN_PIECES) else jnp.zeros(1)
 
 
 class WithNormal(eqx.Module):
-    """A boundary residual of three arguments at one end, where the normal is known."""
+    """A boundary residual of three arguments at one end or face, where the normal is known."""
 
     fn: Callable[[Any, Any, Any], Any]
-    normal: float
+    normal: float | tuple[float, ...]
 
-    def __call__(self, u: Callable, p: Float[Array, "2"]) -> PyTree[Array]:
-        """The residual at one point of this end."""
+    def __call__(self, u: Callable, p: Float[Array, "..."]) -> PyTree[Array]:
+        """The residual at one point there."""
         return self.fn(u, p, jnp.asarray(self.normal, p.dtype))
+
+
+class OfNumber(eqx.Module):
+    """A residual at points that are numbers, as one at points of shape (1,)."""
+
+    fn: Callable[[Any, Any], Any]
+
+    def __call__(self, u: Callable, p: Float[Array, "1"]) -> PyTree[Array]:
+        """The residual at one point."""
+        return self.fn(AtNumber(u), p[0])
+
+
+class AtNumber(eqx.Module):
+    """A model of points of shape (1,), called with numbers."""
+
+    u: Callable[[Any], PyTree]
+
+    def __call__(self, x: Float[Array, ""]) -> PyTree[Array]:
+        """The value of the model."""
+        return self.u(jnp.reshape(x, (1,)))
+
+    @property
+    def args(self) -> PyTree:
+        """The arguments of the equation."""
+        return _args_of(self.u, None)
 
 
 def at_side(condition: Callable[..., Any], side: str) -> Callable[[Any, Any], Any]:

@@ -37,7 +37,9 @@ from constrainednn._pde.elements.discretisation import Equations
 from constrainednn._pde.elements.germ import LocalResidual, local_residual, unabridged
 from constrainednn._pde.fitted import FittedSpaceTimeScheme
 from constrainednn._pde.scheme import SpaceTimeScheme
-from constrainednn._pde.trained import trained
+from constrainednn._pde.stationary.statement import stationary
+from constrainednn._pde.stationary.trained import refuse_with_time, trained_in_space
+from constrainednn._pde.trained import Stated, trained
 from constrainednn._pde.well_posed import (
     check_conditions,
     check_direction,
@@ -65,37 +67,45 @@ _TRIED = 384
 def pde(
     residual: Callable[[Any, Array], Any],
     *,
-    over: Interval,
-    time: tuple[float, float],
-    start: Callable[..., PyTree],
-    boundary: Callable[..., Any] | Mapping[str, Callable[..., Any]] | str,
+    over: Interval | Box,
+    time: tuple[float, float] | None = None,
+    start: Callable[..., PyTree] | None = None,
+    boundary: Callable[..., Any] | Mapping[Any, Callable[..., Any]] | str,
     args: PyTree = None,
     data: Data | Constraint | Sequence[Data | Constraint] | None = None,
     invariants: Callable[..., Any] | Sequence[Callable[..., Any]] = (),
     model: PyTree = None,
-    mesh: Sequence[float] | np.ndarray | None = None,
-    width: tuple[int, int] = (12, 18),
+    guess: PyTree | Callable[[Array], PyTree] = None,
+    mesh: Sequence[Any] | np.ndarray | None = None,
+    width: int | tuple[int, int] | None = None,
     reference: Callable[[Array], PyTree] | None = None,
 ) -> Problem:
-    """State an equation in time and one space coordinate; its points are p = (t, x).
+    """State an equation in time and one space coordinate, with points p = (t, x), or in space.
 
-    `solve` marches from `time[0]` to `time[1]`. In each window the model is a polynomial on each of
-    some elements; rows of the residual, the start and the boundary are minimised in least squares,
-    and windows and elements are as small as the residual at monitor points demands (`tolerance` of
-    `solve`, relative to the size of u; 1e-10 by default). The residual may be any function that
-    sees u and its derivatives at its point: `cx.partial(u, 1, order=2)(p)`, `u(p) ** 2`.
+    With `time=`, `solve` marches from `time[0]` to `time[1]`. In each window the model is a
+    polynomial on each of some elements; rows of the residual, the start and the boundary are
+    minimised in least squares, and windows and elements are as small as the residual at monitor
+    points demands (`tolerance` of `solve`, relative to the size of u; 1e-10 by default). The
+    residual may be any function that sees u and its derivatives at its point:
+    `cx.partial(u, 1, order=2)(p)`, `u(p) ** 2`.
+
+    Without `time=` points are places, of shape () in an interval and (2,) in a rectangle. All
+    elements are solved together, and those with large residuals are divided.
 
     Args:
         residual: `residual(u, p)` of the model and a point of shape (2,), zero where the equation
             holds. Derivatives by time up to order 2, by space up to order 4.
-        over: The interval of space.
-        time: Start and end.
+        over: The interval of space, or without `time=` a rectangle. For a model that is trained a
+            box in any dimension.
+        time: Start and end; None for an equation in space alone.
         start: From a place x to u at the start: a number, an array or a pytree of them. For an
             equation of order two in time the pair (u, du/dt). With a second argument it gets
             `args`.
         boundary: A condition `condition(u, p)` that is zero at both ends of the interval;
             or one for each, `{"left": ..., "right": ...}`; or "periodic". With a third argument
-            it gets the outward normal, -1 at the left end and 1 at the right one.
+            it gets the outward normal, -1 at the left end and 1 at the right one. A rectangle has
+            the sides "left", "right", "bottom" and "top", with normals of shape (2,); without
+            `time=`, a point such as `(0.0, 1.0)` may have a condition, too.
         args: Numbers of the equation, which all residuals find in `u.args`. Floats in it become
             arrays, so that other values need no compilation. An `Unknown` is estimated from `data`.
         data: What unknowns are estimated from: `Data((p, u))` with points of shape (n, 2) and
@@ -107,9 +117,12 @@ def pde(
             separate gap, and measures the error without a reference.
         model: None for elements. Or a model to be trained on the same statement, such as
             `cx.RandomFeatures(cx.Box((0, -1), (1, 1)), "scalar")`, with a method of `solve`.
+        guess: Without `time=`, a value of u or a function of a place: Newton's method begins there,
+            and u has that shape. By default the number zero.
         mesh: Ends of the elements to begin with, for a start with a kink or a layer; by default
-            four of equal length.
-        width: Number of polynomials in time and in space on each element.
+            four of equal length. Of a rectangle the ends along each coordinate.
+        width: Number of polynomials in time and in space on each element, (12, 18) by default;
+            without `time=` in each coordinate, 16 by default.
         reference: A known solution, called like the model.
 
     Returns:
@@ -127,9 +140,53 @@ def pde(
         marching in windows: Dong and Li, CMAME 387 (2021) 114129. How the residual's derivatives
         are found: docs/pde.
     """
-    name, space, span = _name_of(residual), as_space(over), as_time(time)
-    sides, edges, shape = as_sides(boundary), as_mesh(mesh, space), as_widths(width)
-    args = jax.tree.map(_traced, args, is_leaf=is_unknown)
+    name, args = _name_of(residual), jax.tree.map(_traced, args, is_leaf=is_unknown)
+    if time is None:
+        refuse_with_time(start=start, invariants=invariants)
+        shared = {"over": over, "boundary": boundary, "args": args, "reference": reference}
+        if model is not None:
+            return trained_in_space(residual, model, data=data, name=name, **shared)
+        if data is not None:
+            raise BadValueError("data= without time= needs a model that is trained: add model=.")
+        return stationary(residual, name=name, guess=guess, mesh=mesh, width=width, **shared)
+    if start is None or guess is not None:
+        raise BadValueError("an equation with time= begins at start=, and takes no guess=.")
+    return _in_time(
+        residual,
+        name=name,
+        over=over,
+        time=time,
+        start=start,
+        boundary=boundary,
+        args=args,
+        data=data,
+        invariants=invariants,
+        model=model,
+        mesh=mesh,
+        width=(12, 18) if width is None else width,
+        reference=reference,
+    )
+
+
+def _in_time(
+    residual: Callable[[Any, Array], Any],
+    *,
+    name: str,
+    over: Any,
+    time: Any,
+    start: Callable[..., PyTree],
+    boundary: Any,
+    args: PyTree,
+    data: Any,
+    invariants: Any,
+    model: PyTree,
+    mesh: Any,
+    width: Any,
+    reference: Callable[[Array], PyTree] | None,
+) -> Problem:
+    """An equation that is marched; arguments as those of `pde`."""
+    space, span, sides = as_space(over), as_time(time), as_sides(boundary)
+    edges, shape = as_mesh(mesh, space), as_widths(width)
     arguments, observed = Arguments(args), data_constraints(data)
     refuse_without(arguments, observed, "args")
     unknowns = jnp.asarray(arguments.start, jnp.result_type(float))
@@ -158,8 +215,11 @@ def pde(
             raise BadValueError(
                 "invariants= is for elements: a model that is trained would be trained on them."
             )
-        shared = {"begin": begin, "sides": sides, "seam": seam, "box": box, "observed": observed}
-        return trained(residual, model, args=args, name=name, reference=reference, **shared)
+        stated = [Stated("start", StartResidual(begin), side_of(box, "start"))]
+        for side, condition in ({"periodic": seam} if periodic else sides or {}).items():
+            stated.append(Stated(side, at_side(condition, side), side_of(box, side)))
+        shared = {"args": args, "name": name, "observed": observed, "reference": reference}
+        return trained(residual, model, stated, over=box, **shared)
     scheme = SpaceTimeScheme(equations, begin, unravel, span, edges, shape)
     return Problem(
         [*_constraints(scheme, name, ends, seam, box), *drifts(seen, box), *observed],

@@ -1,40 +1,46 @@
 """The statement of `pde` for a model that is trained, on points drawn over the domain."""
 
 import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 from jaxtyping import Array, Key, PyTree
 
-from constrainednn._pde.conditions import (
-    FlatStart,
-    SeamResidual,
-    StartResidual,
-    WithArguments,
-    at_side,
-    side_of,
-)
+from constrainednn._pde.conditions import WithArguments
 from constrainednn._problem.constraint import Constraint
 from constrainednn._problem.problem import Problem
-from constrainednn.domains.boxes import Box
+from constrainednn.domains.base import AbstractDomain
+from constrainednn.domains.finite import Points
 from constrainednn.models.recipes import is_recipe, trainable_mask
 
 # Training points of the equation, and of each condition, at least; and for each parameter.
 _POINTS, _FOR_EACH = (2000, 200), (4, 0.5)
 
 
+class Stated(NamedTuple):
+    """A condition beside the equation.
+
+    Attributes:
+        name: Of its constraint.
+        residual: Of the model and a point.
+        over: Where it holds.
+    """
+
+    name: str
+    residual: Callable[[Any, Any], Any]
+    over: AbstractDomain | Points
+
+
 def trained(
     residual: Callable[[Any, Array], Any],
     model: PyTree,
+    conditions: Sequence[Stated],
     *,
+    over: AbstractDomain,
     args: PyTree,
     name: str,
-    begin: FlatStart,
-    sides: dict[str, Callable[..., Any]] | None,
-    seam: SeamResidual,
-    box: Box,
     observed: list[Constraint],
     reference: Callable[[Array], PyTree] | None,
 ) -> Problem:
@@ -45,13 +51,10 @@ def trained(
     many, few = (
         max(least, round(share * count)) for least, share in zip(_POINTS, _FOR_EACH, strict=True)
     )
-    constraints = [
-        Constraint(residual, over=box, points=many, name=name),
-        Constraint(StartResidual(begin), over=side_of(box, "start"), points=few, name="start"),
-    ]
-    for side, condition in ({"periodic": seam} if sides is None else sides).items():
-        found = at_side(condition, side)
-        constraints.append(Constraint(found, over=side_of(box, side), points=few, name=side))
+    constraints = [Constraint(residual, over=over, points=many, name=name)]
+    for item in conditions:
+        drawn = None if isinstance(item.over, Points) else few
+        constraints.append(Constraint(item.residual, over=item.over, points=drawn, name=item.name))
     if args is not None:
         build = functools.partial(_built, model, args)
         model = build if is_recipe(model) else WithArguments(model, args)

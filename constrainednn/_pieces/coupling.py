@@ -59,7 +59,7 @@ def couple(
     rank = {node: number for number, node in enumerate(sizes)}
     waiting = [(degree(node), rank[node], node) for node in sizes]
     heapq.heapify(waiting)
-    done: list[Rows] = []
+    done: list[tuple[list[Hashable], Rows]] = []
     while waiting:
         before, _, node = heapq.heappop(waiting)
         if node not in touching:  # eliminated at an earlier, lower place
@@ -67,27 +67,39 @@ def couple(
         if degree(node) > before:
             heapq.heappush(waiting, (degree(node), rank[node], node))
             continue
-        together = front(node)
-        numbers = touching.pop(node)
+        numbers, together = touching[node], front(node)
+        # Nodes that no other rows involve go with it: the same factorisation eliminates them.
+        alone = [other for other in together if touching[other] <= numbers]
+        together = (*alone, *(other for other in together if touching[other] - numbers))
         table = _stacked([known.pop(number) for number in sorted(numbers)], together, sizes, k)
-        inside, outside = condense(table, sizes[node])
-        done.append(Rows(together, inside))
+        inside, outside = condense(table, sum(sizes[other] for other in alone))
+        done.append((alone, Rows(together, inside)))
         number = len(rows) + len(done)
-        known[number] = Rows(together[1:], outside)
-        for other in together[1:]:
+        for other in alone:
+            del touching[other]
+        known[number] = Rows(together[len(alone) :], outside)
+        for other in together[len(alone) :]:
             touching[other] = (touching[other] - numbers) | {number}
             # Its neighbours may be fewer than they were.
             heapq.heappush(waiting, (degree(other), rank[other], other))
     found: dict[Hashable, np.ndarray] = {}
-    for (node, *others), inside in reversed(done):
-        size = sizes[node]
-        pivots = np.abs(np.diagonal(inside[:, :size]))
-        small = len(inside) * np.finfo(float).eps * np.abs(inside).max(initial=0.0)
-        if len(inside) < size or pivots.min(initial=np.inf) <= small:
-            raise np.linalg.LinAlgError(f"no rows determine {node!r}")
-        values = [found[other] for other in others]
-        found[node] = recover(inside, np.concatenate([np.zeros((0, k)), *values]))
+    for alone, (together, inside) in reversed(done):
+        size = sum(sizes[node] for node in alone)
+        _refuse_undetermined(alone, inside, size)
+        values = [found[other] for other in together[len(alone) :]]
+        own = recover(inside, np.concatenate([np.zeros((0, k)), *values]))
+        parts = np.split(own, np.cumsum([sizes[node] for node in alone])[:-1])
+        found |= dict(zip(alone, parts, strict=True))
     return found
+
+
+def _refuse_undetermined(
+    nodes: Sequence[Hashable], inside: Float[np.ndarray, "rows columns"], size: int
+) -> None:
+    pivots = np.abs(np.diagonal(inside[:, :size]))
+    small = len(inside) * np.finfo(float).eps * np.abs(inside).max(initial=0.0)
+    if len(inside) < size or pivots.min(initial=np.inf) <= small:
+        raise np.linalg.LinAlgError(f"no rows determine {nodes[0]!r}")
 
 
 def _stacked(

@@ -4,6 +4,7 @@ from constrainednn.models.networks import MLP, Linear
 from constrainednn.models.pieces import Pieces
 from constrainednn.models.random_features import FeatureNetwork, RandomFeatures
 from constrainednn.models.recipes import AbstractRecipe, Frozen
+from constrainednn.models.space import SpacePieces
 from constrainednn.models.space_time import SpaceTimePieces
 from constrainednn.models.transforms import PeriodicInput, with_input, with_output
 
@@ -16,6 +17,7 @@ __all__ = [
     "PeriodicInput",
     "Pieces",
     "RandomFeatures",
+    "SpacePieces",
     "SpaceTimePieces",
     "with_input",
     "with_output",

@@ -81,3 +81,26 @@ def legendre_sum(coefficients: Float[Array, "n d"], s: Float[Array, ""]) -> Floa
 def gauss(n: int) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
     """Nodes and weights of the Gauss-Legendre rule on [-1, 1]; the weights sum to two."""
     return np.polynomial.legendre.leggauss(n)
+
+
+def orthonormal(s: Float[Array, ""], K: int) -> Float[Array, " K"]:
+    """Values of the first K features at one place."""
+    k = np.arange(K)
+    up, down = (2 * k + 1) / (k + 1), k / (k + 1)
+
+    def recurrence(carry, factors):
+        last, now = carry
+        up, down = factors
+        return (now, up * s * now - down * last), now
+
+    factors = jnp.asarray(up, s.dtype), jnp.asarray(down, s.dtype)
+    _, values = lax.scan(recurrence, (jnp.zeros_like(s), jnp.ones_like(s)), factors)
+    return values * jnp.asarray(np.sqrt(k + 0.5), s.dtype)
+
+
+def differentiation(K: int) -> Float[np.ndarray, "K K"]:
+    """The matrix D of the first K features with p_j' = sum_i p_i D_ij."""
+    norm = np.sqrt(np.arange(K) + 0.5)
+    # P_j' = sum over i = j - 1, j - 3, ... of (2 i + 1) P_i
+    i, j = np.indices((K, K))
+    return np.where((j > i) & ((j - i) % 2 == 1), (2 * i + 1) / norm[:, None] * norm[None], 0.0)

@@ -15,11 +15,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
 from constrainednn.domains.base import end_slack
 from constrainednn.errors import BadTypeError
+from constrainednn.models.legendre import differentiation, orthonormal
 from constrainednn.models.pieces import widened
 
 
@@ -116,8 +116,8 @@ class SpaceTimePieces(eqx.Module):
         halves = (ends[element + 1] - ends[element]) / 2
         half_t = (self.times[window + 1] - self.times[window]) / 2
         c = self.coefficients[self.first[window] + element]
-        along_t = _legendre((t - self.times[window]) / half_t - 1, c.shape[1])
-        in_t, in_x = (_differentiation(K) for K in c.shape[1:3])
+        along_t = orthonormal((t - self.times[window]) / half_t - 1, c.shape[1])
+        in_t, in_x = (differentiation(K) for K in c.shape[1:3])
         table = np.polynomial.legendre.legvander(places, c.shape[2] - 1)
         table = table * np.sqrt(np.arange(c.shape[2]) + 0.5)
         values = []
@@ -147,9 +147,9 @@ class SpaceTimePieces(eqx.Module):
         c = self.coefficients[self.first[window] + element]
         half_t = (self.times[window + 1] - self.times[window]) / 2
         half_x = (self.nodes[window, element + 1] - self.nodes[window, element]) / 2
-        along_t = _legendre((t - self.times[window]) / half_t - 1, c.shape[0])
-        along_x = _legendre((x - self.nodes[window, element]) / half_x - 1, c.shape[1])
-        in_t, in_x = (_differentiation(K) for K in c.shape[:2])
+        along_t = orthonormal((t - self.times[window]) / half_t - 1, c.shape[0])
+        along_x = orthonormal((x - self.nodes[window, element]) / half_x - 1, c.shape[1])
+        in_t, in_x = (differentiation(K) for K in c.shape[:2])
         values = []
         for a, b in orders:
             row = along_t @ jnp.asarray(np.linalg.matrix_power(in_t, a), c.dtype)
@@ -256,26 +256,3 @@ def _last(ends: Float[Array, " n_1"]) -> Float[Array, ""]:
 def _within(x: Array, low: Array, high: Array) -> Array:
     slack = end_slack(jnp.maximum(jnp.abs(low), jnp.abs(high)), x.dtype)
     return (x >= low - slack) & (x <= high + slack)
-
-
-def _legendre(s: Float[Array, ""], K: int) -> Float[Array, " K"]:
-    """Values of p_0, ..., p_(K-1)."""
-    k = np.arange(K)
-    up, down = (2 * k + 1) / (k + 1), k / (k + 1)
-
-    def recurrence(carry, factors):
-        last, now = carry
-        up, down = factors
-        return (now, up * s * now - down * last), now
-
-    factors = jnp.asarray(up, s.dtype), jnp.asarray(down, s.dtype)
-    _, values = lax.scan(recurrence, (jnp.zeros_like(s), jnp.ones_like(s)), factors)
-    return values * jnp.asarray(np.sqrt(k + 0.5), s.dtype)
-
-
-def _differentiation(K: int) -> Float[np.ndarray, "K K"]:
-    """The matrix D with p_j' = sum_i p_i D_ij."""
-    norm = np.sqrt(np.arange(K) + 0.5)
-    # P_j' = sum over i = j - 1, j - 3, ... of (2 i + 1) P_i
-    i, j = np.indices((K, K))
-    return np.where((j > i) & ((j - i) % 2 == 1), (2 * i + 1) / norm[:, None] * norm[None], 0.0)

@@ -8,6 +8,7 @@ from constrainednn._problem.experiments import Experiments
 from constrainednn._problem.scheme import PieceHistory
 from constrainednn.results.comparison.comparison import Comparison
 from constrainednn.results.error_estimate.error_estimate import ErrorEstimate
+from constrainednn.results.error_estimate.space import SpaceErrorEstimate
 from constrainednn.results.error_estimate.space_time import SpaceTimeErrorEstimate
 from constrainednn.results.estimates.from_rows import Estimates
 from constrainednn.results.solution import Solution, SolveFailed
@@ -30,6 +31,7 @@ __all__ = [
     "Settings",
     "Solution",
     "SolveFailed",
+    "SpaceErrorEstimate",
     "SpaceTimeErrorEstimate",
     "Status",
     "Streams",

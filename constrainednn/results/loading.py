@@ -23,6 +23,7 @@ from constrainednn._storage.archive import MAX_BYTES, read_arrays, unseal
 from constrainednn._storage.files import read_limited
 from constrainednn._storage.run_folder import REPORT
 from constrainednn.errors import BadValueError, StoreError
+from constrainednn.models.space import SpacePieces
 from constrainednn.models.space_time import SpaceTimePieces
 from constrainednn.results.saving import LOSSES, MODEL, of_each, plain
 from constrainednn.results.solution import Solution
@@ -68,11 +69,13 @@ def load_solution(path: str | Path, problem: Problem) -> Solution:
         raise StoreError(f"{folder / 'report.json'} is damaged: {error}") from None
     blank = problem.build_model(key=key)
     if problem.scheme.in_pieces:
-        if not isinstance(blank, SpaceTimePieces):
+        if not isinstance(blank, (SpaceTimePieces, SpacePieces)):
             _check_pieces(blank, saved, folder)
         blank = _with_pieces(blank, saved)
     model = arrays_to_tree(blank, saved, str(folder))
-    if isinstance(model, SpaceTimePieces):  # known arguments are those of the problem
+    if isinstance(
+        model, (SpaceTimePieces, SpacePieces)
+    ):  # known arguments are those of the problem
         model = dataclasses.replace(model, arguments=problem.model.arguments)
     streams = problem_streams(problem, model, key=key, **counts, redraw=redraw)
     if redraw:

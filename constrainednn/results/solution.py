@@ -19,15 +19,15 @@ from constrainednn._problem.experiments import Experiments
 from constrainednn.domains.base import AbstractDomain
 from constrainednn.domains.boxes import Box, Interval
 from constrainednn.errors import BadValueError
+from constrainednn.models.space import SpacePieces
 from constrainednn.models.space_time import SpaceTimePieces
 from constrainednn.operators.derivatives import derivative
 from constrainednn.results.comparison.comparison import Comparison, compare
 from constrainednn.results.error_estimate.error_estimate import ErrorEstimate
+from constrainednn.results.error_estimate.field import FieldErrorEstimate
 from constrainednn.results.error_estimate.from_residual import error_estimate
-from constrainednn.results.error_estimate.space_time import (
-    SpaceTimeErrorEstimate,
-    space_time_error,
-)
+from constrainednn.results.error_estimate.space import space_error
+from constrainednn.results.error_estimate.space_time import space_time_error
 from constrainednn.results.estimates.estimates import estimates
 from constrainednn.results.estimates.from_rows import Estimates
 from constrainednn.results.evaluation import evaluated, point_of
@@ -161,7 +161,7 @@ class Solution(Facts):
         """
         return estimates(self, sigma=sigma, level=level)
 
-    def error_estimate(self, points: int = 200) -> ErrorEstimate | SpaceTimeErrorEstimate:
+    def error_estimate(self, points: int = 200) -> ErrorEstimate | FieldErrorEstimate:
         """Estimate the error of a solution in pieces from its residual alone.
 
         Args:
@@ -170,6 +170,8 @@ class Solution(Facts):
         """
         if isinstance(self.model, SpaceTimePieces):
             return space_time_error(self)
+        if isinstance(self.model, SpacePieces):
+            return space_error(self)
         return error_estimate(self, points)
 
     def compare(self) -> Comparison:

@@ -6,6 +6,7 @@ the reverse; only what is measured after its last step says which.
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -18,18 +19,15 @@ from constrainednn._ode.schemes.boundary_values import BoundaryValueScheme
 from constrainednn._ode.schemes.delays import DelayScheme
 from constrainednn._ode.schemes.field import with_args
 from constrainednn._ode.schemes.initial_values import InitialValueScheme
-from constrainednn._pde.scheme import SpaceTimeScheme
 from constrainednn._problem.experiments import Experiments
 from constrainednn._problem.scheme import AbstractPieceScheme
 from constrainednn.domains.finite import Data
+from constrainednn.models.space import SpacePieces
 from constrainednn.models.space_time import SpaceTimePieces
+from constrainednn.results.error_estimate import space, space_time
 from constrainednn.results.error_estimate.error_estimate import ErrorEstimate
+from constrainednn.results.error_estimate.field import FieldErrorEstimate, Fresh
 from constrainednn.results.error_estimate.from_residual import error_estimate
-from constrainednn.results.error_estimate.space_time import (
-    SpaceTimeErrorEstimate,
-    on_fresh_points,
-    space_time_error,
-)
 from constrainednn.results.facts import Facts
 from constrainednn.results.one_experiment import one_experiment
 from constrainednn.runs.history import Status
@@ -55,7 +53,7 @@ class Verdict:
 
     word: Literal["solved", "not solved", "cannot tell", "no tolerance to meet"]
     reason: str
-    error: ErrorEstimate | SpaceTimeErrorEstimate | None = None
+    error: ErrorEstimate | FieldErrorEstimate | None = None
 
     def __str__(self) -> str:
         return f"{self.word}: {self.reason}"
@@ -75,7 +73,9 @@ def verdict(facts: Facts) -> Verdict:
         return _of_experiments(facts)
     scheme = facts.problem.scheme
     if isinstance(facts.model, SpaceTimePieces):
-        return _of_space_time(facts)
+        return _of_fields(facts, space_time.on_fresh_points, space_time.space_time_error)
+    if isinstance(facts.model, SpacePieces):
+        return _of_fields(facts, space.on_fresh_points, space.space_error)
     if isinstance(scheme, AbstractPieceScheme):
         return _of_pieces(facts, scheme)
     if facts.settings.tolerance > 0:
@@ -128,29 +128,31 @@ def _of_pieces(facts: Facts, scheme: AbstractPieceScheme) -> Verdict:
     return _of_fit(facts, found, error)
 
 
-def _of_fit(
-    facts: Facts, found: str, error: ErrorEstimate | SpaceTimeErrorEstimate | None
-) -> Verdict:
+def _of_fit(facts: Facts, found: str, error: ErrorEstimate | FieldErrorEstimate | None) -> Verdict:
     """An equation that holds with the unknowns found; what is left is the fit to the data."""
     if facts.status is not Status.CONVERGED:
         return Verdict("cannot tell", f"{facts.status}, {facts.reason}", error)
     return Verdict("no tolerance to meet", f"{_measured(facts)}; {found}", error)
 
 
-def _of_space_time(facts: Facts) -> Verdict:
-    """An equation in space and time: each of its constraints must hold."""
+def _of_fields(
+    facts: Facts,
+    on_fresh_points: Callable[[Facts], list[Fresh]],
+    estimated: Callable[[Facts], FieldErrorEstimate],
+) -> Verdict:
+    """A partial differential equation: each of its constraints must hold."""
     scheme = with_found(facts.problem.scheme, facts.model)
     fitted = scheme is not facts.problem.scheme
     if not fitted and facts.status is not Status.CONVERGED:
         return Verdict("not solved", f"{facts.status}, {facts.reason}")
-    assert isinstance(scheme, SpaceTimeScheme)
+    assert isinstance(scheme, AbstractPieceScheme)
     allowed = scheme.goal(facts.settings.tolerance, facts.model.coefficients.dtype)
     fresh = on_fresh_points(facts)
     worst = max(fresh, key=lambda item: math.inf if math.isnan(item.size) else item.size)
     found = f"{worst.name} on fresh points {worst.size:.1e} of u, tolerance {allowed:.1e}"
     if any(not item.size <= allowed and not facts.gap[item.name].at_rounding for item in fresh):
         return Verdict("not solved", found)
-    error = space_time_error(facts)
+    error = estimated(facts)
     objection = error.objection(allowed)
     if objection:
         return Verdict("cannot tell", f"{objection}; {found}", error)

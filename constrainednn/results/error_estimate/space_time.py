@@ -1,7 +1,7 @@
 """The error of a solution of `pde` in pieces, and its residual on fresh points."""
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import equinox as eqx
 import jax
@@ -22,77 +22,33 @@ from constrainednn._pde.elements.monitor import size_of
 from constrainednn._pde.scheme import SpaceTimeScheme
 from constrainednn.domains.finite import Data
 from constrainednn.models.space_time import SpaceTimePieces, stack_windows
+from constrainednn.results.error_estimate.field import FieldErrorEstimate, Fresh
 from constrainednn.results.facts import Facts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# An estimate below this many times the rounding level says "at rounding".
-_CLEAR = 10
 # Round-off of the solve of a window, in last digits of u: where exact solutions tell, the errors of
 # marches at round-off are 4 to 40 times the root of their number of windows.
 _DIGITS = 30
-# The largest error, in tolerances, that windows within the tolerance are taken to promise.
-_PROMISED = 1000
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class SpaceTimeErrorEstimate:
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class SpaceTimeErrorEstimate(FieldErrorEstimate):
     """True minus computed over space and time, from a solve with more polynomials.
 
     Attributes:
-        richer: The solution with more polynomials on the same windows and elements.
-        solution: The solution that was found.
-        relative: L2 norm of their difference relative to that of the solution, over space and time.
-        components: The same for each component, relative to its own.
-        rounding: Level below which the error is hidden by round-off, likewise.
         trusted_until: Time from which the error is too large to tell; infinite if nowhere.
     """
 
-    richer: SpaceTimePieces
-    solution: SpaceTimePieces
-    relative: float
-    components: Float[np.ndarray, " d"]
-    rounding: float
     trusted_until: float
 
-    def __call__(self, p: Any) -> Float[np.ndarray, "n d"]:
-        """The estimate at points (t, x) of shape (n, 2)."""
-        rows = jnp.asarray(np.reshape(p, (-1, 2)), jnp.result_type(float))
-        values = lambda u: np.asarray(in_blocks(eqx.Partial(_flat, u), rows))  # noqa: E731
-        return values(self.richer) - values(self.solution)
-
     @property
-    def label(self) -> str:
-        """One of "estimate", "at rounding" and "too large to tell"."""
+    def unclear(self) -> str:
+        """Why the error cannot be told; empty if it can."""
         if np.isfinite(self.trusted_until) or not np.isfinite(self.relative):
-            return "too large to tell"
-        return "estimate" if self.relative > _CLEAR * self.rounding else "at rounding"
-
-    def objection(self, tolerance: float) -> str:
-        """Why this estimate speaks against a solution to a tolerance; empty if it does not."""
-        # However loose the tolerance, it allows no error above a tenth.
-        allowed = min(_PROMISED * tolerance, max(10 * tolerance, 0.1))
-        if self.label == "too large to tell":
             return f"the error is too large to tell from t = {self.trusted_until:.6g} on"
-        if max(self.relative, self.rounding) > allowed:
-            return (
-                f"the error is estimated at {self.relative:.1e} of the solution, "
-                f"{self.relative / tolerance:.0e} times the tolerance"
-            )
         return ""
-
-    def __repr__(self) -> str:
-        if self.label == "too large to tell":
-            text = f"too large to tell from t = {self.trusted_until:.6g} on"
-        elif self.label == "at rounding":
-            text = f"at rounding, about {max(self.relative, self.rounding):.1e}"
-        else:
-            text = f"{self.relative:.1e}, rounding at {self.rounding:.1e}"
-        worst = int(np.argmax(self.components))
-        if self.components[worst] > 10 * max(self.relative, self.rounding):
-            text += f"; {self.components[worst]:.1e} of component {worst} alone"
-        return f"estimated relative error {text}"
 
     def plot(self) -> "Figure":
         """Draw the size of the estimate over time and space."""
@@ -103,10 +59,6 @@ class SpaceTimeErrorEstimate:
         draw_sizes(axes, self.solution, sizes, "|true - computed|")
         axes.set_title("estimated error")
         return figure
-
-
-def _flat(u: SpaceTimePieces, p: Array) -> Array:
-    return u.derivatives(p, [(0, 0)])[0]
 
 
 def _scheme_of(facts: Facts) -> SpaceTimeScheme:
@@ -157,13 +109,6 @@ def _norms(
         for h, ends, part in zip(np.diff(u.ends), edges, squares, strict=True)
     )
     return np.sqrt(total / (u.ends[-1] - u.ends[0]) / (edges[0][-1] - edges[0][0]))
-
-
-class Fresh(NamedTuple):
-    """What a constraint leaves on fresh points, relative to the size of u."""
-
-    name: str
-    size: float
 
 
 def on_fresh_points(facts: Facts) -> list[Fresh]:

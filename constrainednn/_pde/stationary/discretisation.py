@@ -1,0 +1,250 @@
+"""What must hold in space, by which polynomials, and where it is looked at.
+
+Symbols (others in `models/space.py`)::
+
+    symbol  shape      meaning
+    N, n    int        elements; coefficients of one, K^dim
+    m       int        places of an element, scaled, the same in all
+    e       int        equations
+    T_a     (m, n)     derivatives of order a of the basis there, in scaled coordinates
+    h       (N, dim)   half the lengths of the elements
+"""
+
+import dataclasses
+import functools
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Float
+
+from constrainednn._pde.elements.germ import LocalResidual, Orders
+from constrainednn._pde.stationary.mesh import Face, Mesh
+from constrainednn._pieces.mesh import Side, places
+from constrainednn._pieces.rows import by_coefficients
+from constrainednn.models.legendre import gauss
+
+# A residual of so many times its estimated round-off is round-off.
+_NOISE = 3.0
+
+
+class Equations(eqx.Module):
+    """What must hold.
+
+    Attributes:
+        interior: The equation.
+        faces: The condition where the normal points down and up, for one axis after the other;
+            None where there is none.
+        at_points: Conditions at single points.
+    """
+
+    interior: LocalResidual
+    faces: tuple[LocalResidual | None, ...]
+    at_points: tuple[tuple[tuple[float, ...], LocalResidual], ...]
+
+    @property
+    def smooth(self) -> tuple[int, ...]:
+        """For each component, the number of derivatives that elements share at a side."""
+        return tuple(max(orders) for orders in self.interior.highest)
+
+    @property
+    def order(self) -> int:
+        """The highest derivative."""
+        return max(self.smooth)
+
+    def at(self, face: Face) -> LocalResidual | None:
+        """The condition on a face."""
+        return self.faces[2 * face.axis + face.end]
+
+
+def tables(s: Float[np.ndarray, "m dim"], K: int, orders: Orders) -> list[Float[np.ndarray, "m n"]]:
+    """T_a for some orders."""
+    c = np.diag(np.sqrt(np.arange(K) + 0.5))
+    found = []
+    for order in orders:
+        table = np.ones((len(s), 1))
+        for axis, a in enumerate(order):
+            by_order = np.polynomial.legendre.legder(c, a, axis=0) if a else c
+            row = np.polynomial.legendre.legval(s[:, axis], by_order).T
+            table = (table[:, :, None] * row[:, None]).reshape(len(s), -1)
+        found.append(table)
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Discretisation:
+    """Polynomials, and the places at which they are trained and watched.
+
+    Attributes:
+        equations: What must hold.
+        width: K.
+        dim: Coordinates of a point.
+        monitor: Places that steer, random in a scaled element.
+        on_faces: The same on a scaled face.
+    """
+
+    equations: Equations
+    width: int
+    dim: int
+    monitor: Float[np.ndarray, "m dim"]
+    on_faces: Float[np.ndarray, "k across"]
+
+    @functools.cached_property
+    def rule(self) -> tuple[Float[np.ndarray, "m dim"], Float[np.ndarray, " m"]]:
+        """A Gauss rule on an element, whose weights sum to one."""
+        return gauss_cube(self.width + self.width // 4, self.dim)
+
+    @functools.cached_property
+    def face_rule(self) -> tuple[Float[np.ndarray, "m across"], Float[np.ndarray, " m"]]:
+        """A Gauss rule on a face, whose weights sum to one."""
+        return gauss_cube(self.width + self.width // 4, self.dim - 1)
+
+    def weights(self, mesh: Mesh) -> Float[np.ndarray, " N"]:
+        """What residuals in units of u are multiplied by: as in the dual of the solution's space.
+
+        By h^(order / 2) less than those units give, and by the root of the share of the domain.
+        With those units alone the error beside a corner grows as elements there shrink.
+        """
+        relative = mesh.lengths.min(axis=1) / mesh.extent
+        return relative ** (-self.equations.order / 2) * np.sqrt(mesh.area / mesh.area.sum())
+
+    @functools.cached_property
+    def interior_tables(self) -> list[Float[np.ndarray, "m n"]]:
+        """T_a at the places of the rule."""
+        return tables(self.rule[0], self.width, self.equations.interior.orders)
+
+    @functools.cached_property
+    def monitor_tables(self) -> list[Float[np.ndarray, "m n"]]:
+        """T_a at the places that steer."""
+        return tables(self.monitor, self.width, self.equations.interior.orders)
+
+    @functools.cached_property
+    def to_modes(self) -> Float[np.ndarray, "modes m"]:
+        """From values at the places of the rule on a side to Legendre coefficients."""
+        s, weights = self.face_rule
+        return tables(s, self.width, ((0,) * s.shape[1],))[0].T * weights
+
+
+def gauss_cube(
+    m: int, dim: int
+) -> tuple[Float[np.ndarray, "places dim"], Float[np.ndarray, " places"]]:
+    """A Gauss rule on a cube of side two; the weights sum to one. A point in no dimensions."""
+    s, weights = gauss(m)
+    grid = np.stack(np.meshgrid(*[s] * dim, indexing="ij"), axis=-1) if dim else np.zeros((1, 0))
+    total = np.ones(1)
+    for _ in range(dim):
+        total = np.outer(total, weights / 2).ravel()
+    return grid.reshape(len(total), dim), total
+
+
+class Seen:
+    """A residual at the same scaled places of some elements.
+
+    Attributes:
+        r: Residuals (N, m, e).
+        G: Their derivatives (N, m, e, a, d) by what they see, in scaled coordinates.
+        unit: What they are multiplied by (N, e) to be in units of u.
+    """
+
+    def __init__(
+        self,
+        residual: LocalResidual,
+        T: list[Float[np.ndarray, "m n"]],
+        c: Float[np.ndarray, "N n d"],
+        low: Float[np.ndarray, "N dim"],
+        high: Float[np.ndarray, "N dim"],
+        s: Float[np.ndarray, "m dim"],
+    ):
+        half = (high - low) / 2
+        self.scales = np.stack([(half ** -np.array(a)).prod(axis=1) for a in residual.orders], 1)
+        v = derivatives_of_u(T, c, self.scales)
+        p = places(low, high, s)
+        r, G = residual.linearised(v.reshape(-1, *v.shape[2:]), p.reshape(-1, p.shape[2]))
+        self.r = r.reshape(*p.shape[:2], -1)
+        self.G = G.reshape(*p.shape[:2], *G.shape[1:]) * self.scales[:, None, None, :, None]
+        # Sizes at least of a float's smallest: an equation may see nothing of u here.
+        size = np.sqrt((self.G**2).sum(axis=(3, 4)).mean(axis=1))
+        self.unit = np.where(size > 0, 1 / np.where(size > 0, size, 1.0), 1.0)
+
+    def rows(
+        self, number: int, T: list[Float[np.ndarray, "m n"]], root: Float[np.ndarray, " m"]
+    ) -> tuple[Float[np.ndarray, "me nd"], Float[np.ndarray, " me"]]:
+        """Rows of one element in its coefficients, in units of u, and the residual there."""
+        weights = root[:, None] * self.unit[number]
+        slopes = np.moveaxis(self.G[number] * weights[:, :, None, None], 2, 0)
+        J = by_coefficients(list(slopes), T)
+        return J.reshape(weights.size, -1), (self.r[number] * weights).ravel()
+
+
+def derivatives_of_u(
+    T: list[Float[np.ndarray, "m n"]],
+    c: Float[np.ndarray, "N n d"],
+    scales: Float[np.ndarray, "N a"],
+) -> Float[np.ndarray, "N m a d"]:
+    """What a residual sees at the places of a table."""
+    seen = [
+        np.einsum("mk,nkd->nmd", table, c, optimize=True) * scale[:, None, None]
+        for table, scale in zip(T, scales.T, strict=True)
+    ]
+    return np.stack(seen, axis=2)
+
+
+def on_face(s: Float[np.ndarray, "m across"], axis: int, end: float) -> Float[np.ndarray, "m dim"]:
+    """Scaled places of an element on one of its faces."""
+    return np.insert(s, axis, end, axis=1)
+
+
+def on_side(mesh: Mesh, side: Side, element: int, s: np.ndarray) -> Float[np.ndarray, "m dim"]:
+    """Scaled places of an element on a side that it shares, which may be a part of its own."""
+    whole = on_face(s, side.axis, 0.0)
+    p = places(side.low[None], side.high[None], whole)[0]
+    low, high = mesh.low[element], mesh.high[element]
+    scaled = (p - low) / ((high - low) / 2) - 1
+    scaled[:, side.axis] = 1.0 if element == side.below else -1.0
+    return scaled
+
+
+def watched(
+    disc: Discretisation, mesh: Mesh, c: Float[np.ndarray, "N n d"]
+) -> Float[np.ndarray, " N"]:
+    """Residual of each element in units of u, root mean square over it, without round-off.
+
+    That of the conditions on its faces is added; times `weights`, so that the root of the sum of
+    squares is that of all.
+    """
+    eqs, squares = disc.equations, np.zeros(len(c))
+    groups = [(eqs.interior, disc.monitor, disc.monitor_tables, list(range(len(c))))]
+    for axis in range(disc.dim):
+        for end in (0, 1):
+            owners = [f.element for f in mesh.faces if (f.axis, f.end) == (axis, end)]
+            condition = eqs.faces[2 * axis + end]
+            if condition is None or not owners:
+                continue
+            s = on_face(disc.on_faces, axis, 2.0 * end - 1)
+            groups.append((condition, s, tables(s, disc.width, condition.orders), owners))
+    for residual, s, T, owners in groups:
+        own, low, high = c[owners], mesh.low[owners], mesh.high[owners]
+        seen = Seen(residual, T, own, low, high, s)
+        # What two units in the last place of the coefficients change.
+        dv = derivatives_of_u(T, own * (_rounded(own.shape) - 1), np.ones_like(seen.scales))
+        noise = np.einsum("nmead,nmad->nme", seen.G, dv) * seen.unit[:, None]
+        rms = lambda r: np.sqrt((r**2).sum(axis=2).mean(axis=1))  # noqa: E731
+        clear = np.maximum(0.0, rms(seen.r * seen.unit[:, None]) - _NOISE * rms(noise))
+        np.add.at(squares, owners, clear**2)
+    return np.sqrt(squares) * disc.weights(mesh)
+
+
+def _rounded(shape: tuple[int, ...]) -> np.ndarray:
+    """Factors that change coefficients by two units in the last place, up and down in turn."""
+    signs = 1 - 2 * (np.indices(shape).sum(axis=0) % 2)
+    return 1 + 2 * np.finfo(float).eps * signs
+
+
+def tails(c: Float[np.ndarray, "N n d"], K: int, dim: int) -> Float[np.ndarray, "N dim"]:
+    """Share of the last two polynomials along each axis."""
+    squares = (c**2).sum(axis=2).reshape(len(c), *[K] * dim)
+    whole = squares.reshape(len(c), -1).sum(axis=1) + np.finfo(float).tiny
+    found = []
+    for axis in range(1, dim + 1):
+        last = np.take(squares, [K - 2, K - 1], axis=axis).reshape(len(c), -1).sum(axis=1)
+        found.append(np.sqrt(last / whole))
+    return np.stack(found, axis=1)

@@ -1,0 +1,83 @@
+"""The elements of a domain, what they share, and where they meet its boundary."""
+
+import dataclasses
+import functools
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from constrainednn._pieces.mesh import Side, divided, shared_sides
+
+# Elements at most: the matrices of the elements of this many fit in some gigabytes.
+MOST_ELEMENTS = 2048
+
+
+class Face(NamedTuple):
+    """A side of an element that lies on the boundary, all of it.
+
+    Attributes:
+        element: Its number.
+        axis: Direction of the normal.
+        end: 0 at the lower end of the element, where the normal is negative; 1 at the upper one.
+    """
+
+    element: int
+    axis: int
+    end: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Mesh:
+    """Boxes without gaps, none of which reaches beyond a corner of the domain.
+
+    Attributes:
+        low: Lower corners.
+        high: Upper corners.
+    """
+
+    low: Float[np.ndarray, "N dim"]
+    high: Float[np.ndarray, "N dim"]
+
+    @property
+    def lengths(self) -> Float[np.ndarray, "N dim"]:
+        """Lengths of the sides."""
+        return self.high - self.low
+
+    @property
+    def area(self) -> Float[np.ndarray, " N"]:
+        """Content of each element; a length or an area."""
+        return self.lengths.prod(axis=1)
+
+    @property
+    def extent(self) -> float:
+        """The longest side of a box around all of them."""
+        return float((self.high.max(axis=0) - self.low.min(axis=0)).max())
+
+    @functools.cached_property
+    def sides(self) -> list[Side]:
+        """What neighbours share."""
+        return shared_sides(self.low, self.high)
+
+    @functools.cached_property
+    def touching(self) -> list[list[int]]:
+        """For each element, the numbers of its sides that are shared."""
+        found: list[list[int]] = [[] for _ in self.low]
+        for number, side in enumerate(self.sides):
+            found[side.below].append(number)
+            found[side.above].append(number)
+        return found
+
+    @functools.cached_property
+    def faces(self) -> list[Face]:
+        """What lies on the boundary: what is not shared."""
+        shared = {(side.below, side.axis, 1) for side in self.sides}
+        shared |= {(side.above, side.axis, 0) for side in self.sides}
+        count, dim = self.low.shape
+        every = ((i, axis, end) for i in range(count) for axis in range(dim) for end in (0, 1))
+        return [Face(*item) for item in every if item not in shared]
+
+    def divided(self, across: Bool[np.ndarray, "N dim"]) -> tuple["Mesh", Int[np.ndarray, " M"]]:
+        """Elements halved across some axes, and the number of the one that each was part of."""
+        low, high, parent = divided(self.low, self.high, across)
+        return Mesh(low, high), parent

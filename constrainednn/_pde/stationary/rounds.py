@@ -1,0 +1,153 @@
+"""Rounds of solving and dividing, until residuals at monitor points are within the tolerance."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from constrainednn._pde.stationary.discretisation import Discretisation, tails, watched
+from constrainednn._pde.stationary.mesh import MOST_ELEMENTS, Mesh
+from constrainednn._pde.stationary.system import Known, System, restricted
+from constrainednn._pieces.gauss_newton import advance, begun
+
+# Newton steps of a round at most.
+_STEPS = 30
+# Share of the allowed residual that elements which are not divided may have together.
+_LEFT = 0.5
+# Elements with less than this share of the largest residual wait: they may only be spoilt by it.
+_SPOILT = 0.3
+# An element is halved across all axes along which its polynomials fall as slowly as this.
+_SLOW = 0.1
+# Rounds in a row that may leave the residual as it was before rounding is taken for the reason.
+_PATIENCE = 3
+
+
+@dataclasses.dataclass
+class Rounds:
+    """Where the solve got to.
+
+    Attributes:
+        disc: Polynomials and places.
+        mesh: Elements.
+        c: Coefficients.
+        allowed: Residual relative to the size of u that ends the solve.
+        taken: Newton steps so far, of all rounds.
+        count: Rounds so far.
+        known: What is left of elements of a linear equation, else None.
+        local: Residual of each element in the last round, as in `watched`.
+        why: What is in the way, for the reason of an early end.
+        unsolved: Rounds in a row in which Newton's method did not converge.
+    """
+
+    disc: Discretisation
+    mesh: Mesh
+    c: Float[np.ndarray, "N n d"]
+    allowed: float
+    known: Known | None = None
+    taken: int = 0
+    count: int = 0
+    local: Float[np.ndarray, " N"] = dataclasses.field(default_factory=lambda: np.zeros(0))
+    why: str = ""
+    unsolved: int = 0
+
+    @property
+    def size(self) -> float:
+        """Root mean square of u."""
+        dim = self.disc.dim
+        squares = (self.c**2).sum(axis=(1, 2)) / 2**dim
+        return float(np.sqrt(self.mesh.area @ squares / self.mesh.area.sum()))
+
+    @property
+    def error(self) -> float:
+        """Residual of all, relative to the size of u."""
+        total = float(np.linalg.norm(self.local))
+        return total / max(self.size, np.finfo(float).tiny) if self.count else math.nan
+
+    def run(self, steps: int, look: Callable[["Rounds"], bool]) -> str:
+        """Solve, divide, solve; how it ended."""
+        best, waited = math.inf, 0
+        while True:
+            ending = self._solve(steps)
+            self._watch()
+            if look(self):
+                return "stopped"
+            if ending:
+                return ending
+            if self.error <= self.allowed and not self.unsolved:
+                return "end"
+            waited = 0 if self.error < best / 2 else waited + 1
+            best = min(best, self.error)
+            if waited > _PATIENCE and best < 1e-6:
+                return "rounding"
+            across = self._across()
+            if len(self.mesh.low) + int(across.any(axis=1).sum()) > MOST_ELEMENTS:
+                return "elements"
+            before = self.mesh
+            self.mesh, parent = before.divided(across)
+            self.c = restricted(self.c, before, self.mesh, parent, self.disc.width)
+
+    def _watch(self) -> None:
+        with np.errstate(all="ignore"):
+            self.local = watched(self.disc, self.mesh, self.c)
+        self.count += 1
+
+    def _solve(self, steps: int) -> str:
+        """Newton steps on the present mesh; empty, or why they ended early."""
+        system = System(self.disc, self.mesh, self.known)
+        if self.known is not None:
+            try:
+                self.c = system.solve()
+            except np.linalg.LinAlgError as error:
+                self.why = str(error)
+                return "singular"
+            self.taken += 1
+            return "" if np.isfinite(self.c).all() else "nonfinite"
+        at = begun(jnp.asarray(self.c), notes=None)
+        limit = min(_STEPS, steps - self.taken)
+        try:
+            while at.unfinished and at.steps < limit:
+                at = advance(system.propose, at)
+        except np.linalg.LinAlgError as error:
+            self.why = str(error)
+            return "singular"
+        finally:
+            self.taken += int(at.steps)
+        self.c = np.asarray(at.unknowns, float)
+        if not np.isfinite(self.c).all():
+            return "nonfinite"
+        if self.taken >= steps and not at.solved:
+            return "steps"
+        # On elements that are too large there may be no solution: they are divided, some times.
+        self.unsolved = 0 if at.solved else self.unsolved + 1
+        return "stuck" if self.unsolved > _PATIENCE else ""
+
+    def _across(self) -> np.ndarray:
+        """Across which axes each element is halved."""
+        local = np.nan_to_num(self.local, nan=np.inf)
+        # As few as leave half of what is allowed in all the others.
+        order = np.argsort(local)
+        rest = np.sqrt(np.cumsum(local[order] ** 2))
+        bad = np.empty(len(local), bool)
+        bad[order] = rest > _LEFT * self.allowed * self.size
+        bad &= local >= _SPOILT * local.max()
+        slow = tails(self.c, self.disc.width, self.disc.dim)
+        slow = slow >= _SLOW * slow.max(axis=1, keepdims=True)
+        return bad[:, None] & slow
+
+    @property
+    def worst(self) -> Float[np.ndarray, " dim"]:
+        """The middle of the element with the largest residual."""
+        number = int(np.argmax(np.nan_to_num(self.local, nan=np.inf)))
+        return (self.mesh.low[number] + self.mesh.high[number]) / 2
+
+
+def monitor_places(key: jax.Array, width: int, dim: int) -> tuple[np.ndarray, np.ndarray]:
+    """Random places of a scaled element and of a face, a few more than there are polynomials."""
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
+    most = (width + width // 4) ** dim
+    inside = rng.uniform(-1, 1, (most, dim))
+    return inside, rng.uniform(-1, 1, (3 * width if dim > 1 else 1, dim - 1))

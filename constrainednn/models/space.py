@@ -1,0 +1,176 @@
+"""A model made of elements in space: on each box of a mesh a polynomial in all coordinates.
+
+Symbols::
+
+    symbol  shape        meaning
+    dim     int          coordinates of a point
+    s       (dim,)       scaled place in an element, each coordinate from -1 to 1
+    p_k     ()           orthonormal Legendre polynomials, sqrt(k + 1/2) P_k
+    K       int          polynomials in each coordinate
+    c       (K^dim, d)   coefficients: u = sum c_ij p_i(s_0) p_j(s_1), the last index runs fastest
+"""
+
+from collections.abc import Callable, Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from constrainednn.domains.base import end_slack
+from constrainednn.errors import BadTypeError
+from constrainednn.models.legendre import differentiation, orthonormal
+
+# How far beyond a side of an element its neighbour is looked for, in lengths of the element.
+_BESIDE = 1e-6
+
+
+class SpacePieces(eqx.Module):
+    """A function of place, a polynomial on each box of a mesh; what a stationary `pde` trains.
+
+    Outside of all elements, by more than rounding, its value is NaN.
+
+    Attributes:
+        low: Lower corners of the elements, padded with infinities.
+        high: Upper corners.
+        coefficients: Those of all elements.
+        width: Polynomials in each coordinate.
+        smooth: For each component the number of derivatives across a side, the value among them,
+            that elements share.
+        scalar: True if points are numbers of shape (), as those of an interval.
+        unravel: From a vector of shape (d,) to the structure of the user's value.
+        parameters: Unknown numbers of the equation that are solved for, if there are any.
+        arguments: From `parameters` to the arguments of the equation.
+    """
+
+    low: Float[Array, "N dim"]
+    high: Float[Array, "N dim"]
+    coefficients: Float[Array, "N K_dim d"]
+    width: int = eqx.field(static=True)
+    smooth: tuple[int, ...] = eqx.field(static=True)
+    scalar: bool = eqx.field(static=True)
+    unravel: Callable[[Array], PyTree]
+    parameters: Float[Array, " q"]
+    arguments: Callable[[Array], PyTree]
+
+    @property
+    def args(self) -> PyTree:
+        """The arguments of the equation."""
+        return self.arguments(self.parameters)
+
+    def __call__(self, p: Float[Array, "..."]) -> PyTree[Array]:
+        """Evaluate at one point."""
+        wanted = () if self.scalar else (self.low.shape[1],)
+        if jnp.shape(p) != wanted:
+            raise BadTypeError(f"u of pde takes a point of shape {wanted}, got {jnp.shape(p)}.")
+        return self.unravel(self.derivatives(p, [(0,) * self.low.shape[1]])[0])
+
+    def derivatives(
+        self, p: Float[Array, "..."], orders: Sequence[tuple[int, ...]]
+    ) -> Float[Array, "a d"]:
+        """Derivatives of the given orders by the coordinates at one point."""
+        p = jnp.atleast_1d(p)
+        element, found = self._element_of(p)
+        return jnp.where(found, self._on(element, p, orders), jnp.nan)
+
+    def jumps(self, p: Float[Array, "..."]) -> Float[Array, " n"]:
+        """Jumps across the lower sides of the element that a point lies in, beside the point.
+
+        In units of u: derivatives are multiplied by powers of the length of the element. There are
+        none at the boundary.
+        """
+        p = jnp.atleast_1d(p)
+        element, _ = self._element_of(p)
+        low, lengths = self.low[element], self.high[element] - self.low[element]
+        kept = np.arange(max(self.smooth))[:, None] < np.array(self.smooth)
+        found = []
+        for axis, unit in enumerate(np.eye(len(p), dtype=int)):
+            foot = p.at[axis].set(low[axis])
+            other, inside = self._element_of(foot.at[axis].add(-_BESIDE * lengths[axis]))
+            orders = [tuple((k * unit).tolist()) for k in range(max(self.smooth))]
+            here, there = (self._on(number, foot, orders) for number in (element, other))
+            scale = lengths[axis] ** jnp.arange(max(self.smooth))[:, None]
+            found.append(jnp.where(inside & kept, scale * (here - there), 0).ravel())
+        return jnp.concatenate(found)
+
+    def _element_of(self, p: Float[Array, " dim"]) -> tuple[Int[Array, ""], Bool[Array, ""]]:
+        """The first element that holds a point, and whether there is one."""
+        size = jnp.maximum(jnp.abs(self.low), jnp.abs(self.high))
+        slack = end_slack(jnp.max(jnp.where(jnp.isfinite(size), size, 0), axis=0), p.dtype)
+        within = lambda low, high: jnp.all((p >= low - slack) & (p <= high + slack))  # noqa: E731
+        holds = jax.vmap(within)(self.low, self.high)
+        return jnp.argmax(holds), jnp.any(holds)
+
+    def _on(
+        self, element: Int[Array, ""], p: Float[Array, " dim"], orders: Sequence[tuple[int, ...]]
+    ) -> Float[Array, "a d"]:
+        """Derivatives of the polynomial of one element, wherever the point lies."""
+        low, dim = self.low[element], len(p)
+        half = (self.high[element] - low) / 2
+        c = self.coefficients[element].reshape(*[self.width] * dim, -1)
+        D, most = differentiation(self.width), np.max(orders, axis=0)
+        for axis in range(dim):  # each turn puts the derivatives by one coordinate last
+            row = orthonormal((p[axis] - low[axis]) / half[axis] - 1, self.width)
+            by = [np.linalg.matrix_power(D, a) for a in range(most[axis] + 1)]
+            table = jnp.stack([row @ jnp.asarray(D, c.dtype) for D in by])
+            scale = jnp.stack([half[axis] ** -a for a in range(most[axis] + 1)])
+            c = jnp.moveaxis(jnp.tensordot(table * scale[:, None], c, axes=1), 0, -1)
+        return jnp.stack([c[(slice(None), *order)] for order in orders])
+
+    @property
+    def count(self) -> int:
+        """Number of elements."""
+        return int(np.isfinite(np.asarray(self.low[:, 0])).sum())
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers were solved for."""
+        return self.count * self.coefficients[0].size + self.parameters.size
+
+    @property
+    def corners(self) -> tuple[Float[np.ndarray, "N dim"], Float[np.ndarray, "N dim"]]:
+        """Lower and upper corners of the elements, without padding."""
+        low, high = (np.asarray(item)[: self.count] for item in (self.low, self.high))
+        return low, high
+
+    @property
+    def extent(self) -> str:
+        """Where it is defined, for messages."""
+        low, high = self.corners
+        ends = zip(low.min(axis=0), high.max(axis=0), strict=True)
+        return "the elements in " + " x ".join(f"[{a:g}, {b:g}]" for a, b in ends)
+
+
+def stack_elements(
+    low: Float[np.ndarray, "N dim"],
+    high: Float[np.ndarray, "N dim"],
+    coefficients: Float[np.ndarray, "N K_dim d"],
+    *,
+    width: int,
+    smooth: tuple[int, ...],
+    scalar: bool,
+    unravel: Callable[[Array], PyTree],
+    parameters: Float[Array, " q"],
+    arguments: Callable[[Array], PyTree],
+) -> SpacePieces:
+    """Put elements into a model whose capacity is a power of two.
+
+    Models of nearly as many elements then share what is compiled for them.
+    """
+    dtype = jnp.result_type(float)
+    spare = (1 << max(2, (len(low) - 1).bit_length())) - len(low)
+    padded = lambda item, value: np.pad(  # noqa: E731
+        item, [(0, spare), *[(0, 0)] * (item.ndim - 1)], constant_values=value
+    )
+    return SpacePieces(
+        jnp.asarray(padded(low, np.inf), dtype),
+        jnp.asarray(padded(high, np.inf), dtype),
+        jnp.asarray(padded(coefficients, 0.0), dtype),
+        width,
+        smooth,
+        scalar,
+        unravel,
+        parameters,
+        arguments,
+    )

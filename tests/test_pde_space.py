@@ -1,0 +1,314 @@
+"""Equations in space alone, on an interval and on rectangles."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import constrainednn as cx
+
+D = cx.partial
+SQUARE = cx.Box([0.0, 0.0], [1.0, 1.0])
+SIDES = "left", "right", "bottom", "top"
+
+
+def wall(u, x):
+    return u(x)
+
+
+def sines(x):
+    return jnp.sin(jnp.pi * x[0]) * jnp.sin(jnp.pi * x[1])
+
+
+def laplacian(u, x):
+    return D(u, 0, order=2)(x) + D(u, 1, order=2)(x)
+
+
+def poisson(u, x):
+    return laplacian(u, x) + 2 * jnp.pi**2 * sines(x)
+
+
+def slope(u, x, n):
+    return n @ jax.grad(u)(x)
+
+
+def grid(low, high, n=41):
+    axes = [np.linspace(a, b, n) for a, b in zip(low, high, strict=True)]
+    return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(low))
+
+
+def error_of(solution, exact, points):
+    known = np.asarray(jax.vmap(exact)(jnp.asarray(points)))
+    return np.linalg.norm(solution(points) - known) / np.linalg.norm(known)
+
+
+@pytest.fixture(scope="module")
+def solved_poisson():
+    return cx.solve(cx.pde(poisson, over=SQUARE, boundary=wall, reference=sines))
+
+
+def test_equation_of_poisson_is_solved_to_rounding(solved_poisson):
+    assert error_of(solved_poisson, sines, grid([0, 0], [1, 1])) < 1e-14
+    assert solved_poisson.verdict.word == "solved"
+    names = [item.name for item in solved_poisson.gap.constraints]
+    assert names == ["poisson", *SIDES, "jumps"]
+    assert isinstance(solved_poisson.model, cx.models.SpacePieces)
+    estimate = solved_poisson.error_estimate()
+    assert isinstance(estimate, cx.results.SpaceErrorEstimate)
+    assert estimate.label == "at rounding" and estimate.rounding < 1e-13
+    assert solved_poisson.plot().axes and solved_poisson.plot_moments().axes
+    assert estimate.plot().axes
+
+
+def test_training_points_measure_the_area(solved_poisson):
+    for number, known in ((0, 2 / 3), (1, 1 / 3), (5, 2 / 3)):  # the mean of x^2 + y^2
+        train = solved_poisson.streams[number].train
+        assert train.weights @ (train.points**2).sum(axis=1) == pytest.approx(known, rel=1e-12)
+
+
+def test_saved_and_loaded(solved_poisson, tmp_path):
+    solved_poisson.save(tmp_path / "run")
+    problem = cx.pde(poisson, over=SQUARE, boundary=wall, reference=sines)
+    again = cx.load_solution(tmp_path / "run", problem)
+    assert str(again.gap) == str(solved_poisson.gap)
+    np.testing.assert_array_equal(again([0.3, 0.4]), solved_poisson([0.3, 0.4]))
+
+
+def test_outside_is_refused(solved_poisson):
+    with pytest.raises(cx.errors.UsageError, match="from 0 to 1"):
+        solved_poisson([0.5, 1.2])
+
+
+def second(u, x):
+    return cx.derivative(cx.derivative(u))(x)
+
+
+def test_an_interval_has_conditions_with_normals():
+    def flux(u, x, n):
+        return n * cx.derivative(u)(x) - jnp.cos(1.0)
+
+    problem = cx.pde(
+        lambda u, x: second(u, x) + u.args["force"] * jnp.sin(x),
+        over=cx.Interval(0.0, 1.0),
+        boundary={"left": wall, "right": flux},
+        args={"force": 1.0},
+    )
+    solution = cx.solve(problem)
+    x = np.linspace(0, 1, 33)
+    np.testing.assert_allclose(solution(x), np.sin(x), atol=1e-14)
+    assert solution.verdict.word == "solved"
+    assert [item.name for item in solution.gap.finite] == ["left", "right"]
+
+
+@pytest.mark.slow
+def test_a_layer_is_resolved_where_it_is():
+    thin = 1e-3
+    problem = cx.pde(
+        lambda u, x: thin * second(u, x) - cx.derivative(u)(x),
+        over=cx.Interval(0.0, 1.0),
+        boundary=lambda u, x: u(x) - x,
+    )
+    solution = cx.solve(problem)
+    x = np.linspace(0, 1, 401)
+    np.testing.assert_allclose(solution(x), np.exp((x - 1) / thin), atol=1e-12)
+    low, high = solution.model.corners
+    lengths = (high - low)[:, 0]
+    assert lengths[np.argmax(high)] < 0.01 < 0.05 < lengths[np.argmin(low)]
+
+
+@pytest.mark.slow
+def test_a_beam_of_order_four_and_a_nonlinear_equation():
+    beam = cx.pde(
+        lambda u, x: second(cx.derivative(cx.derivative(u)), x) - jnp.exp(x),
+        over=cx.Interval(0.0, 1.0),
+        boundary=lambda u, x: (u(x) - jnp.exp(x), cx.derivative(u)(x) - jnp.exp(x)),
+    )
+    x = np.linspace(0, 1, 33)
+    np.testing.assert_allclose(cx.solve(beam)(x), np.exp(x), rtol=1e-13)
+    bratu = cx.pde(
+        lambda u, x: second(u, x) + jnp.exp(u(x)), over=cx.Interval(0.0, 1.0), boundary=wall
+    )
+    theta = 1.5171645990507543704  # theta = sqrt(2) cosh(theta / 4)
+    assert np.isclose(theta, np.sqrt(2) * np.cosh(theta / 4), rtol=1e-15)
+    known = 2 * np.log(np.cosh(theta / 4) / np.cosh(theta / 2 * (x - 0.5)))
+    solution = cx.solve(bratu)
+    np.testing.assert_allclose(solution(x), known, atol=1e-13)
+    assert solution.verdict.word == "solved"
+
+
+@pytest.mark.slow
+def test_sides_may_have_conditions_of_different_kinds():
+    def exact(x):
+        return jnp.exp(x[0]) * jnp.cos(2 * x[1])
+
+    problem = cx.pde(
+        lambda u, x: laplacian(u, x) + 3 * exact(x),
+        over=SQUARE,
+        boundary={
+            "left": lambda u, x: u(x) - exact(x),
+            "right": lambda u, x, n: slope(u, x, n) + u(x) - slope(exact, x, n) - exact(x),
+            "bottom": lambda u, x, n: slope(u, x, n) - slope(exact, x, n),
+            "top": lambda u, x: u(x) - exact(x),
+        },
+    )
+    solution = cx.solve(problem)
+    assert error_of(solution, exact, grid([0, 0], [1, 1])) < 1e-13
+    assert solution.verdict.word == "solved"
+
+
+@pytest.mark.slow
+def test_what_is_known_up_to_a_constant_is_fixed_at_a_point():
+    def exact(x):
+        return jnp.cos(jnp.pi * x[0]) * jnp.cos(jnp.pi * x[1])
+
+    def equation(u, x):
+        return laplacian(u, x) + 2 * jnp.pi**2 * exact(x)
+
+    sides = dict.fromkeys(SIDES, slope)
+    free = cx.solve(cx.pde(equation, over=SQUARE, boundary=sides))
+    assert free.status == "stalled" and "do not determine u" in free.reason
+    assert free.verdict.word == "not solved"
+    fixed = {**sides, (0.0, 0.0): lambda u, x: u(x) - 1.0}
+    solution = cx.solve(cx.pde(equation, over=SQUARE, boundary=fixed))
+    assert error_of(solution, exact, grid([0, 0], [1, 1])) < 1e-13
+    assert solution.gap.finite[0].name == "at (0, 0)"
+    assert solution.verdict.word == "solved"
+
+
+@pytest.mark.slow
+def test_a_bump_is_found_and_estimated():
+    def bump(x):
+        return jnp.exp(-((x[0] - 0.3) ** 2 + (x[1] - 0.6) ** 2) / (2 * 0.03**2))
+
+    problem = cx.pde(
+        lambda u, x: laplacian(u, x) - laplacian(bump, x),
+        over=SQUARE,
+        boundary=lambda u, x: u(x) - bump(x),
+        width=12,
+    )
+    solution = cx.solve(problem, tolerance=1e-7)
+    error = error_of(solution, bump, grid([0, 0], [1, 1], 101))
+    low, high = solution.model.corners
+    area, middle = (high - low).prod(axis=1), (low + high) / 2
+    near = np.hypot(*(middle - [0.3, 0.6]).T) < 0.1
+    assert area[near].max() < 0.1 * area.max()
+    estimate = solution.error_estimate()
+    assert error / 3 < estimate.relative < 3 * error and error < 1e-8
+    assert solution.verdict.word == "solved"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tolerance", [1e-3, 1e-5])
+def test_the_estimate_is_the_error(tolerance):
+    def exact(x):
+        return jnp.sin(10 * x[0]) * jnp.sin(10 * x[1])
+
+    problem = cx.pde(
+        lambda u, x: laplacian(u, x) + 100 * u(x) + 100 * exact(x),
+        over=SQUARE,
+        boundary=lambda u, x: u(x) - exact(x),
+        width=8,
+    )
+    solution = cx.solve(problem, tolerance=tolerance)
+    points = grid([0, 0], [1, 1])
+    error = error_of(solution, exact, points)
+    estimate = solution.error_estimate()
+    assert isinstance(estimate, cx.results.SpaceErrorEstimate)
+    assert error / 3 < estimate.relative < 3 * error < 3 * tolerance
+    known = np.asarray(jax.vmap(exact)(jnp.asarray(points)))
+    left = known - solution(points) - estimate(points)[:, 0]
+    assert np.linalg.norm(left) < 0.7 * np.linalg.norm(known - solution(points))
+
+
+@pytest.mark.slow
+def test_a_plate_that_is_clamped():
+    def exact(x):
+        return (x[0] * (1 - x[0]) * x[1] * (1 - x[1])) ** 2 * jnp.exp(x[0])
+
+    def twice(u):
+        return cx.laplacian(cx.laplacian(u))
+
+    problem = cx.pde(
+        lambda u, x: twice(u)(x) - twice(exact)(x),
+        over=SQUARE,
+        boundary=lambda u, x, n: (u(x), slope(u, x, n)),
+    )
+    solution = cx.solve(problem)
+    assert error_of(solution, exact, grid([0, 0], [1, 1])) < 1e-12
+    assert solution.verdict.word == "solved"
+
+
+@pytest.mark.slow
+def test_flow_behind_a_grid():
+    """Kovasznay, Proc. Camb. Phil. Soc. 44 (1948) 58, at a Reynolds number of 40."""
+    rate = 20 - np.sqrt(400 + 4 * np.pi**2)
+
+    def exact(x):
+        decay, angle = jnp.exp(rate * x[0]), 2 * jnp.pi * x[1]
+        across = rate / (2 * jnp.pi) * decay * jnp.sin(angle)
+        return jnp.stack([1 - decay * jnp.cos(angle), across, (1 - decay**2) / 2])
+
+    def flow(u, x):
+        y, J = u(x), jax.jacfwd(u)(x)
+        forces = J[:2] @ y[:2] + J[2] - laplacian(u, x)[:2] / 40
+        return forces, J[0, 0] + J[1, 1]
+
+    boundary: dict = dict.fromkeys(SIDES, lambda u, x: (u(x) - exact(x))[:2])
+    boundary[(1.0, 1.5)] = lambda u, x: (u(x) - exact(x))[2]
+    over = cx.Box([-0.5, -0.5], [1.0, 1.5])
+    solution = cx.solve(cx.pde(flow, over=over, boundary=boundary, guess=jnp.zeros(3)))
+    assert error_of(solution, exact, grid(over.low, over.high)) < 1e-11
+    assert solution.verdict.word == "solved"
+
+
+@pytest.mark.slow
+def test_a_run_that_reached_its_limit_is_resumed_to_the_same_digits(tmp_path):
+    def cubic(u, x):
+        return laplacian(u, x) - u(x) ** 3 + 100 * jnp.exp(-20 * ((x - 0.5) ** 2).sum())
+
+    problem = cx.pde(cubic, over=SQUARE, boundary=wall, width=10)
+    whole = cx.solve(problem, tolerance=1e-5)
+    part = cx.solve(problem, tolerance=1e-5, steps=6, out=tmp_path / "run")
+    assert part.status == "max_steps" and part.verdict.word == "not solved"
+    rest = cx.resume(tmp_path / "run", problem, steps=1000)
+    assert rest.status == "converged"
+    points = grid([0, 0], [1, 1], 11)
+    np.testing.assert_allclose(rest(points), whole(points), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dim", [2, 3])
+def test_the_same_statement_is_trained(dim):
+    box = cx.Box([0.0] * dim, [1.0] * dim)
+
+    def exact(x):
+        return jnp.prod(jnp.sin(jnp.pi * x))
+
+    problem = cx.pde(
+        lambda u, x: cx.laplacian(u)(x) + dim * jnp.pi**2 * exact(x),
+        over=box,
+        boundary=lambda u, x, n: u(x) + 0 * n[0],
+        model=cx.RandomFeatures(box, "scalar", width=400),
+        reference=exact,
+    )
+    solution = cx.solve(problem)
+    assert solution.gap.constraints[0].error == pytest.approx(0, abs=1e-6 if dim == 2 else 1e-2)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"over": cx.Box([0] * 3, [1] * 3)}, "More coordinates need model="),
+        ({"boundary": {"front": wall}}, "'left', 'right', 'bottom', 'top'"),
+        ({"boundary": {(0.0, 2.0): wall}}, r"the point \(0.0, 2.0\)"),
+        ({"boundary": "periodic"}, "a condition"),
+        ({"start": sines}, "start= is for equations in time"),
+        ({"mesh": [0.0, 0.5, 1.0]}, "along each coordinate"),
+        ({"mesh": ([0.0, 0.5], [0.0, 1.0])}, "ascend from 0 to 1"),
+        ({"args": {"k": cx.Unknown(1.0)}}, "in time only"),
+        ({"width": 3}, "at least 6"),
+    ],
+)
+def test_refused(changed, words):
+    with pytest.raises(cx.errors.UsageError, match=words):
+        cx.pde(poisson, **({"over": SQUARE, "boundary": wall} | changed))
