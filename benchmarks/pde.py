@@ -3,6 +3,7 @@
     python benchmarks/pde.py                    # everything
     python benchmarks/pde.py burgers kdv        # some of it
     python benchmarks/pde.py coverage 200       # intervals of the viscosity over noisy repeats
+    python benchmarks/pde.py effectivity        # error estimates against closed forms
 
 The problems are those of the gallery. Error: relative L2 over 101 times and 401 places, the start
 included, against a closed form, or against our own ETDRK4 with twice the resolution (its
@@ -239,6 +240,62 @@ def coverage(count):
     )
 
 
+def effectivity():
+    """Estimated over true error, over closed forms and tolerances, in space and time and in space.
+
+    The true error is over the grid of the table, or 101 x 101 places. Where it is below ten times
+    the rounding level the estimate should say "at rounding"; elsewhere it should be within a factor
+    of three, or say that it cannot tell.
+    """
+    rows = []
+    for name in [*(row for row in ROWS if row not in CLASSICAL and row != "black_scholes"), *PLANE]:
+        problem, settings, *_ = ROWS.get(name, (name, {}))
+        for tolerance in (1e-4, 1e-6, 1e-8):
+            solution = cx.solve(cx.load_problem(problem, **settings), tolerance=tolerance)
+            box = solution.problem.constraints[0].over
+            counts = (101, 101) if name in PLANE else (TIMES, PLACES)
+            axes = [np.linspace(*ends) for ends in zip(box.low, box.high, counts, strict=True)]
+            p = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)
+            flat = lambda u: np.concatenate(  # noqa: E731
+                [np.asarray(leaf).reshape(len(p), -1) for leaf in jax.tree.leaves(u)], axis=1
+            )
+            known = flat(jax.jit(jax.vmap(solution.problem.reference))(p))
+            error, estimate = relative(flat(solution(p)), known), solution.error_estimate()
+            rows.append(
+                {
+                    "row": name,
+                    "tolerance": tolerance,
+                    "error": error,
+                    "estimate": estimate.relative,
+                    "rounding": estimate.rounding,
+                    "label": estimate.label,
+                    "ratio": estimate.relative / error,
+                    "verdict": solution.verdict.word,
+                }
+            )
+            print(json.dumps(rows[-1]), flush=True)
+    clear = [r for r in rows if r["error"] > 10 * r["rounding"]]
+    told = [r for r in clear if r["label"] != "too large to tell"]
+    within = [r for r in told if 1 / 3 < r["ratio"] < 3]
+    print(
+        json.dumps(
+            {
+                "rows": len(rows),
+                "above rounding": len(clear),
+                "cannot tell": len(clear) - len(told),
+                "within a factor of three": len(within),
+                "outside": [
+                    (r["row"], r["tolerance"], r["ratio"]) for r in told if r not in within
+                ],
+            }
+        )
+    )
+
+
+# Problems in the plane with closed forms.
+PLANE = ["poisson", "nonlinear_poisson", "helmholtz", "bump", "plate", "kovasznay"]
+
+
 def main(names):
     rows = []
     for row in names or ROWS:
@@ -270,5 +327,7 @@ def main(names):
 if __name__ == "__main__":
     if sys.argv[1:2] == ["coverage"]:
         coverage(int(sys.argv[2]))
+    elif sys.argv[1:] == ["effectivity"]:
+        effectivity()
     else:
         main(sys.argv[1:])
