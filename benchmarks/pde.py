@@ -240,6 +240,12 @@ def coverage(count):
     )
 
 
+def columns(values):
+    """Values of all components at many points, a column for each."""
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(values)]
+    return np.concatenate([leaf.reshape(len(leaf), -1) for leaf in leaves], axis=1)
+
+
 def effectivity():
     """Estimated over true error, over closed forms and tolerances, in space and time and in space.
 
@@ -256,11 +262,8 @@ def effectivity():
             counts = (101, 101) if name in PLANE else (TIMES, PLACES)
             axes = [np.linspace(*ends) for ends in zip(box.low, box.high, counts, strict=True)]
             p = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)
-            flat = lambda u: np.concatenate(  # noqa: E731
-                [np.asarray(leaf).reshape(len(p), -1) for leaf in jax.tree.leaves(u)], axis=1
-            )
-            known = flat(jax.jit(jax.vmap(solution.problem.reference))(p))
-            error, estimate = relative(flat(solution(p)), known), solution.error_estimate()
+            known = columns(jax.jit(jax.vmap(solution.problem.reference))(p))
+            error, estimate = relative(columns(solution(p)), known), solution.error_estimate()
             rows.append(
                 {
                     "row": name,

@@ -271,10 +271,60 @@ def test_the_same_statement_is_trained(dim):
     assert solution.gap.constraints[0].error == pytest.approx(0, abs=1e-6 if dim == 2 else 1e-2)
 
 
+L_SHAPE = cx.Box([-1.0, -1.0], [1.0, 1.0]) - cx.Box([0.0, -1.0], [1.0, 0.0])
+
+
+def test_boxes_are_put_together(as_released):
+    assert isinstance(L_SHAPE, cx.domains.Boxes) and len(L_SHAPE.low) == 3
+    points = np.asarray(jax.vmap(L_SHAPE.place)(jax.random.uniform(jax.random.key(0), (4096, 2))))
+    assert L_SHAPE.holds(points).all()
+    assert not L_SHAPE.holds(np.array([0.5, -0.5]))
+    error = points.std(axis=0) / 64  # of the mean, which is (-1/6, 1/6)
+    assert (np.abs(points.mean(axis=0) - [-1 / 6, 1 / 6]) < 4 * error).all()
+    whole = L_SHAPE | cx.Box([0.0, -1.0], [1.0, 0.0])
+    assert whole == cx.Box([-1.0, -1.0], [1.0, 1.0])
+    assert L_SHAPE & cx.Box([0.0, 0.0], [2.0, 2.0]) == cx.Box([0.0, 0.0], [1.0, 1.0])
+    overlap = cx.Box([0.0], [2.0]) | cx.Box([1.0], [3.0])
+    assert overlap == cx.Box([0.0], [3.0])  # what is in both counts once
+    with pytest.raises(cx.errors.UsageError, match="is empty"):
+        _ = cx.Box([0.0], [1.0]) - cx.Box([-1.0], [2.0])
+    with pytest.raises(cx.errors.UsageError, match="takes boxes"):
+        _ = L_SHAPE - cx.Interval(0.0, 1.0)  # pyright: ignore[reportOperatorIssue]
+
+
+def test_a_side_may_have_several_parts():
+    hole = cx.Box([0.0, 0.0], [3.0, 3.0]) - cx.Box([1.0, 1.0], [2.0, 2.0])
+    problem = cx.pde(poisson, over=hole, boundary=wall)
+    left = {item.name: item.over for item in problem.constraints}["left"]
+    assert isinstance(left, cx.domains.Segments)
+    points = np.asarray(jax.vmap(left.place)(jnp.linspace(0.001, 0.999, 400)[:, None]))
+    assert set(np.round(points[:, 0], 12)) == {0.0, 2.0}  # the hole is to the left of x = 2
+    assert np.isclose((points[:, 0] == 2.0).mean(), 1 / 4, atol=0.01)
+    assert problem.model.count == 8
+
+
+@pytest.mark.slow
+def test_a_corner_that_points_inwards_is_graded():
+    problem = cx.load_problem("l_shape")
+    solution = cx.solve(problem, tolerance=1e-4)
+    error = solution.gap.constraints[0].error
+    estimate = solution.error_estimate()
+    assert isinstance(estimate, cx.results.SpaceErrorEstimate)
+    assert error is not None and error / 3 < estimate.relative < 3 * error and error < 1e-5
+    low, high = solution.model.corners
+    smallest = (high - low).min(axis=1)
+    assert smallest.min() < 1e-2 * smallest.max()
+    assert np.abs(low[np.argmin(smallest)]).max() < 0.01  # at the corner
+    train = solution.streams[0].train
+    np.testing.assert_allclose(train.weights @ train.points, [-1 / 6, 1 / 6], rtol=1e-12)
+    assert solution.verdict.word == "solved"
+    assert solution.plot().axes
+
+
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"over": cx.Box([0] * 3, [1] * 3)}, "More coordinates need model="),
+        ({"over": cx.Box([0] * 3, [1] * 3)}, "needs model="),
         ({"boundary": {"front": wall}}, "'left', 'right', 'bottom', 'top'"),
         ({"boundary": {(0.0, 2.0): wall}}, r"the point \(0.0, 2.0\)"),
         ({"boundary": "periodic"}, "a condition"),

@@ -15,7 +15,8 @@ from constrainednn._pde.arguments import takes
 from constrainednn._pde.elements.germ import LocalResidual
 from constrainednn._problem.equation_arguments import TracedArguments
 from constrainednn._problem.unknowns import Unknown, is_unknown
-from constrainednn.domains.boxes import Box, Segment
+from constrainednn.domains.boundaries import Segment
+from constrainednn.domains.boxes import Box
 from constrainednn.models.recipes import Frozen
 from constrainednn.models.space import SpacePieces
 from constrainednn.models.space_time import SpaceTimePieces

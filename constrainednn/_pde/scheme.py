@@ -29,7 +29,8 @@ from constrainednn._problem.scheme import (
     counters_of,
 )
 from constrainednn.domains.base import AbstractDomain
-from constrainednn.domains.boxes import Box, Segment
+from constrainednn.domains.boundaries import Segment
+from constrainednn.domains.boxes import Box
 from constrainednn.domains.samplers.base import Draw
 from constrainednn.models.space_time import SpaceTimePieces, stack_windows
 

@@ -51,10 +51,8 @@ def _touching(
 ) -> Int[np.ndarray, "pairs 2"]:
     """Pairs (i, j) where the upper end of i is the lower end of j."""
     order = np.argsort(lower, kind="stable")
-    first, last = (
-        np.searchsorted(lower[order], upper + by, side)
-        for by, side in ((-digits, "left"), (digits, "right"))
-    )
+    first = np.searchsorted(lower[order], upper - digits, side="left")
+    last = np.searchsorted(lower[order], upper + digits, side="right")
     pairs = [(i, j) for i, (a, b) in enumerate(zip(first, last, strict=True)) for j in order[a:b]]
     return np.array(pairs, int).reshape(-1, 2)
 

@@ -1,7 +1,8 @@
 """Domains: probability measures to draw points from, and samplers that fill the unit cube."""
 
 from constrainednn.domains.base import AbstractDomain, Mapped, Product
-from constrainednn.domains.boxes import Box, BoxBoundary, Interval, Segment
+from constrainednn.domains.boundaries import BoxBoundary, Segment, Segments
+from constrainednn.domains.boxes import Box, Boxes, Interval
 from constrainednn.domains.finite import Data, Points
 from constrainednn.domains.samplers.adaptive import Adaptive
 from constrainednn.domains.samplers.base import AbstractSampler, Draw
@@ -16,6 +17,7 @@ __all__ = [
     "Ball",
     "Box",
     "BoxBoundary",
+    "Boxes",
     "Data",
     "Draw",
     "GaussQuadrature",
@@ -28,6 +30,7 @@ __all__ = [
     "Points",
     "Product",
     "Segment",
+    "Segments",
     "Sobol",
     "Sphere",
 ]

@@ -1,15 +1,20 @@
-"""Intervals, boxes and their boundaries."""
+"""Intervals, boxes, and what is put together from boxes."""
 
+import itertools
 import math
+from collections.abc import Callable
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from constrainednn._common.arguments import as_real, as_reals
+from constrainednn._common.arguments import as_real
 from constrainednn._common.messages import shown
 from constrainednn.domains.base import AbstractDomain, Corner, GaussRule, end_slack
-from constrainednn.errors import BadValueError
+from constrainednn.domains.boundaries import BoxBoundary, as_corners, picked
+from constrainednn.errors import BadTypeError, BadValueError
+
+Corners = tuple[tuple[float, ...], ...]
 
 
 class Interval(AbstractDomain):
@@ -58,7 +63,7 @@ class Box(AbstractDomain):
     high: tuple[float, ...]
 
     def __init__(self, low: Corner, high: Corner):
-        self.low, self.high = _corners("Box", low, high)
+        self.low, self.high = as_corners("Box", low, high)
 
     @property
     def unit_dim(self) -> int:
@@ -75,8 +80,20 @@ class Box(AbstractDomain):
         """False."""
         return False
 
+    def __or__(self, other: "Box | Boxes") -> "Box | Boxes":
+        """All points of either; those of both count once."""
+        return union(self, other)
+
+    def __sub__(self, other: "Box | Boxes") -> "Box | Boxes":
+        """What is left without the other."""
+        return difference(self, other)
+
+    def __and__(self, other: "Box | Boxes") -> "Box | Boxes":
+        """Points of both."""
+        return intersection(self, other)
+
     @property
-    def boundary(self) -> "BoxBoundary":
+    def boundary(self) -> BoxBoundary:
         """The faces of this box with their uniform surface measure."""
         return BoxBoundary(self.low, self.high)
 
@@ -92,58 +109,31 @@ class Box(AbstractDomain):
         return np.asarray(np.all(held, axis=0))
 
 
-class Segment(AbstractDomain):
-    """Points on the straight line from `start` to `end`, uniform. Points have shape (d,)."""
+class Boxes(AbstractDomain):
+    """Points of several boxes that do not overlap, uniform; made by `|`, `-` and `&` of boxes.
 
-    start: tuple[float, ...]
-    end: tuple[float, ...]
+    `Box([-1, -1], [1, 1]) - Box([0, -1], [1, 0])` is an L. Points have shape (d,).
 
-    def __init__(self, start: Corner, end: Corner):
-        starts, ends = as_reals(start, "start of Segment"), as_reals(end, "end of Segment")
-        if starts.ndim != 1 or starts.shape != ends.shape or not (starts != ends).any():
-            raise BadValueError(
-                "Segment needs two different points of equal length, got "
-                f"{shown(start)} and {shown(end)}. Write Segment([0, 0], [0, 1])."
-            )
-        self.start, self.end = (tuple(map(float, item)) for item in (starts, ends))
-
-    @property
-    def unit_dim(self) -> int:
-        """One."""
-        return 1
-
-    @property
-    def gauss_rules(self) -> tuple[GaussRule | None, ...]:
-        """Gauss-Legendre."""
-        return ("legendre",)
-
-    @property
-    def unbounded(self) -> bool:
-        """False."""
-        return False
-
-    def place(self, z: Float[Array, "1"]) -> Float[Array, " d"]:
-        """Scale `z` affinely; a coordinate that both ends share is met exactly."""
-        start, end = jnp.asarray(self.start, z.dtype), jnp.asarray(self.end, z.dtype)
-        return start + (end - start) * z
-
-
-class BoxBoundary(AbstractDomain):
-    """The faces of a box, uniform in surface area. Points have shape (d,).
-
-    In one dimension the two end points have probability one half each.
+    Attributes:
+        low: Lower corners of the parts: cells of a grid through all corners.
+        high: Upper corners.
     """
 
-    low: tuple[float, ...]
-    high: tuple[float, ...]
+    low: Corners
+    high: Corners
 
-    def __init__(self, low: Corner, high: Corner):
-        self.low, self.high = _corners("BoxBoundary", low, high)
+    def __init__(self, low: Corners, high: Corners):
+        self.low, self.high = low, high
+
+    def __repr__(self) -> str:
+        low, high = (np.array(corners) for corners in (self.low, self.high))
+        ends = zip(low.min(axis=0), high.max(axis=0), strict=True)
+        return f"Boxes({len(low)} in " + " x ".join(f"[{a:g}, {b:g}]" for a, b in ends) + ")"
 
     @property
     def unit_dim(self) -> int:
-        """The dimension of the box: one coordinate picks the face, the others the place on it."""
-        return len(self.low)
+        """The dimension of the boxes."""
+        return len(self.low[0])
 
     @property
     def unbounded(self) -> bool:
@@ -151,37 +141,82 @@ class BoxBoundary(AbstractDomain):
         return False
 
     def place(self, z: Float[Array, " d"]) -> Float[Array, " d"]:
-        """Pick a face with probability proportional to its area, then a point on it."""
-        low, high = np.asarray(self.low), np.asarray(self.high)
-        dim = len(low)
-        sides = high - low
-        areas = np.prod(sides) / sides
-        edges = np.cumsum(np.repeat(areas, 2) / (2 * areas.sum()))[:-1]
-        # Counting edges below z[0] stays inside 0 .. 2 dim - 1, where a search could step out.
-        face = jnp.sum(z[0] >= jnp.asarray(edges, z.dtype))
-        axis, upper = face // 2, face % 2
-        # The remaining cube coordinates fill the other axes in order.
-        index = jnp.arange(dim)
-        source = jnp.where(index < axis, index + 1, index)
-        inside = jnp.where(index == axis, upper.astype(z.dtype), z[jnp.clip(source, 0, dim - 1)])
-        return jnp.asarray(low, z.dtype) + jnp.asarray(sides, z.dtype) * inside
+        """Pick a part with probability proportional to its content, then a point in it.
+
+        The first coordinate of the cube picks the part, and what is left of it the place there.
+        """
+        low, high = np.array(self.low), np.array(self.high)
+        part, rest = picked(z[0], (high - low).prod(axis=1))
+        z = z.at[0].set(rest)
+        low, high = jnp.asarray(low, z.dtype)[part], jnp.asarray(high, z.dtype)[part]
+        return low + (high - low) * z
+
+    def holds(self, x: Float[np.ndarray, "... d"]) -> Bool[np.ndarray, "..."]:
+        """Whether points lie in it; a few units in the last place beyond a face are on it."""
+        parts = [Box(*corners).holds(x) for corners in zip(self.low, self.high, strict=True)]
+        return np.asarray(np.any(parts, axis=0))
+
+    def __or__(self, other: "Box | Boxes") -> "Box | Boxes":
+        """All points of either; those of both count once."""
+        return union(self, other)
+
+    def __sub__(self, other: "Box | Boxes") -> "Box | Boxes":
+        """What is left without the other."""
+        return difference(self, other)
+
+    def __and__(self, other: "Box | Boxes") -> "Box | Boxes":
+        """Points of both."""
+        return intersection(self, other)
 
 
-def _corners(name: str, low: Corner, high: Corner) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    lows, highs = as_reals(low, f"low of {name}"), as_reals(high, f"high of {name}")
-    if lows.ndim != 1 or lows.shape != highs.shape or lows.size == 0:
+def union(a: Box | Boxes, b: Box | Boxes) -> Box | Boxes:
+    """All points of either."""
+    return _combined(a, b, np.logical_or, "union")
+
+
+def difference(a: Box | Boxes, b: Box | Boxes) -> Box | Boxes:
+    """Points of the first that are not in the second."""
+    return _combined(a, b, lambda first, second: first & ~second, "difference")
+
+
+def intersection(a: Box | Boxes, b: Box | Boxes) -> Box | Boxes:
+    """Points of both."""
+    return _combined(a, b, np.logical_and, "intersection")
+
+
+def parts_of(domain: Box | Boxes) -> tuple[Float[np.ndarray, "N d"], Float[np.ndarray, "N d"]]:
+    """Lower and upper corners of the boxes that a domain is made of."""
+    low, high = domain.low, domain.high
+    return np.atleast_2d(np.array(low, float)), np.atleast_2d(np.array(high, float))
+
+
+def _combined(
+    a: Box | Boxes, b: Box | Boxes, kept: Callable[..., np.ndarray], name: str
+) -> Box | Boxes:
+    """The cells of a grid through all corners that are kept."""
+    for item in (a, b):
+        if not isinstance(item, (Box, Boxes)):
+            raise BadTypeError(f"{name} takes boxes, such as cx.Box([0, 0], [1, 1]), got {item!r}.")
+    if a.unit_dim != b.unit_dim:
         raise BadValueError(
-            f"{name} needs two corners low and high of equal length, got shapes {lows.shape} and "
-            f"{highs.shape}. Write {name}([0, 0], [1, 2]); use Interval for scalar points."
+            f"{name} takes boxes of one dimension, got {a.unit_dim} and {b.unit_dim}."
         )
-    lows, highs = lows.astype(float), highs.astype(float)
-    with np.errstate(invalid="ignore", over="ignore"):
-        sides = highs - lows
-    wrong = np.flatnonzero(~((sides > 0) & np.isfinite(sides)))
-    if wrong.size:
-        i = wrong[0]
-        raise BadValueError(
-            f"{name} needs finite low < high in every coordinate, "
-            f"got low[{i}]={lows[i]:g} and high[{i}]={highs[i]:g}."
-        )
-    return tuple(lows.tolist()), tuple(highs.tolist())
+    corners = np.concatenate([*parts_of(a), *parts_of(b)])
+    ends = [np.unique(column) for column in corners.T]
+    low, high = (
+        np.array(list(itertools.product(*[item[part] for item in ends])), float)
+        for part in (slice(None, -1), slice(1, None))
+    )
+    middle = (low + high) / 2
+    inside = [
+        np.any(np.all((middle[:, None] > lower) & (middle[:, None] < upper), axis=2), axis=1)
+        for lower, upper in (parts_of(a), parts_of(b))
+    ]
+    chosen = kept(*inside)
+    if not chosen.any():
+        raise BadValueError(f"the {name} of {a!r} and {b!r} is empty.")
+    low, high = low[chosen], high[chosen]
+    box = Box(low.min(axis=0), high.max(axis=0))
+    if np.isclose((high - low).prod(axis=1).sum(), np.prod(np.subtract(box.high, box.low))):
+        return box
+    return Boxes(*(tuple(map(tuple, item.tolist())) for item in (low, high)))

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from constrainednn._pde.stationary.discretisation import Discretisation, Equations, on_face
 from constrainednn._pde.stationary.mesh import MOST_ELEMENTS, Mesh
+from constrainednn._pde.stationary.region import SIDES
 from constrainednn._pde.stationary.rounds import Rounds, monitor_places
 from constrainednn._pieces.mesh import places
 from constrainednn._problem.constraint import Constraint
@@ -25,7 +26,8 @@ from constrainednn._problem.scheme import (
     Watch,
     counters_of,
 )
-from constrainednn.domains.boxes import Box, Interval, Segment
+from constrainednn.domains.boundaries import Segment, Segments
+from constrainednn.domains.boxes import Box, Boxes, Interval
 from constrainednn.domains.samplers.base import Draw
 from constrainednn.models.space import SpacePieces, stack_elements
 
@@ -136,12 +138,12 @@ class StationaryScheme(AbstractPieceScheme):
         """The rows of the solve: places in all elements, or on their faces on one side."""
         mesh = Mesh(*model.corners)
         disc = self.discretisation(model.width, jax.random.key(0))
-        if isinstance(constraint.over, Segment):
-            (s, weights), (axis, end) = disc.face_rule, side_of(constraint.over, mesh)
+        if isinstance(constraint.over, (Segment, Segments)):
+            (s, weights), (axis, end) = disc.face_rule, divmod(SIDES.index(constraint.name), 2)
             here = [face.element for face in mesh.faces if (face.axis, face.end) == (axis, end)]
             s, content = on_face(s, axis, 2.0 * end - 1), mesh.area / mesh.lengths[:, axis]
             moving = [i for i in range(self.dim) if i != axis]
-        elif isinstance(constraint.over, (Interval, Box)):
+        elif isinstance(constraint.over, (Interval, Box, Boxes)):
             s, weights = disc.rule
             every = max(1, math.ceil(len(mesh.low) * len(s) / _MOST_POINTS))
             here, content = list(range(0, len(mesh.low), every)), mesh.area
@@ -170,14 +172,6 @@ class StationaryScheme(AbstractPieceScheme):
 def coefficients(u: SpacePieces) -> Float[np.ndarray, "N n d"]:
     """Those of all elements, without padding."""
     return np.asarray(u.coefficients, float)[: u.count]
-
-
-def side_of(segment: Segment, mesh: Mesh) -> tuple[int, int]:
-    """Axis of the normal of a side, and 0 for the lower end or 1 for the upper one."""
-    axis = next(
-        i for i, (a, b) in enumerate(zip(segment.start, segment.end, strict=True)) if a == b
-    )
-    return axis, int(segment.start[axis] != mesh.low[:, axis].min())
 
 
 def _verdict(rounds: Rounds, ending: str, steps: int) -> tuple[str, str]:

@@ -1,9 +1,8 @@
 """The statement of an equation in space alone."""
 
 import functools
-import itertools
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +10,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
-from constrainednn._common.arguments import as_arrays, as_count, as_function, as_reals
-from constrainednn._common.messages import shown
+from constrainednn._common.arguments import as_arrays, as_count
 from constrainednn._pde.arguments import takes
 from constrainednn._pde.conditions import (
     JumpResidual,
@@ -23,115 +21,37 @@ from constrainednn._pde.conditions import (
 from constrainednn._pde.elements.germ import LocalResidual, local_residual, unabridged
 from constrainednn._pde.stationary.discretisation import Equations, gauss_cube, tables
 from constrainednn._pde.stationary.mesh import Mesh
+from constrainednn._pde.stationary.region import (
+    Region,
+    as_conditions,
+    as_first_mesh,
+    as_region,
+    over_at,
+)
 from constrainednn._pde.stationary.scheme import StationaryScheme
 from constrainednn._pieces.mesh import places
 from constrainednn._problem.constraint import Constraint
 from constrainednn._problem.equation_arguments import Arguments, TracedArguments
 from constrainednn._problem.problem import Problem
-from constrainednn.domains.boxes import Box, Interval, Segment
-from constrainednn.domains.finite import Points
+from constrainednn.domains.boundaries import Segment
+from constrainednn.domains.boxes import Box, Boxes, Interval
 from constrainednn.domains.samplers.grids import GaussQuadrature
-from constrainednn.errors import BadTypeError, BadValueError, ProblemError
+from constrainednn.errors import BadValueError, ProblemError
 from constrainednn.models.space import SpacePieces
 
-# The highest derivative that elements have, and the sides of an interval and a rectangle.
-_HIGHEST, _SIDES = 4, ("left", "right", "bottom", "top")
+# The highest derivative that elements have.
+_HIGHEST = 4
 # Points at which it is tried which derivatives a residual sees.
 _TRIED = 384
 # Polynomials in each coordinate: by default, at least and at most.
 _WIDTH, _LEAST, _MOST = 16, 6, 32
 
 
-class Region(NamedTuple):
-    """An interval or a rectangle.
-
-    Attributes:
-        low: Lower corner.
-        high: Upper corner.
-        scalar: True if points are numbers.
-    """
-
-    low: tuple[float, ...]
-    high: tuple[float, ...]
-    scalar: bool
-
-    @property
-    def sides(self) -> tuple[str, ...]:
-        """Names of the sides, the lower and the upper one of each axis in turn."""
-        return _SIDES[: 2 * len(self.low)]
-
-
-def as_region(value: Any) -> Region:
-    """The interval or rectangle that a stationary equation holds in."""
-    if isinstance(value, Interval):
-        return Region((value.low,), (value.high,), True)
-    if isinstance(value, Box) and len(value.low) <= 2:
-        return Region(value.low, value.high, False)
-    raise BadTypeError(
-        "over of pde without time= must be an interval or a rectangle, such as cx.Interval(0, 1) "
-        f"or cx.Box([0, 0], [1, 1]), got {shown(value)}. More coordinates need model=."
-    )
-
-
-def as_conditions(value: Any, region: Region) -> dict[str | tuple[float, ...], Callable]:
-    """The condition on each side, and at points, that have one."""
-    if callable(value):
-        return dict.fromkeys(region.sides, value)
-    if not isinstance(value, Mapping):
-        raise BadValueError(
-            "boundary must be a condition(u, x) for all sides or one for each, "
-            f"{{{', '.join(map(repr, region.sides))}}}, got {shown(value)}."
-        )
-    found = {}
-    for side, condition in value.items():
-        as_function(condition, f"boundary at {side!r}", "lambda u, x: u(x)")
-        if isinstance(side, str):
-            if side not in region.sides:
-                names = ", ".join(map(repr, region.sides))
-                raise BadValueError(f"boundary names {side!r}: there are {names}, and points.")
-            found[side] = condition
-            continue
-        point = as_reals(side, "a point of boundary").astype(float).ravel()
-        inside = (
-            point.shape == (len(region.low),)
-            and ((point >= region.low) & (point <= region.high)).all()
-        )
-        if not inside:
-            raise BadValueError(f"boundary names the point {side}, which is not in {region[:2]}.")
-        found[tuple(point.tolist())] = condition
-    return found
-
-
-def as_first_mesh(value: Any, region: Region) -> Mesh:
-    """The elements to begin with: as square as they can be, two along the shorter side."""
-    low, high = np.array(region.low), np.array(region.high)
-    if value is None:
-        counts = np.minimum(16, np.maximum(2, np.round(2 * (high - low) / (high - low).min())))
-        ends = [np.linspace(a, b, int(n) + 1) for a, b, n in zip(low, high, counts, strict=True)]
-    else:
-        given = [value] if region.scalar else value
-        if not isinstance(given, Sequence) or len(given) != len(low):
-            raise BadValueError(
-                "mesh must be the ends of the elements along each coordinate, such as "
-                f"([0, 0.5, 1], [0, 0.1, 1]), got {shown(value)}."
-            )
-        ends = [as_reals(item, "mesh").astype(float) for item in given]
-        for item, a, b in zip(ends, low, high, strict=True):
-            good = item.ndim == 1 and len(item) > 1 and (np.diff(item) > 0).all()
-            if not good or (item[0], item[-1]) != (a, b):
-                raise BadValueError(
-                    f"mesh must ascend from {a:g} to {b:g}, where over= begins and ends, got "
-                    f"{shown(item.tolist())}."
-                )
-    grid = lambda parts: np.array(list(itertools.product(*parts)), float)  # noqa: E731
-    return Mesh(grid([item[:-1] for item in ends]), grid([item[1:] for item in ends]))
-
-
 def stationary(
     residual: Callable[[Any, Array], Any],
     *,
     name: str,
-    over: Interval | Box,
+    over: Interval | Box | Boxes,
     boundary: Any,
     args: PyTree,
     guess: Any,
@@ -154,18 +74,20 @@ def stationary(
     seen = functools.partial(
         _seen, unravel=unravel, start=start, arguments=TracedArguments(arguments), region=region
     )
-    interior = seen(residual, name, (region.low, region.high))
+    interior = seen(residual, name, region.some_points(_TRIED))
     faces, at_points = {}, []
     for side, condition in conditions.items():
         if isinstance(side, str):
-            condition, ends = with_normal(condition, region, side), _ends_of(region, side)
-            number = region.sides.index(side)
-            faces[number] = seen(condition, f"the condition at {side!r}", ends)
+            ends = np.array(region.along(side))
+            shares = np.random.default_rng(1).uniform(size=(_TRIED, 1))
+            part = np.arange(_TRIED) % len(ends)
+            points = ends[part, 0] + shares * (ends[part, 1] - ends[part, 0])
+            fn = with_normal(condition, region, side)
+            faces[region.sides.index(side)] = seen(fn, f"the condition at {side!r}", points)
         else:
-            at_points.append((side, seen(condition, f"the condition at {side}", (side, side))))
-    equations = Equations(
-        interior, tuple(faces.get(n) for n in range(2 * len(region.low))), tuple(at_points)
-    )
+            points = np.tile(np.array([side]), (_TRIED, 1))
+            at_points.append((side, seen(condition, f"the condition at {side}", points)))
+    equations = Equations(interior, tuple(map(faces.get, range(2 * region.dim))), tuple(at_points))
     _check_order(equations, name)
     every = interior, *faces.values(), *(item for _, item in at_points)
     low, high = (tuple(map(tuple, corner.tolist())) for corner in (first.low, first.high))
@@ -184,33 +106,24 @@ def stationary(
 
 
 def _constraints(
-    equations: Equations, name: str, over: Interval | Box, region: Region
+    equations: Equations, name: str, over: Interval | Box | Boxes, region: Region
 ) -> list[Constraint]:
     """What must hold of a model on elements."""
-    held = functools.partial(Constraint, sampler=GaussQuadrature())
-    highest = (_HIGHEST,) * len(region.low)
+
+    def held(residual: Callable, place: Any, name: str) -> Constraint:
+        ruled = isinstance(place, (Interval, Box, Segment))  # for the points that are tried
+        sampler = GaussQuadrature() if ruled else None
+        return Constraint(residual, over=place, sampler=sampler, name=name)
+
+    highest = (_HIGHEST,) * region.dim
     measured = lambda item: LocalEquation(unabridged(item, highest))  # noqa: E731
-    found = [held(measured(equations.interior), over=over, name=name)]
+    found = [held(measured(equations.interior), over, name)]
     conditions = [*zip(region.sides, equations.faces, strict=True), *equations.at_points]
     for side, item in conditions:
         if item is not None:
             label, place = over_at(side, region)
-            make = Constraint if isinstance(place, Points) else held
-            found.append(make(measured(item), over=place, name=label))
-    return [*found, held(JumpResidual(), over=over, name="jumps")]
-
-
-def over_at(side: str | tuple[float, ...], region: Region) -> tuple[str, Segment | Points]:
-    """The name of a condition on a side or at a point, and where it holds."""
-    if not isinstance(side, str):
-        place = ", ".join(f"{x:g}" for x in side)
-        return f"at {place if region.scalar else f'({place})'}", _single(side, region)
-    ends = _ends_of(region, side)
-    return side, _single(ends[0], region) if ends[0] == ends[1] else Segment(*ends)
-
-
-def _single(point: tuple[float, ...], region: Region) -> Points:
-    return Points(np.array(point if region.scalar else [point], float))
+            found.append(held(measured(item), place, label))
+    return [*found, held(JumpResidual(), over, "jumps")]
 
 
 def with_normal(
@@ -220,19 +133,9 @@ def with_normal(
     if not isinstance(side, str) or not takes(condition, 3):
         return condition
     axis, end = divmod(region.sides.index(side), 2)
-    normal = np.zeros(len(region.low))
+    normal = np.zeros(region.dim)
     normal[axis] = 2.0 * end - 1
     return WithNormal(condition, float(normal[0]) if region.scalar else tuple(normal.tolist()))
-
-
-def _ends_of(region: Region, side: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Both corners of a side; one point twice in one dimension."""
-    axis, end = divmod(region.sides.index(side), 2)
-    corners = [list(region.low), list(region.high)]
-    for corner in corners:
-        corner[axis] = (region.low, region.high)[end][axis]
-    first, last = map(tuple, corners)
-    return first, last
 
 
 def _as_guess(guess: Any, region: Region) -> Callable[[Array], PyTree]:
@@ -250,7 +153,7 @@ def _as_guess(guess: Any, region: Region) -> Callable[[Array], PyTree]:
 
 
 def _middle(region: Region) -> Float[np.ndarray, " dim"]:
-    return (np.array(region.low) + np.array(region.high)) / 2
+    return (region.parts.low[0] + region.parts.high[0]) / 2
 
 
 def _flat_values(start: Callable, p: Float[np.ndarray, "n dim"]) -> Float[np.ndarray, "n d"]:
@@ -262,7 +165,7 @@ def _projected(
     start: Callable, mesh: Mesh, width: int, region: Region
 ) -> Float[np.ndarray, "N n d"]:
     """Coefficients of the guess on elements."""
-    dim = len(region.low)
+    dim = region.dim
     s, weights = gauss_cube(width, dim)
     p = places(mesh.low, mesh.high, s)
     values = _flat_values(start, p.reshape(-1, dim)).reshape(*p.shape[:2], -1)
@@ -273,7 +176,7 @@ def _projected(
 def _seen(
     fn: Callable,
     name: str,
-    between: tuple[tuple[float, ...], tuple[float, ...]],
+    points: Float[np.ndarray, "n dim"],
     *,
     unravel: Callable[[Array], PyTree],
     start: Callable,
@@ -281,9 +184,8 @@ def _seen(
     region: Region,
 ) -> LocalResidual:
     """A residual by the derivatives that it sees."""
-    points = np.random.default_rng(1).uniform(*between, (_TRIED, len(region.low)))
     fn = OfNumber(fn) if region.scalar else fn
-    highest = (_HIGHEST,) * len(region.low)
+    highest = (_HIGHEST,) * region.dim
     given = arguments, jnp.zeros(0, jnp.result_type(float))
     values = _flat_values(start, points)
     try:
@@ -299,7 +201,7 @@ def _seen(
 def _linear(residual: LocalResidual, region: Region) -> bool:
     """Whether the derivative by what it sees is the same for any u."""
     rng, d = np.random.default_rng(3), len(residual.highest)
-    points = np.tile(rng.uniform(region.low, region.high, (64, len(region.low))), (2, 1))
+    points = np.tile(region.some_points(64), (2, 1))
     v = rng.normal(size=(128, len(residual.orders), d)) * 10.0 ** rng.integers(-2, 3, (128, 1, 1))
     G = residual.linearised(v, points)[1]
     return bool(np.array_equal(G[:64], G[64:], equal_nan=True))

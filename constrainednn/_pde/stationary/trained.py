@@ -12,15 +12,11 @@ from constrainednn._common.arguments import as_function
 from constrainednn._common.messages import shown
 from constrainednn._fitting.observations import data_constraints
 from constrainednn._pde.arguments import takes
-from constrainednn._pde.stationary.statement import (
-    as_conditions,
-    as_region,
-    over_at,
-    with_normal,
-)
+from constrainednn._pde.stationary.region import as_conditions, as_region, over_at
+from constrainednn._pde.stationary.statement import with_normal
 from constrainednn._pde.trained import Stated, trained
 from constrainednn._problem.problem import Problem
-from constrainednn.domains.boxes import Box, Interval
+from constrainednn.domains.boxes import Box, Boxes, Interval
 from constrainednn.errors import BadValueError
 
 
@@ -43,7 +39,7 @@ def trained_in_space(
     residual: Callable[[Any, Array], Any],
     model: PyTree,
     *,
-    over: Interval | Box,
+    over: Interval | Box | Boxes,
     boundary: Any,
     data: Any,
     args: PyTree,

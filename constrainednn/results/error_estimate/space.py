@@ -17,8 +17,10 @@ from constrainednn._gap.residuals import residuals_at
 from constrainednn._pde.conditions import LocalEquation
 from constrainednn._pde.elements.germ import LocalResidual
 from constrainednn._pde.stationary.mesh import Mesh
+from constrainednn._pde.stationary.region import SIDES
 from constrainednn._pde.stationary.scheme import StationaryScheme, coefficients
 from constrainednn._pde.stationary.system import System
+from constrainednn.domains.boundaries import Segment, Segments
 from constrainednn.models.space import SpacePieces
 from constrainednn.results.error_estimate.field import FieldErrorEstimate, Fresh
 from constrainednn.results.facts import Facts
@@ -109,6 +111,13 @@ def on_fresh_points(facts: Facts) -> list[Fresh]:
             element = _element_of(mesh, p)
             unit = _units(constraint.residual.local, u, p, element, mesh)
             r = r * unit[element] * relative[element, None]
+            if isinstance(constraint.over, (Segment, Segments)):
+                # As in the solve a side counts with the elements along it, not for itself.
+                axis, end = divmod(SIDES.index(constraint.name), 2)
+                along = [f.element for f in mesh.faces if (f.axis, f.end) == (axis, end)]
+                content = mesh.area[along] / mesh.lengths[along, axis]
+                depth = mesh.lengths[element, axis] * content.sum() / mesh.area.sum()
+                r = r * np.sqrt(depth)[:, None]
         found.append(Fresh(constraint.name, float(np.sqrt((r**2).sum(axis=1).mean())) / size))
     return found
 

@@ -1,0 +1,145 @@
+"""Straight lines and the faces of boxes, with their lengths and areas as measures."""
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from constrainednn._common.arguments import as_reals
+from constrainednn._common.messages import shown
+from constrainednn.domains.base import AbstractDomain, Corner, GaussRule
+from constrainednn.errors import BadValueError
+
+
+class Segment(AbstractDomain):
+    """Points on the straight line from `start` to `end`, uniform. Points have shape (d,)."""
+
+    start: tuple[float, ...]
+    end: tuple[float, ...]
+
+    def __init__(self, start: Corner, end: Corner):
+        starts, ends = as_reals(start, "start of Segment"), as_reals(end, "end of Segment")
+        if starts.ndim != 1 or starts.shape != ends.shape or not (starts != ends).any():
+            raise BadValueError(
+                "Segment needs two different points of equal length, got "
+                f"{shown(start)} and {shown(end)}. Write Segment([0, 0], [0, 1])."
+            )
+        self.start, self.end = (tuple(map(float, item)) for item in (starts, ends))
+
+    @property
+    def unit_dim(self) -> int:
+        """One."""
+        return 1
+
+    @property
+    def gauss_rules(self) -> tuple[GaussRule | None, ...]:
+        """Gauss-Legendre."""
+        return ("legendre",)
+
+    @property
+    def unbounded(self) -> bool:
+        """False."""
+        return False
+
+    def place(self, z: Float[Array, "1"]) -> Float[Array, " d"]:
+        """Scale `z` affinely; a coordinate that both ends share is met exactly."""
+        start, end = jnp.asarray(self.start, z.dtype), jnp.asarray(self.end, z.dtype)
+        return start + (end - start) * z
+
+
+class Segments(AbstractDomain):
+    """Points on several straight lines, uniform in length. Points have shape (d,)."""
+
+    parts: tuple[Segment, ...]
+
+    def __repr__(self) -> str:
+        return f"Segments({len(self.parts)} from {self.parts[0].start} to {self.parts[-1].end})"
+
+    @property
+    def unit_dim(self) -> int:
+        """One."""
+        return 1
+
+    @property
+    def unbounded(self) -> bool:
+        """False."""
+        return False
+
+    def place(self, z: Float[Array, "1"]) -> Float[Array, " d"]:
+        """Pick a line with probability proportional to its length, then a point on it."""
+        start, end = (np.array([getattr(s, name) for s in self.parts]) for name in ("start", "end"))
+        part, rest = picked(z[0], np.linalg.norm(end - start, axis=1))
+        start, end = jnp.asarray(start, z.dtype)[part], jnp.asarray(end, z.dtype)[part]
+        return start + (end - start) * rest
+
+
+class BoxBoundary(AbstractDomain):
+    """The faces of a box, uniform in surface area. Points have shape (d,).
+
+    In one dimension the two end points have probability one half each.
+    """
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+    def __init__(self, low: Corner, high: Corner):
+        self.low, self.high = as_corners("BoxBoundary", low, high)
+
+    @property
+    def unit_dim(self) -> int:
+        """The dimension of the box: one coordinate picks the face, the others the place on it."""
+        return len(self.low)
+
+    @property
+    def unbounded(self) -> bool:
+        """False."""
+        return False
+
+    def place(self, z: Float[Array, " d"]) -> Float[Array, " d"]:
+        """Pick a face with probability proportional to its area, then a point on it."""
+        low, high = np.asarray(self.low), np.asarray(self.high)
+        dim = len(low)
+        sides = high - low
+        areas = np.prod(sides) / sides
+        edges = np.cumsum(np.repeat(areas, 2) / (2 * areas.sum()))[:-1]
+        # Counting edges below z[0] stays inside 0 .. 2 dim - 1, where a search could step out.
+        face = jnp.sum(z[0] >= jnp.asarray(edges, z.dtype))
+        axis, upper = face // 2, face % 2
+        # The remaining cube coordinates fill the other axes in order.
+        index = jnp.arange(dim)
+        source = jnp.where(index < axis, index + 1, index)
+        inside = jnp.where(index == axis, upper.astype(z.dtype), z[jnp.clip(source, 0, dim - 1)])
+        return jnp.asarray(low, z.dtype) + jnp.asarray(sides, z.dtype) * inside
+
+
+def as_corners(name: str, low: Corner, high: Corner) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Two corners of a box as numbers.
+
+    Raises:
+        ValueError: Unless the second lies beyond the first in every coordinate.
+    """
+    lows, highs = as_reals(low, f"low of {name}"), as_reals(high, f"high of {name}")
+    if lows.ndim != 1 or lows.shape != highs.shape or lows.size == 0:
+        raise BadValueError(
+            f"{name} needs two corners low and high of equal length, got shapes {lows.shape} and "
+            f"{highs.shape}. Write {name}([0, 0], [1, 2]); use Interval for scalar points."
+        )
+    lows, highs = lows.astype(float), highs.astype(float)
+    with np.errstate(invalid="ignore", over="ignore"):
+        sides = highs - lows
+    wrong = np.flatnonzero(~((sides > 0) & np.isfinite(sides)))
+    if wrong.size:
+        i = wrong[0]
+        raise BadValueError(
+            f"{name} needs finite low < high in every coordinate, "
+            f"got low[{i}]={lows[i]:g} and high[{i}]={highs[i]:g}."
+        )
+    return tuple(lows.tolist()), tuple(highs.tolist())
+
+
+def picked(z: Float[Array, ""], content: Float[np.ndarray, " n"]) -> tuple[Array, Float[Array, ""]]:
+    """A part for a number between zero and one, and the number's place within its share."""
+    ends = np.concatenate([[0.0], np.cumsum(content / content.sum())])
+    # Counting ends below z stays inside 0 .. n - 1, where a search could step out.
+    part = jnp.sum(z >= jnp.asarray(ends[1:-1], z.dtype))
+    first, last = jnp.asarray(ends[:-1], z.dtype)[part], jnp.asarray(ends[1:], z.dtype)[part]
+    return part, jnp.clip((z - first) / (last - first), 0, 1)
