@@ -6,6 +6,7 @@ import math
 import numpy as np
 from jaxtyping import PyTree
 
+from constrainednn._gap.holds.guarantee import Guarantee
 from constrainednn._gap.statistics import Estimate
 from constrainednn._gap.tables import is_rounding
 from constrainednn.targets.image import Image
@@ -66,6 +67,7 @@ class ConstraintGap:
         worst: Largest residual, searched from the worst held-out points.
         train_quantiles: Quantiles of |r| on training points.
         heldout_quantiles: Quantiles of |r| on held-out points.
+        guarantee: What the held-out points prove of fresh ones, assuming independent draws alone.
         distance: Residual against distance to the nearest training point.
         image: Rank and spread of the model's values, where it can be called on a point.
         error: Relative L2 error against the reference on held-out points. None without a reference,
@@ -92,6 +94,7 @@ class ConstraintGap:
     worst: Worst
     train_quantiles: dict[str, float]
     heldout_quantiles: dict[str, float]
+    guarantee: Guarantee
     distance: Distance | None
     image: Image | None
     error: float | None

@@ -73,6 +73,7 @@ def notes(report: "GapReport") -> list[str]:
             "95 % intervals over that draw; a region of probability below "
             f"{number(3 / gap.heldout.n)} may have been missed"
         )
+        lines += [f"{gap.name}: {line}" for line in gap.guarantee.lines()]
         if gap.note:
             lines.append(f"{gap.name}: {gap.note}")
         if gap.heldout.label and not gap.at_rounding:

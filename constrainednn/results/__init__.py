@@ -1,6 +1,7 @@
 """What a solve returns: the solution, its history, estimates, error estimate and comparison."""
 
 from constrainednn._checks.check import Finding
+from constrainednn._gap.holds.guarantee import Guarantee, ShareAbove
 from constrainednn._gap.report import ConstraintGap, Distance, FiniteLoss, GapReport, Worst
 from constrainednn._gap.statistics import Estimate
 from constrainednn._gap.streams import Streams
@@ -25,9 +26,11 @@ __all__ = [
     "Finding",
     "FiniteLoss",
     "GapReport",
+    "Guarantee",
     "History",
     "PieceHistory",
     "Settings",
+    "ShareAbove",
     "Solution",
     "SolveFailed",
     "SpaceTimeErrorEstimate",

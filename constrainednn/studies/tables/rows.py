@@ -66,11 +66,28 @@ def flat(row: Row) -> dict[str, Any]:
         "heldout_high": number(heldout.get("high")),
         "gap": infinite(difference.get("value")) if difference else number(None),
         "worst": number(max((infinite(part["worst"]["residual"]) for part in parts), default=None)),
+        **_guaranteed(row, parts),
         "reference_error": number(max(errors, default=None)),
         "collapsed": any(verdicts) if verdicts else None,
         "seconds": timings.get("run"),
         "engine": row["engine"],
     }
+
+
+def _guaranteed(row: Row, parts: list[Row]) -> dict[str, Any]:
+    """What held-out points prove of fresh ones, the weakest of the constraints; NaN where void."""
+    found = [part["guarantee"] for part in parts if part.get("guarantee")]
+    void = "; ".join(sorted({item["void"] for item in found if item["void"]}))
+    if row.get("selected", 1) > 1:
+        void = f"selected among {row['selected']} settings: draw fresh points for the winner"
+    if has_failed(row):
+        void = "the run failed"
+    largest = {}
+    for name, key in (("violating", "share"), ("bound_99", "bound")):
+        values = [item[key] for item in found]
+        there = bool(values) and not void and None not in values
+        largest[name] = max(values) if there else math.nan
+    return largest | {"void": void}
 
 
 def values_of(rows: Iterable[Row], name: str) -> np.ndarray:
