@@ -21,7 +21,7 @@ from .domains import (
     Points,
 )
 from .methods import LevenbergMarquardt, Optax, Stage
-from .models import MLP, Linear, RandomFeatures, with_output
+from .models import MLP, Linear, RandomFeatures, with_output, with_projection
 from .operators import (
     at_least,
     at_most,
@@ -92,4 +92,5 @@ __all__ = [
     "taylor",
     "testing",
     "with_output",
+    "with_projection",
 ]
