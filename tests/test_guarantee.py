@@ -115,6 +115,7 @@ def test_report_states_the_guarantee_for_the_tolerance_of_the_constraint():
     sizes = np.abs(
         np.linalg.norm(np.asarray(solution(solution.streams[0].heldout.points)), axis=1) - 1
     )
+    assert solution.gap["on_circle"].holds.kind == "with probability"
     assert found.violated == (sizes > 0.05).sum()
     assert found.share == share_bound(found.violated, 400, 0.95)
     assert found.bound == pytest.approx(np.sort(sizes)[rank_of_bound(400, 0.99, 0.95) - 1])
@@ -162,6 +163,7 @@ def test_columns_of_a_study_and_void_where_settings_were_chosen():
     assert [row["violating"] for row in table] == [part["share"] for part in parts]
     assert [row["bound_99"] for row in table] == [part["bound"] for part in parts]
     assert [row["void"] for row in table] == ["", ""]
+    assert {row["holds"] for row in table} == {"with probability"}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         best = found.best().table()

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Key, PyTree
 from constrainednn._common.arguments import as_count
 from constrainednn._common.random_keys import stream
 from constrainednn._gap.holds.guarantee import guarantee
+from constrainednn._gap.holds.kind import how_it_holds
 from constrainednn._gap.reference import reference_errors
 from constrainednn._gap.report import ConstraintGap, Distance, FiniteLoss, GapReport
 from constrainednn._gap.residual_vector import common_unit
@@ -127,6 +128,7 @@ def _constraint_gap(
     if problem.reference is not None and errors is None:
         notes.append("the reference is not compared: the model takes no such points")
     length_train, length_held = (unit * np.sqrt(squares(r / unit)) for r in (r_train, r_held))
+    proved = guarantee(length_held, tolerance=constraint.tolerance, void=void)
     return ConstraintGap(
         name=constraint.name,
         measure=repr(over),
@@ -145,7 +147,8 @@ def _constraint_gap(
         worst=worst_point(constraint, over, model, held, length_held),
         train_quantiles=quantiles(length_train),
         heldout_quantiles=quantiles(length_held),
-        guarantee=guarantee(length_held, tolerance=constraint.tolerance, void=void),
+        holds=how_it_holds(residual, model, held.points, proved),
+        guarantee=proved,
         distance=_by_distance(train, held, length_held / math.sqrt(r_train.shape[1])),
         image=image_of(model, constraint.target, held.points),
         error=None if errors is None else errors.relative,

@@ -2,6 +2,7 @@
 
 from constrainednn._checks.check import Finding
 from constrainednn._gap.holds.guarantee import Guarantee, ShareAbove
+from constrainednn._gap.holds.kind import Holds
 from constrainednn._gap.report import ConstraintGap, Distance, FiniteLoss, GapReport, Worst
 from constrainednn._gap.statistics import Estimate
 from constrainednn._gap.streams import Streams
@@ -28,6 +29,7 @@ __all__ = [
     "GapReport",
     "Guarantee",
     "History",
+    "Holds",
     "PieceHistory",
     "Settings",
     "ShareAbove",

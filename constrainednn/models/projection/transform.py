@@ -12,6 +12,7 @@ from jaxtyping import Array, ArrayLike, Float, Key, PyTree
 from constrainednn._common.arguments import as_count, as_positive, as_reals
 from constrainednn._common.messages import shown
 from constrainednn.errors import BadTypeError, BadValueError
+from constrainednn.models.projection.affine import is_affine
 from constrainednn.models.projection.derivative import projected
 from constrainednn.models.recipes import AbstractRecipe, Frozen, is_recipe
 
@@ -75,6 +76,12 @@ class Projection(eqx.Module):
         z = self.forth(y.ravel())
         parts = jnp.concatenate([jnp.abs(g(x, z)), jnp.maximum(h(x, z), 0.0)])
         return jnp.max(parts, initial=0.0)
+
+    def closed_form(self, x: PyTree, y: Array) -> bool:
+        """True where no iteration is needed: all constraints are affine equalities."""
+        if self.inequalities.value is not None:
+            return False
+        return is_affine(self.functions(x, y)[0], x, self.forth(y.ravel()))
 
     def allowed(self, dtype: Any) -> float:
         """The violation up to which a value has arrived."""

@@ -75,7 +75,7 @@ def flat(row: Row) -> dict[str, Any]:
 
 
 def _guaranteed(row: Row, parts: list[Row]) -> dict[str, Any]:
-    """What held-out points prove of fresh ones, the weakest of the constraints; NaN where void."""
+    """How constraints hold on fresh points, the weakest of them; NaN where nothing is proved."""
     found = [part["guarantee"] for part in parts if part.get("guarantee")]
     void = "; ".join(sorted({item["void"] for item in found if item["void"]}))
     if row.get("selected", 1) > 1:
@@ -87,7 +87,14 @@ def _guaranteed(row: Row, parts: list[Row]) -> dict[str, Any]:
         values = [item[key] for item in found]
         there = bool(values) and not void and None not in values
         largest[name] = max(values) if there else math.nan
-    return largest | {"void": void}
+    kinds = sorted({part["holds"]["kind"] for part in parts if part.get("holds")})
+    missed = [part["holds"]["missed"] for part in parts if part.get("holds")]
+    return {
+        "holds": ", ".join(kinds),
+        "missed": max((share for share in missed if share is not None), default=math.nan),
+        **largest,
+        "void": void,
+    }
 
 
 def values_of(rows: Iterable[Row], name: str) -> np.ndarray:
