@@ -53,24 +53,53 @@ def nearest(
             y = y - rows.step(fn(y))
         return y
     eps, size = jnp.finfo(y0.dtype).eps, 1 + jnp.linalg.norm(y0)
-    others = jnp.asarray(_directions(y0.size), y0.dtype) * size
 
     def body(state: tuple) -> tuple:
-        k, restarts, y, _ = state
+        k, y, _ = state
         c, C = jacobian(fn, y)
         rows = row_space(C)
         step, weight = _step(fn, rows, c, y, y0)
         after, better = _best_part(fn, rows, c, (y, y0), step, weight)
         after = jnp.where(better, after, y)
         going = better & (jnp.linalg.norm(step) > jnp.sqrt(eps) * size)
-        # Where no step lowers the violation there may be a way from elsewhere.
-        stuck = ~going & (jnp.linalg.norm(c) > jnp.sqrt(eps)) & (restarts < len(others))
-        elsewhere = y0 + others[jnp.minimum(restarts, len(others) - 1)]
-        return k + 1, restarts + stuck, jnp.where(stuck, elsewhere, after), going | stuck
+        return k + 1, after, going
 
-    start = 0, 0, y0, jnp.asarray(True)
-    *_, y, _ = jax.lax.while_loop(lambda s: s[-1] & (s[0] < iterations), body, start)
-    return y
+    start = 0, y0, jnp.asarray(True)
+    _, y, _ = jax.lax.while_loop(lambda s: s[-1] & (s[0] < iterations), body, start)
+    return _restored(fn, y, y0, iterations)
+
+
+def _restored(fn: Callable, y: Array, y0: Array, iterations: int) -> Float[Array, " n"]:
+    """Gauss-Newton steps towards the equations alone, for a point that is not on the set yet.
+
+    Where no step lowers the violation, as between two parts of a set, they start from elsewhere.
+    """
+    eps, size = jnp.finfo(y0.dtype).eps, 1 + jnp.linalg.norm(y0)
+    others = jnp.asarray(_directions(y0.size), y0.dtype) * size
+    parts = jnp.asarray(_PARTS, y0.dtype)
+
+    def body(state: tuple) -> tuple:
+        k, restarts, y, least, (best, fewest) = state
+        c, C = jacobian(fn, y)
+        step = row_space(C).step(c)
+        ends = jax.vmap(lambda part: y - part * step)(parts)
+        sizes = jax.vmap(lambda y: jnp.linalg.norm(fn(y)))(ends)
+        sizes = jnp.where(jnp.isfinite(sizes), sizes, jnp.inf)
+        at = jnp.argmin(sizes)
+        found, end = sizes[at], ends[at]
+        stuck = found > 0.99 * least
+        best = jnp.where(found < fewest, end, best)
+        fewest = jnp.minimum(found, fewest)
+        again = stuck & (fewest > jnp.sqrt(eps) * size) & (restarts < _RESTARTS)
+        elsewhere = y0 + others[jnp.minimum(restarts, _RESTARTS - 1)]
+        k = jnp.where(stuck & ~again, iterations, k + 1)
+        y, least = jnp.where(again, elsewhere, end), jnp.where(again, jnp.inf, found)
+        return k, restarts + again, y, least, (best, fewest)
+
+    size0 = jnp.linalg.norm(fn(y))
+    k = jnp.where(size0 > 100 * eps * size, 0, iterations)
+    start = k, 0, y, size0, (y, size0)
+    return jax.lax.while_loop(lambda s: s[0] < iterations, body, start)[-1][0]
 
 
 def _directions(n: int) -> np.ndarray:
