@@ -21,12 +21,11 @@ from .domains import (
     Points,
 )
 from .methods import LevenbergMarquardt, Optax, Stage
-from .models import MLP, Linear, RandomFeatures, with_output
+from .models import MLP, Linear, RandomFeatures, with_output, with_projection
 from .operators import (
     at_least,
     at_most,
     derivative,
-    divergence,
     integral,
     jacobian,
     laplacian,
@@ -66,7 +65,6 @@ __all__ = [
     "check",
     "cross_validate",
     "derivative",
-    "divergence",
     "domains",
     "ensemble",
     "errors",
@@ -92,4 +90,5 @@ __all__ = [
     "taylor",
     "testing",
     "with_output",
+    "with_projection",
 ]

@@ -256,8 +256,8 @@ CALLS = {
     "jacobian at": (lambda x: cx.jacobian(lambda x: x)(x), {"x": np.ones(2)}),
     "laplacian": (cx.laplacian, {"u": jnp.sin}),
     "laplacian at": (lambda x: cx.laplacian(jnp.sin)(x), {"x": np.ones(2)}),
-    "divergence": (cx.divergence, {"u": jnp.sin}),
-    "divergence at": (lambda x: cx.divergence(jnp.sin)(x), {"x": np.ones(2)}),
+    "divergence": (cx.operators.divergence, {"u": jnp.sin}),
+    "divergence at": (lambda x: cx.operators.divergence(jnp.sin)(x), {"x": np.ones(2)}),
     "check": (cx.check, {"problem": PROBLEM, "seed": 0}),
     "solve": (
         cx.solve,

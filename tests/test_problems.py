@@ -276,3 +276,39 @@ def test_splitting_into_chunks_changes_no_bit(monkeypatch):
             np.testing.assert_array_equal(a, b)
     np.testing.assert_array_equal(whole.history.loss, split.history.loss)
     assert dataclasses.asdict(whole.gap.heldout) == dataclasses.asdict(split.gap.heldout)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["circle_projected", "sphere_projected", "rotation_projected"])
+def test_projected_values_stay_on_their_set_wherever_a_search_goes(name):
+    gap = only(cx.solve(cx.load_problem(name), steps=10))
+    assert gap.holds.kind == "to solver tolerance" and gap.holds.missed <= 1e-4
+    assert gap.worst.residual < 1e-12
+    assert name != "circle_projected" or gap.image.coverage >= 0.95
+
+
+@pytest.mark.slow
+def test_quadratic_programme_is_feasible_everywhere_and_close_to_its_optimum():
+    from scipy.optimize import minimize
+
+    path, _ = resolve("quadratic_programme")
+    module = load_module(path)
+    A, C, root = (np.asarray(array) for array in (module.A, module.C, module.ROOT))
+    solution = cx.solve(cx.load_problem("quadratic_programme"), steps=60, heldout=512)
+    x = np.asarray(solution.streams[0].heldout.points[:100])
+    y = np.asarray(solution(x))
+    assert np.abs(y @ A.T - x).max() < 1e-12 and np.abs(y).max() < 1 + 1e-12
+    objective = ((root @ (y - C).T) ** 2).sum(axis=0)
+    best = [
+        minimize(
+            lambda y: np.sum((root @ (y - C)) ** 2),
+            np.zeros(4),
+            jac=lambda y: 2 * root.T @ root @ (y - C),
+            bounds=[(-1, 1)] * 4,
+            constraints={"type": "eq", "fun": lambda y, x=x: A @ y - x, "jac": lambda y: A},
+            tol=1e-12,
+        ).fun
+        for x in x
+    ]
+    assert (objective >= np.array(best) - 1e-8).all()
+    assert objective.mean() <= 1.01 * np.mean(best)

@@ -124,6 +124,8 @@ def test_gallery_problem_keeps_the_contract(name):
     noisy = {"linear_regression": ["misfit"], "monotone_fit": ["fit"]}
     # References by quadrature, and of a line that is cut off.
     noisy |= {"burgers": ["burgers"], "schroedinger": ["periodic"]}
+    # The nearest map to the identity is not the identity.
+    noisy |= {name: ["stays_close"] for name in ("circle_projected", "sphere_projected")}
     check_problem(cx.load_problem(name), noisy=noisy.get(name, []))
 
 

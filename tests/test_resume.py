@@ -1,5 +1,6 @@
 """Going on is the same as never having stopped, bit for bit; anything else is refused by name."""
 
+import dataclasses
 import itertools
 import json
 import os
@@ -40,6 +41,7 @@ def circle(points=8, width=4):
 
 
 CIRCLE = circle()
+NOTHING = cx.results.Guarantee(0, None, None, None, None, ())
 ADAM = cx.Optax(optax.adam(1e-2))
 NOISY = cx.Optax(optax.noisy_sgd(1e-3, key=jax.random.key(4)))
 TWO = [
@@ -77,6 +79,12 @@ def after(looks, action=lambda: signal.raise_signal(signal.SIGINT)):
     return progress
 
 
+def numbers(solution):
+    """The gap without what is void once the held-out points were looked at."""
+    parts = [dataclasses.replace(item, guarantee=NOTHING) for item in solution.gap.constraints]
+    return dataclasses.replace(solution.gap, constraints=tuple(parts))
+
+
 def equal(first, second):
     """Every leaf, every number of the history and of the report."""
 
@@ -97,7 +105,9 @@ def equal(first, second):
     for one, two in zip(first.streams, second.streams, strict=True):
         np.testing.assert_array_equal(one.train.points, two.train.points)
     assert (first.status, first.reason, first.steps) == (second.status, second.reason, second.steps)
-    assert repr(first.gap) == repr(second.gap)
+    assert repr(numbers(first)) == repr(numbers(second))
+    if first.settings.looked == second.settings.looked:
+        assert repr(first.gap) == repr(second.gap)
     if h.pieces is not None:
         for name in ("edges", "monitor", "steps", "rejected"):
             np.testing.assert_array_equal(getattr(h.pieces, name), getattr(k.pieces, name))

@@ -14,6 +14,8 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from constrainednn._common.arguments import as_count
 from constrainednn._common.random_keys import stream
+from constrainednn._gap.holds.guarantee import guarantee
+from constrainednn._gap.holds.kind import how_it_holds
 from constrainednn._gap.reference import reference_errors
 from constrainednn._gap.report import ConstraintGap, Distance, FiniteLoss, GapReport
 from constrainednn._gap.residual_vector import common_unit
@@ -43,8 +45,16 @@ from constrainednn.errors import BadTypeError, BadValueError
 from constrainednn.targets.image import image_of, model_inputs
 
 
-def gap_report(problem: Problem, model: PyTree, streams: Sequence[Streams]) -> GapReport:
+def gap_report(
+    problem: Problem, model: PyTree, streams: Sequence[Streams], *, looked: int = 0
+) -> GapReport:
     """Measure the gap of a model on given streams.
+
+    Args:
+        problem: What was solved.
+        model: What is measured.
+        streams: The points of each constraint.
+        looked: How often the held-out points were looked at before the model was found.
 
     Raises:
         ProblemError: If training and held-out points overlap, as with a sampler that ignores its
@@ -57,7 +67,8 @@ def gap_report(problem: Problem, model: PyTree, streams: Sequence[Streams]) -> G
         constraint, part = apart(declared, model)
         constraint, own = over_covered(problem, constraint, part), of_experiment(declared)
         if points.heldout is not None:
-            found = _constraint_gap(problem, constraint, part, points, everywhere)
+            void = _void(constraint, looked)
+            found = _constraint_gap(problem, constraint, part, points, everywhere, void)
             if own is not None and isinstance(constraint.over, Data):
                 found = _within(found, own)
             gaps.append(found)
@@ -93,6 +104,7 @@ def _constraint_gap(
     model: PyTree,
     points: Streams,
     everywhere: Sequence[PyTree],
+    void: str,
     over: AbstractDomain | Data | Points | None = None,
 ) -> ConstraintGap:
     """The gap of one constraint, on the held-out points of its measure or of another one."""
@@ -116,6 +128,7 @@ def _constraint_gap(
     if problem.reference is not None and errors is None:
         notes.append("the reference is not compared: the model takes no such points")
     length_train, length_held = (unit * np.sqrt(squares(r / unit)) for r in (r_train, r_held))
+    proved = guarantee(length_held, tolerance=constraint.tolerance, void=void)
     return ConstraintGap(
         name=constraint.name,
         measure=repr(over),
@@ -134,6 +147,8 @@ def _constraint_gap(
         worst=worst_point(constraint, over, model, held, length_held),
         train_quantiles=quantiles(length_train),
         heldout_quantiles=quantiles(length_held),
+        holds=how_it_holds(residual, model, held.points, proved),
+        guarantee=proved,
         distance=_by_distance(train, held, length_held / math.sqrt(r_train.shape[1])),
         image=image_of(model, constraint.target, held.points),
         error=None if errors is None else errors.relative,
@@ -210,8 +225,23 @@ def evaluate_over(
     held = draw(over, count, Independent(), key=stream(key, f"extrapolation/{constraint.name}"))
     other = Streams(streams[index].train, None, held)
     everywhere = [item.heldout.points for item in streams if item.heldout is not None]
-    gap = _constraint_gap(problem, constraint, model, other, everywhere, over=over)
-    return dataclasses.replace(gap, note=f"extrapolation: trained over {constraint.over!r}")
+    gap = _constraint_gap(problem, constraint, model, other, everywhere, "", over=over)
+    same = repr(over) == repr(constraint.over)
+    note = "" if same else f"extrapolation: trained over {constraint.over!r}"
+    return dataclasses.replace(gap, note=note)
+
+
+def _void(constraint: Constraint, looked: int) -> str:
+    """Why held-out points prove nothing of fresh ones; empty if they do."""
+    if isinstance(constraint.over, Data):
+        return "the held-out points are rows of data, which nobody knows to be independent draws"
+    if looked:
+        times = "once" if looked == 1 else f"{looked} times"
+        return (
+            f"the held-out points were looked at {times} before the run went on; "
+            "solution.evaluate(over=...) draws others"
+        )
+    return ""
 
 
 def _note(problem: Problem, constraint: Constraint, model: PyTree) -> str:

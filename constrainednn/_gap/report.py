@@ -6,6 +6,8 @@ import math
 import numpy as np
 from jaxtyping import PyTree
 
+from constrainednn._gap.holds.guarantee import Guarantee
+from constrainednn._gap.holds.kind import Holds
 from constrainednn._gap.statistics import Estimate
 from constrainednn._gap.tables import is_rounding
 from constrainednn.targets.image import Image
@@ -66,6 +68,8 @@ class ConstraintGap:
         worst: Largest residual, searched from the worst held-out points.
         train_quantiles: Quantiles of |r| on training points.
         heldout_quantiles: Quantiles of |r| on held-out points.
+        holds: In which way it holds at points that nobody tried.
+        guarantee: What the held-out points prove of fresh ones, assuming independent draws alone.
         distance: Residual against distance to the nearest training point.
         image: Rank and spread of the model's values, where it can be called on a point.
         error: Relative L2 error against the reference on held-out points. None without a reference,
@@ -92,6 +96,8 @@ class ConstraintGap:
     worst: Worst
     train_quantiles: dict[str, float]
     heldout_quantiles: dict[str, float]
+    holds: Holds
+    guarantee: Guarantee
     distance: Distance | None
     image: Image | None
     error: float | None

@@ -73,6 +73,8 @@ def notes(report: "GapReport") -> list[str]:
             "95 % intervals over that draw; a region of probability below "
             f"{number(3 / gap.heldout.n)} may have been missed"
         )
+        said = [gap.holds.line(), *gap.guarantee.lines()]
+        lines += [f"{gap.name}: {line}" for line in said if line]
         if gap.note:
             lines.append(f"{gap.name}: {gap.note}")
         if gap.heldout.label and not gap.at_rounding:

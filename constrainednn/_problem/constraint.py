@@ -34,6 +34,9 @@ class Constraint(eqx.Module):
         weight: Factor of this constraint in the total loss.
         name: Default: the function's name. Must be unique in a problem, since the random streams
             are named by it.
+        tolerance: Size of the residual, |r|, above which a point counts as a violation. The report
+            then bounds the share of fresh points that violate, which it can for a number named
+            before the run only. It does not change what is trained.
         target: Set that the model's values should fill, if there is one: it allows the verdict
             "collapsed" in the gap report.
 
@@ -48,6 +51,7 @@ class Constraint(eqx.Module):
     weight: float
     name: str
     target: AbstractTarget | None
+    tolerance: float | None
 
     def __init__(
         self,
@@ -59,6 +63,7 @@ class Constraint(eqx.Module):
         weight: float = 1.0,
         name: str | None = None,
         target: AbstractTarget | None = None,
+        tolerance: float | None = None,
     ):
         self.residual = residual
         self.name = _constraint_name(residual, name)
@@ -92,6 +97,9 @@ class Constraint(eqx.Module):
         if target is not None and not isinstance(target, AbstractTarget):
             raise BadTypeError(f"{label}: target must be e.g. cx.Circle(), got {shown(target)}.")
         self.target = target
+        self.tolerance = None
+        if tolerance is not None:
+            self.tolerance = as_positive(tolerance, f"{label}: tolerance")
 
 
 def _constraint_name(residual: Callable, name: str | None) -> str:

@@ -19,7 +19,7 @@ def measured(run: Run, outcome: Outcome) -> Solution:
         last = (float(v[-1]) if len(v) else math.nan for v in (history.loss, history.monitor))
         run.tell("measuring the gap", 100, 100, *last)
         started = time.perf_counter()
-        gap = gap_report(problem, model, outcome.streams)
+        gap = gap_report(problem, model, outcome.streams, looked=outcome.settings.looked)
         train, monitor = zip(*((item.train, item.monitor) for item in outcome.streams), strict=True)
         watched = monitor_loss(problem, model, train, monitor)
         return Solution(

@@ -124,6 +124,11 @@ class RunFolder:
         except OSError as error:
             raise refusal(self.path, error) from None
 
+    @property
+    def reported(self) -> bool:
+        """True once a report was written: its reader has seen the held-out points."""
+        return (self.path / REPORT).exists()
+
     def close(self) -> None:
         """Release the lock."""
         self._open.close()

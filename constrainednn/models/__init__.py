@@ -1,7 +1,8 @@
-"""Models: recipes, networks, random features, pieces, and transforms of input and output."""
+"""Models: recipes, networks, features, pieces, projections, and transforms of input and output."""
 
 from constrainednn.models.networks import MLP, Linear
 from constrainednn.models.pieces import Pieces
+from constrainednn.models.projection.transform import Projected, with_projection
 from constrainednn.models.random_features import FeatureNetwork, RandomFeatures
 from constrainednn.models.recipes import AbstractRecipe, Frozen
 from constrainednn.models.space import SpacePieces
@@ -16,9 +17,11 @@ __all__ = [
     "Linear",
     "PeriodicInput",
     "Pieces",
+    "Projected",
     "RandomFeatures",
     "SpacePieces",
     "SpaceTimePieces",
     "with_input",
     "with_output",
+    "with_projection",
 ]

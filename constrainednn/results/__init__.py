@@ -1,6 +1,8 @@
 """What a solve returns: the solution, its history, estimates, error estimate and comparison."""
 
 from constrainednn._checks.check import Finding
+from constrainednn._gap.holds.guarantee import Guarantee, ShareAbove
+from constrainednn._gap.holds.kind import Holds
 from constrainednn._gap.report import ConstraintGap, Distance, FiniteLoss, GapReport, Worst
 from constrainednn._gap.statistics import Estimate
 from constrainednn._gap.streams import Streams
@@ -26,9 +28,12 @@ __all__ = [
     "Finding",
     "FiniteLoss",
     "GapReport",
+    "Guarantee",
     "History",
+    "Holds",
     "PieceHistory",
     "Settings",
+    "ShareAbove",
     "Solution",
     "SolveFailed",
     "SpaceErrorEstimate",

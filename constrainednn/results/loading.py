@@ -87,7 +87,7 @@ def load_solution(path: str | Path, problem: Problem) -> Solution:
             raise StoreError(f"{folder / LOSSES} is damaged: {error}.") from None
         pairs = zip(streams, drawn, strict=True)
         streams = tuple(dataclasses.replace(item, train=train) for item, train in pairs)
-    gap = gap_report(problem, model, streams)
+    gap = gap_report(problem, model, streams, looked=settings.looked)
     _refuse_another(plain(dataclasses.asdict(gap)), stored, folder)
     ended = status, reason, steps, parameters, history, timings, settings
     return Solution(problem, model, gap, *ended, streams)
@@ -126,12 +126,12 @@ def _refuse_another(found: dict[str, Any], stored: Any, folder: Path) -> None:
         ("finite", ("name", "points", "entries", "weight")),
     ):
         try:
-            old = [{key: item[key] for key in keys} for item in stored[kind]]
+            old = [{key: item[key] for key in keys} | _tolerance(item) for item in stored[kind]]
         except (KeyError, TypeError):
             raise StoreError(f"{folder / 'report.json'} is damaged: no {kind} in gap.") from None
-        new = [{key: item[key] for key in keys} for item in found[kind]]
+        new = [{key: item[key] for key in keys} | _tolerance(item) for item in found[kind]]
         for was, now in itertools.zip_longest(old, new, fillvalue={}):
-            for key in keys:
+            for key in (*keys, "tolerance"):
                 if was.get(key) != now.get(key):
                     name = was.get("name") or now.get("name")
                     raise StoreError(
@@ -139,6 +139,11 @@ def _refuse_another(found: dict[str, Any], stored: Any, folder: Path) -> None:
                         f"{now.get(key)!r} in the problem. "
                         "Load it with the problem and settings it was saved with."
                     )
+
+
+def _tolerance(item: dict[str, Any]) -> dict[str, Any]:
+    """The tolerance of a constraint: one that is named now was not named before the run."""
+    return {"tolerance": (item.get("guarantee") or {}).get("tolerance")}
 
 
 def _pieces_from_arrays(

@@ -46,6 +46,8 @@ class Settings:
         problem: SHA-256 of the file the problem was loaded from and of those it imports beside
             it; empty for a problem stated in Python.
         early_stopping: True if the parameters are those of the lowest monitor loss.
+        looked: How often the run went on, with a new limit of steps, after its held-out points had
+            been looked at.
     """
 
     method: str
@@ -62,6 +64,7 @@ class Settings:
     environment: dict[str, str] = dataclasses.field(default_factory=dict)
     problem: str = ""
     early_stopping: bool = False
+    looked: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -123,7 +123,8 @@ class Run:
         )
         if self.record is not None and self.folder is not None:
             self._compare(self.record, dataclasses.asdict(settings))
-            self._extend(self.record, self.folder)
+            looked = self._extend(self.record, self.folder)
+            settings = dataclasses.replace(settings, looked=looked)
         elif self.folder is not None:
             source = self.problem.source
             self.folder.begin(
@@ -136,12 +137,20 @@ class Run:
             )
         return settings
 
-    def _extend(self, record: dict[str, Any], folder: RunFolder) -> None:
-        """Write down a new limit of steps: the next resume must not know an older one."""
+    def _extend(self, record: dict[str, Any], folder: RunFolder) -> int:
+        """Write down a new limit of steps: the next resume must not know an older one.
+
+        Returns:
+            How often held-out points were looked at before: once for each limit that was set after
+            a report.
+        """
         arguments = dataclasses.asdict(self.arguments)
+        looked = as_count(record["settings"].get("looked", 0), "looked", least=0)
         if arguments != record["arguments"]:
-            settings = {**record["settings"], "steps": arguments["steps"]}
+            looked += folder.reported
+            settings = {**record["settings"], "steps": arguments["steps"], "looked": looked}
             folder.rewrite({**record, "arguments": arguments, "settings": settings})
+        return looked
 
     def _compare(self, record: dict[str, Any], settings: dict[str, Any]) -> None:
         before = record["settings"]
@@ -162,7 +171,11 @@ class Run:
 
     def statement(self, sizes: Sequence[float]) -> str:
         """What identifies a problem: its constraints, and residuals before training."""
-        items = [f"{c.name} {c.weight:.6e} {c.over!r:.500}" for c in self.problem.constraints]
+        items = [
+            f"{c.name} {c.weight:.6e} {c.over!r:.500}"
+            f"{'' if c.tolerance is None else f' tolerance {c.tolerance:.6e}'}"
+            for c in self.problem.constraints
+        ]
         return "; ".join([*items, *(f"{size:.6e}" for size in sizes)])
 
     def refuse_another(self, before: str, sizes: Sequence[float]) -> None:

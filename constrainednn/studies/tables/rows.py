@@ -66,10 +66,34 @@ def flat(row: Row) -> dict[str, Any]:
         "heldout_high": number(heldout.get("high")),
         "gap": infinite(difference.get("value")) if difference else number(None),
         "worst": number(max((infinite(part["worst"]["residual"]) for part in parts), default=None)),
+        **_guaranteed(row, parts),
         "reference_error": number(max(errors, default=None)),
         "collapsed": any(verdicts) if verdicts else None,
         "seconds": timings.get("run"),
         "engine": row["engine"],
+    }
+
+
+def _guaranteed(row: Row, parts: list[Row]) -> dict[str, Any]:
+    """How constraints hold on fresh points, the weakest of them; NaN where nothing is proved."""
+    found = [part["guarantee"] for part in parts if part.get("guarantee")]
+    void = "; ".join(sorted({item["void"] for item in found if item["void"]}))
+    if row.get("selected", 1) > 1:
+        void = f"selected among {row['selected']} settings: draw fresh points for the winner"
+    if has_failed(row):
+        void = "the run failed"
+    largest = {}
+    for name, key in (("violating", "share"), ("bound_99", "bound")):
+        values = [item[key] for item in found]
+        there = bool(values) and not void and None not in values
+        largest[name] = max(values) if there else math.nan
+    kinds = sorted({part["holds"]["kind"] for part in parts if part.get("holds")})
+    missed = [part["holds"]["missed"] for part in parts if part.get("holds")]
+    return {
+        "holds": ", ".join(kinds),
+        "missed": max((share for share in missed if share is not None), default=math.nan),
+        **largest,
+        "void": void,
     }
 
 

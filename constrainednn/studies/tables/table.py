@@ -54,7 +54,9 @@ class Study:
     def table(self) -> list[dict[str, Any]]:
         """Flat rows: settings, seed, status, and the numbers of the total gap.
 
-        Runs that failed have infinite losses.
+        `violating` and `bound_99` are the largest `share` and `bound` of the guarantees of the
+        constraints, each of them right with 95 % confidence for its row alone: who picks a row by
+        its numbers loses it. `void` says why there is none. Runs that failed have infinite losses.
         """
         return [flat(row) for row in self.rows]
 
@@ -96,6 +98,9 @@ class Study:
     def best(self, by: str = "monitor_loss") -> "Study":
         """The runs of the settings with the lowest median of a training or monitor loss.
 
+        Their guarantees for fresh points are void, as whoever sees the table has seen the held-out
+        points of all settings: `Solution.evaluate` draws fresh ones for the winner.
+
         Raises:
             ValueError: For held-out numbers: once they choose, they no longer judge.
         """
@@ -111,7 +116,9 @@ class Study:
             medians.append(np.inf if np.isnan(values).any() else quantiles_of(values)[1])
         if not np.isfinite(medians).any():
             raise BadValueError(f"no settings have a {by}: choose by another of {_MONITORED}.")
-        return Study(tuple(settings[int(np.argmin(medians))][1]), self.axes, self.ended_by)
+        chosen = settings[int(np.argmin(medians))][1]
+        marked = tuple({**row, "selected": len(settings)} for row in chosen)
+        return Study(marked, self.axes, self.ended_by)
 
     def plot(self) -> "dict[str, Figure]":
         """All figures that the axes of this study allow, by their names."""

@@ -1,0 +1,1 @@
+"""How a constraint holds on points that nobody tried: for certain, or with what probability."""

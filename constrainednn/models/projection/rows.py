@@ -1,0 +1,93 @@
+"""The rows of a Jacobian as a space: least-squares steps, multipliers, and what is tangent to it.
+
+    C       m x n   Jacobian of the constraints that hold as equalities
+    factor  m x m   Cholesky factor L of C C^T + shift I
+    Q       m x n   L^-1 C: orthonormal rows, but for those of dependent constraints, which vanish
+
+The shift makes dependent rows harmless: what lies in directions whose singular value is below the
+root of it is left alone. It is about the rounding error of the Gram matrix, so directions that
+matter are changed in the last digits only, and those a further step corrects. Never C^T C, even
+where that is smaller: rounding errors in its null space would be divided by the shift, while those
+of C C^T vanish when C^T is applied.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.linalg import solve_triangular
+from jaxtyping import Array, Float
+
+# A curvature below this share of that of the distance is none: the step is then the gradient's.
+_CURVED = 1e-3
+
+
+class RowSpace(NamedTuple):
+    """The Jacobian of some constraints at a point, and a factor of its Gram matrix."""
+
+    C: Float[Array, "m n"]
+    factor: Float[Array, "m m"]
+    Q: Float[Array, "m n"]
+
+    def step(self, c: Float[Array, " m"]) -> Float[Array, " n"]:
+        """The shortest v for which |C v - c| is least."""
+        return self.Q.T @ solve_triangular(self.factor, c, lower=True)
+
+    def multipliers(self, v: Float[Array, " n"]) -> Float[Array, " m"]:
+        """The shortest w for which |C^T w - v| is least."""
+        return solve_triangular(self.factor, self.Q @ v, lower=True, trans=1)
+
+    def tangent(self, v: Float[Array, " n"]) -> Float[Array, " n"]:
+        """The part of v that C maps to zero."""
+        return v - self.Q.T @ (self.Q @ v)
+
+
+def row_space(C: Float[Array, "m n"]) -> RowSpace:
+    """Factorise the Gram matrix; where C does not depend on the point, once for a whole batch."""
+    gram, kind, size = C @ C.T, jnp.finfo(C.dtype), C.shape[0]
+    shift = 4 * size * kind.eps * jnp.trace(gram) + kind.tiny
+    factor = jnp.linalg.cholesky(gram + shift * jnp.eye(size, dtype=C.dtype))
+    return RowSpace(C, factor, solve_triangular(factor, C, lower=True))
+
+
+def jacobian(fn: Callable, y: Float[Array, " n"]) -> tuple[Float[Array, " m"], Float[Array, "m n"]]:
+    """Value and Jacobian, by the mode that needs fewer passes."""
+    value = jax.eval_shape(fn, y)
+    mode = jax.jacrev if value.size <= y.size else jax.jacfwd
+    C, c = mode(lambda y: (fn(y),) * 2, has_aux=True)(y)
+    return c, C
+
+
+def tangent_solve(
+    rows: RowSpace,
+    apply: Callable[[Float[Array, " n"]], Float[Array, " n"]],
+    b: Float[Array, " n"],
+    steps: int,
+) -> Float[Array, " n"]:
+    """Solve P A P t = b among tangent vectors by a fixed number of conjugate gradient steps.
+
+    A is the identity and the curvature of the constraints, so few steps do. They end where A is not
+    positive along a direction; if it is not along the first one, b itself is returned.
+
+    Args:
+        rows: P projects onto what is tangent to these.
+        apply: A times a vector.
+        b: A tangent vector.
+        steps: Their number.
+    """
+
+    def body(_, state):
+        t, r, p, square, active = state
+        q = rows.tangent(apply(p))
+        curvature = p @ q
+        active = active & (square > 0) & (curvature > _CURVED * (p @ p))
+        length = jnp.where(active, square / jnp.where(active, curvature, 1.0), 0.0)
+        t, r = t + length * p, r - length * q
+        after = r @ r
+        p = jnp.where(active, r + after / jnp.where(square > 0, square, 1.0) * p, p)
+        return t, r, p, after, active
+
+    start = jnp.zeros_like(b), b, b, b @ b, jnp.asarray(True)
+    t, *_ = jax.lax.fori_loop(0, steps, body, start)
+    return jnp.where(jnp.any(t != 0), t, b)
