@@ -66,6 +66,23 @@ def test_training_points_measure_the_area(solved_poisson):
         assert train.weights @ (train.points**2).sum(axis=1) == pytest.approx(known, rel=1e-12)
 
 
+@pytest.mark.slow
+def test_collocation_finds_the_same(solved_poisson):
+    found = solved_poisson.compare()
+    assert found.difference < 1e-12 and "40 x 40 Chebyshev nodes" in found.solver
+    assert "up to" not in str(found)
+    layer = cx.solve(
+        cx.pde(
+            lambda u, x: second(u, x) / 5 - u(x) * cx.derivative(u)(x),
+            over=cx.Interval(-1.0, 1.0),
+            boundary=lambda u, x: u(x) + x,
+        )
+    )
+    assert layer.compare().difference < 1e-10
+    with pytest.raises(cx.errors.UsageError, match="one rectangle"):
+        cx.solve(cx.load_problem("l_shape"), tolerance=1e-2).compare()
+
+
 def test_saved_and_loaded(solved_poisson, tmp_path):
     solved_poisson.save(tmp_path / "run")
     problem = cx.pde(poisson, over=SQUARE, boundary=wall, reference=sines)

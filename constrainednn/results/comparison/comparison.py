@@ -13,10 +13,12 @@ from constrainednn._gap.measure import gap_report
 from constrainednn._ode.schemes.boundary_values import BoundaryValueScheme
 from constrainednn._ode.schemes.initial_values import InitialValueScheme
 from constrainednn._pde.scheme import SpaceTimeScheme
+from constrainednn._pde.stationary.scheme import StationaryScheme
 from constrainednn._problem.scheme import AbstractPieceScheme
 from constrainednn.errors import BadValueError
 from constrainednn.results.comparison.boundary_values import solved_by_collocation
 from constrainednn.results.comparison.initial_values import integrated
+from constrainednn.results.comparison.space import by_collocation
 from constrainednn.results.comparison.space_time import by_lines
 from constrainednn.results.facts import Facts
 
@@ -40,7 +42,8 @@ class Comparison:
         ours: Time of our solver and the gap report, or of the fit where there were unknowns.
         compiling: Time that the first `solve` spent compiling.
         fitted: True where unknowns were estimated; the classical solver is given their values.
-        reached: How far the classical solver got; the difference is taken up to there.
+        reached: How far the classical solver got; the difference is taken up to there. NaN for an
+            equation in space alone.
     """
 
     difference: float
@@ -56,11 +59,12 @@ class Comparison:
 
     def __repr__(self) -> str:
         call = "the fit" if self.fitted else "solving and measuring the gap, once compiled"
+        until = "" if math.isnan(self.reached) else f" up to {self.reached:g}"
         return (
             f"cx.solve: {self.ours:.3g} s for {call}; compiling took {self.compiling:.3g} s\n"
             f"{self.solver}: {self.seconds:.3g} s for a whole call, {self.evaluations} evaluations "
-            f"of the field {self.field}; relative difference {self.difference:.1e} up to "
-            f"{self.reached:g}; {self.status}"
+            f"of the field {self.field}; relative difference {self.difference:.1e}"
+            f"{until}; {self.status}"
         )
 
 
@@ -68,7 +72,8 @@ def compare(facts: Facts) -> Comparison:
     """Run the classical solver on the problem of a solution; its time and ours, side by side.
 
     DOP853 for an initial value problem, Radau where it is stiff, SciPy's `solve_bvp` for a boundary
-    value problem, from the same guess. The field is called in NumPy or compiled by jax, whichever
+    value problem, from the same guess; the method of lines or collocation at Chebyshev nodes for
+    `pde`. The field is called in NumPy or compiled by jax, whichever
     is faster; in NumPy only if the function that states it runs there, with the same values, once
     `jax.numpy` is replaced by `numpy`. Nothing is compiled while the clock runs. For our time the
     problem is solved twice more.
@@ -84,6 +89,8 @@ def compare(facts: Facts) -> Comparison:
         run = integrated(facts.model, scheme)
     elif isinstance(scheme, SpaceTimeScheme):
         run = by_lines(facts.model, scheme)
+    elif isinstance(scheme, StationaryScheme):
+        run = by_collocation(facts.problem.model, facts.model, scheme)
     elif isinstance(scheme, BoundaryValueScheme):
         run = solved_by_collocation(facts.problem.model, facts.model, scheme)
     else:

@@ -120,7 +120,7 @@ class _Lines:
         else:
             s = -np.cos(np.pi * np.arange(N) / (N - 1))
             self.x = low + (high - low) * (s + 1) / 2
-            first = _chebyshev(s) * 2 / (high - low)
+            first = chebyshev(s) * 2 / (high - low)
             self.D = [np.linalg.matrix_power(first, b) for b in range(most + 1)]
         given = [0 if end is None else end.equations // self.d for end in self.equations.ends]
         self.inner = slice(given[0], N - given[1])
@@ -191,7 +191,7 @@ class _Lines:
         return jnp.concatenate([*(part.ravel() for part in inner[1:]), highest.ravel()])
 
 
-def _chebyshev(s: Float[np.ndarray, " N"]) -> Float[np.ndarray, "N N"]:
+def chebyshev(s: Float[np.ndarray, " N"]) -> Float[np.ndarray, "N N"]:
     """The differentiation matrix at Chebyshev's extreme points.
 
     Source: Trefethen, Spectral Methods in MATLAB (2000), chapter 6.
