@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from constrainednn._common.arguments import as_seed
+from constrainednn._common.arguments import as_path, as_seed
 from constrainednn._figures.moments import moments
 from constrainednn._figures.overview import overview
 from constrainednn._gap.measure import evaluate_over
@@ -33,7 +33,7 @@ from constrainednn.results.estimates.from_rows import Estimates
 from constrainednn.results.evaluation import evaluated, point_of
 from constrainednn.results.facts import Facts
 from constrainednn.results.one_experiment import one_experiment
-from constrainednn.results.saving import save_solution
+from constrainednn.results.saving import save_solution, write_page
 from constrainednn.results.shown import shown
 from constrainednn.results.summary import summary
 from constrainednn.results.verdict import Verdict, verdict
@@ -187,6 +187,21 @@ class Solution(Facts):
     def save(self, path: str | Path) -> None:
         """Write model, history, report and figures into a new folder."""
         save_solution(self, self.verdict, Path(path))
+
+    def report(self, path: str | Path, *, comparison: Comparison | None = None) -> None:
+        """Write one page to send: verdict, figures, numbers, the problem's text, how to run it.
+
+        The page is a single HTML file that fetches nothing. `constrainednn report` writes the same
+        from a saved run.
+
+        Args:
+            path: The file, ending in .html; only a page of this package is overwritten.
+            comparison: What `compare` returned, to be shown with both times.
+
+        Raises:
+            StoreError: If the file cannot be written, or is no page of this package.
+        """
+        write_page(self, self.verdict, as_path(path, "path of report"), comparison)
 
 
 def _value(model: PyTree, x: PyTree) -> PyTree:

@@ -1,0 +1,243 @@
+"""The page of a run, and of a few runs side by side."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from constrainednn._pages.contents import Contents
+from constrainednn._pages.drawing.history_plots import history_plots
+from constrainednn._pages.drawing.plots import plots
+from constrainednn._pages.evaluated import Evaluated
+from constrainednn._pages.highlighted import highlighted
+from constrainednn._pages.html import figures, items, page, pairs, table, text
+
+_CLASSES = {"solved": "good", "not solved": "bad"}
+
+
+def run_page(runs: Sequence[Contents]) -> str:
+    """One page of one run, or of several that are compared."""
+    titles = [run.said.title for run in runs]
+    data: dict[str, Any] = {"runs": [run.report for run in runs], "plots": {}}
+    parts = []
+    for number, run in enumerate(runs):
+        body, found = _run(run, number, alone=len(runs) == 1)
+        parts.append(body)
+        data["plots"] |= found
+    if len(runs) == 1:
+        return page(titles[0], f"<main>{parts[0]}</main>{_foot(titles[0])}", data)
+    title = f"{len(runs)} runs: {', '.join(dict.fromkeys(titles))}"
+    beside = "".join(f"<article>{part}</article>" for part in parts)
+    body = f'<h1>{text(title)}</h1>{_differences(runs)}<div class="beside">{beside}</div>'
+    return page(title, f"<main>{body}</main>{_foot('runs')}", data)
+
+
+def _run(run: Contents, number: int, *, alone: bool) -> tuple[str, dict[str, Any]]:
+    """All sections of one run, and the data of its plots."""
+    said, report = run.said, run.report
+    title = said.title if alone else f"Run {number + 1}: {said.title}"
+    several = len(run.views) > 1
+    drawn, data, history = [], {}, list(history_plots(run.history))
+    for k, view in enumerate(run.views):
+        found = list(plots(view)) + (history if k == len(run.views) - 1 else [])
+        part, numbers = figures(found, f"r{number}v{k}p")
+        drawn.append((f"<h3>{text(view.name)}</h3>" if several else "") + part + _undrawn(view))
+        data |= numbers
+    heading = "h1" if alone else "h2"
+    parts = [
+        f"<{heading}>{text(title)}</{heading}>",
+        verdict(report),
+        _numbers(report),
+        "<h2>Worst point</h2>",
+        _worst(report),
+        "<h2>Solution and residual</h2>",
+        *drawn,
+        "<h2>Gap between training and fresh points</h2>",
+        table(said.columns, said.rows, label="gap of each constraint"),
+        items(said.notes),
+        "<h2>Reference, error and time</h2>",
+        _reference(run),
+        "<h2>What was solved</h2>",
+        _sources(run),
+        "<h2>Settings, versions and machine</h2>",
+        _settings(report),
+        "<h2>Run it again</h2>",
+        _again(run, number),
+    ]
+    return "".join(parts), data
+
+
+def verdict(report: dict[str, Any]) -> str:
+    """Whether the statement holds, in one sentence."""
+    judged = report.get("verdict") or {}
+    word = str(judged.get("word", "no verdict"))
+    style = _CLASSES.get(word, "")
+    ended = f"{report.get('status')}: {report.get('reason')}"
+    return (
+        f'<p class="verdict {style}"><strong>{text(word.capitalize())}</strong>: '
+        f'{text(judged.get("reason", "-"))}.</p><p class="soft">{text(ended)}</p>'
+    )
+
+
+def _undrawn(view: Evaluated) -> str:
+    """Which residuals are not drawn, and why."""
+    names = ", ".join(item.name for item in view.residuals if item.at_rounding)
+    return f'<p class="soft">{text(names)}: residual at rounding, not drawn.</p>' if names else ""
+
+
+def _constraints(report: dict[str, Any]) -> list[dict[str, Any]]:
+    return list((report.get("gap") or {}).get("constraints", []))
+
+
+def _numbers(report: dict[str, Any]) -> str:
+    """The few numbers that one looks for first."""
+    found = []
+    for item in _constraints(report)[:3]:
+        rms = item["heldout_rms"]
+        label = str(rms.get("label") or "").partition(":")[0]
+        found.append((f"held-out RMS of {item['name']}", interval(rms), label))
+    errors = [item["error"] for item in _constraints(report) if item.get("error") is not None]
+    if errors:
+        found.append(("relative error against the reference", short(max(errors)), ""))
+    times = report.get("timings") or {}
+    seconds = [f"{name} {times[name]:.3g} s" for name in ("compile", "run") if name in times]
+    found.append(("time", ", ".join(seconds), ""))
+    cells = "".join(
+        f"<div><dt>{text(name)}</dt><dd>{text(value)}</dd>"
+        + (f'<dd class="label">{text(label)}</dd>' if label else "")
+        + "</div>"
+        for name, value, label in found
+    )
+    return f'<dl class="facts">{cells}</dl>'
+
+
+def _worst(report: dict[str, Any]) -> str:
+    """Where each residual is largest, the largest multiple of its own RMS first."""
+    rows = []
+    for item in _constraints(report):
+        worst, rms = item["worst"], item["heldout_rms"]["value"]
+        size = worst["residual"]
+        ratio = size / rms if size is not None and rms else math.nan
+        rows.append((item["name"], short(size), place(worst["point"]), short(ratio)))
+    if not rows:
+        return "<p>No constraint has fresh points, so none was searched for.</p>"
+    name, size, where, ratio = rows[0]
+    sentence = f"The largest residual of {name} is {size}, at {where}: {ratio} times its RMS."
+    head = f"<p>{text(sentence)}</p>"
+    if len(rows) == 1:
+        return head
+    columns = ("constraint", "worst |r|", "at", "times RMS")
+    return head + table(columns, rows, label="largest residual of each constraint")
+
+
+def _reference(run: Contents) -> str:
+    report, lines = run.report, list(run.said.lines)
+    for item in _constraints(report):
+        if item.get("error") is not None:
+            lines.insert(
+                0, f"{item['name']}: relative L2 error against the reference {short(item['error'])}"
+            )
+    times = report.get("timings") or {}
+    steps = [name for name in ("compile", "run", "report") if name in times]
+    named = [(f"{name}, s", f"{times[name]:.3g}") for name in steps]
+    return items(lines) + items(run.said.compared.splitlines()) + pairs(named, "seconds")
+
+
+def _sources(run: Contents) -> str:
+    said = run.said
+    about = f"<p>{text(said.about_source)}</p>" if said.about_source else ""
+    files = "".join(
+        f'<h3>{text(name)}</h3><pre tabindex="0"><code>{highlighted(content)}</code></pre>'
+        for name, content in said.sources
+    )
+    return about + files
+
+
+def _settings(report: dict[str, Any]) -> str:
+    settings = dict(report.get("settings") or {})
+    nested = {name: settings.pop(name, None) or {} for name in ("versions", "environment")}
+    settings.pop("problem", None)
+    named = [(name.replace("_", " "), value) for name, value in settings.items()]
+    named += [("steps taken", report.get("steps")), ("parameters", report.get("parameters"))]
+    for name, part in nested.items():
+        if part:
+            named.append((name, ", ".join(f"{key} {value}" for key, value in part.items())))
+    return pairs([(name, "none" if value is None else value) for name, value in named], "settings")
+
+
+def _again(run: Contents, number: int) -> str:
+    said, report = run.said, run.report
+    name = f"again{number}"
+    files = dict(report.get("files") or {})
+    hashes = [("problem", (report.get("settings") or {}).get("problem") or "no file")]
+    hashes += [(file, digest) for file, digest in files.items()]
+    hashes.append(("report.json", report.get("sha256")))
+    return (
+        f'<pre id="{name}" tabindex="0">{text(said.again)}</pre>'
+        f'<button type="button" class="action" data-copy="{name}">Copy</button>'
+        "<h3>SHA-256</h3>" + pairs(hashes, "hashes")
+    )
+
+
+def _differences(runs: Sequence[Contents]) -> str:
+    """What differs between runs, and nothing else."""
+    columns = ("", *(f"run {k + 1}" for k in range(len(runs))))
+    found = [_told(run) for run in runs]
+    names = list(dict.fromkeys(name for item in found for name in item))
+    rows = []
+    for name in names:
+        values = [item.get(name, "-") for item in found]
+        if len(set(values)) > 1:
+            rows.append((name, *values))
+    wide = range(len(columns))
+    return "<h2>What differs</h2>" + table(columns, rows, label="what differs", wide=tuple(wide))
+
+
+def _told(run: Contents) -> dict[str, str]:
+    """A run as names and texts."""
+    report, settings = run.report, dict(run.report.get("settings") or {})
+    told = {"problem": run.said.title, "verdict": str((report.get("verdict") or {}).get("word"))}
+    told |= {"status": str(report.get("status")), "steps taken": str(report.get("steps"))}
+    told["parameters"] = str(report.get("parameters"))
+    for item in _constraints(report):
+        told[f"{item['name']}: train RMS"] = short(item["train_rms"])
+        told[f"{item['name']}: held-out RMS"] = interval(item["heldout_rms"])
+        told[f"{item['name']}: worst |r|"] = short(item["worst"]["residual"])
+        if item.get("error") is not None:
+            told[f"{item['name']}: error"] = short(item["error"])
+    for name, value in (report.get("timings") or {}).items():
+        told[f"{name}, s"] = f"{value:.3g}"
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            told |= {f"{name}: {key}": str(part) for key, part in value.items()}
+        else:
+            told[name.replace("_", " ")] = str(value)[:80]
+    return told
+
+
+def short(value: Any) -> str:
+    """Three digits; words for what JSON has none for."""
+    if value is None:
+        return "not finite"
+    return "-" if math.isnan(value) else f"{value:.3g}"
+
+
+def interval(estimate: dict[str, Any]) -> str:
+    """A value with its 95 % interval, where it has one."""
+    value, low, high = (short(estimate.get(key)) for key in ("value", "low", "high"))
+    return value if estimate.get("low") is None else f"{value} [{low}, {high}]"
+
+
+def place(point: Any) -> str:
+    """A point in three digits."""
+    if isinstance(point, list):
+        shown = ", ".join(place(part) for part in point[:4])
+        return f"({shown}{', ...' if len(point) > 4 else ''})"
+    return short(point)
+
+
+def _foot(name: str) -> str:
+    return (
+        f'<footer><button type="button" class="action" data-download="{text(name)}.json">'
+        'Save the numbers behind this page</button> <span class="soft">Made by constrainednn from '
+        "the files of the run; this page fetches nothing.</span></footer>"
+    )
