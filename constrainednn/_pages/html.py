@@ -6,12 +6,20 @@ import html
 import json
 from collections.abc import Iterable, Sequence
 from importlib import resources
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from constrainednn._pages.drawing.plot import Plot
 
 # A file that begins so was written here and may be written again.
 MARK = '<!doctype html>\n<html lang="en">\n<head>\n<meta name="generator" content="constrainednn">'
+
+
+class Link(NamedTuple):
+    """A cell of a table that leads to another page."""
+
+    text: str
+    address: str
 
 
 def text(value: Any) -> str:
@@ -32,6 +40,7 @@ def table(
     label: str,
     failed: Sequence[bool] = (),
     wide: Sequence[int] = (),
+    tall: bool = False,
 ) -> str:
     """A table that is sorted by a click on a title, or Enter on it.
 
@@ -41,6 +50,7 @@ def table(
         label: What it is, for those who cannot see it.
         failed: Which rows are marked as failures; none where it is empty.
         wide: Columns whose text may be broken into lines.
+        tall: True for one of many rows, which scrolls.
     """
     head = "".join(
         f'<th scope="col" aria-sort="none"><button type="button">{text(name)}</button></th>'
@@ -50,14 +60,21 @@ def table(
     for number, cells in enumerate(rows):
         marked = ' class="failed"' if failed and failed[number] else ""
         parts = (
-            f'<td class="wide">{text(cell)}</td>' if k in wide else f"<td>{text(cell)}</td>"
+            f'<td class="wide">{_cell(cell)}</td>' if k in wide else f"<td>{_cell(cell)}</td>"
             for k, cell in enumerate(cells)
         )
         lines.append(f"<tr{marked}>{''.join(parts)}</tr>")
+    style = "scroll tall" if tall else "scroll"
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{text(label)}"><table>'
+        f'<div class="{style}" tabindex="0" role="region" aria-label="{text(label)}"><table>'
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
     )
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, Link):
+        return f'<a href="{quote(value.address)}">{text(value.text)}</a>'
+    return text(value)
 
 
 def pairs(named: Iterable[tuple[str, Any]], label: str) -> str:
@@ -89,6 +106,26 @@ def figures(plots: Sequence[Plot], prefix: str) -> tuple[str, dict[str, Any]]:
         )
         data[name] = {"title": plot.title, **plot.data}
     return f'<div class="plots">{"".join(parts)}</div>', data
+
+
+def numbers(cells: Iterable[tuple[str, str, str]]) -> str:
+    """The few numbers that are looked for first: names, values, and what to know of them."""
+    parts = "".join(
+        f"<div><dt>{text(name)}</dt><dd>{text(value)}</dd>"
+        + (f'<dd class="label">{text(label)}</dd>' if label else "")
+        + "</div>"
+        for name, value, label in cells
+    )
+    return f'<dl class="facts">{parts}</dl>'
+
+
+def foot(file: str) -> str:
+    """The end of a page, with the button that saves its numbers as a file of that name."""
+    return (
+        f'<footer><button type="button" class="action" data-download="{text(file)}">'
+        'Save the numbers behind this page</button> <span class="soft">Made by constrainednn from '
+        "saved files; this page fetches nothing.</span></footer>"
+    )
 
 
 def _sample(style: str) -> str:

@@ -9,7 +9,8 @@ from constrainednn._pages.drawing.history_plots import history_plots
 from constrainednn._pages.drawing.plots import plots
 from constrainednn._pages.evaluated import Evaluated
 from constrainednn._pages.highlighted import highlighted
-from constrainednn._pages.html import figures, items, page, pairs, table, text
+from constrainednn._pages.html import figures, foot, items, numbers, page, pairs, table, text
+from constrainednn._pages.words import interval, place, short
 
 _CLASSES = {"solved": "good", "not solved": "bad"}
 
@@ -24,11 +25,11 @@ def run_page(runs: Sequence[Contents]) -> str:
         parts.append(body)
         data["plots"] |= found
     if len(runs) == 1:
-        return page(titles[0], f"<main>{parts[0]}</main>{_foot(titles[0])}", data)
+        return page(titles[0], f"<main>{parts[0]}</main>{foot(f'{titles[0]}.json')}", data)
     title = f"{len(runs)} runs: {', '.join(dict.fromkeys(titles))}"
     beside = "".join(f"<article>{part}</article>" for part in parts)
     body = f'<h1>{text(title)}</h1>{_differences(runs)}<div class="beside">{beside}</div>'
-    return page(title, f"<main>{body}</main>{_foot('runs')}", data)
+    return page(title, f"<main>{body}</main>{foot('runs.json')}", data)
 
 
 def _run(run: Contents, number: int, *, alone: bool) -> tuple[str, dict[str, Any]]:
@@ -39,14 +40,15 @@ def _run(run: Contents, number: int, *, alone: bool) -> tuple[str, dict[str, Any
     drawn, data, history = [], {}, list(history_plots(run.history))
     for k, view in enumerate(run.views):
         found = list(plots(view)) + (history if k == len(run.views) - 1 else [])
-        part, numbers = figures(found, f"r{number}v{k}p")
+        part, known = figures(found, f"r{number}v{k}p")
         drawn.append((f"<h3>{text(view.name)}</h3>" if several else "") + part + _undrawn(view))
-        data |= numbers
+        data |= known
     heading = "h1" if alone else "h2"
     parts = [
         f"<{heading}>{text(title)}</{heading}>",
         verdict(report),
         _numbers(report),
+        items(said.lines),
         "<h2>Worst point</h2>",
         _worst(report),
         "<h2>Solution and residual</h2>",
@@ -54,7 +56,7 @@ def _run(run: Contents, number: int, *, alone: bool) -> tuple[str, dict[str, Any
         "<h2>Gap between training and fresh points</h2>",
         table(said.columns, said.rows, label="gap of each constraint"),
         items(said.notes),
-        "<h2>Reference, error and time</h2>",
+        "<h2>Reference and time</h2>",
         _reference(run),
         "<h2>What was solved</h2>",
         _sources(run),
@@ -94,6 +96,7 @@ def _numbers(report: dict[str, Any]) -> str:
     for item in _constraints(report)[:3]:
         rms = item["heldout_rms"]
         label = str(rms.get("label") or "").partition(":")[0]
+        label = f"interval {label}" if label else ""
         found.append((f"held-out RMS of {item['name']}", interval(rms), label))
     errors = [item["error"] for item in _constraints(report) if item.get("error") is not None]
     if errors:
@@ -101,13 +104,7 @@ def _numbers(report: dict[str, Any]) -> str:
     times = report.get("timings") or {}
     seconds = [f"{name} {times[name]:.3g} s" for name in ("compile", "run") if name in times]
     found.append(("time", ", ".join(seconds), ""))
-    cells = "".join(
-        f"<div><dt>{text(name)}</dt><dd>{text(value)}</dd>"
-        + (f'<dd class="label">{text(label)}</dd>' if label else "")
-        + "</div>"
-        for name, value, label in found
-    )
-    return f'<dl class="facts">{cells}</dl>'
+    return numbers(found)
 
 
 def _worst(report: dict[str, Any]) -> str:
@@ -130,12 +127,11 @@ def _worst(report: dict[str, Any]) -> str:
 
 
 def _reference(run: Contents) -> str:
-    report, lines = run.report, list(run.said.lines)
+    report, lines = run.report, []
     for item in _constraints(report):
         if item.get("error") is not None:
-            lines.insert(
-                0, f"{item['name']}: relative L2 error against the reference {short(item['error'])}"
-            )
+            error = short(item["error"])
+            lines.append(f"{item['name']}: relative L2 error against the reference {error}")
     times = report.get("timings") or {}
     steps = [name for name in ("compile", "run", "report") if name in times]
     named = [(f"{name}, s", f"{times[name]:.3g}") for name in steps]
@@ -180,7 +176,7 @@ def _again(run: Contents, number: int) -> str:
 
 def _differences(runs: Sequence[Contents]) -> str:
     """What differs between runs, and nothing else."""
-    columns = ("", *(f"run {k + 1}" for k in range(len(runs))))
+    columns = ("what", *(f"run {k + 1}" for k in range(len(runs))))
     found = [_told(run) for run in runs]
     names = list(dict.fromkeys(name for item in found for name in item))
     rows = []
@@ -198,7 +194,9 @@ def _told(run: Contents) -> dict[str, str]:
     told = {"problem": run.said.title, "verdict": str((report.get("verdict") or {}).get("word"))}
     told |= {"status": str(report.get("status")), "steps taken": str(report.get("steps"))}
     told["parameters"] = str(report.get("parameters"))
+    told["run again by"] = run.said.again
     for item in _constraints(report):
+        told[f"{item['name']}: training points"] = str(item["points"])
         told[f"{item['name']}: train RMS"] = short(item["train_rms"])
         told[f"{item['name']}: held-out RMS"] = interval(item["heldout_rms"])
         told[f"{item['name']}: worst |r|"] = short(item["worst"]["residual"])
@@ -212,32 +210,3 @@ def _told(run: Contents) -> dict[str, str]:
         else:
             told[name.replace("_", " ")] = str(value)[:80]
     return told
-
-
-def short(value: Any) -> str:
-    """Three digits; words for what JSON has none for."""
-    if value is None:
-        return "not finite"
-    return "-" if math.isnan(value) else f"{value:.3g}"
-
-
-def interval(estimate: dict[str, Any]) -> str:
-    """A value with its 95 % interval, where it has one."""
-    value, low, high = (short(estimate.get(key)) for key in ("value", "low", "high"))
-    return value if estimate.get("low") is None else f"{value} [{low}, {high}]"
-
-
-def place(point: Any) -> str:
-    """A point in three digits."""
-    if isinstance(point, list):
-        shown = ", ".join(place(part) for part in point[:4])
-        return f"({shown}{', ...' if len(point) > 4 else ''})"
-    return short(point)
-
-
-def _foot(name: str) -> str:
-    return (
-        f'<footer><button type="button" class="action" data-download="{text(name)}.json">'
-        'Save the numbers behind this page</button> <span class="soft">Made by constrainednn from '
-        "the files of the run; this page fetches nothing.</span></footer>"
-    )

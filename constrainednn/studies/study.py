@@ -26,7 +26,7 @@ from constrainednn.errors import (
 from constrainednn.models.recipes import is_recipe
 from constrainednn.runs.signals import Stop, collected_signals
 from constrainednn.studies.axes import MOST, Combination, as_axes, as_seeds
-from constrainednn.studies.folder import StudyFolder
+from constrainednn.studies.folder import StudyFolder, source_of
 from constrainednn.studies.scheduler import Elsewhere, Executor, Here, patience, run_all
 from constrainednn.studies.stated import Stated
 from constrainednn.studies.tables.table import Study
@@ -121,7 +121,8 @@ def study(
     rows = tuple(item.rows[seed] for item in combinations for seed in chosen if seed in item.rows)
     before = sum(item.before for item in combinations)
     ended_by = "" if len(rows) == len(combinations) * len(chosen) else stop.name
-    return Study(rows, tuple(name for name in axes if len(axes[name]) > 1), ended_by, before)
+    varied = tuple(name for name in axes if len(axes[name]) > 1)
+    return Study(rows, varied, ended_by, before, source_of(stated.origin))
 
 
 def _refuse_changed(stated: Stated, combinations: list[Combination]) -> None:

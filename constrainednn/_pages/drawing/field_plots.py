@@ -37,7 +37,8 @@ def images(seen: Evaluated) -> Plot | None:
     centred = seen.inputs[:, :2] - seen.inputs[:, :2].mean(axis=0)
     sector = np.floor((np.arctan2(*centred.T[::-1]) / (2 * np.pi) + 0.5) * 12).astype(int) % 12
     for k in range(12):
-        drawing.dots(*u[sector == k].T, f"h{k}", size=1.7)
+        chosen = u[sector == k]
+        drawing.dots(chosen[:, 0], chosen[:, 1], f"h{k}", size=1.7)
     outside = int((~((np.abs(u[:, 0]) <= wide) & (np.abs(u[:, 1]) <= half))).sum())
     text = f"u(x) at {len(u)} held-out points, coloured by the direction of x"
     text += f"; {outside} outside of the frame" if outside else ""
@@ -112,7 +113,8 @@ def _field_plot(
             of = f"{len(residual.train)} of " if few else ""
             text = f"dots: {of}{residual.train_count} training points"
         if len(residual.worst) == 2:
-            drawing.ring(*map(float, residual.worst), f"worst {number(residual.worst_size)}")
+            x, y = map(float, residual.worst)
+            drawing.ring(x, y, f"worst {number(residual.worst_size)}")
     coarse = [np.unique(np.linspace(0, n - 1, min(n, _COARSE)).astype(int)) for n in values.shape]
     x, y = (part[kept] for part, kept in zip(seen.grid, coarse, strict=True))
     data = {

@@ -22,6 +22,7 @@ class Scale:
         start: Place of the low end.
         end: Place of the high end.
         log: True for a logarithmic scale; values of zero and below have no place on it.
+        names: What 0, 1, 2, ... are called, where the values are places of a list.
     """
 
     low: float
@@ -29,6 +30,7 @@ class Scale:
     start: float
     end: float
     log: bool = False
+    names: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -72,6 +74,8 @@ class Scale:
 
     def ticks(self) -> list[tuple[float, str]]:
         """Round values with their labels."""
+        if self.names:
+            return [(float(k), name) for k, name in enumerate(self.names)]
         if self.log:
             low = math.ceil(math.log10(self.low) - 1e-9)
             high = math.floor(math.log10(self.high) + 1e-9)

@@ -44,7 +44,8 @@ class Drawing:
     def curve(self, x: np.ndarray, y: np.ndarray, style: str) -> None:
         """A line through points, broken where one has no place."""
         places, broken, parts = self._places(x, y), True, []
-        for there, (px, py) in zip(np.isfinite(places).all(axis=1), places, strict=True):
+        for px, py in places:
+            there = math.isfinite(px) and math.isfinite(py)
             if there:
                 parts.append(f"{'M' if broken else 'L'}{px:.1f} {py:.1f}")
             broken = not there
@@ -136,7 +137,7 @@ class Drawing:
             px = float(self.x.at(value))
             lines.append(
                 f'<text class="tick" x="{px:.1f}" y="{bottom + 16}" text-anchor="middle">'
-                f"{label}</text>"
+                f"{html.escape(label)}</text>"
             )
         for value, label in self.y.ticks():
             py = float(self.y.at(value))

@@ -1,5 +1,6 @@
 """The command, or the lines of Python, that run a problem again; and the problem's text."""
 
+import hashlib
 import inspect
 import re
 import shlex
@@ -34,7 +35,7 @@ def again(facts: Facts) -> tuple[str, bool]:
     named = _NAMED.match(method)
     staged = ", then " in method
     usual = _STEPS_IN_PIECES if problem.scheme.in_pieces else _STEPS
-    given = {name: getattr(settings, name) for name in _DEFAULTS}
+    given: dict[str, object] = {name: getattr(settings, name) for name in _DEFAULTS}
     given = {name: value for name, value in given.items() if value != _DEFAULTS[name]}
     if settings.steps != usual and not staged:
         given = {"steps": settings.steps} | given
@@ -99,19 +100,13 @@ def sources(problem: Problem) -> tuple[tuple[tuple[str, str], ...], str]:
         except StoreError as error:
             changed.append(f"{name}: {error}")
             continue
-        if _digest(content) != digest:
+        if hashlib.sha256(content).hexdigest() != digest:
             changed.append(f"{name} has been changed since it was loaded.")
         else:
             found.append((name, content.decode(errors="replace")))
     main = problem.source.path.name
     found.sort(key=lambda item: item[0] != main)
     return tuple(found), " ".join(changed)
-
-
-def _digest(content: bytes) -> str:
-    import hashlib
-
-    return hashlib.sha256(content).hexdigest()
 
 
 def _residuals(problem: Problem) -> tuple[tuple[str, str], ...]:
