@@ -157,7 +157,8 @@ def _residual(
     rows = bool(train[1].size or heldout[1].size)
     field = np.zeros(0)
     if grid and alike and not rows:
-        field = _on_field(shown, constraint, np.concatenate([train[0], heldout[0]]), grid)
+        known = np.concatenate([part[0] for part in (train, heldout) if part[0].size])
+        field = _on_field(shown, constraint, known, grid)
     names = axes if len(axes) == width else tuple(f"x[{k}]" for k in range(width))
     return ResidualSeen(
         name=constraint.name,

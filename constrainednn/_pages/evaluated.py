@@ -38,20 +38,20 @@ class ResidualSeen:
 
     name: str
     axes: tuple[str, ...]
-    train: Float[np.ndarray, "n d"]
+    train: Float[np.ndarray, "n _"]
     train_size: Float[np.ndarray, " n"]
     train_count: int
-    heldout: Float[np.ndarray, "m d"]
+    heldout: Float[np.ndarray, "m _"]
     heldout_size: Float[np.ndarray, " m"]
     heldout_count: int
     field: Float[np.ndarray, "..."]
-    worst: Float[np.ndarray, " q"]
+    worst: Float[np.ndarray, " _"]
     worst_size: float
     at_rounding: bool
-    train_shares: Float[np.ndarray, "2 p"]
-    heldout_shares: Float[np.ndarray, "2 q"]
-    train_rows: Float[np.ndarray, "n k"]
-    heldout_rows: Float[np.ndarray, "m k"]
+    train_shares: Float[np.ndarray, "2 _"]
+    heldout_shares: Float[np.ndarray, "2 _"]
+    train_rows: Float[np.ndarray, "_ _"]
+    heldout_rows: Float[np.ndarray, "_ _"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -74,10 +74,10 @@ class Evaluated:
     name: str
     axes: tuple[str, ...]
     grid: tuple[Float[np.ndarray, " _"], ...]
-    values: Float[np.ndarray, "... k"]
-    reference: Float[np.ndarray, "... k"]
-    inputs: Float[np.ndarray, "n d"]
-    images: Float[np.ndarray, "n k"]
+    values: Float[np.ndarray, "..."]
+    reference: Float[np.ndarray, "..."]
+    inputs: Float[np.ndarray, "n _"]
+    images: Float[np.ndarray, "n _"]
     radius: float
     residuals: tuple[ResidualSeen, ...]
 

@@ -37,6 +37,7 @@ def _run(run: Contents, number: int, *, alone: bool) -> tuple[str, dict[str, Any
     said, report = run.said, run.report
     title = said.title if alone else f"Run {number + 1}: {said.title}"
     several = len(run.views) > 1
+    whose = "" if alone else f", run {number + 1}"
     drawn, data, history = [], {}, list(history_plots(run.history))
     for k, view in enumerate(run.views):
         found = list(plots(view)) + (history if k == len(run.views) - 1 else [])
@@ -50,18 +51,18 @@ def _run(run: Contents, number: int, *, alone: bool) -> tuple[str, dict[str, Any
         _numbers(report),
         items(said.lines),
         "<h2>Worst point</h2>",
-        _worst(report),
+        _worst(report, whose),
         "<h2>Solution and residual</h2>",
         *drawn,
         "<h2>Gap between training and fresh points</h2>",
-        table(said.columns, said.rows, label="gap of each constraint"),
+        table(said.columns, said.rows, label=f"gap of each constraint{whose}"),
         items(said.notes),
         "<h2>Reference and time</h2>",
-        _reference(run),
+        _reference(run, whose),
         "<h2>What was solved</h2>",
         _sources(run),
         "<h2>Settings, versions and machine</h2>",
-        _settings(report),
+        _settings(report, whose),
         "<h2>Run it again</h2>",
         _again(run, number),
     ]
@@ -107,7 +108,7 @@ def _numbers(report: dict[str, Any]) -> str:
     return numbers(found)
 
 
-def _worst(report: dict[str, Any]) -> str:
+def _worst(report: dict[str, Any], whose: str) -> str:
     """Where each residual is largest, the largest multiple of its own RMS first."""
     rows = []
     for item in _constraints(report):
@@ -123,10 +124,10 @@ def _worst(report: dict[str, Any]) -> str:
     if len(rows) == 1:
         return head
     columns = ("constraint", "worst |r|", "at", "times RMS")
-    return head + table(columns, rows, label="largest residual of each constraint")
+    return head + table(columns, rows, label=f"largest residuals{whose}")
 
 
-def _reference(run: Contents) -> str:
+def _reference(run: Contents, whose: str) -> str:
     report, lines = run.report, []
     for item in _constraints(report):
         if item.get("error") is not None:
@@ -135,7 +136,7 @@ def _reference(run: Contents) -> str:
     times = report.get("timings") or {}
     steps = [name for name in ("compile", "run", "report") if name in times]
     named = [(f"{name}, s", f"{times[name]:.3g}") for name in steps]
-    return items(lines) + items(run.said.compared.splitlines()) + pairs(named, "seconds")
+    return items(lines) + items(run.said.compared.splitlines()) + pairs(named, f"seconds{whose}")
 
 
 def _sources(run: Contents) -> str:
@@ -148,7 +149,7 @@ def _sources(run: Contents) -> str:
     return about + files
 
 
-def _settings(report: dict[str, Any]) -> str:
+def _settings(report: dict[str, Any], whose: str) -> str:
     settings = dict(report.get("settings") or {})
     nested = {name: settings.pop(name, None) or {} for name in ("versions", "environment")}
     settings.pop("problem", None)
@@ -157,7 +158,9 @@ def _settings(report: dict[str, Any]) -> str:
     for name, part in nested.items():
         if part:
             named.append((name, ", ".join(f"{key} {value}" for key, value in part.items())))
-    return pairs([(name, "none" if value is None else value) for name, value in named], "settings")
+    return pairs(
+        [(name, "none" if value is None else value) for name, value in named], f"settings{whose}"
+    )
 
 
 def _again(run: Contents, number: int) -> str:
@@ -170,7 +173,7 @@ def _again(run: Contents, number: int) -> str:
     return (
         f'<pre id="{name}" tabindex="0">{text(said.again)}</pre>'
         f'<button type="button" class="action" data-copy="{name}">Copy</button>'
-        "<h3>SHA-256</h3>" + pairs(hashes, "hashes")
+        "<h3>SHA-256</h3>" + pairs(hashes, f"hashes, run {number + 1}")
     )
 
 

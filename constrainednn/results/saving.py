@@ -75,11 +75,13 @@ def result_files(facts: Facts, judged: Verdict) -> Iterator[tuple[str, bytes]]:
     numbers = dict(_numbers(facts, judged))
     yield from numbers.items()
     try:
-        yield VALUES, packed(contents(facts, judged, json.loads(numbers[REPORT])))
+        values = packed(contents(facts, judged, json.loads(numbers[REPORT])))
     except Exception as error:  # noqa: BLE001  (as for figures: the numbers are kept)
         warnings.warn(
             f"{VALUES} could not be written: {type(error).__name__}: {error}", stacklevel=3
         )
+    else:
+        yield VALUES, values
     drawn = shown(facts)
     for name, draw in (("overview.png", overview), ("moments.png", moments)):
         content, failure = _png(lambda draw=draw: draw(drawn))

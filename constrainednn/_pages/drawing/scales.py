@@ -70,7 +70,7 @@ class Scale:
             low, high = math.log10(self.low), math.log10(self.high)
         else:
             low, high = self.low, self.high
-        return self.start + (x - low) / (high - low) * (self.end - self.start)
+        return np.asarray(self.start + (x - low) / (high - low) * (self.end - self.start))
 
     def ticks(self) -> list[tuple[float, str]]:
         """Round values with their labels."""

@@ -44,7 +44,7 @@ class Drawing:
     def curve(self, x: np.ndarray, y: np.ndarray, style: str) -> None:
         """A line through points, broken where one has no place."""
         places, broken, parts = self._places(x, y), True, []
-        for px, py in places:
+        for px, py in places.tolist():
             there = math.isfinite(px) and math.isfinite(py)
             if there:
                 parts.append(f"{'M' if broken else 'L'}{px:.1f} {py:.1f}")
@@ -56,7 +56,7 @@ class Drawing:
         """Dots at points; those without a place, or outside of the frame, are left out."""
         places = self._places(x, y)
         places = places[np.isfinite(places).all(axis=1)]
-        parts = [f"M{px:.1f} {py:.1f}h0" for px, py in places if self._inside(px, py)]
+        parts = [f"M{px:.1f} {py:.1f}h0" for px, py in places.tolist() if self._inside(px, py)]
         if parts:  # a line of length zero with round ends is a dot
             width = f"{2 * size:g}"
             self._marks.append(
