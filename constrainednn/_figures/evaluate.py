@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, PyTree
 
 from constrainednn._figures.curves import values_at
-from constrainednn._figures.residual_panels import share_above
+from constrainednn._figures.panels.residual import share_above
 from constrainednn._figures.shown import Shown
 from constrainednn._figures.space_time import map_grid
 from constrainednn._figures.style import panel_width, some_points
@@ -38,13 +38,13 @@ def evaluate(shown: Shown) -> tuple[Evaluated, ...]:
 
 def _evaluated(name: str, shown: Shown) -> Evaluated:
     axes, grid = _grid(shown)
-    places = on_grid(grid)
-    values = values_at(shown.model, places) if grid else None
+    places = on_grid(grid) if grid else None
+    values = None if places is None else values_at(shown.model, places)
     if values is None:
         axes, grid, values = (), (), np.zeros((0, 0))
     shape = [len(part) for part in grid]
     reference = np.zeros((0, 0))
-    if grid and shown.problem.reference is not None:
+    if places is not None and shown.problem.reference is not None:
         known = values_at(shown.problem.reference, places)
         if known is not None and known.shape == values.shape:
             reference = known.reshape(*shape, -1)
@@ -154,9 +154,9 @@ def _residual(
     sizes = [_sizes(shown, constraint, item) for item in (points.train, points.heldout)]
     kept = [_kept(len(size)) for size in sizes]
     alike = width == len(grid) or (width == 1 and len(grid) == 1)
-    rows = bool(train[1].size or heldout[1].size)
+    entries = max(train[1].shape[1], heldout[1].shape[1])
     field = np.zeros(0)
-    if grid and alike and not rows:
+    if grid and alike and not entries:
         known = np.concatenate([part[0] for part in (train, heldout) if part[0].size])
         field = _on_field(shown, constraint, known, grid)
     names = axes if len(axes) == width else tuple(f"x[{k}]" for k in range(width))
@@ -172,11 +172,11 @@ def _residual(
         field=field,
         worst=worst[:width],
         worst_size=math.nan if gap is None else float(gap.worst.residual),
-        at_rounding=gap is not None and gap.at_rounding,
+        at_rounding=gap is not None and bool(gap.at_rounding),
         train_shares=_shares(sizes[0]),
         heldout_shares=_shares(sizes[1]),
-        train_rows=train[1][kept[0]] if rows else np.zeros((0, 0)),
-        heldout_rows=heldout[1][kept[1]] if rows else np.zeros((0, 0)),
+        train_rows=_rows(train[1], kept[0], entries),
+        heldout_rows=_rows(heldout[1], kept[1], entries),
     )
 
 
@@ -192,6 +192,11 @@ def _stream(stream: Draw | None) -> tuple[np.ndarray, np.ndarray] | None:
     if not isinstance(x, np.ndarray):
         return None
     return x.reshape(len(x), -1), y
+
+
+def _rows(measured: np.ndarray, kept: np.ndarray, entries: int) -> np.ndarray:
+    """Measured values at the points that are shown; none where the stream has none."""
+    return measured[kept] if measured.size else np.zeros((0, entries))
 
 
 def _flat(point: PyTree) -> np.ndarray:

@@ -1,7 +1,7 @@
 """What a solve returns: the model, how it got there, and how well it holds."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from jaxtyping import Array, PyTree
 
 from constrainednn._common.arguments import as_path, as_seed
 from constrainednn._figures.moments import moments
-from constrainednn._figures.overview import overview
+from constrainednn._figures.overview import one_figure
 from constrainednn._gap.measure import evaluate_over
 from constrainednn._gap.report import ConstraintGap
 from constrainednn._problem.experiments import Experiments
@@ -39,6 +39,7 @@ from constrainednn.results.summary import summary
 from constrainednn.results.verdict import Verdict, verdict
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -176,9 +177,28 @@ class Solution(Facts):
         """Solve the same `ivp`, `bvp` or `pde` with SciPy; report the difference and both times."""
         return compare(self)
 
-    def plot(self) -> "Figure":
-        """Draw loss, residual and map on one page."""
-        return overview(shown(self))
+    def plot(
+        self,
+        kind: str | None = None,
+        *,
+        constraint: str | None = None,
+        names: Sequence[str] | None = None,
+        ax: "Axes | None" = None,
+    ) -> "Figure":
+        """Draw the solution and its residual: all there is on one page, or one panel.
+
+        Args:
+            kind: One panel: "solution", "residual" (with training points and the worst point),
+                "error" against the reference, "phase" (the path of two components over time),
+                "spread" (quantiles of |r|), "distance" to the nearest training point, or "history".
+            constraint: Whose residual is drawn; by default the first with held-out points.
+            names: What the components of u are called, one text for each.
+            ax: Axes of yours to draw one panel into.
+
+        Raises:
+            ValueError: If there is no such kind, constraint or component, or nothing to draw of it.
+        """
+        return one_figure(shown(self), kind, constraint, names, ax)
 
     def plot_moments(self) -> "Figure":
         """Draw the map at several moments of training, on train and monitor points."""

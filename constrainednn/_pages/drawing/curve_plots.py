@@ -45,7 +45,7 @@ def curves(seen: Evaluated) -> Plot | None:
     for item in rows:
         parts = (item.heldout, item.heldout_rows, "heldout"), (item.train, item.train_rows, "train")
         for points, measured, style in parts:
-            for k in range(measured.shape[1]):
+            for k in range(measured.shape[1] if measured.size else 0):
                 drawing.dots(points[:, 0], factors[k] * measured[:, k], style)
         keys += [("dot train", f"{item.name}, train"), ("dot heldout", f"{item.name}, held-out")]
     many = count > MOST

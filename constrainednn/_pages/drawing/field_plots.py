@@ -6,7 +6,7 @@ import numpy as np
 
 from constrainednn._common.tables import number
 from constrainednn._pages.drawing.images import SIGNED, SIZES
-from constrainednn._pages.drawing.plot import Plot, label, plain_numbers
+from constrainednn._pages.drawing.plot import Plot, has_both_signs, is_plane, label, plain_numbers
 from constrainednn._pages.drawing.scales import Scale
 from constrainednn._pages.drawing.svg import Drawing
 from constrainednn._pages.evaluated import Evaluated, ResidualSeen
@@ -18,7 +18,7 @@ _BAR = 70.0
 # Components that are drawn.
 MOST_FIELDS = 2
 # Places along each axis that the data of a page hold.
-_COARSE = 41
+_COARSE = 31
 
 
 def images(seen: Evaluated) -> Plot | None:
@@ -56,7 +56,7 @@ def component(seen: Evaluated, k: int) -> Plot | None:
     if not finite.size:
         return None
     low, high = float(finite.min()), float(finite.max())
-    signed = low < 0 < high
+    signed = has_both_signs(low, high)
     if signed:
         low, high = -max(-low, high), max(-low, high)
     if high == low:
@@ -94,15 +94,19 @@ def _field_plot(
     signed: bool = False,
     residual: ResidualSeen | None = None,
 ) -> Plot:
+    right, (bottom, top) = _BAR, Drawing.vertical()
+    lengths = [float(part[-1] - part[0]) for part in seen.grid]
+    if is_plane(seen.axes, *lengths):
+        left, end = Drawing.horizontal(_BAR)
+        right += max(0.0, end - left - (bottom - top) * lengths[0] / lengths[1])
+    ends = Drawing.horizontal(right), (bottom, top)
     across, up = (
-        Scale(float(part[0]), float(part[-1]), *ends)
-        for part, ends in zip(
-            seen.grid, (Drawing.horizontal(_BAR), Drawing.vertical()), strict=True
-        )
+        Scale(float(part[0]), float(part[-1]), *pair)
+        for part, pair in zip(seen.grid, ends, strict=True)
     )
     title, text = said
     label = f"{title}: {name} over {seen.axes[0]} and {seen.axes[1]}"
-    drawing = Drawing(label, across, up, *seen.axes, right=_BAR)
+    drawing = Drawing(label, across, up, *seen.axes, right=right)
     colours = SIGNED if signed else SIZES
     drawing.field(shade, colours)
     drawing.colour_bar(scale, colours, name)
@@ -124,6 +128,6 @@ def _field_plot(
         "upright": [up.start, up.end, up.low, up.high],
         "x": plain_numbers(x),
         "y": plain_numbers(y),
-        "z": [plain_numbers(row) for row in values[np.ix_(*coarse)]],
+        "z": [plain_numbers(row, 4) for row in values[np.ix_(*coarse)]],
     }
     return Plot(title, drawing.text(), (), text.removeprefix("; "), data)

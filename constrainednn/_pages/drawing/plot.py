@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -28,9 +29,19 @@ class Plot:
     data: dict[str, Any]
 
 
+def has_both_signs(low: float, high: float) -> bool:
+    """True for values of both signs, but for a little beyond zero, such as rounding."""
+    return low < 0 < high and min(-low, high) >= 0.02 * max(-low, high)
+
+
+def is_plane(axes: Sequence[str], first: float, second: float) -> bool:
+    """True for coordinates of a plane of similar lengths, which are drawn to one scale."""
+    return "t" not in axes and 0.5 <= first / second <= 2
+
+
 def early(x: np.ndarray) -> bool:
     """True for places most of which lie in the first hundredth of their range."""
-    return len(x) > 2 and x[0] >= 0 and bool(np.median(x) <= 0.02 * x[-1])
+    return len(x) > 2 and bool(x[0] >= 0 and np.median(x) <= 0.02 * x[-1])
 
 
 def label(name: str, k: int, count: int) -> str:
@@ -53,6 +64,8 @@ def curve_data(
     }
 
 
-def plain_numbers(values: Any) -> list[float | None]:
-    """Numbers in six digits; null for what is not finite."""
-    return [float(f"{v:.6g}") if math.isfinite(v) else None for v in np.asarray(values, float)]
+def plain_numbers(values: Any, digits: int = 6) -> list[float | None]:
+    """Numbers in a few digits; null for what is not finite."""
+    return [
+        float(f"{v:.{digits}g}") if math.isfinite(v) else None for v in np.asarray(values, float)
+    ]
