@@ -20,6 +20,7 @@ class Said:
 
     Attributes:
         title: What was solved, in a few words.
+        rounding: Names of the constraints whose residual is no larger than its rounding error.
         columns: Titles of the gap table.
         rows: Its cells.
         notes: What must be known to read it.
@@ -33,6 +34,7 @@ class Said:
     """
 
     title: str
+    rounding: tuple[str, ...]
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...]

@@ -48,10 +48,10 @@ def _run(run: Contents, number: int, *, alone: bool) -> tuple[str, dict[str, Any
     parts = [
         f"<{heading}>{text(title)}</{heading}>",
         verdict(report),
-        _numbers(report),
+        _numbers(run),
         items(said.lines),
         "<h2>Worst point</h2>",
-        _worst(report, whose),
+        _worst(run, whose),
         "<h2>Solution and residual</h2>",
         *drawn,
         "<h2>Gap between training and fresh points</h2>",
@@ -91,10 +91,11 @@ def _constraints(report: dict[str, Any]) -> list[dict[str, Any]]:
     return list((report.get("gap") or {}).get("constraints", []))
 
 
-def _numbers(report: dict[str, Any]) -> str:
+def _numbers(run: Contents) -> str:
     """The few numbers that one looks for first."""
-    found = []
-    for item in _constraints(report)[:3]:
+    report, found = run.report, []
+    parts = sorted(_constraints(report), key=lambda item: item["name"] in run.said.rounding)
+    for item in parts[:3]:
         rms = item["heldout_rms"]
         label = str(rms.get("label") or "").partition(":")[0]
         label = f"interval {label}" if label else ""
@@ -108,23 +109,32 @@ def _numbers(report: dict[str, Any]) -> str:
     return numbers(found)
 
 
-def _worst(report: dict[str, Any], whose: str) -> str:
+def _worst(run: Contents, whose: str) -> str:
     """Where each residual is largest, the largest multiple of its own RMS first."""
-    rows = []
-    for item in _constraints(report):
-        worst, rms = item["worst"], item["heldout_rms"]["value"]
-        size = worst["residual"]
-        ratio = size / rms if size is not None and rms else math.nan
-        rows.append((item["name"], short(size), place(worst["point"]), short(ratio)))
-    if not rows:
+    found = [(_times_rms(run, item), item) for item in _constraints(run.report)]
+    if not found:
         return "<p>No constraint has fresh points, so none was searched for.</p>"
+    found.sort(key=lambda pair: pair[0], reverse=True)
+    rows = []
+    for ratio, item in found:
+        worst, times = item["worst"], "at rounding" if ratio < 0 else short(ratio)
+        rows.append((item["name"], short(worst["residual"]), place(worst["point"]), times))
     name, size, where, ratio = rows[0]
-    sentence = f"The largest residual of {name} is {size}, at {where}: {ratio} times its RMS."
+    sentence = f"The largest residual of {name} is {size}, at {where}"
+    sentence += f": {ratio} times its RMS." if found[0][0] >= 0 else ", at rounding."
     head = f"<p>{text(sentence)}</p>"
     if len(rows) == 1:
         return head
     columns = ("constraint", "worst |r|", "at", "times RMS")
     return head + table(columns, rows, label=f"largest residuals{whose}")
+
+
+def _times_rms(run: Contents, item: dict[str, Any]) -> float:
+    """The largest residual over the RMS of its constraint; -1 where both are rounding."""
+    rms, size = item["heldout_rms"]["value"], item["worst"]["residual"]
+    if item["name"] in run.said.rounding:
+        return -1.0
+    return math.inf if size is None or not rms else size / rms
 
 
 def _reference(run: Contents, whose: str) -> str:

@@ -74,6 +74,23 @@ def error_curve(seen: Evaluated) -> Plot | None:
     return Plot("Error against the reference", drawing.text(), (), text, data)
 
 
+def phase(seen: Evaluated) -> Plot | None:
+    """The path of the first two components over time."""
+    if seen.axes != ("t",) or seen.values.shape[1] < 2:
+        return None
+    u = seen.values
+    across = Scale.of([u[:, 0]], Drawing.horizontal())
+    up = Scale.of([u[:, 1]], Drawing.vertical())
+    if across is None or up is None:
+        return None
+    drawing = Drawing("path of the first two components", across, up, "u[0]", "u[1]")
+    drawing.curve(u[:, 0], u[:, 1], "c2")
+    drawing.dots(u[:1, 0], u[:1, 1], "known", size=4)
+    text = f"from t = {number(float(seen.grid[0][0]))}, the dot"
+    data = {"kind": "points", "x": plain_numbers(u[:, 0]), "y": plain_numbers(u[:, 1])}
+    return Plot("Path of the first two components", drawing.text(), (), text, data)
+
+
 def _magnified(values: np.ndarray) -> np.ndarray:
     """Powers of ten that bring components below 1 % of the largest to its size."""
     size = np.abs(np.where(np.isfinite(values), values, 0)).max(axis=0)

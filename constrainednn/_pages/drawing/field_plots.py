@@ -25,7 +25,9 @@ def images(seen: Evaluated) -> Plot | None:
     """The first two entries of a map's values, by the direction of the points they come from."""
     u = seen.images[:, :2]
     far = np.abs(u[np.isfinite(u).all(axis=1)]).max(axis=1, initial=0)
-    half = float(np.quantile(far, 0.9)) if len(far) else 1.0
+    # Few values far out would shrink a circle to a dot.
+    share = 0.9 if math.isfinite(seen.radius) else 1.0
+    half = float(np.quantile(far, share)) if len(far) else 1.0
     half = max(1.1 * half, 1.6 * seen.radius if math.isfinite(seen.radius) else 0.0) or 1.0
     left, right = Drawing.horizontal()
     bottom, top = Drawing.vertical()

@@ -4,7 +4,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from constrainednn._pages.drawing.curve_plots import curves, error_curve, residual_points, shares
+from constrainednn._pages.drawing.curve_plots import (
+    curves,
+    error_curve,
+    phase,
+    residual_points,
+    shares,
+)
 from constrainednn._pages.drawing.field_plots import MOST_FIELDS, component, field, images
 from constrainednn._pages.drawing.plot import Plot
 from constrainednn._pages.evaluated import Evaluated, ResidualSeen
@@ -17,7 +23,7 @@ def plots(seen: Evaluated) -> Iterator[Plot]:
     """The plots of one solution: what it is first, then its residuals, then how they spread."""
     found: list[Plot | None] = []
     if len(seen.grid) == 1:
-        found += [curves(seen), error_curve(seen)]
+        found += [curves(seen), error_curve(seen), phase(seen)]
     if len(seen.images):
         found.append(images(seen))
     elif len(seen.grid) == 2:

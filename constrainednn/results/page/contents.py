@@ -33,6 +33,7 @@ def contents(
     files, about = sources(facts.problem)
     said = Said(
         title=title_of(facts.problem),
+        rounding=tuple(item.name for item in facts.gap.constraints if item.at_rounding),
         columns=COLUMNS,
         rows=tuple(table_rows(facts.gap)),
         notes=tuple([*notes(facts.gap), *missing_lines(facts.problem)]),
