@@ -35,7 +35,7 @@ from constrainednn.results.facts import Facts
 from constrainednn.results.one_experiment import one_experiment
 from constrainednn.results.saving import save_solution, write_page
 from constrainednn.results.shown import shown
-from constrainednn.results.summary import summary
+from constrainednn.results.summary import summary, summary_html
 from constrainednn.results.verdict import Verdict, verdict
 
 if TYPE_CHECKING:
@@ -120,6 +120,9 @@ class Solution(Facts):
 
     def __repr__(self) -> str:
         return summary(self, self.verdict)
+
+    def _repr_html_(self) -> str:
+        return summary_html(self, self.verdict)
 
     def evaluate(
         self,

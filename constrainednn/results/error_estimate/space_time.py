@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from constrainednn._common.batched import in_blocks
 from constrainednn._common.random_keys import stream
+from constrainednn._common.tables import html_table
 from constrainednn._figures.space_time import MAP, draw_sizes, map_grid, map_points
 from constrainednn._figures.style import new_figure
 from constrainednn._fitting.scheme import with_found
@@ -93,6 +94,10 @@ class SpaceTimeErrorEstimate:
         if self.components[worst] > 10 * max(self.relative, self.rounding):
             text += f"; {self.components[worst]:.1e} of component {worst} alone"
         return f"estimated relative error {text}"
+
+    def _repr_html_(self) -> str:
+        rows = [(k, f"{size:.1e}") for k, size in enumerate(self.components)]
+        return html_table(("component", "relative error"), rows, [repr(self)])
 
     def plot(self) -> "Figure":
         """Draw the size of the estimate over time and space."""

@@ -23,6 +23,11 @@ _REASONS = 5
 
 def summary(rows: Sequence[Row], varied: Sequence[str], width: int | None) -> list[str]:
     """Lines of text: medians over seeds for each combination of settings, and the failures."""
+    return table_lines(medians(rows, varied), len(varied), width) + notes(rows, varied)
+
+
+def medians(rows: Sequence[Row], varied: Sequence[str]) -> list[list[str]]:
+    """Medians over seeds for each combination of settings, below the titles of their columns."""
     table = [[*varied, "runs", "train", "held-out", "gap"]]
     for labels, group in groups(rows, varied):
         runs = ", ".join(filter(None, [f"{len(group)}", endings(group)]))
@@ -32,7 +37,7 @@ def summary(rows: Sequence[Row], varied: Sequence[str], width: int | None) -> li
             cells.append(f"{middle:.3g} [{low:.2g}, {high:.2g}]")
         cells.append(f"{np.median(values_of(group, 'gap')):.3g}")
         table.append(cells)
-    return table_lines(table, len(varied), width) + notes(rows, varied)
+    return table
 
 
 def notes(rows: Sequence[Row], varied: Sequence[str]) -> list[str]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from constrainednn._common.arguments import as_path
 from constrainednn._common.messages import known_names, shown
+from constrainednn._common.tables import html_table
 from constrainednn._pages.written import write_own_page
 from constrainednn._storage.archive import unseal
 from constrainednn._storage.files import write_atomically
@@ -22,7 +23,7 @@ from constrainednn.studies.tables.law import Law, law_along
 from constrainednn.studies.tables.page import study_page
 from constrainednn.studies.tables.paired import Paired, pairs_along
 from constrainednn.studies.tables.rows import cell, flat, groups, number_of, quantiles_of
-from constrainednn.studies.tables.summary import summary
+from constrainednn.studies.tables.summary import medians, notes, summary
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -150,14 +151,22 @@ class Study:
     def __repr__(self) -> str:
         return self.shown()
 
+    def _repr_html_(self) -> str:
+        titles, *cells = medians(self.rows, self.axes)
+        return html_table(titles, cells, [*notes(self.rows, self.axes), *self._remarks()])
+
     def shown(self, width: int | None = None) -> str:
         """The summary as text, stacked where a table would be wider than a terminal."""
-        lines = summary(self.rows, self.axes, width)
+        return "\n".join([*summary(self.rows, self.axes, width), *self._remarks()])
+
+    def _remarks(self) -> list[str]:
+        """What else to know of the runs as a whole."""
+        lines = []
         if self.before:
             lines.append(f"{self.before} of {len(self.rows)} runs were there before")
         if not self.complete:
             lines.append(f"interrupted by {self.ended_by}: not all of the runs are done")
-        return "\n".join(lines)
+        return lines
 
 
 def load_study(path: str | Path) -> Study:
