@@ -392,3 +392,18 @@ def test_browser_shows_sorts_and_saves_without_a_request_or_complaint(
         page.eval("new Promise(done => setTimeout(done, 50))")
         assert json.loads(page.eval("saved"))["runs"][0]["steps"] == solution.steps
         assert page.complaints() == []
+
+
+def test_show_prints_the_table_of_a_study(studied):
+    shown = run("show", str(studied))
+    assert shown.exit_code == 0
+    assert shown.stdout.rstrip() == cx.load_study(studied).shown(None)
+
+
+def test_problems_shows_the_source_of_one_and_near_names_of_none():
+    from constrainednn._common.paths import gallery
+
+    source = gallery()["lotka_volterra"].read_text()
+    assert run("problems", "lotka_volterra").stdout == source
+    missed = run("problems", "lotka_voltera")
+    assert missed.exit_code == 2 and "lotka_volterra" in missed.stderr
