@@ -9,7 +9,7 @@ import numpy as np
 from constrainednn._pages.evaluated import Evaluated, put_together, taken_apart
 from constrainednn._storage.archive import pack_arrays, read_arrays, unseal
 from constrainednn._storage.run_folder import REPORT
-from constrainednn.errors import StoreError
+from constrainednn.errors import BadValueError, StoreError
 
 VALUES = "values.npz"
 
@@ -25,7 +25,6 @@ class Said:
         rows: Its cells.
         notes: What must be known to read it.
         lines: What else was found: estimates of errors and of unknowns.
-        header: Status, method, sizes and times.
         sources: Pairs of a file's name and its text.
         about_source: Why there is no text, or why it may be another one; empty otherwise.
         again: The command, or the lines of Python, that run it again.
@@ -33,18 +32,17 @@ class Said:
         compared: What the classical solver did; empty where it was not asked.
     """
 
-    title: str
-    rounding: tuple[str, ...]
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    notes: tuple[str, ...]
-    lines: tuple[str, ...]
-    header: str
-    sources: tuple[tuple[str, str], ...]
-    about_source: str
-    again: str
-    command: bool
-    compared: str
+    title: str = ""
+    rounding: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()
+    notes: tuple[str, ...] = ()
+    lines: tuple[str, ...] = ()
+    sources: tuple[tuple[str, str], ...] = ()
+    about_source: str = ""
+    again: str = ""
+    command: bool = False
+    compared: str = ""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -100,7 +98,7 @@ def read_contents(folder: Path) -> Contents:
     if facts.get("report") != report.get("sha256"):
         raise StoreError(f"{folder / VALUES} does not belong to the {REPORT} beside it.")
     try:
-        words = {key: _frozen(value) for key, value in facts["said"].items()}
+        said = _said(facts["said"])
         views = tuple(
             put_together(arrays, item, f"views.{k}") for k, item in enumerate(facts["views"])
         )
@@ -109,9 +107,20 @@ def read_contents(folder: Path) -> Contents:
             for name, array in arrays.items()
             if name.startswith("history.")
         }
-        return Contents(report, Said(**words), views, history)
+        return Contents(report, said, views, history)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise StoreError(f"{folder / VALUES} is damaged: {error}") from None
+
+
+def _said(facts: dict[str, Any]) -> Said:
+    """The words; those that an earlier version had none of are empty, those of a later left out."""
+    blank = Said()
+    known = {item.name: getattr(blank, item.name) for item in dataclasses.fields(Said)}
+    found = {name: _frozen(facts.get(name, value)) for name, value in known.items()}
+    for name, value in found.items():
+        if type(value) is not type(known[name]):
+            raise BadValueError(f"its {name} is {value!r:.50}")
+    return Said(**found)
 
 
 def _frozen(value: Any) -> Any:

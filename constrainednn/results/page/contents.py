@@ -10,7 +10,7 @@ from constrainednn.results.comparison.comparison import Comparison
 from constrainednn.results.facts import Facts
 from constrainednn.results.page.rerun import again, sources, title_of
 from constrainednn.results.shown import shown
-from constrainednn.results.summary import error_lines, header, missing_lines, unknown_lines
+from constrainednn.results.summary import error_lines, missing_lines, unknown_lines
 from constrainednn.results.verdict import Verdict
 from constrainednn.runs.history import History
 
@@ -38,7 +38,6 @@ def contents(
         rows=tuple(table_rows(facts.gap)),
         notes=tuple([*notes(facts.gap), *missing_lines(facts.problem)]),
         lines=tuple([*error_lines(facts, judged), *unknown_lines(facts)]),
-        header=header(facts),
         sources=files,
         about_source=about,
         again=command,
