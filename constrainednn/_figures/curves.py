@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+# Fewer points of the plane are dots, not a field.
+_FIELD = 30
+
+
 def values_at(model: Callable[[Any], Any], x: PyTree) -> Float[np.ndarray, "n k"] | None:
     """Values of a model as vectors, or None if it is not a function of one point array."""
     if not (callable(model) and isinstance(x, np.ndarray)):
@@ -137,6 +141,25 @@ def hues(x: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n 3"]:
     return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
 
 
+def _draw_field(
+    axes: "Axes", x: Float[np.ndarray, "n 2"], values: np.ndarray, every: np.ndarray
+) -> None:
+    """A field between points of the plane, with the points; dots where it is no field."""
+    from matplotlib.tri import Triangulation
+
+    low, high = float(np.nanmin(every)), float(np.nanmax(every))
+    flat = np.linalg.matrix_rank(x - x.mean(axis=0), tol=1e-9 * np.ptp(x)) < 2
+    if len(x) < _FIELD or flat or not (low < high and np.isfinite(values).all()):
+        drawn = axes.scatter(*x.T, c=values, s=6, vmin=low, vmax=high, cmap="cividis")
+    else:
+        levels = np.linspace(low, high, 25)
+        cells = Triangulation(x[:, 0], x[:, 1])
+        drawn = axes.tricontourf(cells, values, levels=levels, cmap="cividis")
+        axes.plot(*x.T, ".", color="white", ms=1.5, alpha=0.6)
+    bar = axes.figure.colorbar(drawn, ax=axes, format="%.2g", ticks=[low, (low + high) / 2, high])
+    bar.ax.tick_params(labelsize=6)
+
+
 def draw_values(
     axes: "Axes",
     x: np.ndarray,
@@ -153,10 +176,6 @@ def draw_values(
         axes.set_xlabel("x", fontsize=8)
         axes.label_outer()
     elif values.shape[1] == 1:
-        every = np.concatenate(alike)
-        drawn = axes.scatter(
-            x[:, 0], x[:, 1], c=values[:, 0], s=6, vmin=np.nanmin(every), vmax=np.nanmax(every)
-        )
-        axes.figure.colorbar(drawn, ax=axes)
+        _draw_field(axes, x[:, :2], values[:, 0], np.concatenate(alike))
     else:
         draw_cloud(axes, values, TRAIN, window(alike, target), target)
