@@ -154,7 +154,7 @@ def _all(
         draw(axes)
         axes.title.set_fontsize(10)
     for axes in grid.flat[len(panels) :]:
-        axes.set_axis_off()
+        axes.remove()
     figure.suptitle(_title(shown, item), parse_math=False, fontsize=11)
     return figure
 
