@@ -250,6 +250,9 @@ def test_bar_is_shown_where_somebody_watches_and_only_once(named, monkeypatch, c
     assert "measuring the gap" in shown and "monitor" in shown
     solve(progress=False)
     assert capsys.readouterr().err == ""
+    cx.study(named.problem, seeds=2, steps=1, heldout=32, monitor=8, engine="loop")
+    shown = capsys.readouterr().err
+    assert "runs" in shown and "measuring" not in shown  # the study's own bar, and none of a run
     with displayed(True, of_run) as outer, displayed(True, of_run) as inner:
         assert outer is not None and inner is None
 
