@@ -266,3 +266,11 @@ def test_notebook_has_a_bar_below_its_cell_that_is_empty_afterwards(named, monke
     monkeypatch.setattr(sys.modules["IPython"], "get_ipython", lambda: kernel)
     cx.solve(named.problem, steps=2, heldout=32, monitor=8)
     assert seen[-1] == "" and seen[-2].startswith('<progress value="100" max="100">')
+
+
+def test_notebooks_show_all_figures_of_a_study(named):
+    found = cx.study(named.problem, seeds=2, steps=1, heldout=32).plot()
+    shown = found._repr_html_()
+    assert list(found) == ["seeds", "time", "distance"]
+    assert re.findall("<p>(.*?)</p>", shown) == list(found)
+    assert shown.count('<img src="data:image/png;base64,iVBOR') == len(found)

@@ -6,7 +6,7 @@ import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -18,15 +18,12 @@ from constrainednn._storage.archive import unseal
 from constrainednn._storage.files import write_atomically
 from constrainednn.errors import BadValueError, StoreError
 from constrainednn.studies.folder import RECORD, Row, read_rows
-from constrainednn.studies.tables.figures import figures
+from constrainednn.studies.tables.figures import Figures, figures
 from constrainednn.studies.tables.law import Law, law_along
 from constrainednn.studies.tables.page import study_page
 from constrainednn.studies.tables.paired import Paired, pairs_along
 from constrainednn.studies.tables.rows import cell, flat, groups, number_of, quantiles_of
 from constrainednn.studies.tables.summary import medians, notes, summary
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 _MONITORED = ("monitor_loss", "train_loss", "loss")
 
@@ -119,8 +116,8 @@ class Study:
         chosen = tuple(settings[int(np.argmin(medians))][1])
         return Study(chosen, self.axes, self.ended_by, source=self.source)
 
-    def plot(self) -> "dict[str, Figure]":
-        """All figures that the axes of this study allow, by their names."""
+    def plot(self) -> Figures:
+        """All figures that the axes of this study allow, by their names; a notebook shows them."""
         return figures(self.rows, self.axes)
 
     def report(self, path: str | Path) -> None:
