@@ -124,6 +124,7 @@ def test_solve_prints_what_was_measured_and_writes_it(file, tmp_path):
     assert sorted(names) == [
         "history.jsonl", "history.npz", "model.npz", "moments.png",
         "overview.png", "report.json", "run.json",
+        "values.npz",
     ]  # fmt: skip
     report = json.loads((out / "report.json").read_text(), parse_constant=pytest.fail)
     assert first == "{word}: {reason}".format(**report["verdict"])

@@ -188,6 +188,12 @@ def test_readme_lists_the_gallery():
     assert sorted(rows) == sorted(gallery())
 
 
+def test_gallery_shows_every_problem_with_its_picture():
+    cards = re.findall(r'<img src="(\S+/(\w+)\.png)"', PAGES["gallery.md"].read_text())
+    assert [name for _, name in cards] == list(gallery())
+    assert all((ROOT / "docs" / file).exists() for file, _ in cards)
+
+
 def test_citation_is_of_this_version():
     (version,) = re.findall(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(), re.M)
     assert version == cx.__version__

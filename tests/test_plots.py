@@ -6,7 +6,7 @@ import pytest
 
 import constrainednn as cx
 from constrainednn._figures.curves import hues
-from constrainednn._figures.residual_panels import share_above
+from constrainednn._figures.panels.residual import share_above
 from constrainednn._figures.style import new_figure, widen
 
 
@@ -35,10 +35,9 @@ def oscillator():
 
 def test_pieces_are_drawn_with_their_lengths_and_the_solution_at_all_edges(oscillator):
     figure, pieces = oscillator.plot(), oscillator.history.pieces
-    assert titles(figure)[0] == (
-        f"{len(pieces.edges) - 1} pieces, {pieces.rejected} rejected attempts"
-    )
-    np.testing.assert_allclose(figure.axes[0].patches[0].get_data().values, np.diff(pieces.edges))
+    title = f"{len(pieces.edges) - 1} pieces, {pieces.rejected} rejected attempts"
+    lengths = next(axes for axes in figure.axes if axes.get_title() == title).patches[0]
+    np.testing.assert_allclose(lengths.get_data().values, np.diff(pieces.edges))
     u = next(axes for axes in figure.axes if axes.get_title() == "u(t)")
     labels = [text.get_text() for text in u.get_legend().get_texts()]
     assert labels == ["u[0]", "u[1]", "reference"]
@@ -100,7 +99,7 @@ def test_one_constraint_of_several_is_named_with_its_place():
     )
     figure = cx.solve(problem, steps=1).plot()
     assert figure.get_suptitle().startswith("constraint 2 of 2: $fit$: train RMS")
-    assert titles(figure)[0] == "total loss"
+    assert titles(figure)[-1] == "total loss"
 
 
 def test_rows_are_drawn_as_dots_on_a_curve_that_is_finer():
@@ -112,8 +111,8 @@ def test_rows_are_drawn_as_dots_on_a_curve_that_is_finer():
         cx.Constraint(fit, over=cx.Data((x, x**2))), cx.MLP("scalar", "scalar", width=4)
     )
     # The fewer training rows are drawn last, above the others.
-    curve, held, train = cx.solve(problem, steps=1).plot().axes[-1].get_lines()
-    assert [np.size(line.get_xdata()) for line in (curve, held, train)] == [400, 4, 16]
+    curve, held, train = cx.solve(problem, steps=1).plot("solution").axes[0].get_lines()
+    assert [np.size(line.get_xdata()) for line in (curve, held, train)] == [501, 4, 16]
     both = np.concatenate([train.get_xdata(), held.get_xdata()])
     np.testing.assert_array_equal(np.sort(both), x)
 
@@ -136,3 +135,97 @@ def test_colours_of_directions_are_dark_on_white_wherever_the_cloud_is():
     luminance = linear @ np.array([0.2126, 0.7152, 0.0722])
     assert 1.05 / (luminance.max() + 0.05) > 3
     np.testing.assert_allclose(colours, hues(ring), atol=1e-12)
+
+
+def off_line(u, x):
+    return u(x) - x[0]
+
+
+def off_edge(u, x):
+    return u(x)
+
+
+@pytest.fixture(scope="module")
+def plane():
+    box = cx.Box([0, 0], [1, 2])
+    problem = cx.Problem(
+        [
+            cx.Constraint(off_line, over=box, points=9),
+            cx.Constraint(off_edge, over=cx.domains.Segment([0, 0], [0, 2]), points=5),
+        ],
+        cx.MLP(2, "scalar", width=4),
+        reference=lambda x: x[0],
+    )
+    return cx.solve(problem, steps=2, heldout=50, monitor=10)
+
+
+def test_fields_are_the_solution_and_its_residual_on_a_grid(plane):
+    axes, _ = plane.plot("solution").axes
+    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_aspect()) == ("x[0]", "x[1]", 1.0)
+    (mesh,) = axes.collections
+    corners = mesh.get_coordinates()  # of the cells around the places of the grid
+    x = np.asarray(corners[:-1, :-1] + corners[1:, 1:]) / 2
+    np.testing.assert_allclose(mesh.get_array(), plane(x), atol=1e-12)
+    axes, _ = plane.plot("residual").axes
+    np.testing.assert_allclose(
+        axes.collections[0].get_array(), np.abs(plane(x) - x[..., 0]), rtol=1e-6, atol=1e-12
+    )
+    train, ring = axes.get_lines()
+    np.testing.assert_array_equal(
+        np.sort(train.get_xydata(), axis=0), np.sort(plane.streams[0].train.points, axis=0)
+    )
+    np.testing.assert_array_equal(ring.get_xydata()[0], plane.gap["off_line"].worst.point)
+    axes, _ = plane.plot("error").axes
+    np.testing.assert_allclose(
+        axes.collections[0].get_array(), np.abs(plane(x) - x[..., 0]), rtol=1e-6, atol=1e-12
+    )
+
+
+def test_any_constraint_is_drawn_into_axes_of_the_user(plane):
+    figure = new_figure(5, 3)
+    axes = figure.subplots()
+    assert plane.plot("residual", constraint="off_edge", ax=axes) is figure
+    assert axes.get_title() == "residual of off_edge"
+    held = next(line for line in axes.get_lines() if "held-out" in line.get_label())
+    assert axes.get_xlabel() == "x[1]"  # the one coordinate in which the points vary
+    np.testing.assert_allclose(
+        np.sort(held.get_ydata()), np.sort(np.abs(plane(plane.streams[1].heldout.points)))
+    )
+    assert plane.plot(constraint="off_edge").get_suptitle().startswith("constraint 2 of 2")
+
+
+def test_components_have_the_names_they_are_given(oscillator):
+    figure = oscillator.plot("phase", names=["place", "$speed$"])
+    (axes,) = figure.axes
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("place", "$speed$")
+    path = axes.get_lines()[0].get_xydata()
+    np.testing.assert_allclose(np.linalg.norm(path, axis=1), 1.0, atol=1e-10)  # a circle
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"kind": "eror"}, "kind of plot is no 'eror'.*error"),
+        ({"kind": "phase"}, "only a solution over time.*There is: solution, residual, error"),
+        ({"constraint": "edge"}, "no constraint named 'edge'.*off_edge"),
+        ({"names": ["a", "b"]}, "has 2 entries, and u has 1"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_with_what_can(plane, arguments, said):
+    with pytest.raises(ValueError, match=said):
+        plane.plot(**arguments)
+    with pytest.raises(ValueError, match="give kind="):
+        plane.plot(ax=new_figure(2, 2).subplots())
+
+
+def test_no_panel_is_empty_where_the_residual_is_rounding():
+    def fit(u, x):
+        return u(x)
+
+    model = cx.Linear("scalar", "scalar", bias=False)
+    problem = cx.Problem(cx.Constraint(fit, over=cx.Interval(0, 1), points=4), model)
+    figure = cx.solve(problem, steps=3).plot()
+    assert "at rounding" in figure.get_suptitle()
+    assert titles(figure) == ["u(x)", "loss"]
+    loss = figure.axes[-1]
+    assert loss.get_xscale() == "linear" and loss.get_xlabel() == "step"

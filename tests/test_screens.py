@@ -1,7 +1,11 @@
 """What stands on a screen of 80 columns, and what studies and figures say of their runs."""
 
+import functools
 import json
 import math
+import re
+import sys
+import types
 import warnings
 
 import jax.numpy as jnp
@@ -13,8 +17,9 @@ import constrainednn as cx
 from constrainednn._common import memory
 from constrainednn._common.tables import table_lines, wrapped
 from constrainednn._figures.style import some_points
-from constrainednn._gap.tables import point
+from constrainednn._gap.tables import COLUMNS, notes, point, table_rows
 from constrainednn._storage.show import show
+from constrainednn.runs.display import displayed, of_run
 from constrainednn.studies.tables import curves, figures
 from constrainednn.studies.tables.law import fit_law
 from constrainednn.studies.tables.rows import endings, ends_shown
@@ -192,3 +197,80 @@ def test_solve_in_a_loop_forgets_programs_before_the_limit_of_maps(monkeypatch, 
     for _ in range(16):
         cx.solve(problem, steps=1)
     assert len(cleared) == 2
+
+
+def off_by(u, x):
+    return u(x) - x
+
+
+NAMED = "<b>&off</b>"
+
+
+@pytest.fixture(scope="module")
+def named():
+    constraint = cx.Constraint(off_by, over=cx.Interval(0, 1), points=4, name=NAMED)
+    return cx.solve(
+        cx.Problem(constraint, cx.MLP("scalar", "scalar", width=4)), steps=2, heldout=32, monitor=8
+    )
+
+
+def test_gap_prints_as_the_table_of_the_command_line(named):
+    lines = str(named.gap).splitlines()
+    assert re.split(r"\s{2,}", lines[0]) == list(COLUMNS)
+    assert re.split(r"\s{2,}", lines[1]) == list(table_rows(named.gap)[0])
+    assert lines[3:] == notes(named.gap)
+    assert str(named.gap[NAMED]) == str(named.gap)  # it is the only one
+
+
+def test_notebooks_show_tables_in_which_names_are_text(named):
+    problem = named.problem._repr_html_()
+    assert "<td>Interval(low=0.0, high=1.0)</td><td>4</td><td>Independent()</td>" in problem
+    assert "0x" not in problem
+    for shown in (problem, named._repr_html_(), named.gap[NAMED]._repr_html_()):
+        assert NAMED not in shown and "<td>&lt;b&gt;&amp;off&lt;/b&gt;</td>" in shown
+    assert named._repr_html_().startswith(f"<p><b>{named.verdict.word}</b>")
+    found = cx.study(named.problem, seeds=2, steps=1, heldout=32)._repr_html_()
+    assert found.count("<tr>") == 2 and "losses: median over seeds [smallest to largest]" in found
+
+
+def test_errors_are_tables_of_components(solved):
+    found = solved("lotka_volterra").error_estimate()
+    shown = found._repr_html_()
+    assert f"<td>1</td><td>{found.relative_size[1]:.1e}</td>" in shown and repr(found) in shown
+
+
+def test_bar_is_shown_where_somebody_watches_and_only_once(named, monkeypatch, capsys):
+    solve = functools.partial(cx.solve, named.problem, steps=2, heldout=32, monitor=8)
+    solve()
+    assert capsys.readouterr().err == ""  # a file is no terminal
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")  # for rich, which looks for itself
+    solve()
+    shown = capsys.readouterr().err
+    assert "measuring the gap" in shown and "monitor" in shown
+    solve(progress=False)
+    assert capsys.readouterr().err == ""
+    cx.study(named.problem, seeds=2, steps=1, heldout=32, monitor=8, engine="loop")
+    shown = capsys.readouterr().err
+    assert "runs" in shown and "measuring" not in shown  # the study's own bar, and none of a run
+    with displayed(True, of_run) as outer, displayed(True, of_run) as inner:
+        assert outer is not None and inner is None
+
+
+def test_notebook_has_a_bar_below_its_cell_that_is_empty_afterwards(named, monkeypatch):
+    display = pytest.importorskip("IPython.display")
+    seen = []
+    handle = types.SimpleNamespace(update=lambda html: seen.append(html.data))
+    monkeypatch.setattr(display, "display", lambda html, display_id: handle)
+    kernel = types.SimpleNamespace(kernel=object())
+    monkeypatch.setattr(sys.modules["IPython"], "get_ipython", lambda: kernel)
+    cx.solve(named.problem, steps=2, heldout=32, monitor=8)
+    assert seen[-1] == "" and seen[-2].startswith('<progress value="100" max="100">')
+
+
+def test_notebooks_show_all_figures_of_a_study(named):
+    found = cx.study(named.problem, seeds=2, steps=1, heldout=32).plot()
+    shown = found._repr_html_()
+    assert list(found) == ["seeds", "time", "distance"]
+    assert re.findall("<p>(.*?)</p>", shown) == list(found)
+    assert shown.count('<img src="data:image/png;base64,iVBOR') == len(found)

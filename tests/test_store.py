@@ -17,7 +17,9 @@ from constrainednn._storage.archive import seal
 from constrainednn.results import saving
 from constrainednn.results.saving import plain
 
-FILES = ["history.npz", "model.npz", "moments.png", "overview.png", "report.json"]
+FILES = [
+    *("history.npz", "model.npz", "moments.png", "overview.png", "report.json", "values.npz"),
+]
 
 
 def on_circle(u, x):

@@ -1,11 +1,12 @@
 """Text for a terminal: lines wrap at words, and tables that are too wide are stacked."""
 
+import html
 import math
 import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 # A label and what belongs to it are two spaces or more apart; what is wrapped stays in its column.
 _LABEL = re.compile(r"\S(?:\S| (?! ))*\s{2,}(?=\S)")
@@ -59,6 +60,22 @@ def table_lines(table: Sequence[Sequence[str]], keys: int, width: int | None) ->
         pairs = zip(titles[keys:], cells[keys:], strict=True)
         lines += [f"  {title:{size}}  {cell}".rstrip() for title, cell in pairs]
     return lines
+
+
+def html_table(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], lines: Iterable[object] = ()
+) -> str:
+    """A table with sentences below it, for notebooks; everything in it is escaped."""
+
+    def elements(tag: str, texts: Iterable[object]) -> str:
+        return "".join(f"<{tag}>{html.escape(str(text))}</{tag}>" for text in texts)
+
+    body = "\n".join(f"<tr>{elements('td', cells)}</tr>" for cells in rows)
+    below = elements("li", lines)
+    return (
+        f"<table><thead><tr>{elements('th', columns)}</tr></thead>\n<tbody>{body}</tbody></table>"
+        + (f"\n<ul>{below}</ul>" if below else "")
+    )
 
 
 def number(value: float) -> str:

@@ -1,6 +1,6 @@
 """Curves, clouds of points and windows of an axis."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
@@ -8,13 +8,16 @@ import numpy as np
 from jaxtyping import Float, PyTree
 
 from constrainednn._common.batched import flat_value, in_blocks
-from constrainednn._figures.style import COMPONENTS, KNOWN, TRAIN, on_log_axis, some_points, widen
-from constrainednn.domains.samplers.base import Draw
+from constrainednn._figures.style import COMPONENTS, KNOWN, TRAIN
 from constrainednn.targets.image import OTHER_USE
 from constrainednn.targets.sets import AbstractTarget, Circle
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+
+# Fewer points of the plane are dots, not a field.
+_FIELD = 30
 
 
 def values_at(model: Callable[[Any], Any], x: PyTree) -> Float[np.ndarray, "n k"] | None:
@@ -28,9 +31,13 @@ def values_at(model: Callable[[Any], Any], x: PyTree) -> Float[np.ndarray, "n k"
 
 
 def draw_curves(
-    axes: "Axes", x: Float[np.ndarray, " n"], values: np.ndarray, known: np.ndarray | None
+    axes: "Axes",
+    x: Float[np.ndarray, " n"],
+    values: np.ndarray,
+    known: np.ndarray | None,
+    names: Sequence[str],
 ) -> None:
-    """Draw each component against x, a known solution above it, and their difference at the right.
+    """Draw each component against x, and a known solution above it.
 
     Components that would look like zero beside the largest are magnified, as the legend then says.
     """
@@ -40,26 +47,14 @@ def draw_curves(
     few = count <= len(COMPONENTS)
     colours = COMPONENTS if few else colormaps["viridis"](np.linspace(0, 0.9, count))
     for k, (factor, colour) in enumerate(zip(_magnified(values), colours, strict=False)):
-        label = f"u[{k}]" if count > 1 else "u"
-        label += f" × {factor:g}" if factor > 1 else ""
+        label = names[k] + (f" × {factor:g}" if factor > 1 else "")
         axes.plot(x, factor * values[:, k], color=colour, lw=1.6, label=label if few else None)
         if known is not None:
             label = "reference" if k == count - 1 else None
             axes.plot(x, factor * known[:, k], ":", color=KNOWN, lw=1.4, label=label, zorder=4)
-    if known is not None:
-        beside = axes.twinx()
-        difference = on_log_axis(np.abs(values - known).max(axis=1))
-        beside.plot(x, difference, color=KNOWN, lw=0.7, alpha=0.5)
-        beside.set(yscale="log", ylabel="|u - reference|, grey")
-        # The lower third of the panel belongs to the difference.
-        if np.isfinite(difference).any():
-            low, high = np.log10(np.nanmin(difference)), np.log10(np.nanmax(difference))
-            beside.set_ylim(10 ** (low - 0.2), 10 ** min(low + max(3 * (high - low), 3), 300))
-        bottom, top = axes.get_ylim()
-        axes.set_ylim(bottom - (top - bottom) / 2, top)
-        widen(beside)
     if few and (count > 1 or known is not None):
-        axes.legend(frameon=False, fontsize=8)
+        for text in axes.legend(frameon=False, fontsize=8).get_texts():
+            text.set_parse_math(False)
 
 
 def _magnified(values: np.ndarray) -> np.ndarray:
@@ -146,17 +141,23 @@ def hues(x: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n 3"]:
     return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
 
 
-def draw_rows(axes: "Axes", stream: Draw, colour: str, label: str) -> None:
-    """Draw rows of data (x, y) as dots; nothing for other points."""
-    points = stream.points
-    if not len(stream):
-        return
-    if not (isinstance(points, tuple) and len(points) == 2 and isinstance(points[1], np.ndarray)):
-        return
-    x, y = (np.asarray(part).reshape(len(part), -1) for part in some_points(points, 1000))
-    for column in y.T:
-        axes.plot(x[:, 0], column, ".", color=colour, ms=4, alpha=0.7, label=label, zorder=1)
-        label = "_"  # one entry of the legend for all columns
+def _draw_field(
+    axes: "Axes", x: Float[np.ndarray, "n 2"], values: np.ndarray, every: np.ndarray
+) -> None:
+    """A field between points of the plane, with the points; dots where it is no field."""
+    from matplotlib.tri import Triangulation
+
+    low, high = float(np.nanmin(every)), float(np.nanmax(every))
+    flat = np.linalg.matrix_rank(x - x.mean(axis=0), tol=1e-9 * np.ptp(x)) < 2
+    if len(x) < _FIELD or flat or not (low < high and np.isfinite(values).all()):
+        drawn = axes.scatter(*x.T, c=values, s=6, vmin=low, vmax=high, cmap="cividis")
+    else:
+        levels = np.linspace(low, high, 25)
+        cells = Triangulation(x[:, 0], x[:, 1])
+        drawn = axes.tricontourf(cells, values, levels=levels, cmap="cividis")
+        axes.plot(*x.T, ".", color="white", ms=1.5, alpha=0.6)
+    bar = axes.figure.colorbar(drawn, ax=axes, format="%.2g", ticks=[low, (low + high) / 2, high])
+    bar.ax.tick_params(labelsize=6)
 
 
 def draw_values(
@@ -175,10 +176,6 @@ def draw_values(
         axes.set_xlabel("x", fontsize=8)
         axes.label_outer()
     elif values.shape[1] == 1:
-        every = np.concatenate(alike)
-        drawn = axes.scatter(
-            x[:, 0], x[:, 1], c=values[:, 0], s=6, vmin=np.nanmin(every), vmax=np.nanmax(every)
-        )
-        axes.figure.colorbar(drawn, ax=axes)
+        _draw_field(axes, x[:, :2], values[:, 0], np.concatenate(alike))
     else:
         draw_cloud(axes, values, TRAIN, window(alike, target), target)

@@ -6,21 +6,25 @@ import numpy as np
 
 from constrainednn._common.tables import number
 from constrainednn._figures.curves import draw_cloud, draw_values, hues, values_at, window
+from constrainednn._figures.evaluate import evaluate
+from constrainednn._figures.panels.solution import draw_solution
 from constrainednn._figures.shown import Shown
-from constrainednn._figures.solution_panels import draw_above_residual
 from constrainednn._figures.space import solution_beside_residual
 from constrainednn._figures.space_time import profiles
 from constrainednn._figures.style import (
     COMPONENTS,
     MOST_POINTS,
     new_figure,
+    on_log_axis,
     panel_width,
     say,
     say_how_many_experiments,
     some_points,
     trained,
+    widen,
 )
 from constrainednn._gap.residuals import mean_square, residuals_at
+from constrainednn._pages.evaluated import Evaluated
 from constrainednn._problem.constraint import Constraint
 from constrainednn.domains.samplers.base import Draw
 from constrainednn.models.space import SpacePieces
@@ -57,7 +61,8 @@ def moments(shown: Shown) -> "Figure":
     if isinstance(shown.model, SpacePieces):
         return solution_beside_residual(shown)
     figure = new_figure(8, 6)
-    draw_above_residual(figure.subplots(2, 1, sharex=True), shown, constraint, trained(points))
+    pair = figure.subplots(2, 1, sharex=True)
+    _draw_above_residual(pair, shown, evaluate(shown)[0], constraint, trained(points))
     figure.suptitle(shown.title_of(constraint), parse_math=False)
     return figure
 
@@ -66,13 +71,35 @@ def _experiments(shown: Shown) -> "Figure":
     parts = shown.experiments
     figure = new_figure(max(6, 3.2 * len(parts)), 6)
     grid = figure.subplots(2, len(parts), squeeze=False, sharex="col")
-    for (name, part), pair in zip(parts.items(), grid.T, strict=True):
+    for seen, pair in zip(evaluate(shown), grid.T, strict=True):
+        part = parts[seen.name]
         found = part.first_with_heldout()
         assert found is not None
-        draw_above_residual(pair, part, found[0], trained(found[1]))
-        pair[0].set_title(name, fontsize=9, parse_math=False)
+        _draw_above_residual(pair, part, seen, found[0], trained(found[1]))
+        pair[0].set_title(seen.name, fontsize=9, parse_math=False)
     say_how_many_experiments(figure, len(parts), len(shown.model.names))
     return figure
+
+
+def _draw_above_residual(
+    pair: "Iterable[Axes]",
+    shown: Shown,
+    seen: Evaluated,
+    constraint: Constraint,
+    streams: list[tuple[str, Draw, str]],
+) -> None:
+    """The solution above its residual."""
+    above, below = pair
+    draw_solution(above, shown, seen)
+    above.set_xlabel("")
+    for name, stream, colour in streams:
+        r = residuals_at(constraint.residual, shown.model, stream.points)
+        size = on_log_axis(np.linalg.norm(r, axis=1))
+        below.plot(stream.points, size, ".", color=colour, ms=3, label=f"{name}, {len(stream)}")
+    below.set(yscale="log", xlabel="t", ylabel="|r|", title="residual at train and monitor points")
+    below.title.set_fontsize(9)
+    widen(below)
+    below.legend(frameon=False, fontsize=8)
 
 
 def _snapshots(

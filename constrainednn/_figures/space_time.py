@@ -7,7 +7,7 @@ from jaxtyping import Float
 
 from constrainednn._figures.curves import draw_curves, values_at
 from constrainednn._figures.shown import Shown
-from constrainednn._figures.style import KNOWN, new_figure, on_log_axis
+from constrainednn._figures.style import KNOWN, draw_map_of_sizes, new_figure
 from constrainednn._gap.residuals import residuals_at
 from constrainednn.models.space_time import SpaceTimePieces
 
@@ -19,31 +19,6 @@ if TYPE_CHECKING:
 MAP = 161, 321
 # Moments that are drawn as curves.
 _MOMENTS = 4
-# Powers of ten below the largest that a map of sizes shows.
-_DECADES = 8
-
-
-def draw_field(axes: "Axes", shown: Shown) -> None:
-    """The first component over time and space, with the elements of each window."""
-    u = shown.model
-    times, places = map_grid(u, *MAP)
-    values = values_at(u, map_points(times, places))
-    assert values is not None
-    top = np.nanmax(np.abs(values[:, 0]))
-    signed = np.nanmin(values[:, 0]) < 0
-    image = axes.pcolormesh(
-        times,
-        places,
-        values[:, 0].reshape(len(times), -1).T,
-        cmap="RdBu_r" if signed else "viridis",
-        vmin=-top if signed else None,
-        vmax=top if signed else None,
-        rasterized=True,
-    )
-    axes.figure.colorbar(image, ax=axes)
-    draw_elements(axes, u)
-    which = "u[0]" if values.shape[1] > 1 else "u"
-    axes.set(xlabel="t", ylabel="x", title=f"{which}(t, x), with windows and elements")
 
 
 def draw_elements(axes: "Axes", u: SpaceTimePieces) -> None:
@@ -66,7 +41,9 @@ def profiles(shown: Shown) -> "Figure":
         p = map_points(np.array([t]), places)
         values = values_at(u, p)
         assert values is not None
-        draw_curves(axes, places, values, None if reference is None else values_at(reference, p))
+        known = None if reference is None else values_at(reference, p)
+        names = [f"u[{k}]" for k in range(values.shape[1])] if values.shape[1] > 1 else ["u"]
+        draw_curves(axes, places, values, known, names)
         axes.set(title=f"t = {t:.4g}", xlabel="x")
         axes.title.set_fontsize(9)
         axes.tick_params(labelsize=8)
@@ -87,13 +64,8 @@ def _draw_residual(axes: "Axes", shown: Shown) -> None:
 
 def draw_sizes(axes: "Axes", u: SpaceTimePieces, sizes: Float[np.ndarray, " n"], name: str) -> None:
     """Draw sizes at the points of a map, on a logarithmic scale."""
-    times, places = map_grid(u, *MAP)
-    shade = np.log10(on_log_axis(sizes)).reshape(len(times), -1).T
-    top = np.nanmax(shade, initial=-300.0)
-    image = axes.pcolormesh(
-        times, places, shade, vmin=top - _DECADES, vmax=top, cmap="viridis", rasterized=True
-    )
-    axes.figure.colorbar(image, ax=axes, label=f"log10 {name}")
+    grid = map_grid(u, *MAP)
+    draw_map_of_sizes(axes, grid, sizes.reshape([len(part) for part in grid]), name)
     axes.set(xlabel="t", ylabel="x")
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from constrainednn._gap.streams import Streams
+from constrainednn._pages.drawing.plot import has_both_signs
 from constrainednn.domains.samplers.base import Draw
 
 if TYPE_CHECKING:
@@ -98,3 +99,68 @@ def some_points(stream: PyTree, count: int) -> PyTree:
 def panel_width(x: PyTree) -> int:
     """Numbers in one input of a model, 0 if it is no single array."""
     return int(np.prod(x.shape[1:])) if isinstance(x, np.ndarray) else 0
+
+
+def mark(axes: "Axes", x: float, y: float, label: str) -> None:
+    """A ring around one point with its label, readable on any colour."""
+    from matplotlib.patheffects import withStroke
+
+    halo = [withStroke(linewidth=3, foreground="white")]
+    style = {"mfc": "none", "mec": "black", "ms": 9, "mew": 1.4, "zorder": 6}
+    axes.plot([x], [y], "o", path_effects=halo, clip_on=False, **style)
+    low, high = axes.get_xlim()
+    middle = np.sqrt(low * high) if axes.get_xscale() == "log" else (low + high) / 2
+    side, shift = ("right", -8) if x > middle else ("left", 8)
+    height = axes.transAxes.inverted().transform(axes.transData.transform((x, y)))[1]
+    down = -9 if height > 0.9 else 9 if height < 0.1 else 0  # the frame would cut it
+    axes.annotate(
+        label,
+        (x, y),
+        (shift, down),
+        textcoords="offset points",
+        ha=side,
+        va="center",
+        fontsize=8,
+        path_effects=halo,
+        zorder=6,
+    )
+
+
+# Powers of ten below the largest that a map of sizes shows.
+_DECADES = 8
+
+
+def draw_map_of_values(axes: "Axes", grid: tuple[np.ndarray, ...], values: np.ndarray) -> None:
+    """Values over two coordinates as colours; blue and red where both signs occur."""
+    finite = values[np.isfinite(values)]
+    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 1.0)
+    signed = has_both_signs(float(low), float(high))
+    top = max(-low, high)
+    image = axes.pcolormesh(
+        grid[0],
+        grid[1],
+        values.T,
+        cmap="RdBu_r" if signed else "cividis",
+        vmin=-top if signed else low,
+        vmax=top if signed else high,
+        rasterized=True,
+    )
+    axes.figure.colorbar(image, ax=axes)
+
+
+def draw_map_of_sizes(
+    axes: "Axes", grid: tuple[np.ndarray, ...], sizes: np.ndarray, name: str
+) -> None:
+    """Sizes over two coordinates as colours on a logarithmic scale."""
+    from matplotlib.colors import LogNorm
+
+    shade = on_log_axis(sizes)
+    # One place, as a corner where derivatives are infinite, would leave no colour to all others.
+    top = max(float(np.nanquantile(shade, 0.999)), 1e-200) if np.isfinite(shade).any() else 1e-200
+    low = max(float(np.nanmin(shade, initial=top)), top * 10.0**-_DECADES)
+    # Equal sizes are one colour, whatever their last digits do.
+    low = low if low < top else top / 10
+    norm = LogNorm(low, top)
+    shade = np.where(np.isfinite(sizes) & ~np.isfinite(shade), low, shade)
+    image = axes.pcolormesh(*grid, shade.T, cmap="cividis", norm=norm, rasterized=True)
+    axes.figure.colorbar(image, ax=axes, label=name)

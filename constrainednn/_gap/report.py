@@ -6,10 +6,11 @@ import math
 import numpy as np
 from jaxtyping import PyTree
 
+from constrainednn._common.tables import terminal_width
 from constrainednn._gap.holds.guarantee import Guarantee
 from constrainednn._gap.holds.kind import Holds
 from constrainednn._gap.statistics import Estimate
-from constrainednn._gap.tables import is_rounding
+from constrainednn._gap.tables import gap_html, gap_text, is_rounding
 from constrainednn.targets.image import Image
 
 
@@ -116,6 +117,17 @@ class ConstraintGap:
         """Held-out RMS over the size of the residual's terms; about one if nothing is solved."""
         return self.heldout_rms.value / self.terms if self.terms > 0 else math.nan
 
+    def __str__(self) -> str:
+        return str(self._alone)
+
+    def _repr_html_(self) -> str:
+        return gap_html(self._alone)
+
+    @property
+    def _alone(self) -> "GapReport":
+        """The report of a problem that has this constraint only."""
+        return GapReport((self,), (), self.train, self.heldout, self.difference, self.train)
+
 
 @dataclasses.dataclass(frozen=True)
 class FiniteLoss:
@@ -161,7 +173,8 @@ class GapReport:
         known = ", ".join(item.name for item in self.constraints)
         raise KeyError(f"no gap for a constraint named {name!r}; there is: {known}")
 
-    def _repr_html_(self) -> str:
-        from constrainednn._gap.tables import gap_html
+    def __str__(self) -> str:
+        return gap_text(self, terminal_width())
 
+    def _repr_html_(self) -> str:
         return gap_html(self)

@@ -1,13 +1,11 @@
 """The gap report as a table, in terminals and in notebooks."""
 
-import html
 import math
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from constrainednn._common.tables import number
+from constrainednn._common.tables import html_table, number, table_lines, wrapped
 from constrainednn._gap.statistics import Estimate
 
 if TYPE_CHECKING:
@@ -152,15 +150,13 @@ def table_rows(report: "GapReport") -> list[tuple[str, ...]]:
 
 def gap_html(report: "GapReport") -> str:
     """The table for a notebook; every name in it is escaped."""
+    return html_table(COLUMNS, table_rows(report), notes(report))
 
-    def elements(tag: str, texts: Iterable[str]) -> str:
-        return "".join(f"<{tag}>{html.escape(text)}</{tag}>" for text in texts)
 
-    rows = "\n".join(f"<tr>{elements('td', cells)}</tr>" for cells in table_rows(report))
-    return (
-        f"<table><thead><tr>{elements('th', COLUMNS)}</tr></thead>\n"
-        f"<tbody>{rows}</tbody></table>\n<ul>{elements('li', notes(report))}</ul>"
-    )
+def gap_text(report: "GapReport", width: int | None) -> str:
+    """The table as text, stacked where a terminal is too narrow, with what to know below it."""
+    lines = [*table_lines([COLUMNS, *table_rows(report)], 1, width), "", *notes(report)]
+    return wrapped("\n".join(lines), width)
 
 
 def is_rounding(rms: float, floor: float) -> bool:

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import inspect
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from jaxtyping import Array, Key, PyTree
 from constrainednn._common.arguments import as_function, leaves_of
 from constrainednn._common.messages import shown
 from constrainednn._common.random_keys import stream
+from constrainednn._common.tables import html_table
 from constrainednn._problem.constraint import Constraint
 from constrainednn._problem.scheme import AbstractScheme, TrainedScheme
 from constrainednn.errors import BadTypeError, BadValueError
@@ -130,6 +132,25 @@ class Problem(eqx.Module):
         self.reference = reference
         self.scheme = TrainedScheme() if scheme is None else scheme
         self.source = source
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (
+                item.name,
+                shown(item.over),
+                "its own" if item.points is None else item.points,
+                shown(item.sampler),
+                f"{item.weight:g}",
+            )
+            for item in self.constraints
+        ]
+        # An address says nothing, and is another one each time.
+        model = re.sub(r" at 0x[0-9a-f]+", "", shown(self.model))
+        lines = ["solved in pieces" if self.scheme.in_pieces else f"model: {model}"]
+        if self.source is not None:
+            lines.append(f"from {self.source.path.name}, {self.source.name}")
+        lines.append("with a reference" if self.reference is not None else "without a reference")
+        return html_table(("constraint", "over", "points", "sampler", "weight"), rows, lines)
 
     def build_model(self, *, key: Key[Array, ""]) -> PyTree:
         """The ready model: built from its recipe with the stream "model", or as given."""

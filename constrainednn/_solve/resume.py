@@ -18,6 +18,7 @@ from constrainednn.errors import BadTypeError, BadValueError, StoreError
 from constrainednn.methods.base import AbstractMethod
 from constrainednn.methods.stages import Stage
 from constrainednn.results.solution import Solution
+from constrainednn.runs.display import displayed, of_run
 from constrainednn.runs.listeners import Progress, Sink
 from constrainednn.runs.run import Arguments, Run
 
@@ -31,7 +32,7 @@ def resume(
     time_limit: float | None = None,
     allow_changed_problem: bool = False,
     sinks: Sequence[Sink] = (),
-    progress: Callable[[Progress], None] | None = None,
+    progress: bool | Callable[[Progress], None] | None = None,
 ) -> Solution:
     """Go on with a run that was started with `out`, from its last checkpoint.
 
@@ -59,17 +60,18 @@ def resume(
         LoadError: If the problem file does not load.
         SolveFailed, ProblemError, TypeError, ValueError: As `solve`.
     """
-    run, chosen = prepare(
-        as_path(path, "path of resume"),
-        problem,
-        method,
-        steps=steps,
-        time_limit=time_limit,
-        allow_changed_problem=allow_changed_problem,
-        sinks=sinks,
-        progress=progress,
-    )
-    return drive(run, chosen)
+    with displayed(progress, of_run) as display:
+        run, chosen = prepare(
+            as_path(path, "path of resume"),
+            problem,
+            method,
+            steps=steps,
+            time_limit=time_limit,
+            allow_changed_problem=allow_changed_problem,
+            sinks=sinks,
+            progress=display,
+        )
+        return drive(run, chosen)
 
 
 def prepare(

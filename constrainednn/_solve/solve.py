@@ -27,6 +27,7 @@ from constrainednn.methods.base import AbstractMethod
 from constrainednn.methods.stages import Stage, as_stages
 from constrainednn.results.saving import result_files
 from constrainednn.results.solution import Solution, SolveFailed
+from constrainednn.runs.display import displayed, of_run
 from constrainednn.runs.history import Status
 from constrainednn.runs.listeners import Progress, Sink
 from constrainednn.runs.outcome import Outcome
@@ -48,7 +49,7 @@ def solve(
     time_limit: float | None = None,
     out: str | Path | None = None,
     sinks: Sequence[Sink] = (),
-    progress: Callable[[Progress], None] | None = None,
+    progress: bool | Callable[[Progress], None] | None = None,
 ) -> Solution:
     """Train the problem's model to satisfy its constraints and measure the gap.
 
@@ -76,7 +77,8 @@ def solve(
         out: New folder to save to: checkpoints while it runs, from which `resume` continues, and
             model, history, report and figures in the end.
         sinks: Where the numbers of the run go besides, such as `TensorBoard`.
-        progress: Called a few times a second with a `Progress`.
+        progress: A function that is called a few times a second with a `Progress`; True for a
+            bar, False for silence. Default: a bar in a terminal and in a notebook.
 
     Returns:
         The solution with the best parameters, by training loss unless `early_stopping`. Ctrl-C or
@@ -100,15 +102,16 @@ def solve(
     folder = None if out is None else as_path(out, "out")
     if folder is not None:
         check_folder(folder)
-    run = Run(
-        problem,
-        Arguments(steps, seed, tolerance, heldout, monitor, redraw, early_stopping),
-        folder=None if folder is None else RunFolder(folder),
-        time_limit=time_limit,
-        sinks=sinks,
-        progress=progress,
-    )
-    return drive(run, method)
+    with displayed(progress, of_run) as display:
+        run = Run(
+            problem,
+            Arguments(steps, seed, tolerance, heldout, monitor, redraw, early_stopping),
+            folder=None if folder is None else RunFolder(folder),
+            time_limit=time_limit,
+            sinks=sinks,
+            progress=display,
+        )
+        return drive(run, method)
 
 
 def drive(run: Run, method: AbstractMethod | Stage | Sequence[Stage] | None) -> Solution:

@@ -4,7 +4,7 @@ import io
 import os
 import sys
 
-from constrainednn.cli import files, solve, study  # noqa: F401  (they register their commands)
+from constrainednn.cli import files, report, solve, study  # noqa: F401  (they register their commands)
 from constrainednn.cli.app import app
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from constrainednn._common.tables import terminal_width
 from constrainednn.cli.app import app
 from constrainednn.cli.environment import prepare_jax
 from constrainednn.cli.terminal import USER, errors, fail, say, show_text
@@ -14,8 +15,13 @@ from constrainednn.cli.values import Folder, Setting, Source, load
 
 @app.command()
 def show(folder: Folder) -> None:
-    """Print the state of a run from its files alone; runs none of its code."""
+    """Print the state of a run or a study from its files alone; runs none of its code."""
     with errors(str(folder)):
+        if (folder / "study.json").exists():
+            from constrainednn.studies.tables.table import load_study
+
+            show_text(load_study(folder).shown(terminal_width()))
+            return
         from constrainednn._storage.show import show as state
 
         show_text(state(folder))
@@ -67,13 +73,24 @@ def check(
 
 
 @app.command()
-def problems() -> None:
-    """List the gallery, one line each."""
+def problems(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="One problem, to show its source.")
+    ] = None,
+) -> None:
+    """List the gallery, one line each, or show the source of one problem."""
     import ast
 
     from constrainednn._common.paths import gallery
 
     listed = gallery()
+    if name is not None:
+        from constrainednn._common.messages import known_names
+
+        if name not in listed:
+            fail(f"no gallery problem is named {name!r}. {known_names(name, listed)}")
+        say(listed[name].read_text().rstrip())
+        return
     width = max((len(name) for name in listed), default=0)
     for name, path in listed.items():
         doc = ast.get_docstring(ast.parse(path.read_text())) or ""

@@ -11,7 +11,7 @@ import typer
 from constrainednn._common.tables import table_lines, terminal_width
 from constrainednn.cli.app import app
 from constrainednn.cli.environment import STARTED, prepare_jax
-from constrainednn.cli.terminal import ENVIRONMENT, errors, fail, progress_bar, say, show_text
+from constrainednn.cli.terminal import ENVIRONMENT, errors, fail, say, show_text
 from constrainednn.cli.values import (
     Folder,
     Setting,
@@ -68,6 +68,7 @@ def solve(
         from constrainednn._solve.solve import drive
         from constrainednn._storage.folders import check_folder
         from constrainednn._storage.run_folder import RunFolder
+        from constrainednn.runs.display import displayed, of_run
         from constrainednn.runs.run import Arguments, Run
 
         if tensorboard and out is None:
@@ -77,7 +78,7 @@ def solve(
         problem, methods = load(source, settings)
         chosen = None if method is None else find_method(method, methods)
         imported = time.perf_counter() - STARTED
-        with progress_bar() as progress:
+        with displayed(None, of_run) as progress:
             run = Run(
                 problem,
                 Arguments(steps, seed, tolerance, heldout, monitor, redraw, early_stopping),
@@ -112,9 +113,10 @@ def resume(
         prepare_jax()
         from constrainednn._solve.resume import prepare
         from constrainednn._solve.solve import drive
+        from constrainednn.runs.display import displayed, of_run
 
         imported = time.perf_counter() - STARTED
-        with progress_bar() as progress:
+        with displayed(None, of_run) as progress:
             run, method = prepare(
                 folder,
                 steps=steps,

@@ -87,7 +87,6 @@ def study(
             workers=workers,
             executor=None if dask is None else stack.enter_context(_dask(dask)),
             engine=engine,
-            progress=stack.enter_context(_study_bar()),
         )
         stack.close()
         _end(found, out)
@@ -156,26 +155,3 @@ def _dask(address: str) -> Iterator[Any]:
         fail(f"no Dask scheduler answers at {address}: {error}", ENVIRONMENT)
     with client:
         yield client.get_executor()
-
-
-@contextlib.contextmanager
-def _study_bar() -> Iterator[Any]:
-    """A bar over runs on stderr, or nothing where that is no terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield None
-        return
-    bar = Progress(
-        BarColumn(bar_width=None),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        expand=True,
-        console=console,
-        transient=True,
-    )
-    with bar:
-        task = bar.add_task("runs", total=None)
-        yield lambda seen: bar.update(task, completed=seen.done, total=seen.runs)

@@ -1,20 +1,18 @@
 """What the command line prints, and how it ends."""
 
 import contextlib
-import math
 import shlex
 import warnings
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
 from constrainednn._common.tables import terminal_width, wrapped
 
 if TYPE_CHECKING:
-    from constrainednn.runs.listeners import Progress
+    pass
 
 
 USER, ENVIRONMENT, PARTLY = 2, 3, 4
@@ -78,49 +76,3 @@ def _explain(error: Exception, source: str) -> NoReturn:
     if trace := user_traceback(error):
         say(trace, err=True)
     fail(f"{name} raises {type(error).__name__}: {error}")
-
-
-@contextlib.contextmanager
-def progress_bar() -> Iterator[Any]:
-    """A live bar on stderr, and nothing where that is no terminal."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield None
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-    from rich.progress import Progress as Bar
-    from rich.table import Column
-
-    bar = Bar(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=None),  # what the others leave of 80 columns
-        MofNCompleteColumn(table_column=Column(no_wrap=True)),
-        TextColumn("train {task.fields[train]}  monitor {task.fields[monitor]}"),
-        TextColumn("{task.fields[left]}"),
-        expand=True,
-        console=console,
-        transient=True,
-    )
-
-    def show(seen: "Progress") -> None:
-        bar.update(
-            task,
-            description=seen.phase,
-            completed=seen.step,
-            total=seen.steps,
-            train=_loss(seen.train),
-            monitor=_loss(seen.monitor),
-        )
-        seconds = bar.tasks[0].time_remaining
-        # None before the first steps, 0 after the last: the gap takes a time that nobody knows.
-        bar.update(task, left=f"{timedelta(seconds=round(seconds))} left" if seconds else "")
-
-    with bar:
-        task = bar.add_task("starting", total=None, train="-", monitor="-", left="")
-        yield show
-
-
-def _loss(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.1e}"

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import hashlib
 import io
+import json
 import math
 import textwrap
 import warnings
@@ -19,13 +20,18 @@ from constrainednn._common.pytrees import tree_to_arrays
 from constrainednn._figures.moments import moments
 from constrainednn._figures.overview import overview
 from constrainednn._gap.streams import drawn_arrays
+from constrainednn._pages.contents import VALUES, packed
+from constrainednn._pages.run_page import run_page
+from constrainednn._pages.written import write_own_page
 from constrainednn._problem.experiments import Experiments
 from constrainednn._problem.scheme import PieceHistory
 from constrainednn._storage.archive import pack_arrays, seal
 from constrainednn._storage.folders import write_folder
 from constrainednn._storage.run_folder import REPORT
+from constrainednn.results.comparison.comparison import Comparison
 from constrainednn.results.estimates.estimates import estimates, has_unknowns
 from constrainednn.results.facts import Facts
+from constrainednn.results.page.contents import contents
 from constrainednn.results.shown import shown
 from constrainednn.results.verdict import Verdict
 
@@ -40,8 +46,9 @@ def save_solution(facts: Facts, judged: Verdict, path: Path) -> None:
     """Write a solution into a new or empty folder.
 
     Files: `model.npz` (parameters), `history.npz` (losses), `report.json` (settings, status and
-    every number of the gap report), `overview.png` and `moments.png` (as `Solution.plot` and
-    `Solution.plot_moments` draw them).
+    every number of the gap report), `values.npz` (values, reference and residuals on a grid, the
+    text of the problem: what `constrainednn report` draws), `overview.png` and `moments.png` (as
+    `Solution.plot` and `Solution.plot_moments` draw them).
 
     A figure that cannot be drawn is a page that says why, and a warning; the numbers are kept.
 
@@ -51,8 +58,40 @@ def save_solution(facts: Facts, judged: Verdict, path: Path) -> None:
     write_folder(path, result_files(facts, judged))
 
 
+def write_page(
+    facts: Facts, judged: Verdict, path: Path, comparison: Comparison | None = None
+) -> None:
+    """Write the page of a solution; the same as from its saved files, but for the comparison.
+
+    Raises:
+        StoreError: If the file is no page of an earlier time, or cannot be written.
+    """
+    report = json.loads(dict(_numbers(facts, judged))[REPORT])
+    write_own_page(path, run_page([contents(facts, judged, report, comparison)]))
+
+
 def result_files(facts: Facts, judged: Verdict) -> Iterator[tuple[str, bytes]]:
     """The files of a solution and what is in them, one after another."""
+    numbers = dict(_numbers(facts, judged))
+    yield from numbers.items()
+    try:
+        values = packed(contents(facts, judged, json.loads(numbers[REPORT])))
+    except Exception as error:  # noqa: BLE001  (as for figures: the numbers are kept)
+        warnings.warn(
+            f"{VALUES} could not be written: {type(error).__name__}: {error}", stacklevel=3
+        )
+    else:
+        yield VALUES, values
+    drawn = shown(facts)
+    for name, draw in (("overview.png", overview), ("moments.png", moments)):
+        content, failure = _png(lambda draw=draw: draw(drawn))
+        yield name, content
+        if failure:
+            warnings.warn(f"{name} could not be drawn: {failure}", stacklevel=3)
+
+
+def _numbers(facts: Facts, judged: Verdict) -> Iterator[tuple[str, bytes]]:
+    """The files of numbers; the report is the last of them."""
     history = facts.history
     losses = {
         "loss": history.loss,
@@ -73,12 +112,6 @@ def result_files(facts: Facts, judged: Verdict) -> Iterator[tuple[str, bytes]]:
     }
     # With it, all numbers are there; the figures only show them.
     yield REPORT, seal(report)
-    drawn = shown(facts)
-    for name, draw in (("overview.png", overview), ("moments.png", moments)):
-        content, failure = _png(lambda draw=draw: draw(drawn))
-        yield name, content
-        if failure:
-            warnings.warn(f"{name} could not be drawn: {failure}", stacklevel=3)
 
 
 def report_dict(facts: Facts, judged: Verdict) -> dict[str, Any]:

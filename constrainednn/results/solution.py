@@ -1,7 +1,7 @@
 """What a solve returns: the model, how it got there, and how well it holds."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +10,9 @@ import jax
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from constrainednn._common.arguments import as_seed
+from constrainednn._common.arguments import as_path, as_seed
 from constrainednn._figures.moments import moments
-from constrainednn._figures.overview import overview
+from constrainednn._figures.overview import one_figure
 from constrainednn._gap.measure import evaluate_over
 from constrainednn._gap.report import ConstraintGap
 from constrainednn._problem.experiments import Experiments
@@ -33,12 +33,13 @@ from constrainednn.results.estimates.from_rows import Estimates
 from constrainednn.results.evaluation import evaluated, point_of
 from constrainednn.results.facts import Facts
 from constrainednn.results.one_experiment import one_experiment
-from constrainednn.results.saving import save_solution
+from constrainednn.results.saving import save_solution, write_page
 from constrainednn.results.shown import shown
-from constrainednn.results.summary import summary
+from constrainednn.results.summary import summary, summary_html
 from constrainednn.results.verdict import Verdict, verdict
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -120,6 +121,9 @@ class Solution(Facts):
     def __repr__(self) -> str:
         return summary(self, self.verdict)
 
+    def _repr_html_(self) -> str:
+        return summary_html(self, self.verdict)
+
     def evaluate(
         self,
         *,
@@ -178,9 +182,28 @@ class Solution(Facts):
         """Solve the same `ivp`, `bvp` or `pde` with SciPy; report the difference and both times."""
         return compare(self)
 
-    def plot(self) -> "Figure":
-        """Draw loss, residual and map on one page."""
-        return overview(shown(self))
+    def plot(
+        self,
+        kind: str | None = None,
+        *,
+        constraint: str | None = None,
+        names: Sequence[str] | None = None,
+        ax: "Axes | None" = None,
+    ) -> "Figure":
+        """Draw the solution and its residual: all there is on one page, or one panel.
+
+        Args:
+            kind: One panel: "solution", "residual" (with training points and the worst point),
+                "error" against the reference, "phase" (the path of two components over time),
+                "spread" (quantiles of |r|), "distance" to the nearest training point, or "history".
+            constraint: Whose residual is drawn; by default the first with held-out points.
+            names: What the components of u are called, one text for each.
+            ax: Axes of yours to draw one panel into.
+
+        Raises:
+            ValueError: If there is no such kind, constraint or component, or nothing to draw of it.
+        """
+        return one_figure(shown(self), kind, constraint, names, ax)
 
     def plot_moments(self) -> "Figure":
         """Draw the map at several moments of training, on train and monitor points."""
@@ -189,6 +212,21 @@ class Solution(Facts):
     def save(self, path: str | Path) -> None:
         """Write model, history, report and figures into a new folder."""
         save_solution(self, self.verdict, Path(path))
+
+    def report(self, path: str | Path, *, comparison: Comparison | None = None) -> None:
+        """Write one page to send: verdict, figures, numbers, the problem's text, how to run it.
+
+        The page is a single HTML file that fetches nothing. `constrainednn report` writes the same
+        from a saved run.
+
+        Args:
+            path: The file, ending in .html; only a page of this package is overwritten.
+            comparison: What `compare` returned, to be shown with both times.
+
+        Raises:
+            StoreError: If the file cannot be written, or is no page of this package.
+        """
+        write_page(self, self.verdict, as_path(path, "path of report"), comparison)
 
 
 def _value(model: PyTree, x: PyTree) -> PyTree:

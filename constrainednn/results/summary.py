@@ -1,11 +1,13 @@
 """The gap report as text for terminals and as a table for notebooks."""
 
+import html
 from collections.abc import Sequence
 
 import jax
 import numpy as np
 
-from constrainednn._gap.tables import notes, row
+from constrainednn._common.tables import html_table
+from constrainednn._gap.tables import COLUMNS, notes, row, table_rows
 from constrainednn._problem.experiments import Experiments
 from constrainednn._problem.problem import Problem
 from constrainednn.domains.finite import Data
@@ -53,6 +55,14 @@ def summary(facts: Facts, judged: Verdict) -> str:
         )
     lines += notes(facts.gap) + missing_lines(facts.problem)
     return "\n".join([*lines, *error_lines(facts, judged), *unknown_lines(facts)])
+
+
+def summary_html(facts: Facts, judged: Verdict) -> str:
+    """A solution in a notebook: verdict, gap, and what was found besides."""
+    lines = [*notes(facts.gap), *missing_lines(facts.problem), *error_lines(facts, judged)]
+    lines += [*unknown_lines(facts), *header(facts).splitlines()]
+    word, reason = html.escape(judged.word), html.escape(judged.reason)
+    return f"<p><b>{word}</b>: {reason}</p>\n" + html_table(COLUMNS, table_rows(facts.gap), lines)
 
 
 def missing_lines(problem: Problem) -> list[str]:

@@ -103,10 +103,11 @@ def solved(
     arguments = arguments | {"time_limit": time_limit}
     try:
         if members is None or as_count(members, "members") == 1:
-            return row_of(solve(problem, method, seed=seed, **arguments))
+            return row_of(solve(problem, method, seed=seed, progress=False, **arguments))
         # The first one sees what a single run of this seed sees, and judges by its held-out points.
         others = [((seed + 1) * 1_000_003 + i) % 2**32 for i in range(members - 1)]
-        return _row_of_mean(ensemble(problem, method, seeds=[seed, *others], **arguments))
+        found = ensemble(problem, method, seeds=[seed, *others], progress=False, **arguments)
+        return _row_of_mean(found)
     except SolveFailed as failure:
         return row_of(failure.solution)
     except REFUSALS as error:

@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from constrainednn._common.paths import in_gallery
 from constrainednn._storage.archive import seal, unseal
 from constrainednn._storage.files import (
     append_line,
@@ -25,6 +26,8 @@ Key = tuple[str, int]
 
 RECORD, ROWS = "study.json", "runs.jsonl"
 _MOST_BYTES = 1 << 31
+# A problem whose text is longer is named only.
+_MOST_TEXT = 60_000
 
 
 def text_of(given: dict[str, Any]) -> str:
@@ -49,6 +52,7 @@ class StudyFolder:
             "dtype": origin.dtype,
             "constrainednn": origin.version,
         }
+        self._source = source_of(origin)
         self._open = contextlib.ExitStack()
 
     def __enter__(self) -> "StudyFolder":
@@ -61,7 +65,8 @@ class StudyFolder:
             if (self.path / RECORD).exists():
                 self._compare(unseal(self.path / RECORD))
             else:
-                write_atomically(self.path / RECORD, seal(self.record))
+                record = self.record | {"source": self._source}
+                write_atomically(self.path / RECORD, seal(record))
             self.rows = read_rows(self.path)
         except OSError as error:
             self._open.close()
@@ -97,6 +102,21 @@ class StudyFolder:
             append_line(self.path / ROWS, json.dumps(row, allow_nan=False))
         except OSError as error:
             raise refusal(self.path / ROWS, error) from None
+
+
+def source_of(origin: Origin) -> dict[str, str]:
+    """File, name and text of the problem of a study, for its page; the name alone without a file.
+
+    The file is read when the study starts, as its runs read it.
+    """
+    found = {"name": origin.name}
+    if not origin.path:
+        return found
+    path = Path(origin.path)
+    found |= {"file": path.name, "gallery": "yes" if in_gallery(path) else ""}
+    with contextlib.suppress(StoreError):  # of a file that is too long, or gone
+        found["text"] = read_limited(path, _MOST_TEXT).decode(errors="replace")
+    return found
 
 
 def read_rows(folder: Path) -> dict[Key, Row]:

@@ -24,9 +24,10 @@ from constrainednn.errors import (
     StoreError,
 )
 from constrainednn.models.recipes import is_recipe
+from constrainednn.runs.display import displayed
 from constrainednn.runs.signals import Stop, collected_signals
 from constrainednn.studies.axes import MOST, Combination, as_axes, as_seeds
-from constrainednn.studies.folder import StudyFolder
+from constrainednn.studies.folder import StudyFolder, source_of
 from constrainednn.studies.scheduler import Elsewhere, Executor, Here, patience, run_all
 from constrainednn.studies.stated import Stated
 from constrainednn.studies.tables.table import Study
@@ -43,7 +44,7 @@ def study(
     workers: int | None = None,
     executor: Executor | None = None,
     engine: str | None = None,
-    progress: Callable[[StudyProgress], None] | None = None,
+    progress: bool | Callable[[StudyProgress], None] | None = None,
     **arguments: Any,
 ) -> Study:
     """Run a problem for every combination of settings and every seed.
@@ -68,7 +69,8 @@ def study(
             same path.
         engine: "loop" (seeds one by one) or "vmap" (seeds together in one computation). Default:
             for each combination of settings the faster one in a short trial.
-        progress: Called after each run.
+        progress: A function that is called with a `StudyProgress` after each run; True for a bar,
+            False for silence. Default: a bar in a terminal and in a notebook.
         **arguments: The same for all runs: arguments of `solve` or keywords of the function.
 
     Returns:
@@ -117,11 +119,17 @@ def study(
             _warn_of_waiting(count)
             executor = stack.enter_context(Workers(count, patience(limits)))
         serve = Here(stated) if executor is None else Elsewhere(executor, stated.origin)
-        run_all(combinations, serve, stop, folder, progress)
+        display = stack.enter_context(displayed(progress, _in_words))
+        run_all(combinations, serve, stop, folder, display)
     rows = tuple(item.rows[seed] for item in combinations for seed in chosen if seed in item.rows)
     before = sum(item.before for item in combinations)
     ended_by = "" if len(rows) == len(combinations) * len(chosen) else stop.name
-    return Study(rows, tuple(name for name in axes if len(axes[name]) > 1), ended_by, before)
+    varied = tuple(name for name in axes if len(axes[name]) > 1)
+    return Study(rows, varied, ended_by, before, source_of(stated.origin))
+
+
+def _in_words(seen: StudyProgress) -> tuple[str, int, int, str]:
+    return "runs", seen.done, seen.runs, ""
 
 
 def _refuse_changed(stated: Stated, combinations: list[Combination]) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Bool, Float
 
+from constrainednn._common.tables import html_table
 from constrainednn._figures.style import new_figure
 
 if TYPE_CHECKING:
@@ -129,6 +130,12 @@ class ErrorEstimate:
             bound = "; no useful bound"
         unseen = f"; features shorter than {self.spacing:.1e} are not seen"
         return f"estimated relative error {text}{bound}{unseen}"
+
+    def _repr_html_(self) -> str:
+        sizes = zip(self.relative_size, self.relative_rounding, strict=True)
+        rows = [(k, f"{size:.1e}", f"{level:.1e}") for k, (size, level) in enumerate(sizes)]
+        columns = ("component", "relative error", "rounding")
+        return html_table(columns, rows, [repr(self)])
 
     def plot(self) -> "Figure":
         """Draw the size of each component's estimate, the bound and the level of rounding."""

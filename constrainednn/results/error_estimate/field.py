@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from constrainednn._common.batched import in_blocks
+from constrainednn._common.tables import html_table
 
 # An estimate below this many times the rounding level says "at rounding".
 _CLEAR = 10
@@ -84,6 +85,10 @@ class FieldErrorEstimate:
         if self.components[worst] > 10 * max(self.relative, self.rounding):
             text += f"; {self.components[worst]:.1e} of component {worst} alone"
         return f"estimated relative error {text}"
+
+    def _repr_html_(self) -> str:
+        rows = [(k, f"{size:.1e}") for k, size in enumerate(self.components)]
+        return html_table(("component", "relative error"), rows, [repr(self)])
 
 
 def _flat(u: Any, p: Array) -> Array:

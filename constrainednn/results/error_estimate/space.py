@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from constrainednn._common.batched import in_blocks
 from constrainednn._common.random_keys import stream
-from constrainednn._figures.space import draw_sizes, map_points
+from constrainednn._figures.space import draw_sizes, place_points
 from constrainednn._figures.style import new_figure
 from constrainednn._gap.residuals import residuals_at
 from constrainednn._pde.conditions import LocalEquation
@@ -43,9 +43,9 @@ class SpaceErrorEstimate(FieldErrorEstimate):
     def plot(self) -> "Figure":
         """Draw the size of the estimate."""
         figure = new_figure(6, 4.5)
-        axes, points = figure.subplots(), map_points(self.solution)
+        axes, points = figure.subplots(), place_points(self.solution)
         sizes = np.linalg.norm(self(points), axis=1)
-        draw_sizes(axes, self.solution, points, sizes, "|true - computed|")
+        draw_sizes(axes, self.solution, sizes, "|true - computed|")
         axes.set_title("estimated error")
         return figure
 

@@ -5,6 +5,8 @@ seeds. A run that failed counts as infinite and is drawn at the upper end of the
 runs ended before convergence, the mark is hollow.
 """
 
+import base64
+import html
 import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -24,12 +26,24 @@ from constrainednn.studies.tables.panels import MOST, Drawn, is_numeric, say_how
 from constrainednn.studies.tables.rows import endings, groups, quantiles_of, values_of
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    pass
 
 
-def figures(rows: Sequence[Row], varied: Sequence[str]) -> "dict[str, Figure]":
+class Figures(dict):
+    """Figures by name, of which a notebook shows all."""
+
+    def _repr_html_(self) -> str:
+        parts = []
+        for name, figure in self.items():
+            image = base64.b64encode(rendered(figure)).decode()
+            source = f'src="data:image/png;base64,{image}" style="max-width: 100%"'
+            parts.append(f"<p>{html.escape(name)}</p><img {source}>")
+        return "\n".join(parts)
+
+
+def figures(rows: Sequence[Row], varied: Sequence[str]) -> Figures:
     """All figures that what was varied allows, by name."""
-    return {name: draw()[0] for name, draw in _available(rows, varied)}
+    return Figures({name: draw()[0] for name, draw in _available(rows, varied)})
 
 
 def write_figures(rows: Sequence[Row], varied: Sequence[str], folder: Path) -> Iterator[str]:

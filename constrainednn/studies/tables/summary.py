@@ -1,7 +1,6 @@
 """The rows of a study as a short table, with what to know when reading it."""
 
 import collections
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -24,8 +23,12 @@ _REASONS = 5
 
 def summary(rows: Sequence[Row], varied: Sequence[str], width: int | None) -> list[str]:
     """Lines of text: medians over seeds for each combination of settings, and the failures."""
+    return table_lines(medians(rows, varied), len(varied), width) + notes(rows, varied)
+
+
+def medians(rows: Sequence[Row], varied: Sequence[str]) -> list[list[str]]:
+    """Medians over seeds for each combination of settings, below the titles of their columns."""
     table = [[*varied, "runs", "train", "held-out", "gap"]]
-    fewest = math.inf
     for labels, group in groups(rows, varied):
         runs = ", ".join(filter(None, [f"{len(group)}", endings(group)]))
         cells = [*map(str, labels.values()), runs]
@@ -34,10 +37,13 @@ def summary(rows: Sequence[Row], varied: Sequence[str], width: int | None) -> li
             cells.append(f"{middle:.3g} [{low:.2g}, {high:.2g}]")
         cells.append(f"{np.median(values_of(group, 'gap')):.3g}")
         table.append(cells)
-        fewest = min(fewest, len(group))
-    lines = table_lines(table, len(varied), width)
-    ends = ends_shown(fewest)
-    lines.append(f"losses: median over seeds [{ends}]; a failed run counts as infinite")
+    return table
+
+
+def notes(rows: Sequence[Row], varied: Sequence[str]) -> list[str]:
+    """What to know when reading medians over seeds, and why runs failed."""
+    fewest = min((len(group) for _, group in groups(rows, varied)), default=0)
+    lines = [f"losses: median over seeds [{ends_shown(fewest)}]; a failed run counts as infinite"]
     if any(row["status"] in UNFINISHED for row in rows):
         lines.append(
             f"{', '.join(UNFINISHED)}: the run ended before its minimum; its numbers say how far "

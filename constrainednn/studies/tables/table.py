@@ -6,24 +6,24 @@ import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from constrainednn._common.arguments import as_path
 from constrainednn._common.messages import known_names, shown
+from constrainednn._common.tables import html_table
+from constrainednn._pages.written import write_own_page
 from constrainednn._storage.archive import unseal
 from constrainednn._storage.files import write_atomically
 from constrainednn.errors import BadValueError, StoreError
 from constrainednn.studies.folder import RECORD, Row, read_rows
-from constrainednn.studies.tables.figures import figures
+from constrainednn.studies.tables.figures import Figures, figures
 from constrainednn.studies.tables.law import Law, law_along
+from constrainednn.studies.tables.page import study_page
 from constrainednn.studies.tables.paired import Paired, pairs_along
 from constrainednn.studies.tables.rows import cell, flat, groups, number_of, quantiles_of
-from constrainednn.studies.tables.summary import summary
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from constrainednn.studies.tables.summary import medians, notes, summary
 
 _MONITORED = ("monitor_loss", "train_loss", "loss")
 
@@ -39,12 +39,14 @@ class Study:
         axes: Names of the settings that were varied.
         ended_by: The signal that ended the study before all runs were done, else empty.
         before: Number of runs that were in the folder of the study before it started.
+        source: File, name and text of the problem, for the page of the study.
     """
 
     rows: tuple[Row, ...]
     axes: tuple[str, ...]
     ended_by: str = ""
     before: int = 0
+    source: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
@@ -118,11 +120,26 @@ class Study:
             raise BadValueError(f"no settings have a {by}: choose by another of {_MONITORED}.")
         chosen = settings[int(np.argmin(medians))][1]
         marked = tuple({**row, "selected": len(settings)} for row in chosen)
-        return Study(marked, self.axes, self.ended_by)
+        return Study(marked, self.axes, self.ended_by, source=self.source)
 
-    def plot(self) -> "dict[str, Figure]":
-        """All figures that the axes of this study allow, by their names."""
+    def plot(self) -> Figures:
+        """All figures that the axes of this study allow, by their names; a notebook shows them."""
         return figures(self.rows, self.axes)
+
+    def report(self, path: str | Path) -> None:
+        """Write one page to send: failures, losses, all runs, the problem's text.
+
+        The page is a single HTML file that fetches nothing; `constrainednn report DIR` writes the
+        same.
+
+        Args:
+            path: The file, ending in .html; only a page of this package is overwritten.
+
+        Raises:
+            StoreError: If the file cannot be written, or is no page of this package.
+        """
+        content = study_page(self.rows, self.axes, self.source, self.ended_by)
+        write_own_page(as_path(path, "path of report"), content)
 
     def groups(self, *names: str) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
         """Flat rows that agree in the named settings, with those."""
@@ -137,14 +154,22 @@ class Study:
     def __repr__(self) -> str:
         return self.shown()
 
+    def _repr_html_(self) -> str:
+        titles, *cells = medians(self.rows, self.axes)
+        return html_table(titles, cells, [*notes(self.rows, self.axes), *self._remarks()])
+
     def shown(self, width: int | None = None) -> str:
         """The summary as text, stacked where a table would be wider than a terminal."""
-        lines = summary(self.rows, self.axes, width)
+        return "\n".join([*summary(self.rows, self.axes, width), *self._remarks()])
+
+    def _remarks(self) -> list[str]:
+        """What else to know of the runs as a whole."""
+        lines = []
         if self.before:
             lines.append(f"{self.before} of {len(self.rows)} runs were there before")
         if not self.complete:
             lines.append(f"interrupted by {self.ended_by}: not all of the runs are done")
-        return "\n".join(lines)
+        return lines
 
 
 def load_study(path: str | Path) -> Study:
@@ -158,11 +183,13 @@ def load_study(path: str | Path) -> Study:
     folder = as_path(path, "path of load_study")
     if not (folder / RECORD).exists():
         raise StoreError(f"{folder} holds no study: it has no {RECORD}.")
-    unseal(folder / RECORD)
+    record = unseal(folder / RECORD)
     rows = tuple(read_rows(folder).values())
     seen: dict[str, set[str]] = {}
     for row in rows:
         for name, value in row["given"].items():
             seen.setdefault(name, set()).add(json.dumps(value))
     axes = tuple(name for name, values in seen.items() if len(values) > 1)
-    return Study(rows, axes)
+    source = record.get("source")
+    known = source if isinstance(source, dict) else {"name": str(record.get("name"))}
+    return Study(rows, axes, source={key: str(value) for key, value in known.items()})

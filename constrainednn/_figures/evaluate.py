@@ -1,0 +1,254 @@
+"""Values of a solution, its reference and its residuals at the points that figures show."""
+
+import math
+
+import numpy as np
+from jaxtyping import Float, PyTree
+
+from constrainednn._figures.curves import values_at
+from constrainednn._figures.panels.residual import share_above
+from constrainednn._figures.shown import Shown
+from constrainednn._figures.space import place_grid
+from constrainednn._figures.space_time import map_grid
+from constrainednn._figures.style import panel_width, some_points
+from constrainednn._gap.residuals import residuals_at
+from constrainednn._gap.streams import Streams
+from constrainednn._pages.evaluated import Evaluated, ResidualSeen
+from constrainednn._problem.constraint import Constraint
+from constrainednn._problem.scheme import PieceHistory
+from constrainednn.domains.samplers.base import Draw
+from constrainednn.models.space import SpacePieces
+from constrainednn.models.space_time import SpaceTimePieces
+from constrainednn.targets.image import OTHER_USE, model_inputs
+from constrainednn.targets.sets import Circle
+
+# Places of a curve, of each coordinate of a field, and of the two of a map in time and space.
+CURVE, FIELD, MAP = 501, 121, (121, 201)
+# Points of each stream that are shown, and of a cloud.
+_DOTS, _CLOUD = 400, 1000
+# Sizes that stand for all in a curve of shares.
+_SHARES = 160
+# Where points lie far out, the middle is looked at: all but this share of them at each end.
+_TAIL, _FAR = 0.005, 2.5
+
+
+def evaluate(shown: Shown) -> tuple[Evaluated, ...]:
+    """What is to be seen of a solution: one for each experiment, else one."""
+    parts = shown.experiments or {"": shown}
+    return tuple(_evaluated(name, part) for name, part in parts.items())
+
+
+def _evaluated(name: str, shown: Shown) -> Evaluated:
+    axes, grid = _grid(shown)
+    places = on_grid(grid) if grid else None
+    values = None if places is None else values_at(shown.model, places)
+    if values is None:
+        axes, grid, values = (), (), np.zeros((0, 0))
+    shape = [len(part) for part in grid]
+    reference = np.zeros((0, 0))
+    if places is not None and shown.problem.reference is not None:
+        known = values_at(shown.problem.reference, places)
+        if known is not None and known.shape == values.shape:
+            reference = known.reshape(*shape, -1)
+    inputs, images, radius = _cloud(shown)
+    residuals = [
+        seen
+        for item, points in zip(shown.problem.constraints, shown.streams, strict=True)
+        if (seen := _residual(shown, item, points, axes, grid)) is not None
+    ]
+    values = values.reshape(*shape, -1) if grid else values
+    return Evaluated(name, axes, grid, values, reference, inputs, images, radius, tuple(residuals))
+
+
+def on_grid(grid: tuple[np.ndarray, ...]) -> np.ndarray:
+    """All points of a grid: numbers for one axis, rows of two for two."""
+    if len(grid) == 1:
+        return grid[0]
+    return np.stack(np.meshgrid(*grid, indexing="ij"), axis=-1).reshape(-1, len(grid))
+
+
+def _grid(shown: Shown) -> tuple[tuple[str, ...], tuple[np.ndarray, ...]]:
+    """Names and places of the coordinates that a solution is drawn over; none if there are more."""
+    if isinstance(shown.model, SpaceTimePieces):
+        return ("t", "x"), map_grid(shown.model, *MAP)
+    if isinstance(shown.model, SpacePieces):
+        names = ("x",) if shown.model.scalar else ("x", "y")
+        return names, place_grid(shown.model)
+    if shown.history.pieces is not None:
+        return ("t",), _times(shown)
+    inputs = _inputs(shown)
+    if inputs is None or panel_width(inputs) not in (1, 2) or inputs.dtype.kind != "f":
+        return (), ()
+    if inputs.ndim > 2 or (inputs.ndim == 2 and inputs.shape[1] == 1):
+        return (), ()  # a single number in an array: drawn as a cloud would be
+    columns = inputs.reshape(len(inputs), -1).T
+    count = CURVE if len(columns) == 1 else FIELD
+    ends = [_ends(column) for column in columns]
+    names = ("x",) if len(columns) == 1 else ("x[0]", "x[1]")
+    return names, tuple(np.linspace(*pair, count, dtype=inputs.dtype) for pair in ends)
+
+
+def _times(shown: Shown) -> tuple[np.ndarray, ...]:
+    """Times between the edges of all pieces, and the edges; none where no piece was accepted."""
+    pieces = shown.history.pieces
+    assert isinstance(pieces, PieceHistory)
+    edges = np.sort(np.asarray(pieces.edges, float))
+    if len(edges) < 2:
+        return ()
+    # Where most pieces lie in the first hundredth, as of a stiff problem, so do most places.
+    early = edges[0] >= 0 and np.median(edges) <= 0.01 * edges[-1]
+    t = np.linspace(edges[0], edges[-1], CURVE)
+    if early:
+        t = np.geomspace(max(edges[0], edges[1] / 3), edges[-1], CURVE)
+    t = np.union1d(t, edges).clip(edges[0], edges[-1])
+    return (t.astype(shown.streams[0].train.points.dtype),)
+
+
+def _inputs(shown: Shown) -> np.ndarray | None:
+    """Inputs of the model among the points of the first constraint with held-out points."""
+    found = shown.first_with_heldout()
+    if found is None:
+        return None
+    _, points, gap = found
+    assert points.heldout is not None
+    both = [model_inputs(draw.points) for draw in (points.train, points.heldout)]
+    worst = model_inputs(gap.worst.point)  # it may lie a little further out than all of them
+    if isinstance(worst, np.ndarray):
+        both.append(worst[None].astype(np.asarray(both[0]).dtype))
+    if not all(isinstance(item, np.ndarray) for item in both):
+        return None
+    return np.concatenate(both)
+
+
+def _ends(x: Float[np.ndarray, " n"]) -> tuple[float, float]:
+    """Ends of what is shown of a coordinate: of the middle of its points where some lie far out."""
+    low, high = np.quantile(x, [_TAIL, 1 - _TAIL])
+    far = x.max() - x.min() > _FAR * (high - low)
+    return (float(low), float(high)) if far else (float(x.min()), float(x.max()))
+
+
+def _cloud(shown: Shown) -> tuple[np.ndarray, np.ndarray, float]:
+    """Points and their images for a map between spaces of two dimensions or more."""
+    found, nothing = shown.first_with_heldout(), np.zeros((0, 0))
+    if found is None or shown.history.pieces is not None:
+        return nothing, nothing, math.nan
+    constraint, points, _ = found
+    assert points.heldout is not None
+    x = model_inputs(some_points(points.heldout.points, _CLOUD))
+    values = values_at(shown.model, x) if panel_width(x) > 1 else None
+    if values is None or values.shape[1] < 2:
+        return nothing, nothing, math.nan
+    radius = constraint.target.radius if isinstance(constraint.target, Circle) else math.nan
+    return x.reshape(len(x), -1), values, radius
+
+
+def _residual(
+    shown: Shown,
+    constraint: Constraint,
+    points: Streams,
+    axes: tuple[str, ...],
+    grid: tuple[np.ndarray, ...],
+) -> ResidualSeen | None:
+    """The residual of one constraint; None where its points are no arrays."""
+    train, heldout = _stream(points.train), _stream(points.heldout)
+    if train is None or heldout is None:
+        return None
+    width = max(train[0].shape[1], heldout[0].shape[1])
+    gap = next((item for item in shown.gap.constraints if item.name == constraint.name), None)
+    worst = np.zeros(0) if gap is None else _flat(gap.worst.point)
+    sizes = [_sizes(shown, constraint, item) for item in (points.train, points.heldout)]
+    kept = [_kept(len(size)) for size in sizes]
+    alike = width == len(grid) or (width == 1 and len(grid) == 1)
+    entries = max(train[1].shape[1], heldout[1].shape[1])
+    field = np.zeros(0)
+    if grid and alike and not entries:
+        known = np.concatenate([part[0] for part in (train, heldout) if part[0].size])
+        field = _on_field(shown, constraint, known, grid)
+    names = axes if len(axes) == width else tuple(f"x[{k}]" for k in range(width))
+    return ResidualSeen(
+        name=constraint.name,
+        axes=names if width > 1 else (axes[0] if len(axes) == 1 else "x",),
+        train=train[0][kept[0]],
+        train_size=sizes[0][kept[0]],
+        train_count=len(sizes[0]),
+        heldout=heldout[0][kept[1]],
+        heldout_size=sizes[1][kept[1]],
+        heldout_count=len(sizes[1]),
+        field=field,
+        worst=worst[:width],
+        worst_size=math.nan if gap is None else float(gap.worst.residual),
+        at_rounding=gap is not None and bool(gap.at_rounding),
+        train_shares=_shares(sizes[0]),
+        heldout_shares=_shares(sizes[1]),
+        train_rows=_rows(train[1], kept[0], entries),
+        heldout_rows=_rows(heldout[1], kept[1], entries),
+    )
+
+
+def _stream(stream: Draw | None) -> tuple[np.ndarray, np.ndarray] | None:
+    """Points as rows of numbers, and measured values where they are rows of data."""
+    if stream is None:
+        return np.zeros((0, 0)), np.zeros((0, 0))
+    x, y = stream.points, np.zeros((0, 0))
+    if isinstance(x, tuple):
+        if len(x) != 2 or not all(isinstance(part, np.ndarray) for part in x):
+            return None
+        x, y = x[0], x[1].reshape(len(x[1]), -1)
+    if not isinstance(x, np.ndarray):
+        return None
+    return x.reshape(len(x), -1), y
+
+
+def _rows(measured: np.ndarray, kept: np.ndarray, entries: int) -> np.ndarray:
+    """Measured values at the points that are shown; none where the stream has none."""
+    return measured[kept] if measured.size else np.zeros((0, entries))
+
+
+def _flat(point: PyTree) -> np.ndarray:
+    x = model_inputs(point)
+    return (
+        np.ravel(np.asarray(x, float)) if isinstance(x, np.ndarray | float | int) else np.zeros(0)
+    )
+
+
+def _sizes(shown: Shown, constraint: Constraint, stream: Draw | None) -> Float[np.ndarray, " n"]:
+    if stream is None or not len(stream):
+        return np.zeros(0)
+    r = residuals_at(constraint.residual, shown.model, stream.points)
+    return np.linalg.norm(r, axis=1)
+
+
+def _kept(count: int) -> np.ndarray:
+    return some_points(np.arange(count), _DOTS) if count else np.zeros(0, int)
+
+
+def _shares(size: Float[np.ndarray, " n"]) -> Float[np.ndarray, "2 k"]:
+    """The curve of shares in a few of its steps, the first and the last among them."""
+    if not len(size):
+        return np.zeros((2, 0))
+    both = np.stack(share_above(size))
+    kept = np.linspace(0, both.shape[1] - 1, min(_SHARES, both.shape[1])).round().astype(int)
+    # The tail is what the curve is for: the largest sizes one by one.
+    tail = np.arange(max(0, both.shape[1] - 20), both.shape[1])
+    return both[:, np.union1d(kept, tail)]
+
+
+def _on_field(
+    shown: Shown, constraint: Constraint, points: np.ndarray, grid: tuple[np.ndarray, ...]
+) -> np.ndarray:
+    """|r| on the grid, NaN outside of the box around the points; empty if that box is flat."""
+    low, high = points.min(axis=0), points.max(axis=0)
+    if not (high > low).all():
+        return np.zeros(0)
+    places = on_grid(grid)
+    try:
+        r = residuals_at(constraint.residual, shown.model, places)
+    except OTHER_USE:  # its points are pairs, or of a shape of their own
+        return np.zeros(0)
+    size = np.linalg.norm(r, axis=1)
+    flat = places.reshape(len(places), -1)
+    slack = 0.02 * (high - low)  # the outermost points lie a little inside of the ends
+    outside = ((flat < low - slack) | (flat > high + slack)).any(axis=1)
+    if len(grid) > 1:
+        size = np.where(outside, np.nan, size)
+    return size.reshape([len(part) for part in grid])

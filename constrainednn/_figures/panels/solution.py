@@ -1,0 +1,121 @@
+"""Panels that show a solution: its values, its error, and its path."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from constrainednn._figures.curves import draw_cloud, draw_curves, hues, window
+from constrainednn._figures.shown import Shown
+from constrainednn._figures.space import draw_boxes
+from constrainednn._figures.space_time import draw_elements
+from constrainednn._figures.style import (
+    COMPONENTS,
+    HELDOUT,
+    KNOWN,
+    TRAIN,
+    draw_map_of_sizes,
+    draw_map_of_values,
+    on_log_axis,
+    say,
+    widen,
+)
+from constrainednn._pages.drawing.plot import early, is_plane
+from constrainednn._pages.evaluated import Evaluated
+from constrainednn.models.space import SpacePieces
+from constrainednn.models.space_time import SpaceTimePieces
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def draw_solution(axes: "Axes", shown: Shown, seen: Evaluated, names: Sequence[str] = ()) -> None:
+    """Draw a solution: a curve of each component, a field of the first, or the image of a map."""
+    if len(seen.images):
+        _draw_image(axes, shown, seen)
+    elif len(seen.grid) == 1:
+        _draw_curves(axes, seen, names)
+    elif len(seen.grid) == 2:
+        name = _names(seen.values.shape[-1], names)[0]
+        draw_map_of_values(axes, seen.grid, seen.values[..., 0])
+        axes.set(xlabel=seen.axes[0], ylabel=seen.axes[1])
+        axes.set_title(f"{name}({seen.axes[0]}, {seen.axes[1]})", parse_math=False)
+        scale_alike(axes, seen)
+        if isinstance(shown.model, SpaceTimePieces):
+            draw_elements(axes, shown.model)
+        elif isinstance(shown.model, SpacePieces):
+            draw_boxes(axes, shown.model)
+    else:
+        say(axes, "the solution is no function of one or two numbers")
+
+
+def scale_alike(axes: "Axes", seen: Evaluated) -> None:
+    """One scale for both coordinates of a plane."""
+    if is_plane(seen.axes, *(float(part[-1] - part[0]) for part in seen.grid)):
+        axes.set_aspect("equal")
+
+
+def _names(count: int, given: Sequence[str]) -> list[str]:
+    """Names of components."""
+    return list(given) or (["u"] if count == 1 else [f"u[{k}]" for k in range(count)])
+
+
+def _draw_curves(axes: "Axes", seen: Evaluated, names: Sequence[str]) -> None:
+    x, known = seen.grid[0], seen.reference if seen.reference.size else None
+    if early(x):
+        axes.set_xscale("log")
+        x = np.maximum(x, x[1] / 3)
+    draw_curves(axes, x, seen.values, known, _names(seen.values.shape[-1], names))
+    for item in seen.residuals:
+        parts = (
+            (item.heldout, item.heldout_rows, HELDOUT, "held-out"),
+            (*(item.train, item.train_rows, TRAIN, "train"),),
+        )
+        for points, measured, colour, which in parts:
+            if not measured.size:
+                continue
+            label = f"{item.name}, {which}"
+            for column in measured.T:
+                axes.plot(points[:, 0], column, ".", color=colour, ms=4, alpha=0.7, label=label)
+                label = "_"  # one entry of the legend for all columns
+            axes.legend(frameon=False, fontsize=8)
+    axes.set(xlabel=seen.axes[0], title=f"u({seen.axes[0]})")
+    widen(axes)
+
+
+def _draw_image(axes: "Axes", shown: Shown, seen: Evaluated) -> None:
+    found = shown.first_with_heldout()
+    target = None if found is None else found[0].target
+    colours = hues(seen.inputs[:, :2])
+    draw_cloud(axes, seen.images, colours, window([seen.images], target), target)
+    more = ", first two entries" if seen.images.shape[1] > 2 else ""
+    axes.set(xlabel="u[0]", ylabel="u[1]")
+    axes.set_title(f"u(x) at {len(seen.images)} held-out points{more}")
+
+
+def draw_error(axes: "Axes", seen: Evaluated) -> None:
+    """The largest difference from the reference over components."""
+    axes.set_title("error against the reference")
+    if len(seen.grid) == 2:
+        draw_map_of_sizes(axes, seen.grid, seen.error, "|u - reference|")
+        axes.set(xlabel=seen.axes[0], ylabel=seen.axes[1])
+        scale_alike(axes, seen)
+        return
+    axes.plot(seen.grid[0], on_log_axis(seen.error), color=KNOWN, lw=1)
+    axes.set(yscale="log", xlabel=seen.axes[0], ylabel="|u - reference|")
+    if early(seen.grid[0]):
+        axes.set_xscale("log")
+    widen(axes)
+
+
+def draw_phase(axes: "Axes", seen: Evaluated, names: Sequence[str] = ()) -> None:
+    """The path of the first two components, with its start and its end."""
+    u = seen.values[:, :2]
+    first, second = _names(seen.values.shape[1], names)[:2]
+    axes.plot(u[:, 0], u[:, 1], color=COMPONENTS[2], lw=1.4)
+    axes.plot(*u[0], "o", color=KNOWN, ms=5, label=f"{seen.axes[0]} = {seen.grid[0][0]:.3g}")
+    axes.plot(*u[-1], "s", color=KNOWN, ms=5, label=f"{seen.axes[0]} = {seen.grid[0][-1]:.3g}")
+    axes.set_xlabel(first, parse_math=False)
+    axes.set_ylabel(second, parse_math=False)
+    axes.set_title("path of the first two components")
+    axes.legend(frameon=False, fontsize=8)
