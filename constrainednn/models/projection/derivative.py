@@ -21,6 +21,7 @@ from jaxtyping import Array, Float, PyTree
 
 from constrainednn.models.projection.affine import is_affine
 from constrainednn.models.projection.equalities import nearest
+from constrainednn.models.projection.factors import backward, cholesky, forward
 from constrainednn.models.projection.interior import nearest_within
 from constrainednn.models.projection.rows import jacobian, row_space
 
@@ -73,7 +74,12 @@ def _projected_jvp(primals: tuple, tangents: tuple, *, iterations: int) -> tuple
         b = b - normal - curvature @ normal
     eye = jnp.eye(y.size, dtype=y.dtype)
     P = jax.vmap(rows.tangent, in_axes=1, out_axes=1)(eye)
-    inner = jnp.linalg.solve(P @ (eye + curvature) @ P + (eye - P), P)
+    # Positive definite at a nearest point. Elsewhere, where no derivative exists or the point is
+    # another stationary one, the set is taken as flat.
+    curved = P @ (eye + curvature) @ P + (eye - P)
+    factor = cholesky((curved + curved.T) / 2)
+    factor = jnp.where(jnp.isfinite(factor).all(), factor, eye)
+    inner = backward(factor, forward(factor, P))
     change = P @ (inner @ b)
     if normal is not None:
         change = change + normal

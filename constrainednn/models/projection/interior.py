@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.linalg import cho_solve
 from jaxtyping import Array, Float
 
+from constrainednn.models.projection.factors import backward, cholesky, forward
 from constrainednn.models.projection.rows import jacobian, row_space
 
 _PARTS = (1.0, 0.5, 0.125, 1 / 64)
@@ -100,21 +100,19 @@ def _advanced(g: Callable, h: Callable, y0: Array, state: _State) -> tuple[_Stat
     eye = jnp.eye(y.size, dtype=y.dtype)
     convex = eye + K.T @ ((v / s)[:, None] * K)
     curved = convex + jax.hessian(lambda y: w @ g(y) + v @ h(y))(y)
-    # Without the curvature where that leaves no positive definite matrix. One after the other: of
-    # two that run at once in a loop, jaxlib 0.10 on CPU may never come back.
-    definite = jnp.isfinite(jnp.linalg.cholesky(curved)).all()
-    factor = jnp.linalg.cholesky(jnp.where(definite, curved, convex))
+    # Without the curvature where that leaves no positive definite matrix; one after the other, see
+    # `factors`.
+    definite = jnp.isfinite(cholesky(curved)).all()
+    factor = cholesky(jnp.where(definite, curved, convex))
     product, gap = s * v - aim, h_y + s
     b = -slope - K.T @ ((v * gap - product) / s)
-    solve = lambda b: cho_solve((factor, True), b)  # noqa: E731
-    dy, dw = solve(b), jnp.zeros_like(w)
+    along = forward(factor, b)
+    dy, dw = backward(factor, along), jnp.zeros_like(w)
     if w.size:
         # (G W^-1 G^T) dw = G W^-1 b + g, by the rows of G W^-1/2: they may be dependent.
-        half = jax.scipy.linalg.solve_triangular(factor, G.T, lower=True).T
-        along = jax.scipy.linalg.solve_triangular(factor, b, lower=True)
-        rows = row_space(half)
+        rows = row_space(forward(factor, G.T).T)
         dz = rows.tangent(along) - rows.step(g_y)
-        dy = jax.scipy.linalg.solve_triangular(factor, dz, lower=True, trans=1)
+        dy = backward(factor, dz)
         dw = rows.multipliers(along - dz)
     ds = -gap - K @ dy
     dv = (-product - v * ds) / s

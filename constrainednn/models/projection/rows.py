@@ -16,8 +16,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float
+
+from constrainednn.models.projection.factors import backward, cholesky, forward
 
 # A curvature below this share of that of the distance is none: the step is then the gradient's.
 _CURVED = 1e-3
@@ -32,11 +33,11 @@ class RowSpace(NamedTuple):
 
     def step(self, c: Float[Array, " m"]) -> Float[Array, " n"]:
         """The shortest v for which |C v - c| is least."""
-        return self.Q.T @ solve_triangular(self.factor, c, lower=True)
+        return self.Q.T @ forward(self.factor, c)
 
     def multipliers(self, v: Float[Array, " n"]) -> Float[Array, " m"]:
         """The shortest w for which |C^T w - v| is least."""
-        return solve_triangular(self.factor, self.Q @ v, lower=True, trans=1)
+        return backward(self.factor, self.Q @ v)
 
     def tangent(self, v: Float[Array, " n"]) -> Float[Array, " n"]:
         """The part of v that C maps to zero."""
@@ -47,8 +48,8 @@ def row_space(C: Float[Array, "m n"]) -> RowSpace:
     """Factorise the Gram matrix; where C does not depend on the point, once for a whole batch."""
     gram, kind, size = C @ C.T, jnp.finfo(C.dtype), C.shape[0]
     shift = 4 * size * kind.eps * jnp.trace(gram) + kind.tiny
-    factor = jnp.linalg.cholesky(gram + shift * jnp.eye(size, dtype=C.dtype))
-    return RowSpace(C, factor, solve_triangular(factor, C, lower=True))
+    factor = cholesky(gram + shift * jnp.eye(size, dtype=C.dtype))
+    return RowSpace(C, factor, forward(factor, C))
 
 
 def jacobian(fn: Callable, y: Float[Array, " n"]) -> tuple[Float[Array, " m"], Float[Array, "m n"]]:

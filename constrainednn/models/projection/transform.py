@@ -14,6 +14,7 @@ from constrainednn._common.messages import shown
 from constrainednn.errors import BadTypeError, BadValueError
 from constrainednn.models.projection.affine import is_affine
 from constrainednn.models.projection.derivative import projected
+from constrainednn.models.projection.factors import backward
 from constrainednn.models.recipes import AbstractRecipe, Frozen, is_recipe
 
 # Of the machine precision: 1.8e-12 in double and 6.4e-6 in single precision.
@@ -62,7 +63,7 @@ class Projection(eqx.Module):
         if self.metric is None:
             return z
         L = jnp.asarray(self.metric, z.dtype)
-        return jax.scipy.linalg.solve_triangular(L, z, lower=True, trans=1)
+        return backward(L, z)
 
     def __call__(self, x: PyTree, y: Float[Array, "..."]) -> Float[Array, "..."]:
         """The nearest value in the set."""
