@@ -53,10 +53,12 @@ jax.config.update("jax_enable_x64", True)
 # be the same for widening, but optax's own Adam does not run under it.)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# Before the package is first imported, so that every annotation in it is checked when called.
+# Before the package is first imported, so that every annotation in it is checked when called: a
+# seventh of the time of all tests, so only where it is asked for, as `.ci/run` does.
 # The tower: an int may stand where a float is annotated, as for any type checker (PEP 484).
-_CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
-jaxtyping.install_import_hook("constrainednn", _CHECKER)
+if os.environ.get("CONSTRAINEDNN_CHECK_TYPES"):
+    _CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+    jaxtyping.install_import_hook("constrainednn", _CHECKER)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -126,12 +126,14 @@ def test_report_states_the_guarantee_for_the_tolerance_of_the_constraint():
             circle(tolerance=bad)
 
 
+@pytest.mark.slow
 def test_a_tolerance_named_after_the_run_is_refused(tmp_path):
     cx.solve(circle(), steps=2, **SMALL).save(tmp_path / "a")
     with pytest.raises(cx.errors.StoreError, match=r"tolerance None in the file and 0\.05"):
         cx.load_solution(tmp_path / "a", circle(tolerance=0.05))
 
 
+@pytest.mark.slow
 def test_void_where_points_were_looked_at_before_the_run_went_on(tmp_path):
     out, problem = tmp_path / "a", circle(tolerance=0.05)
     first = cx.solve(problem, steps=2, **SMALL, out=out)
@@ -153,6 +155,7 @@ def test_void_for_rows_of_data():
     assert "rows of data" in solution.gap["fit"].guarantee.void
 
 
+@pytest.mark.slow
 def test_columns_of_a_study_and_void_where_settings_were_chosen():
     def problem(points=10):
         return circle(points, tolerance=0.05)

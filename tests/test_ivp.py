@@ -356,6 +356,7 @@ def test_the_monitor_residual_of_each_window_is_below_the_tolerance():
         assert np.max((stop - start) * r[inside] / u[inside].max(axis=0)) < 20 * tolerance
 
 
+@pytest.mark.slow
 def test_saved_and_loaded_gives_identical_numbers(tmp_path):
     solution = solved_with("lotka_volterra")
     solution.save(tmp_path / "run")

@@ -263,6 +263,7 @@ def test_last_entries_of_the_history_belong_to_what_is_returned():
     assert f"the best is step {history.best_step}" in repr(solution)
 
 
+@pytest.mark.slow
 def test_every_step_is_watched_once():
     problem = cx.Problem(constraint(), cx.MLP(2, 2, width=8))
     for tolerance in (0.1, 1e-3, 1e-8):

@@ -59,6 +59,7 @@ def test_heat_is_solved_and_its_error_is_known(solved_heat):
     assert error / 3 < max(estimate.relative, estimate.rounding) < max(3 * error, 1e-13)
 
 
+@pytest.mark.slow
 def test_saved_and_loaded(solved_heat, tmp_path):
     solved_heat.save(tmp_path / "run")
     again = cx.load_solution(tmp_path / "run", heat_problem())

@@ -83,6 +83,7 @@ def test_collocation_finds_the_same(solved_poisson):
         cx.solve(cx.load_problem("l_shape"), tolerance=1e-2).compare()
 
 
+@pytest.mark.slow
 def test_saved_and_loaded(solved_poisson, tmp_path):
     solved_poisson.save(tmp_path / "run")
     problem = cx.pde(poisson, over=SQUARE, boundary=wall, reference=sines)
@@ -100,6 +101,7 @@ def second(u, x):
     return cx.derivative(cx.derivative(u))(x)
 
 
+@pytest.mark.slow
 def test_an_interval_has_conditions_with_normals():
     def flux(u, x, n):
         return n * cx.derivative(u)(x) - jnp.cos(1.0)

@@ -102,6 +102,7 @@ def test_one_constraint_of_several_is_named_with_its_place():
     assert titles(figure)[-1] == "total loss"
 
 
+@pytest.mark.slow
 def test_rows_are_drawn_as_dots_on_a_curve_that_is_finer():
     def fit(u, point):
         return u(point[0]) - point[1]
@@ -194,6 +195,7 @@ def test_any_constraint_is_drawn_into_axes_of_the_user(plane):
     assert plane.plot(constraint="off_edge").get_suptitle().startswith("constraint 2 of 2")
 
 
+@pytest.mark.slow
 def test_components_have_the_names_they_are_given(oscillator):
     figure = oscillator.plot("phase", names=["place", "$speed$"])
     (axes,) = figure.axes

@@ -112,7 +112,9 @@ EXACT = {
 }
 
 
-@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize(
+    "name", [name if name in ("sphere", "plane") else slow(name) for name in EXACT]
+)
 def test_values_move_to_the_nearest_point_wherever_they_arrive(name):
     settings, shape, exact = EXACT[name]
     model, x = onto(**settings), points(*shape)
@@ -126,7 +128,9 @@ def test_values_move_to_the_nearest_point_wherever_they_arrive(name):
     assert near.mean() >= (0.99 if name == "sphere" else 1.0)
 
 
-@pytest.mark.parametrize("name", ["sphere", slow("rotations"), "plane", slow("cube"), "simplex"])
+@pytest.mark.parametrize(
+    "name", ["sphere", slow("rotations"), "plane", slow("cube"), slow("simplex")]
+)
 def test_derivative_is_that_of_the_nearest_point(name):
     settings, shape, _ = EXACT[name]
     model, x = onto(**settings), points(*shape)[:50]
@@ -141,6 +145,7 @@ def test_derivative_is_that_of_the_nearest_point(name):
     assert np.quantile(error, 0.95) < 1e-6
 
 
+@pytest.mark.slow
 def test_ellipse_and_its_derivative_agree_with_scipy():
     model, x = onto(equalities=on_ellipse), points(12, 2, scale=3.0)
     y = in_blocks(model, x)
@@ -158,6 +163,7 @@ def test_ellipse_and_its_derivative_agree_with_scipy():
     assert np.abs(slopes - differences(model, x)).max() < 1e-6
 
 
+@pytest.mark.slow
 def test_second_derivatives_are_those_of_the_map():
     model, x = onto(equalities=on_sphere), jnp.asarray([0.6, -0.9, 1.3])
     exact = lambda y: y / jnp.linalg.norm(y)  # noqa: E731
@@ -165,6 +171,7 @@ def test_second_derivatives_are_those_of_the_map():
     np.testing.assert_allclose(found, wanted, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_sets_that_move_with_the_point_and_numbers_in_closures():
     radius = jnp.asarray(2.0)
 
@@ -183,6 +190,7 @@ def test_sets_that_move_with_the_point_and_numbers_in_closures():
     assert float(slope(2.0)) == pytest.approx(unit.sum(), rel=1e-9)
 
 
+@pytest.mark.slow
 def test_metric_weighs_the_distance():
     weights = np.array([1.0, 9.0])
     x = points(30, 2)
@@ -196,6 +204,7 @@ def test_metric_weighs_the_distance():
     np.testing.assert_allclose(in_blocks(whole, x), in_blocks(line, x), atol=ROUNDING)
 
 
+@pytest.mark.slow
 def test_points_within_stay_and_unreachable_ones_say_so_without_harm_to_others():
     inside = onto(inequalities=in_cube)
     x = points(20, 3, scale=0.1)

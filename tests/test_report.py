@@ -100,6 +100,7 @@ def test_page_says_verdict_worst_point_source_and_command(line):
     assert report["sha256"] in text and report["settings"]["problem"] in text
 
 
+@pytest.mark.slow
 def test_command_of_a_page_gives_the_same_numbers(line, tmp_path, monkeypatch):
     folder, _ = line
     monkeypatch.chdir(folder.parent)
@@ -234,6 +235,7 @@ def test_folder_of_runs_is_listed_with_links_to_their_pages(line, tmp_path):
     assert (tmp_path / "all-run.html").read_text() == run_page([read_contents(folder)])
 
 
+@pytest.mark.slow
 def test_comparison_stands_on_the_page_with_both_times_where_it_is_given(solved, tmp_path):
     solution = solved("lotka_volterra")
     solution.report(tmp_path / "page.html")
@@ -259,6 +261,7 @@ def test_commands_say_what_differs_from_the_defaults(solved, arguments, expected
     assert again(solved("unit_circle", settings={"points": 12}, **arguments)) == (expected, True)
 
 
+@pytest.mark.slow
 def test_methods_that_no_command_can_name_are_said_in_python(solved):
     method = cx.LevenbergMarquardt(damping=2.0)
     text, command = again(solved("unit_circle", settings={"points": 12}, method=method, steps=1))
@@ -282,6 +285,7 @@ def studied(tmp_path_factory):
     return path / "st"
 
 
+@pytest.mark.slow
 def test_page_of_a_study_lists_failures_first_and_every_run(studied, tmp_path):
     file = tmp_path / "study.html"
     assert run("report", str(studied), "-o", str(file)).exit_code == 0
@@ -355,6 +359,7 @@ def test_models_that_no_figure_shows_have_a_page_of_numbers(tmp_path):
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+@pytest.mark.slow
 def test_browser_shows_sorts_and_saves_without_a_request_or_complaint(
     line, hostile, studied, tmp_path
 ):
@@ -394,6 +399,7 @@ def test_browser_shows_sorts_and_saves_without_a_request_or_complaint(
         assert page.complaints() == []
 
 
+@pytest.mark.slow
 def test_show_prints_the_table_of_a_study(studied):
     shown = run("show", str(studied))
     assert shown.exit_code == 0

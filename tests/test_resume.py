@@ -41,7 +41,10 @@ def circle(points=8, width=4):
 
 
 CIRCLE = circle()
-NOTHING = cx.results.Guarantee(0, None, None, None, None, ())
+NOTHING = {
+    "guarantee": cx.results.Guarantee(0, None, None, None, None, ()),
+    "holds": cx.results.Holds("not known"),
+}
 ADAM = cx.Optax(optax.adam(1e-2))
 NOISY = cx.Optax(optax.noisy_sgd(1e-3, key=jax.random.key(4)))
 TWO = [
@@ -81,7 +84,7 @@ def after(looks, action=lambda: signal.raise_signal(signal.SIGINT)):
 
 def numbers(solution):
     """The gap without what is void once the held-out points were looked at."""
-    parts = [dataclasses.replace(item, guarantee=NOTHING) for item in solution.gap.constraints]
+    parts = [dataclasses.replace(item, **NOTHING) for item in solution.gap.constraints]
     return dataclasses.replace(solution.gap, constraints=tuple(parts))
 
 

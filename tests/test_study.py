@@ -141,6 +141,7 @@ def test_g16_diverged_run_is_a_row_that_counts_as_infinite():
     assert "mean" not in repr(study)
 
 
+@pytest.mark.slow
 def test_g4_g5_setting_that_cannot_be_is_a_row_with_its_reason():
     study = cx.study(circle, vary={"width": [3, 0]}, seeds=1, **SMALL)
     good, bad = study.rows

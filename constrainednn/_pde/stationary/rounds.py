@@ -22,8 +22,9 @@ _LEFT = 0.5
 _SPOILT = 0.3
 # An element is halved across all axes along which its polynomials fall as slowly as this.
 _SLOW = 0.1
-# Rounds in a row that may leave the residual as it was before rounding is taken for the reason.
-_PATIENCE = 3
+# Rounds in a row that may leave a residual below so much as it was, before rounding is taken for
+# the reason; and those in which Newton's method may not converge.
+_PATIENCE, _ROUNDED = 4, 1e-6
 
 
 @dataclasses.dataclass
@@ -69,19 +70,19 @@ class Rounds:
 
     def run(self, steps: int, look: Callable[["Rounds"], bool]) -> str:
         """Solve, divide, solve; how it ended."""
-        best, waited = math.inf, 0
+        errors: list[float] = []
         while True:
             ending = self._solve(steps)
             self._watch()
+            errors.append(self.error)
             if look(self):
                 return "stopped"
             if ending:
                 return ending
             if self.error <= self.allowed and not self.unsolved:
                 return "end"
-            waited = 0 if self.error < best / 2 else waited + 1
-            best = min(best, self.error)
-            if waited > _PATIENCE and best < 1e-6:
+            recent = errors[-_PATIENCE - 1 :]
+            if len(errors) > _PATIENCE and min(recent) < _ROUNDED and min(recent) > recent[0] / 2:
                 return "rounding"
             across = self._across()
             if len(self.mesh.low) + int(across.any(axis=1).sum()) > MOST_ELEMENTS:
