@@ -2,7 +2,7 @@
 
     python benchmarks/constraints.py [seeds] [row ...]
 
-Rows: `circle_projected`, `sphere_projected` and `rotation_projected` of the gallery, for each seed
+Rows: `circle_projected` and `sphere_projected` of the gallery, for each seed
 (10) trained by Levenberg-Marquardt for 20 steps: the largest violation that a search over the
 held-out measure found, the share of the 4,096 held-out points where the projection did not arrive
 with the largest violation there, coverage of the target, and CPU seconds; the worst seed of each is
@@ -18,7 +18,7 @@ import time
 os.environ.setdefault("JAX_ENABLE_X64", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-PROBLEMS = ("circle_projected", "sphere_projected", "rotation_projected")
+PROBLEMS = ("circle_projected", "sphere_projected")
 STEPS = 20
 
 
