@@ -16,6 +16,7 @@ from constrainednn._gap.streams import Streams
 from constrainednn._pages.evaluated import Evaluated, ResidualSeen
 from constrainednn._problem.constraint import Constraint
 from constrainednn._problem.scheme import PieceHistory
+from constrainednn.domains.boundaries import BoxBoundary, Segment, Segments
 from constrainednn.domains.samplers.base import Draw
 from constrainednn.models.space import SpacePieces
 from constrainednn.models.space_time import SpaceTimePieces
@@ -161,7 +162,8 @@ def _residual(
     alike = width == len(grid) or (width == 1 and len(grid) == 1)
     entries = max(train[1].shape[1], heldout[1].shape[1])
     field = np.zeros(0)
-    if grid and alike and not entries:
+    on_boundary = isinstance(constraint.over, (BoxBoundary, Segment, Segments))
+    if grid and alike and not entries and not on_boundary:
         known = np.concatenate([part[0] for part in (train, heldout) if part[0].size])
         field = _on_field(shown, constraint, known, grid)
     names = axes if len(axes) == width else tuple(f"x[{k}]" for k in range(width))

@@ -6,6 +6,7 @@ from constrainednn._figures.evaluate import evaluate
 from constrainednn._gap.tables import COLUMNS, notes, table_rows
 from constrainednn._pages.contents import Contents, Said
 from constrainednn._problem.scheme import PieceHistory
+from constrainednn.models.space import SpacePieces
 from constrainednn.results.comparison.comparison import Comparison
 from constrainednn.results.facts import Facts
 from constrainednn.results.page.rerun import again, sources, title_of
@@ -46,7 +47,8 @@ def contents(
     )
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         views = evaluate(shown(facts))
-    return Contents(report, said, views, _history(facts.history))
+    in_space = isinstance(facts.model, SpacePieces)  # its elements are drawn in the solution
+    return Contents(report, said, views, {} if in_space else _history(facts.history))
 
 
 def _compared(facts: Facts, comparison: Comparison | None) -> str:
