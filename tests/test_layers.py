@@ -31,7 +31,10 @@ def test_longest_chain_of_packages():
     for module in graph.modules:
         for other in graph.find_modules_directly_imported_by(module):
             here, there = module.split(".")[1:2], other.split(".")[1:2]
-            if here and there and here != there and (PACKAGE / there[0]).is_dir():
+            packages = (
+                here and there and all((PACKAGE / item[0]).is_dir() for item in (here, there))
+            )
+            if packages and here != there:
                 below[here[0]].add(there[0])
 
     @functools.cache

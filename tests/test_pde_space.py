@@ -216,6 +216,36 @@ def test_a_bump_is_found_and_estimated():
     assert solution.verdict.word == "solved"
 
 
+ENDS = {"left": lambda u, x: u(x) - 1, "right": lambda u, x: u(x) - 1}
+FREE = dict.fromkeys(("left", "right"), lambda u, x, n: cx.derivative(u)(x))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("residual", "boundary"),
+    [
+        # A third condition, which contradicts the others; no solution balances load and flux; a
+        # solution whose slope is infinite at an end.
+        (second, {**ENDS, (0.5,): lambda u, x: u(x) - 1.2}),
+        (lambda u, x: second(u, x) - 1, {**FREE, (0.5,): lambda u, x: u(x) - 1}),
+        (lambda u, x: x * second(u, x) + cx.derivative(u)(x) / 2, lambda u, x: u(x) - x),
+        # Not determined, though zero solves it: too few conditions, and an eigenvalue.
+        (lambda u, x: cx.derivative(u)(x) - u(x), {}),
+        (lambda u, x: second(u, x) + np.pi**2 * u(x), wall),
+    ],
+)
+def test_what_has_no_solution_or_many_is_not_called_solved(residual, boundary):
+    problem = cx.pde(residual, over=cx.Interval(0.0, 1.0), boundary=boundary)
+    for tolerance in (1e-2, 1e-4):
+        assert cx.solve(problem, tolerance=tolerance).verdict.word in ("not solved", "cannot tell")
+
+
+@pytest.mark.slow
+def test_inflow_that_lacks_a_side_is_not_called_solved():
+    problem = cx.pde(lambda u, x: D(u, 0)(x) + D(u, 1)(x), over=SQUARE, boundary={"left": wall})
+    assert cx.solve(problem, tolerance=1e-6).verdict.word == "cannot tell"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("tolerance", [1e-3, 1e-5])
 def test_the_estimate_is_the_error(tolerance):
@@ -303,6 +333,10 @@ def test_boxes_are_put_together(as_released):
     whole = L_SHAPE | cx.Box([0.0, -1.0], [1.0, 0.0])
     assert whole == cx.Box([-1.0, -1.0], [1.0, 1.0])
     assert L_SHAPE & cx.Box([0.0, 0.0], [2.0, 2.0]) == cx.Box([0.0, 0.0], [1.0, 1.0])
+    small = cx.Box([0.0, 0.0], [1.0, 1.0]) - cx.Box([0.5, 0.5], [0.502, 0.502])
+    assert isinstance(small, cx.domains.Boxes) and len(small.low) == 8
+    beside = cx.Box([0.0, 0.0], [0.1 + 0.2, 1.0]) | cx.Box([0.3, 0.0], [1.0, 2.0])
+    assert isinstance(beside, cx.domains.Boxes) and len(beside.low) == 3
     overlap = cx.Box([0.0], [2.0]) | cx.Box([1.0], [3.0])
     assert overlap == cx.Box([0.0], [3.0])  # what is in both counts once
     with pytest.raises(cx.errors.UsageError, match="is empty"):
@@ -326,6 +360,9 @@ def test_a_side_may_have_several_parts():
 def test_a_corner_that_points_inwards_is_graded():
     problem = cx.load_problem("l_shape")
     solution = cx.solve(problem, tolerance=1e-4)
+    assert np.isclose(solution([-0.5, 0.5]), solution([[-0.5, 0.5]])[0])
+    with pytest.raises(cx.errors.UsageError, match=r"known in Boxes\(3 in"):
+        solution([0.5, -0.5])
     error = solution.gap.constraints[0].error
     estimate = solution.error_estimate()
     assert isinstance(estimate, cx.results.SpaceErrorEstimate)
@@ -343,13 +380,15 @@ def test_a_corner_that_points_inwards_is_graded():
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"over": cx.Box([0] * 3, [1] * 3)}, "needs model="),
+        ({"over": cx.Box([0] * 3, [1] * 3)}, "give model="),
         ({"boundary": {"front": wall}}, "'left', 'right', 'bottom', 'top'"),
         ({"boundary": {(0.0, 2.0): wall}}, r"the point \(0.0, 2.0\)"),
         ({"boundary": "periodic"}, "a condition"),
         ({"start": sines}, "start= is for equations in time"),
         ({"mesh": [0.0, 0.5, 1.0]}, "along each coordinate"),
         ({"mesh": ([0.0, 0.5], [0.0, 1.0])}, "ascend from 0 to 1"),
+        ({"boundary": {"left": wall}}, "needs 1 conditions at 'right'"),
+        ({"guess": lambda x: jnp.log(x[0] - 0.3)}, "guess of pde is NaN"),
         ({"args": {"k": cx.Unknown(1.0)}}, "in time only"),
         ({"width": 3}, "at least 6"),
     ],

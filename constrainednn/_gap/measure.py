@@ -40,6 +40,7 @@ from constrainednn.domains.base import AbstractDomain
 from constrainednn.domains.finite import Data, Points
 from constrainednn.domains.samplers.base import Draw
 from constrainednn.domains.samplers.draws import draw
+from constrainednn.domains.samplers.grids import GaussQuadrature
 from constrainednn.domains.samplers.random import Independent
 from constrainednn.errors import BadTypeError, BadValueError
 from constrainednn.targets.image import image_of, model_inputs
@@ -132,7 +133,7 @@ def _constraint_gap(
     return ConstraintGap(
         name=constraint.name,
         measure=repr(over),
-        sampler=f"{constraint.sampler!r}" if train.cube is not None else "rows",
+        sampler=_drawn_by(problem, constraint, train),
         points=len(train),
         entries=r_train.shape[1],
         weight=constraint.weight,
@@ -242,6 +243,13 @@ def _void(constraint: Constraint, looked: int) -> str:
             "solution.evaluate(over=...) draws others"
         )
     return ""
+
+
+def _drawn_by(problem: Problem, constraint: Constraint, train: Draw) -> str:
+    if train.cube is None:
+        return "rows"
+    # Whatever the domain, pieces are solved on a rule of their own.
+    return repr(GaussQuadrature() if problem.scheme.in_pieces else constraint.sampler)
 
 
 def _note(problem: Problem, constraint: Constraint, model: PyTree) -> str:

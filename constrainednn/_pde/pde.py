@@ -151,8 +151,10 @@ def pde(
         if data is not None:
             raise BadValueError("data= without time= needs a model that is trained: add model=.")
         return stationary(residual, name=name, guess=guess, mesh=mesh, width=width, **shared)
-    if start is None or guess is not None:
-        raise BadValueError("an equation with time= begins at start=, and takes no guess=.")
+    if start is None:
+        raise BadValueError("start= is missing: an equation with time= begins with u at the start.")
+    if guess is not None:
+        raise BadValueError("guess= is for equations without time=: that of time is start=.")
     return _in_time(
         residual,
         name=name,

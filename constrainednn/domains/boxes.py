@@ -202,7 +202,7 @@ def _combined(
             f"{name} takes boxes of one dimension, got {a.unit_dim} and {b.unit_dim}."
         )
     corners = np.concatenate([*parts_of(a), *parts_of(b)])
-    ends = [np.unique(column) for column in corners.T]
+    ends = [_distinct(column) for column in corners.T]
     low, high = (
         np.array(list(itertools.product(*[item[part] for item in ends])), float)
         for part in (slice(None, -1), slice(1, None))
@@ -215,8 +215,15 @@ def _combined(
     chosen = kept(*inside)
     if not chosen.any():
         raise BadValueError(f"the {name} of {a!r} and {b!r} is empty.")
+    whole = chosen.all()
     low, high = low[chosen], high[chosen]
-    box = Box(low.min(axis=0), high.max(axis=0))
-    if np.isclose((high - low).prod(axis=1).sum(), np.prod(np.subtract(box.high, box.low))):
-        return box
+    if whole or len(low) == 1:
+        return Box(low.min(axis=0), high.max(axis=0))
     return Boxes(*(tuple(map(tuple, item.tolist())) for item in (low, high)))
+
+
+def _distinct(column: Float[np.ndarray, " n"]) -> Float[np.ndarray, " m"]:
+    """Coordinates in ascending order; those that differ by rounding, as 0.1 + 0.2 and 0.3, once."""
+    ends = np.unique(column)
+    apart = np.diff(ends) > end_slack(np.abs(ends).max(), ends.dtype)
+    return ends[np.concatenate([[True], apart])]

@@ -17,7 +17,7 @@ from constrainednn._gap.measure import evaluate_over
 from constrainednn._gap.report import ConstraintGap
 from constrainednn._problem.experiments import Experiments
 from constrainednn.domains.base import AbstractDomain
-from constrainednn.domains.boxes import Box, Interval
+from constrainednn.domains.boxes import Box, Boxes, Interval
 from constrainednn.errors import BadValueError
 from constrainednn.models.space import SpacePieces
 from constrainednn.models.space_time import SpaceTimePieces
@@ -97,9 +97,12 @@ class Solution(Facts):
         if not scheme.in_pieces:
             return
         covered = scheme.covered(self.model, equation) or equation.over
-        assert isinstance(covered, (Interval, Box))
+        assert isinstance(covered, (Interval, Box, Boxes))
         outside = x[~covered.holds(x)]
         if outside.size:
+            if isinstance(covered, Boxes):
+                got = ", ".join(f"{number:.9g}" for number in outside[0])
+                raise BadValueError(f"the solution is known in {covered!r}, got ({got}).")
             ends = np.atleast_2d(np.transpose([covered.low, covered.high]))
             first = np.atleast_1d(outside[0] if isinstance(covered, Box) else outside.ravel()[0])
             known = " and ".join(f"from {low:g} to {high:g}" for low, high in ends)

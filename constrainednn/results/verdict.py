@@ -150,7 +150,8 @@ def _of_fields(
     fresh = on_fresh_points(facts)
     worst = max(fresh, key=lambda item: math.inf if math.isnan(item.size) else item.size)
     found = f"{worst.name} on fresh points {worst.size:.1e} of u, tolerance {allowed:.1e}"
-    if any(not item.size <= allowed and not facts.gap[item.name].at_rounding for item in fresh):
+    rounded = {item.name for item in facts.gap.constraints if item.at_rounding}
+    if any(not item.size <= allowed and item.name not in rounded for item in fresh):
         return Verdict("not solved", found)
     error = estimated(facts)
     objection = error.objection(allowed)

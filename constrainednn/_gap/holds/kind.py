@@ -47,10 +47,11 @@ class Holds:
             return "holds exactly by construction: a projection in closed form, up to rounding"
         if self.tolerance is None or self.missed is None or self.violation is None:
             return ""
+        holds = "holds" if self.missed == 0 else "is to hold"
         return (
-            f"holds to solver tolerance {self.tolerance:.2g}: the projection did not get there at "
-            f"{number(100 * self.missed)} % of the held-out points, violation {self.violation:.2g} "
-            "at the worst"
+            f"{holds} to solver tolerance {self.tolerance:.2g}: the projection did not get there "
+            f"at {number(100 * self.missed)} % of the held-out points, violation "
+            f"{self.violation:.2g} at the worst"
         )
 
 

@@ -25,6 +25,8 @@ from constrainednn.models.legendre import gauss
 
 # A residual of so many times its estimated round-off is round-off.
 _NOISE = 3.0
+# Weight of conditions and of traces: from 1 to 10 the error changes by a factor of three at most.
+_STRESS = 10.0
 
 
 class Equations(eqx.Module):
@@ -80,6 +82,8 @@ class Discretisation:
         dim: Coordinates of a point.
         monitor: Places that steer, random in a scaled element.
         on_faces: The same on a scaled face.
+        exponent: Power of the size of an element by which residuals weigh less than in units of u.
+        stress: Weight of conditions and of traces beside the equation, in units of u.
     """
 
     equations: Equations
@@ -87,6 +91,8 @@ class Discretisation:
     dim: int
     monitor: Float[np.ndarray, "m dim"]
     on_faces: Float[np.ndarray, "k across"]
+    exponent: float
+    stress: float
 
     @functools.cached_property
     def rule(self) -> tuple[Float[np.ndarray, "m dim"], Float[np.ndarray, " m"]]:
@@ -98,14 +104,28 @@ class Discretisation:
         """A Gauss rule on a face, whose weights sum to one."""
         return gauss_cube(self.width + self.width // 4, self.dim - 1)
 
-    def weights(self, mesh: Mesh) -> Float[np.ndarray, " N"]:
-        """What residuals in units of u are multiplied by: as in the dual of the solution's space.
+    @classmethod
+    def of(
+        cls, equations: Equations, width: int, dim: int, watched: tuple[np.ndarray, np.ndarray]
+    ) -> "Discretisation":
+        """Weighed as in the dual of the space of the solution: by h^(order / 2).
 
-        By h^(order / 2) less than those units give, and by the root of the share of the domain.
-        With those units alone the error beside a corner grows as elements there shrink.
+        In units of u alone the error beside a corner grows as elements there shrink.
         """
+        return cls(equations, width, dim, *watched, equations.order / 2, _STRESS)
+
+    def weighed_otherwise(self) -> "Discretisation":
+        """The same in units of u, and with conditions that weigh as much as the equation.
+
+        Where equation and conditions agree the solution is the same; where they contradict each
+        other it is a compromise, which moves with the weights.
+        """
+        return dataclasses.replace(self, exponent=0.0, stress=1.0)
+
+    def weights(self, mesh: Mesh) -> Float[np.ndarray, " N"]:
+        """What residuals in units of u are multiplied by, with the root of the share of area."""
         relative = mesh.lengths.min(axis=1) / mesh.extent
-        return relative ** (-self.equations.order / 2) * np.sqrt(mesh.area / mesh.area.sum())
+        return relative**-self.exponent * np.sqrt(mesh.area / mesh.area.sum())
 
     @functools.cached_property
     def interior_tables(self) -> list[Float[np.ndarray, "m n"]]:

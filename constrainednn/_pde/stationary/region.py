@@ -75,7 +75,7 @@ def as_region(value: Any) -> Region:
     raise BadTypeError(
         "over of pde without time= must be an interval, a rectangle, or a union or difference of "
         "rectangles, such as cx.Box([-1, -1], [1, 1]) - cx.Box([0, -1], [1, 0]), got "
-        f"{shown(value)}. A box in more dimensions needs model=."
+        f"{shown(value)}. In one dimension write cx.Interval; in more than two give model=."
     )
 
 
@@ -142,7 +142,7 @@ def over_at(
 ) -> tuple[str, Segment | Segments | Points]:
     """The name of a condition on a side or at a point, and where it holds."""
     if not isinstance(side, str):
-        place = ", ".join(f"{x:g}" for x in side)
+        place = ", ".join(f"{x:.9g}" for x in side)
         return f"at {place if region.scalar else f'({place})'}", _single(side, region)
     ends = region.along(side)
     if region.scalar:

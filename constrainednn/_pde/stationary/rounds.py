@@ -20,6 +20,8 @@ _STEPS = 30
 _LEFT = 0.5
 # Elements with less than this share of the largest residual wait: they may only be spoilt by it.
 _SPOILT = 0.3
+# One in so many monitor places lies close to an edge of its element.
+_NEAR_EDGE = 3
 # An element is halved across all axes along which its polynomials fall as slowly as this.
 _SLOW = 0.1
 # Rounds in a row that may leave a residual below so much as it was, before rounding is taken for
@@ -40,7 +42,6 @@ class Rounds:
         count: Rounds so far.
         known: What is left of elements of a linear equation, else None.
         local: Residual of each element in the last round, as in `watched`.
-        why: What is in the way, for the reason of an early end.
         unsolved: Rounds in a row in which Newton's method did not converge.
     """
 
@@ -52,7 +53,6 @@ class Rounds:
     taken: int = 0
     count: int = 0
     local: Float[np.ndarray, " N"] = dataclasses.field(default_factory=lambda: np.zeros(0))
-    why: str = ""
     unsolved: int = 0
 
     @property
@@ -102,8 +102,7 @@ class Rounds:
         if self.known is not None:
             try:
                 self.c = system.solve()
-            except np.linalg.LinAlgError as error:
-                self.why = str(error)
+            except np.linalg.LinAlgError:
                 return "singular"
             self.taken += 1
             return "" if np.isfinite(self.c).all() else "nonfinite"
@@ -112,8 +111,7 @@ class Rounds:
         try:
             while at.unfinished and at.steps < limit:
                 at = advance(system.propose, at)
-        except np.linalg.LinAlgError as error:
-            self.why = str(error)
+        except np.linalg.LinAlgError:
             return "singular"
         finally:
             self.taken += int(at.steps)
@@ -151,4 +149,8 @@ def monitor_places(key: jax.Array, width: int, dim: int) -> tuple[np.ndarray, np
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
     most = (width + width // 4) ** dim
     inside = rng.uniform(-1, 1, (most, dim))
+    # What is abrupt just inside of an element lies between its edge and the nearest of these.
+    for row in range(0, most, _NEAR_EDGE):
+        distance = 10.0 ** -rng.integers(2, 8)
+        inside[row, rng.integers(dim)] = rng.choice([-1, 1]) * (1 - distance)
     return inside, rng.uniform(-1, 1, (3 * width if dim > 1 else 1, dim - 1))

@@ -77,9 +77,8 @@ class StationaryScheme(AbstractPieceScheme):
 
     def discretisation(self, width: int, key: Key[Array, ""]) -> Discretisation:
         """Polynomials, with places that steer."""
-        return Discretisation(
-            self.equations, width, self.dim, *monitor_places(key, width, self.dim)
-        )
+        watched = monitor_places(key, width, self.dim)
+        return Discretisation.of(self.equations, width, self.dim, watched)
 
     def solve(
         self,
@@ -175,7 +174,7 @@ def coefficients(u: SpacePieces) -> Float[np.ndarray, "N n d"]:
 
 
 def _verdict(rounds: Rounds, ending: str, steps: int) -> tuple[str, str]:
-    count = f"{len(rounds.mesh.low)} elements after {rounds.count} rounds"
+    count = f"{len(rounds.mesh.low)} elements, in round {rounds.count}"
     near = "(" + ", ".join(f"{x:.6g}" for x in rounds.worst) + ")"
     if ending == "stopped":
         return "interrupted", f"on {count}"
@@ -190,13 +189,14 @@ def _verdict(rounds: Rounds, ending: str, steps: int) -> tuple[str, str]:
         )
     if ending == "elements":
         return "stalled", (
-            f"more than {MOST_ELEMENTS} elements are needed, the smallest near {near}: a layer too "
-            "thin, a corner too sharp, or conditions that do not fit together there"
+            f"more than {MOST_ELEMENTS} elements are needed, the largest residual is near {near}: "
+            "a layer too thin, a corner too sharp, or conditions that contradict each other"
         )
     if ending == "singular":
         return "stalled", (
-            f"the conditions do not determine u ({rounds.why}). Where it is determined up to a "
-            "constant, fix it at a point: boundary={..., (0.0, 0.0): lambda u, x: u(x)}"
+            "equation and conditions do not determine u near the guess. Where it is determined up "
+            "to a constant, fix it at a point: boundary={..., (0.0, 0.0): lambda u, x: u(x)}. A "
+            "nonlinear equation may need another guess="
         )
     if ending == "nonfinite":
         return "nonfinite", f"the equation is NaN or infinite on {count}"

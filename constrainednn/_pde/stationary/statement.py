@@ -89,6 +89,7 @@ def stationary(
             at_points.append((side, seen(condition, f"the condition at {side}", points)))
     equations = Equations(interior, tuple(map(faces.get, range(2 * region.dim))), tuple(at_points))
     _check_order(equations, name)
+    _check_sides(equations, region, name)
     every = interior, *faces.values(), *(item for _, item in at_points)
     low, high = (tuple(map(tuple, corner.tolist())) for corner in (first.low, first.high))
     linear = all(_linear(item, region) for item in every)
@@ -169,6 +170,9 @@ def _projected(
     s, weights = gauss_cube(width, dim)
     p = places(mesh.low, mesh.high, s)
     values = _flat_values(start, p.reshape(-1, dim)).reshape(*p.shape[:2], -1)
+    bad = ~np.isfinite(values).all(axis=2)
+    if bad.any():
+        raise BadValueError(f"guess of pde is NaN or infinite at {p[bad][0].tolist()}.")
     table = tables(s, width, ((0,) * dim,))[0] * weights[:, None] * 2**dim
     return np.einsum("mk,nmd->nkd", table, values)
 
@@ -222,6 +226,29 @@ def _check_order(equations: Equations, name: str) -> None:
         )
     if not any(equations.smooth):
         raise ProblemError(f"{name} has no derivative of u: it is no differential equation.")
+
+
+def _check_sides(equations: Equations, region: Region, name: str) -> None:
+    """Refuse sides with more or fewer conditions than an equation of even order needs.
+
+    A component of order 2 m across a side needs m conditions there. Of an odd order, as for
+    transport, it depends on the direction, and the solve tells.
+
+    Raises:
+        ProblemError: Naming the side, with both numbers.
+    """
+    for number, face in enumerate(equations.faces):
+        orders = [highest[number // 2] for highest in equations.interior.highest]
+        needed, given = (
+            sum(k // 2 for k in orders if k % 2 == 0),
+            0 if face is None else face.equations,
+        )
+        odd = any(k % 2 for k in orders)
+        if given < needed or (given > needed and not odd):
+            raise ProblemError(
+                f"{name} needs {needed} conditions at {region.sides[number]!r}, half the order of "
+                f"its derivatives across that side, and boundary states {given}."
+            )
 
 
 def _trainable(u: SpacePieces) -> tuple[PyTree, ...]:

@@ -31,11 +31,6 @@ from constrainednn._pieces.coupling import Rows, couple
 from constrainednn._pieces.gauss_newton import Step
 from constrainednn._pieces.mesh import Side, places
 
-# Weight of conditions and of traces beside the equation, in units of u: between 1 and 10 the error
-# changes by a factor of three at most.
-_WEIGHT = 10.0
-
-
 # What is left of elements, by what their rows depend on.
 Known = dict[tuple[bytes, ...], tuple[np.ndarray, np.ndarray]]
 
@@ -90,6 +85,22 @@ class System:
             after = self._loss(self._rows(c + change, every), c + change)
             losses = jnp.asarray(self._loss(own, c)), jnp.asarray(after)
         return Step(jnp.asarray(change), jnp.asarray(size), losses, notes)
+
+    def sensitivity(self, at: Float[np.ndarray, "N n d"]) -> Float[np.ndarray, "N n d"]:
+        """What a change of every row by its own size, with signs at random, changes.
+
+        Times the rounding unit it is the round-off of the solve, and large without limit where the
+        rows do not determine the unknowns.
+        """
+        c, rng = np.asarray(at, float), np.random.default_rng(0)
+        sizes = np.abs(c) if c.any() else np.ones_like(c)
+        condensed = []
+        for own, item in zip(sizes, self._rows(c, range(len(c))), strict=True):
+            size = np.abs(item.J) @ own.ravel()
+            changed = item._replace(r=size * rng.choice([-1.0, 1.0], len(item.r)))
+            table = self._table(changed, np.zeros(c[0].size), 0.0)
+            condensed.append(condense(table, c[0].size))
+        return self._coupled(condensed).reshape(c.shape)
 
     def _coupled(self, condensed: list[tuple[np.ndarray, np.ndarray]]) -> Float[np.ndarray, "N nd"]:
         """Unknowns of all elements from what is left of them."""
@@ -163,7 +174,7 @@ class System:
                 T = tables(s, disc.width, condition.orders)
                 seen = Seen(condition, T, c[owners], mesh.low[owners], mesh.high[owners], s)
                 for place, number in enumerate(owners):
-                    root = _WEIGHT * self._weight[number] * np.sqrt(weights)
+                    root = self.disc.stress * self._weight[number] * np.sqrt(weights)
                     parts[number].append(seen.rows(place, T, root))
 
     def _add_points(self, c: np.ndarray, parts: dict[int, list]) -> None:
@@ -178,7 +189,7 @@ class System:
             s = (p - low) / ((high - low) / 2) - 1
             T = tables(s, self.disc.width, condition.orders)
             seen = Seen(condition, T, c[number : number + 1], low, high, s)
-            parts[number].append(seen.rows(0, T, np.full(1, _WEIGHT * self._weight.max())))
+            parts[number].append(seen.rows(0, T, np.full(1, self.disc.stress * self._weight.max())))
 
     def _traces_of(
         self, number: int
@@ -207,7 +218,7 @@ class System:
         content = length * float(np.delete(side.high - side.low, side.axis).prod())
         h = float(self.mesh.lengths[both].min()) / self.mesh.extent
         share = np.sqrt(content / self.mesh.area.sum())
-        return length / 2, _WEIGHT * share * h ** (-self.disc.equations.order / 2)
+        return length / 2, self.disc.stress * share * h**-self.disc.exponent
 
     def _loss(self, own: list[_Own], c: Float[np.ndarray, "N n d"]) -> float:
         """Sum of squares of all rows, with the traces that are best for these coefficients."""

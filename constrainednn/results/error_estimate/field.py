@@ -65,9 +65,19 @@ class FieldErrorEstimate:
         """Why this estimate speaks against a solution to a tolerance; empty if it does not."""
         if self.unclear:
             return self.unclear
-        # However loose the tolerance, it allows no error above a tenth.
-        allowed = min(_PROMISED * tolerance, max(10 * tolerance, 0.1))
-        if max(self.relative, self.rounding) > allowed:
+        # However loose the tolerance, it allows no error above a hundredth, or ten of it.
+        allowed = min(_PROMISED * tolerance, max(10 * tolerance, 0.01))
+        if self.rounding > allowed:
+            return (
+                f"rounding alone may change the solution by {self.rounding:.1e}: equation and "
+                "conditions hardly determine it"
+            )
+        worst = int(np.argmax(self.components))
+        if self.components[worst] > max(allowed, 0.1):
+            return (
+                f"the error of component {worst} is estimated at {self.components[worst]:.1e} of it"
+            )
+        if self.relative > allowed:
             return (
                 f"the error is estimated at {self.relative:.1e} of the solution, "
                 f"{self.relative / tolerance:.0e} times the tolerance"

@@ -21,6 +21,7 @@ from constrainednn._pde.stationary.region import SIDES
 from constrainednn._pde.stationary.scheme import StationaryScheme, coefficients
 from constrainednn._pde.stationary.system import System
 from constrainednn.domains.boundaries import Segment, Segments
+from constrainednn.domains.finite import Points
 from constrainednn.models.space import SpacePieces
 from constrainednn.results.error_estimate.field import FieldErrorEstimate, Fresh
 from constrainednn.results.facts import Facts
@@ -28,8 +29,10 @@ from constrainednn.results.facts import Facts
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Polynomials more in each coordinate, and Newton steps from the solution at most.
-_MORE, _STEPS = 2, 2
+# Polynomials more in each coordinate.
+_MORE = 2
+# A residual on fresh points above this share of the terms of its equation is no solution.
+_MISSED, _TINY = 0.1, float(np.finfo(float).tiny)
 # A second step that changes the error by more than this share says that it is far from linear.
 _NONLINEAR = 0.3
 # Round-off in last digits of u, at least.
@@ -51,36 +54,39 @@ class SpaceErrorEstimate(FieldErrorEstimate):
 
 
 def space_error(facts: Facts) -> SpaceErrorEstimate:
-    """Solve once more with more polynomials on the elements of a solution."""
+    """Solve once more on the elements of a solution, with more polynomials and other weights."""
     u, scheme = facts.model, facts.problem.scheme
     assert isinstance(scheme, StationaryScheme)
     width, mesh = u.width + _MORE, Mesh(*u.corners)
     key = stream(jax.random.key(facts.settings.seed), "monitor/error")
-    system = System(scheme.discretisation(width, key), mesh, {} if scheme.linear else None)
+    disc = scheme.discretisation(width, key).weighed_otherwise()
+    system = System(disc, mesh, {} if scheme.linear else None)
     own = _padded(coefficients(u), u.width, width, scheme.dim)
+    nothing = np.full_like(own, np.nan)
     try:
-        c, last = _solved(system, own)
+        c = own + _step(system, own)
+        second = np.zeros_like(own) if scheme.linear else _step(system, c)
+        changed = system.sensitivity(c)
     except np.linalg.LinAlgError:
-        c = last = np.full_like(own, np.nan)
-    sizes, errors, seconds = (_norms(mesh, item) for item in (own, c - own, last))
-    size, error, second = (float(np.linalg.norm(item)) for item in (sizes, errors, seconds))
-    rounding = _DIGITS * float(jnp.finfo(jnp.result_type(float)).eps)
-    if scheme.linear:  # what a second step changes is the rounding of the first
-        rounding = max(rounding, second / (size or 1.0))
-    elif second > max(_NONLINEAR * error, rounding * size):
+        c, second, changed = nothing, nothing, nothing
+    c = c + second
+    sizes, errors = _norms(mesh, own), _norms(mesh, c - own)
+    size, error, last, moved = (
+        float(np.linalg.norm(_norms(mesh, item))) for item in (own, c - own, second, changed)
+    )
+    unit = float(jnp.finfo(jnp.result_type(float)).eps)
+    rounding = unit * max(_DIGITS, moved / size) if size else unit * moved
+    if last > max(_NONLINEAR * error, rounding * size):
         error = np.nan
-    components = errors / np.where(sizes > 0, sizes, 1.0)
+    # Of a component that is nothing but rounding beside the others no error can be told.
+    clear = errors > rounding * size
+    components = np.where(clear, errors / np.where(sizes > 0, sizes, 1.0), 0.0)
     richer = scheme.stacked(mesh, c, width)
     return SpaceErrorEstimate(richer, u, error / (size or 1.0), components, rounding)
 
 
-def _solved(system: System, c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Newton steps from a solution, and what the last one changed."""
-    last = c
-    for _ in range(_STEPS):
-        step = np.asarray(system.propose(jnp.asarray(c), jnp.zeros(()), None).change)
-        c, last = c + step, step
-    return c, last
+def _step(system: System, c: np.ndarray) -> np.ndarray:
+    return np.asarray(system.propose(jnp.asarray(c), jnp.zeros(()), None).change, float)
 
 
 def _padded(c: np.ndarray, K: int, width: int, dim: int) -> np.ndarray:
@@ -103,13 +109,16 @@ def on_fresh_points(facts: Facts) -> list[Fresh]:
     mesh = Mesh(*u.corners)
     relative = (mesh.lengths.min(axis=1) / mesh.extent) ** (-scheme.equations.order / 2)
     size, found = float(np.linalg.norm(_norms(mesh, coefficients(u)))) or 1.0, []
+    missed = 0.0
     for constraint, points in zip(facts.problem.constraints, facts.streams, strict=True):
         drawn = points.train if points.heldout is None else points.heldout
         r = residuals_at(constraint.residual, u, drawn.points)
         if isinstance(constraint.residual, LocalEquation):
             p = np.asarray(drawn.points, float).reshape(len(r), -1)
             element = _element_of(mesh, p)
-            unit = _units(constraint.residual.local, u, p, element, mesh)
+            unit, terms = _units(constraint.residual.local, u, p, r, element, mesh)
+            if not found:
+                missed = float(np.max(np.sqrt((r**2).mean(axis=0)) / (terms + _TINY)))
             r = r * unit[element] * relative[element, None]
             if isinstance(constraint.over, (Segment, Segments)):
                 # As in the solve a side counts with the elements along it, not for itself.
@@ -118,7 +127,12 @@ def on_fresh_points(facts: Facts) -> list[Fresh]:
                 content = mesh.area[along] / mesh.lengths[along, axis]
                 depth = mesh.lengths[element, axis] * content.sum() / mesh.area.sum()
                 r = r * np.sqrt(depth)[:, None]
+            elif isinstance(constraint.over, Points):
+                r = r * np.sqrt(mesh.area[element] / mesh.area.sum())[:, None]
         found.append(Fresh(constraint.name, float(np.sqrt((r**2).sum(axis=1).mean())) / size))
+    # Elements that shrink make any residual small in units of u, that of a contradiction too.
+    if missed > _MISSED:
+        found[0] = found[0]._replace(size=max(found[0].size, missed))
     return found
 
 
@@ -126,10 +140,14 @@ def _units(
     local: LocalResidual,
     u: SpacePieces,
     p: Float[np.ndarray, "n dim"],
+    r: Float[np.ndarray, "n e"],
     element: Int[np.ndarray, " n"],
     mesh: Mesh,
-) -> Float[np.ndarray, "N e"]:
-    """What residuals on each element are multiplied by, from those of the points that lie there."""
+) -> tuple[Float[np.ndarray, "N e"], Float[np.ndarray, " e"]]:
+    """What residuals on each element are multiplied by, from those of the points that lie there.
+
+    And the size of the terms of each equation, at least that of u over the extent of the domain.
+    """
     v = np.asarray(in_blocks(eqx.Partial(_seen, u, local.orders), p), float)
     G = local.linearised(v, p)[1]
     half = mesh.lengths[element] / 2
@@ -138,7 +156,12 @@ def _units(
     total, count = np.zeros((len(mesh.low), squares.shape[1])), np.bincount(element)
     np.add.at(total, element, squares)
     total[: len(count)] /= np.maximum(count, 1)[:, None]
-    return 1 / np.sqrt(np.where(total > 0, total, 1.0))
+    parts = np.einsum("nead,nad->nea", G, v)
+    terms = np.abs(parts).sum(axis=2) + np.abs(r - parts.sum(axis=2))
+    powers = np.array([mesh.extent ** -sum(a) for a in local.orders])
+    least = np.sqrt((G**2).mean(axis=0).sum(axis=2)) @ powers * np.sqrt((v[:, 0] ** 2).mean())
+    terms = np.maximum(np.sqrt((terms**2).mean(axis=0)), least)
+    return 1 / np.sqrt(np.where(total > 0, total, 1.0)), terms
 
 
 def _element_of(mesh: Mesh, p: Float[np.ndarray, "n dim"]) -> Int[np.ndarray, " n"]:
