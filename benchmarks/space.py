@@ -47,9 +47,11 @@ def measure(row):
     began = time.perf_counter()
     solution = cx.solve(cx.load_problem(name, **settings), tolerance=tolerance)
     second = time.perf_counter() - began
-    over = solution.problem.constraints[0].over
-    axes = [np.linspace(*ends, 101) for ends in zip(over.low, over.high, strict=True)]
+    over, corners = solution.problem.constraints[0].over, solution.model.corners
+    ends = corners[0].min(axis=0), corners[1].max(axis=0)
+    axes = [np.linspace(*pair, 101) for pair in zip(*ends, strict=True)]
     p = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)
+    p = p[over.holds(p)]
     known = np.asarray(jax.jit(jax.vmap(solution.problem.reference))(p))
     began = time.perf_counter()
     estimate = solution.error_estimate()
