@@ -109,6 +109,7 @@ def test_shown_bounds_are_never_below_the_true_ones():
     assert "> 0.1 at " in second
 
 
+@pytest.mark.slow
 def test_report_states_the_guarantee_for_the_tolerance_of_the_constraint():
     solution = cx.solve(circle(tolerance=0.05), steps=5, **SMALL)
     found = solution.gap["on_circle"].guarantee

@@ -33,6 +33,7 @@ def oscillator():
     return cx.solve(problem)
 
 
+@pytest.mark.slow
 def test_pieces_are_drawn_with_their_lengths_and_the_solution_at_all_edges(oscillator):
     figure, pieces = oscillator.plot(), oscillator.history.pieces
     title = f"{len(pieces.edges) - 1} pieces, {pieces.rejected} rejected attempts"

@@ -127,6 +127,7 @@ def test_saved_values_are_those_of_the_solution(line):
     assert residual.train_shares[1].tolist() == (np.arange(8, 0, -1) / 8).tolist()
 
 
+@pytest.mark.slow
 def test_values_of_another_run_are_refused(line, tmp_path):
     _, solution = line
     solution.save(tmp_path / "copy")
@@ -210,6 +211,7 @@ def test_only_pages_are_overwritten(line, tmp_path):
         solution.report(tmp_path / "page.pdf")
 
 
+@pytest.mark.slow
 def test_two_runs_show_what_differs_and_nothing_else(line, tmp_path):
     folder, solution = line
     other = cx.solve(solution.problem, steps=6, seed=4, heldout=64, monitor=16)
@@ -350,6 +352,7 @@ def of_both(u, point):
     return u(point[0], point[1])
 
 
+@pytest.mark.slow
 def test_models_that_no_figure_shows_have_a_page_of_numbers(tmp_path):
     rows = (np.linspace(0, 1, 20), np.zeros(20))
     problem = cx.Problem(cx.Constraint(of_both, over=cx.Data(rows)), Twice(jnp.ones(())))
