@@ -32,7 +32,7 @@ ROWS = {
     "nonlinear_poisson": ("nonlinear_poisson", {}, 1e-10, 1e-13, 1),
     "helmholtz": ("helmholtz", {}, 1e-11, 1e-13, 1),
     "helmholtz_40": ("helmholtz", {"k": 40.0}, 1e-10, 1e-10, 10),
-    "bump": ("bump", {}, 1e-10, 1e-11, 5),
+    "bump": ("bump", {}, 1e-8, 1e-11, 5),
     "l_shape": ("l_shape", {}, 1e-6, 1e-7, 20),
     "plate": ("plate", {}, 1e-10, 1e-10, 10),
     "kovasznay": ("kovasznay", {}, 1e-11, 1e-12, 20),

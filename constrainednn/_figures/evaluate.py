@@ -195,10 +195,15 @@ def _stream(stream: Draw | None) -> tuple[np.ndarray, np.ndarray] | None:
     if isinstance(x, tuple):
         if len(x) != 2 or not all(isinstance(part, np.ndarray) for part in x):
             return None
-        x, y = x[0], x[1].reshape(len(x[1]), -1)
+        x, y = x[0], _rows_of(x[1])
     if not isinstance(x, np.ndarray):
         return None
-    return x.reshape(len(x), -1), y
+    return _rows_of(x), y
+
+
+def _rows_of(x: np.ndarray) -> np.ndarray:
+    """One row for each point; there may be none."""
+    return x.reshape(len(x), int(np.prod(x.shape[1:])))
 
 
 def _rows(measured: np.ndarray, kept: np.ndarray, entries: int) -> np.ndarray:
