@@ -1,7 +1,7 @@
 """Figures of a solution, as `Figure` objects: no pyplot, no global state."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from constrainednn._common.messages import known_names
 from constrainednn._common.messages import shown as in_words
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 KINDS = ("solution", "residual", "error", "phase", "spread", "distance", "history")
 _MOST_PANELS = 6
 
-Panels = dict[str, "Callable[[Axes], None]"]
+Panels = dict[str, Callable[[Any], None]]
 
 
 def overview(shown: Shown) -> "Figure":
