@@ -211,7 +211,9 @@ def process_seconds(name, tolerance, cache):
     }
     began = time.perf_counter()
     subprocess.run([*command, "--out", out], env=environment, capture_output=True, check=False)
-    return time.perf_counter() - began
+    seconds = time.perf_counter() - began
+    assert os.path.isdir(out), f"{command} has solved nothing"
+    return seconds
 
 
 def coverage(count):

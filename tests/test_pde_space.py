@@ -295,6 +295,8 @@ def test_a_run_that_reached_its_limit_is_resumed_to_the_same_digits(tmp_path):
     whole = cx.solve(problem, tolerance=1e-5)
     part = cx.solve(problem, tolerance=1e-5, steps=6, out=tmp_path / "run")
     assert part.status == "max_steps" and part.verdict.word == "not solved"
+    linear = cx.solve(cx.load_problem("helmholtz"), steps=1)
+    assert (linear.status, linear.steps) == ("max_steps", 1)
     rest = cx.resume(tmp_path / "run", problem, steps=1000)
     assert rest.status == "converged"
     points = grid([0, 0], [1, 1], 11)

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float
 
 from constrainednn._pde.elements.germ import LocalResidual, Orders
-from constrainednn._pde.stationary.mesh import Face, Mesh
+from constrainednn._pde.stationary.mesh import Mesh
 from constrainednn._pieces.mesh import Side, places
 from constrainednn._pieces.rows import by_coefficients
 from constrainednn.models.legendre import gauss
@@ -52,10 +52,6 @@ class Equations(eqx.Module):
     def order(self) -> int:
         """The highest derivative."""
         return max(self.smooth)
-
-    def at(self, face: Face) -> LocalResidual | None:
-        """The condition on a face."""
-        return self.faces[2 * face.axis + face.end]
 
 
 def tables(s: Float[np.ndarray, "m dim"], K: int, orders: Orders) -> list[Float[np.ndarray, "m n"]]:
@@ -181,7 +177,7 @@ class Seen:
         r, G = residual.linearised(v.reshape(-1, *v.shape[2:]), p.reshape(-1, p.shape[2]))
         self.r = r.reshape(*p.shape[:2], -1)
         self.G = G.reshape(*p.shape[:2], *G.shape[1:]) * self.scales[:, None, None, :, None]
-        # Sizes at least of a float's smallest: an equation may see nothing of u here.
+        # An equation may see nothing of u here.
         size = np.sqrt((self.G**2).sum(axis=(3, 4)).mean(axis=1))
         self.unit = np.where(size > 0, 1 / np.where(size > 0, size, 1.0), 1.0)
 
@@ -233,12 +229,10 @@ def watched(
     """
     eqs, squares = disc.equations, np.zeros(len(c))
     groups = [(eqs.interior, disc.monitor, disc.monitor_tables, list(range(len(c))))]
-    for axis in range(disc.dim):
-        for end in (0, 1):
-            owners = [f.element for f in mesh.faces if (f.axis, f.end) == (axis, end)]
-            condition = eqs.faces[2 * axis + end]
-            if condition is None or not owners:
-                continue
+    for number, condition in enumerate(eqs.faces):
+        axis, end = divmod(number, 2)
+        owners = mesh.along(axis, end)
+        if condition is not None and owners:
             s = on_face(disc.on_faces, axis, 2.0 * end - 1)
             groups.append((condition, s, tables(s, disc.width, condition.orders), owners))
     for residual, s, T, owners in groups:

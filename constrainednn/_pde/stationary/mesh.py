@@ -77,6 +77,10 @@ class Mesh:
         every = ((i, axis, end) for i in range(count) for axis in range(dim) for end in (0, 1))
         return [Face(*item) for item in every if item not in shared]
 
+    def along(self, axis: int, end: int) -> list[int]:
+        """Elements with a face on the boundary whose normal points down or up an axis."""
+        return [face.element for face in self.faces if (face.axis, face.end) == (axis, end)]
+
     def divided(self, across: Bool[np.ndarray, "N dim"]) -> tuple["Mesh", Int[np.ndarray, " M"]]:
         """Elements halved across some axes, and the number of the one that each was part of."""
         low, high, parent = divided(self.low, self.high, across)

@@ -84,6 +84,8 @@ class Rounds:
             recent = errors[-_PATIENCE - 1 :]
             if len(errors) > _PATIENCE and min(recent) < _ROUNDED and min(recent) > recent[0] / 2:
                 return "rounding"
+            if self.taken >= steps:
+                return "steps"
             across = self._across()
             if len(self.mesh.low) + int(across.any(axis=1).sum()) > MOST_ELEMENTS:
                 return "elements"

@@ -139,7 +139,7 @@ class StationaryScheme(AbstractPieceScheme):
         disc = self.discretisation(model.width, jax.random.key(0))
         if isinstance(constraint.over, (Segment, Segments)):
             (s, weights), (axis, end) = disc.face_rule, divmod(SIDES.index(constraint.name), 2)
-            here = [face.element for face in mesh.faces if (face.axis, face.end) == (axis, end)]
+            here = mesh.along(axis, end)
             s, content = on_face(s, axis, 2.0 * end - 1), mesh.area / mesh.lengths[:, axis]
             moving = [i for i in range(self.dim) if i != axis]
         elif isinstance(constraint.over, (Interval, Box, Boxes)):

@@ -71,6 +71,8 @@ class System:
         nothing = np.zeros(n * d)
         for number, own in zip(new, rows, strict=True):
             self.known[keys[number]] = condense(self._table(own, nothing, 0.0), n * d)
+        for key in self.known.keys() - set(keys):  # elements that have been divided
+            del self.known[key]
         return self._coupled([self.known[key] for key in keys]).reshape(count, n, d)
 
     def propose(self, at: Float[Array, "N n d"], damping: Array, notes: None) -> Step:
@@ -162,20 +164,18 @@ class System:
 
     def _add_faces(self, c: np.ndarray, parts: dict[int, list]) -> None:
         disc, mesh = self.disc, self.mesh
-        for axis in range(disc.dim):
-            for end in (0, 1):
-                which = [f for f in mesh.faces if (f.axis, f.end) == (axis, end)]
-                owners = [face.element for face in which if face.element in parts]
-                condition = disc.equations.faces[2 * axis + end]
-                if condition is None or not owners:
-                    continue
-                across, weights = disc.face_rule
-                s = on_face(across, axis, 2.0 * end - 1)
-                T = tables(s, disc.width, condition.orders)
-                seen = Seen(condition, T, c[owners], mesh.low[owners], mesh.high[owners], s)
-                for place, number in enumerate(owners):
-                    root = self.disc.stress * self._weight[number] * np.sqrt(weights)
-                    parts[number].append(seen.rows(place, T, root))
+        across, weights = disc.face_rule
+        for number, condition in enumerate(disc.equations.faces):
+            axis, end = divmod(number, 2)
+            owners = [element for element in mesh.along(axis, end) if element in parts]
+            if condition is None or not owners:
+                continue
+            s = on_face(across, axis, 2.0 * end - 1)
+            T = tables(s, disc.width, condition.orders)
+            seen = Seen(condition, T, c[owners], mesh.low[owners], mesh.high[owners], s)
+            for place, element in enumerate(owners):
+                root = disc.stress * self._weight[element] * np.sqrt(weights)
+                parts[element].append(seen.rows(place, T, root))
 
     def _add_points(self, c: np.ndarray, parts: dict[int, list]) -> None:
         mesh = self.mesh

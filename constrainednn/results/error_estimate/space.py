@@ -123,7 +123,7 @@ def on_fresh_points(facts: Facts) -> list[Fresh]:
             if isinstance(constraint.over, (Segment, Segments)):
                 # As in the solve a side counts with the elements along it, not for itself.
                 axis, end = divmod(SIDES.index(constraint.name), 2)
-                along = [f.element for f in mesh.faces if (f.axis, f.end) == (axis, end)]
+                along = mesh.along(axis, end)
                 content = mesh.area[along] / mesh.lengths[along, axis]
                 depth = mesh.lengths[element, axis] * content.sum() / mesh.area.sum()
                 r = r * np.sqrt(depth)[:, None]

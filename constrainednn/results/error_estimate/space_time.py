@@ -94,8 +94,10 @@ def space_time_error(facts: Facts) -> SpaceTimeErrorEstimate:
     sizes = _norms(u, own, edges)
     errors = _norms(u, [new - np.pad(old, padding) for new, old in pairs], edges)
     size, error = (float(np.linalg.norm(item)) for item in (sizes, errors))
-    components = errors / np.where(sizes > 0, sizes, 1.0)
     rounding = _DIGITS * float(jnp.finfo(jnp.result_type(float)).eps) * np.sqrt(u.count)
+    # Of a component that is nothing but rounding beside the others no error can be told.
+    clear = errors > rounding * size
+    components = np.where(clear, errors / np.where(sizes > 0, sizes, 1.0), 0.0)
     return SpaceTimeErrorEstimate(richer, u, error / (size or 1.0), components, rounding, until)
 
 
