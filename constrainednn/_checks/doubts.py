@@ -67,6 +67,14 @@ def _out_of_reach(problem: Problem, constraint: Constraint, train: Draw) -> list
     recipe, inputs = problem.model, model_inputs(train.points)
     if not isinstance(recipe, MLP) or recipe.depth == 0 or not isinstance(inputs, np.ndarray):
         return []
+    recipe = recipe.spread_over([item.over for item in problem.constraints])
+    label = f"constraint {constraint.name!r}"
+    if recipe.over is None:
+        return [
+            f"{label}: the network takes points of {recipe.in_size} coordinates, as no constraint "
+            "has, so its units are spread over standard normal inputs. Write over= of cx.MLP with "
+            "the domain of what it is called with."
+        ]
     if not isinstance(recipe.over, Normal) or isinstance(constraint.over, Normal):
         return []
     reach = float(np.abs(inputs).max(initial=0.0))
@@ -75,9 +83,8 @@ def _out_of_reach(problem: Problem, constraint: Constraint, train: Draw) -> list
     if not reach > _REACH:
         return []
     return [
-        f"constraint {constraint.name!r}: points reach {reach:.3g}, but the units of cx.MLP are "
-        "spread over standard normal inputs. Write over= with the domain of the points, such as "
-        f"cx.MLP({recipe.in_size!r}, {recipe.out_size!r}, over={constraint.over!r:.60})."
+        f"{label}: points reach {reach:.3g}, but the units of cx.MLP are spread over standard "
+        "normal inputs. Leave out over=, or write the domain of the points."
     ]
 
 

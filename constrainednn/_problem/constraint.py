@@ -30,7 +30,10 @@ class Constraint(eqx.Module):
         over: Where the condition should hold: a domain (a probability measure), `Points` (used
             whole, no gap) or `Data` (split by rows).
         points: Number of training points drawn from a domain. `Points` and `Data` bring their own.
-        sampler: How the training points are drawn. Held-out points are always independent.
+        sampler: How the training points are drawn. Default: where the residual of a problem takes
+            derivatives of the model over an interval, a box or a product of these, Gauss's rule in
+            one dimension and scrambled Sobol points in two and three; elsewhere independent draws.
+            Held-out points are always independent.
         weight: Factor of this constraint in the total loss.
         name: Default: the function's name. Must be unique in a problem, since the random streams
             are named by it.
@@ -48,6 +51,7 @@ class Constraint(eqx.Module):
     over: AbstractDomain | Points | Data
     points: int | None
     sampler: AbstractSampler
+    names_sampler: bool
     weight: float
     name: str
     target: AbstractTarget | None
@@ -85,7 +89,9 @@ class Constraint(eqx.Module):
             )
         else:
             self.points = None
+        # A problem, which knows the model, replaces one that is not named.
         self.sampler = Independent() if sampler is None else sampler
+        self.names_sampler = sampler is not None
         if not isinstance(self.sampler, AbstractSampler):
             raise BadTypeError(
                 f"{label}: sampler must be an object such as cx.domains.Sobol(), "

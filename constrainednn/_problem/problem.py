@@ -18,6 +18,7 @@ from constrainednn._common.messages import shown
 from constrainednn._common.random_keys import stream
 from constrainednn._common.tables import html_table
 from constrainednn._problem.constraint import Constraint
+from constrainednn._problem.default_sampler import default_sampler, is_even
 from constrainednn._problem.scheme import AbstractScheme, TrainedScheme
 from constrainednn.errors import BadTypeError, BadValueError
 from constrainednn.models.recipes import AbstractRecipe, is_recipe
@@ -126,12 +127,29 @@ class Problem(eqx.Module):
             raise BadTypeError(
                 f"scheme of Problem is set by ivp, bvp and pde, got {shown(scheme)}."
             )
-        self.constraints = tuple(given)
         self.model = model
         self.trainable = trainable
         self.reference = reference
         self.scheme = TrainedScheme() if scheme is None else scheme
         self.source = source
+        self.constraints = tuple(given)
+        self.constraints = self._with_samplers()
+
+    def _with_samplers(self) -> tuple[Constraint, ...]:
+        """The constraints; where one names no sampler, with the one that suits the model."""
+        unnamed = [item for item in self.constraints if not item.names_sampler]
+        if self.scheme.in_pieces or not any(is_even(item.over) for item in unnamed):
+            return self.constraints
+        try:
+            model = self.build_model(key=jax.random.key(0))
+        except Exception:  # noqa: BLE001  (a recipe of the user's, which `solve` calls again)
+            return self.constraints
+        samplers = [
+            item.sampler if item.names_sampler else default_sampler(item, model)
+            for item in self.constraints
+        ]
+        where = lambda items: [item.sampler for item in items]  # noqa: E731
+        return eqx.tree_at(where, self.constraints, samplers)
 
     def _repr_html_(self) -> str:
         rows = [
@@ -156,9 +174,12 @@ class Problem(eqx.Module):
         """The ready model: built from its recipe with the stream "model", or as given."""
         if not is_recipe(self.model):
             return self.model
-        if not isinstance(self.model, AbstractRecipe):
-            _check_recipe(self.model)
-        model = self.model(key=stream(key, "model"))
+        recipe = self.model
+        if isinstance(recipe, AbstractRecipe):
+            recipe = recipe.spread_over([item.over for item in self.constraints])
+        else:
+            _check_recipe(recipe)
+        model = recipe(key=stream(key, "model"))
         if is_recipe(model):
             raise BadTypeError(f"The recipe {self.model!r} built a model without any parameters.")
         return model

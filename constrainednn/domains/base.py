@@ -81,7 +81,7 @@ class Product(AbstractDomain):
                     f"Product takes domains, got {shown(factor)}. "
                     "Finite sets (Points, Data) are no measures and cannot be a factor."
                 )
-            point = _placed(factor)
+            point = placed(factor)
             if not (hasattr(point, "ndim") and point.ndim <= 1):
                 raise BadTypeError(
                     f"Product concatenates points of shape () or (d,), but {factor!r} has "
@@ -159,7 +159,7 @@ def _name_of(fn: Callable) -> str:
     return getattr(fn, "__name__", type(fn).__name__)
 
 
-def _placed(domain: AbstractDomain) -> PyTree[jax.ShapeDtypeStruct]:
+def placed(domain: AbstractDomain) -> PyTree[jax.ShapeDtypeStruct]:
     """Shapes of one point, found without computing it."""
     dtype = jnp.result_type(float)
     return jax.eval_shape(domain.place, jax.ShapeDtypeStruct((domain.unit_dim,), dtype))

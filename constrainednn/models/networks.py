@@ -1,7 +1,8 @@
 """Multilayer perceptrons and linear models."""
 
+import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -14,8 +15,8 @@ from constrainednn._common.messages import shown
 from constrainednn.domains.base import AbstractDomain
 from constrainednn.domains.spheres import Normal
 from constrainednn.errors import BadTypeError, BadValueError
-from constrainednn.models.first_layer import initialised, spread
-from constrainednn.models.recipes import AbstractRecipe, Size, as_flag, as_size
+from constrainednn.models.first_layer import around, initialised, spread
+from constrainednn.models.recipes import AbstractRecipe, Place, Size, as_flag, as_size
 
 
 class Linear(AbstractRecipe):
@@ -54,8 +55,10 @@ class MLP(AbstractRecipe):
         activation: A smooth function of one number. The default is tanh because the second
             derivative of relu is zero and a residual with second derivatives would not see it.
         over: Domain of the input. The first layer's hyperplanes are spread over it, as a network
-            whose units all bend near the origin wastes most of them. Default: standard normal
-            inputs.
+            whose units all bend near the origin wastes most of them. Default: in a problem, the
+            smallest box around all that its constraints hold over, as far as points there have
+            this input size (the domain itself if there is one; one without bounds counts with its
+            standard deviation); elsewhere, standard normal inputs.
     """
 
     in_size: Size
@@ -63,7 +66,7 @@ class MLP(AbstractRecipe):
     width: int
     depth: int
     activation: Callable
-    over: AbstractDomain
+    over: AbstractDomain | None
 
     def __init__(
         self,
@@ -79,9 +82,8 @@ class MLP(AbstractRecipe):
         self.width = as_count(width, "width of MLP")
         self.depth = as_count(depth, "depth of MLP", least=0)
         self.activation = as_function(activation, "activation of MLP", "jax.numpy.tanh")
-        inputs = Normal(1 if self.in_size == "scalar" else self.in_size)
-        self.over = inputs if over is None else over
-        if not isinstance(self.over, AbstractDomain):
+        self.over = over
+        if over is not None and not isinstance(over, AbstractDomain):
             raise BadTypeError(f"MLP needs a domain to spread over, got over={shown(over)}.")
 
     def __call__(self, *, key: Key[Array, ""]) -> eqx.nn.MLP:
@@ -91,14 +93,22 @@ class MLP(AbstractRecipe):
         model = initialised(shape, key=key)
         if self.depth == 0:
             return model
-        weight, bias = spread(self.over, self.width, key=key, trained=True)
+        over = Normal(1 if self.in_size == "scalar" else self.in_size)
+        over = over if self.over is None else self.over
+        weight, bias = spread(over, self.width, key=key, trained=True)
         first = model.layers[0].weight
         if weight.shape != first.shape:
             raise BadValueError(
-                f"MLP with in_size={self.in_size!r} cannot be spread over {self.over!r}, whose "
+                f"MLP with in_size={self.in_size!r} cannot be spread over {over!r}, whose "
                 f"points have {weight.shape[1]} coordinates."
             )
         return eqx.tree_at(lambda u: (u.layers[0].weight, u.layers[0].bias), model, (weight, bias))
+
+    def spread_over(self, places: Sequence[Place]) -> "MLP":
+        """Take the smallest box around all places that fit, unless `over` was given."""
+        if self.over is not None or self.depth == 0:
+            return self
+        return dataclasses.replace(self, over=around(places, self.in_size))
 
 
 @functools.lru_cache(maxsize=16)

@@ -1,7 +1,7 @@
 """Recipes: what builds a model from a key, and which of its parameters are trained."""
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import equinox as eqx
@@ -11,9 +11,13 @@ from jaxtyping import Array, Key, PyTree
 
 from constrainednn._common.arguments import as_count, leaves_of
 from constrainednn._common.messages import shown
+from constrainednn.domains.base import AbstractDomain
+from constrainednn.domains.finite import Data, Points
 from constrainednn.errors import BadTypeError, BadValueError
 
 Size = int | Literal["scalar"]
+# What a constraint holds over.
+Place = AbstractDomain | Points | Data
 
 
 def is_recipe(model: PyTree) -> bool:
@@ -70,6 +74,15 @@ class AbstractRecipe(eqx.Module):
     @abc.abstractmethod
     def __call__(self, *, key: Key[Array, ""]) -> PyTree:
         """Build the model."""
+
+    def spread_over(self, places: Sequence[Place]) -> "AbstractRecipe":
+        """The same recipe for inputs at these places; itself where it does not depend on them.
+
+        Args:
+            places: The domains and finite sets that a problem's constraints hold over.
+        """
+        del places
+        return self
 
 
 def as_array(value: Array, what: str, ndim: int) -> Array:

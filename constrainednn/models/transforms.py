@@ -1,6 +1,7 @@
 """Transforms of input and output: periodic models, and conditions that hold by construction."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -10,7 +11,8 @@ from jaxtyping import Array, Float, Key, PyTree
 from constrainednn._common.arguments import as_count, as_positive
 from constrainednn._common.messages import shown
 from constrainednn.errors import BadTypeError, BadValueError
-from constrainednn.models.recipes import AbstractRecipe, is_recipe
+from constrainednn.models.first_layer import mapped
+from constrainednn.models.recipes import AbstractRecipe, Place, is_recipe
 
 
 class PeriodicInput(eqx.Module):
@@ -86,6 +88,14 @@ class _TransformedRecipe(AbstractRecipe):
 
     def __call__(self, *, key: Key[Array, ""]) -> PyTree:
         return self.wrap(self.recipe(key=key), self.fn)
+
+    def spread_over(self, places: Sequence[Place]) -> AbstractRecipe:
+        """What is behind a transform of the input sees the transformed places."""
+        if not isinstance(self.recipe, AbstractRecipe):
+            return self
+        if self.wrap is _InputTransformed:
+            places = mapped(places, self.fn)
+        return dataclasses.replace(self, recipe=self.recipe.spread_over(places))
 
 
 def with_input(model: PyTree, fn: Callable[[Any], Any]) -> PyTree:

@@ -36,7 +36,7 @@ def has_both_signs(low: float, high: float) -> bool:
 
 def is_plane(axes: Sequence[str], first: float, second: float) -> bool:
     """True for coordinates of a plane of similar lengths, which are drawn to one scale."""
-    return "t" not in axes and 0.5 <= first / second <= 2
+    return "t" not in axes and 0.4 <= first / second <= 2.5
 
 
 def early(x: np.ndarray) -> bool:

@@ -19,10 +19,7 @@ from constrainednn._checks.check import check_before_solve
 from constrainednn._checks.finiteness import check_finite
 from constrainednn._checks.stages import check_stages
 from constrainednn._gap.residual_vector import ResidualVector, residual_vector, rows
-from constrainednn._gap.residuals import (
-    holds_already,
-    monitor_loss,
-)
+from constrainednn._gap.residuals import holds_already, monitor_loss
 from constrainednn._solve.training.checkpoints import (
     contents,
     restore_monitoring,
@@ -58,6 +55,7 @@ from constrainednn._solve.training.steps import (
     on_device,
 )
 from constrainednn._solve.training.training_points import TrainingPoints
+from constrainednn._solve.training.trend import why_max_steps
 from constrainednn._storage.run_folder import Checkpoint
 from constrainednn.methods.base import CONVERGED, NONFINITE, RUNNING, STALLED
 from constrainednn.methods.stages import Stage, described
@@ -164,7 +162,8 @@ class Training:
             return Status.CONVERGED, why_converged(self.last, self.points)
         if verdict == STALLED:
             return Status.STALLED, why_stalled(self.last, self.points)
-        return Status.MAX_STEPS, f"the limit of {self.limit} steps is reached"
+        losses = np.concatenate([np.zeros(0), *self.losses]) * self.squared
+        return Status.MAX_STEPS, why_max_steps(self.limit, losses, self.monitoring.losses)
 
     def run_stage(self, index: int, checkpoint: Checkpoint | None) -> StageRequests:
         """Take the steps of one stage, or the rest of them, and return its last verdict."""

@@ -1,6 +1,7 @@
 """Models whose values are moved onto a set, so that constraints hold at every point."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -15,7 +16,7 @@ from constrainednn.errors import BadTypeError, BadValueError
 from constrainednn.models.projection.affine import is_affine
 from constrainednn.models.projection.derivative import projected
 from constrainednn.models.projection.factors import backward
-from constrainednn.models.recipes import AbstractRecipe, Frozen, is_recipe
+from constrainednn.models.recipes import AbstractRecipe, Frozen, Place, is_recipe
 
 # Of the machine precision: 1.8e-12 in double and 6.4e-6 in single precision.
 _POWER = 0.75
@@ -136,6 +137,12 @@ class _ProjectedRecipe(AbstractRecipe):
 
     def __call__(self, *, key: Key[Array, ""]) -> Projected:
         return Projected(self.recipe(key=key), self.projection)
+
+    def spread_over(self, places: Sequence[Place]) -> AbstractRecipe:
+        """What is behind it, at the same places."""
+        if not isinstance(self.recipe, AbstractRecipe):
+            return self
+        return dataclasses.replace(self, recipe=self.recipe.spread_over(places))
 
 
 def with_projection(

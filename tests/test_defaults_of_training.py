@@ -1,0 +1,103 @@
+"""What a trained problem takes where nothing is said, and what is said at the limit of steps."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import constrainednn as cx
+from constrainednn._solve.training.trend import why_max_steps
+from constrainednn.domains import GaussQuadrature, Independent, Sobol
+
+LINE, SQUARE, CUBE = cx.Interval(0, 2), cx.Box([0, 0], [1, 1]), cx.Box([0] * 3, [1] * 3)
+SCALAR = cx.MLP("scalar", "scalar", width=4)
+
+
+def sampler_of(residual, over, model=None, **settings):
+    if model is None:
+        model = SCALAR if over is LINE else cx.MLP(over.unit_dim, "scalar", width=4)
+    stated = cx.Constraint(residual, over=over, name="stated", **settings)
+    return cx.Problem(stated, model).constraints[0].sampler
+
+
+def slope(u, x):
+    return cx.derivative(u)(x) - u(x)
+
+
+def laplace(u, x):
+    return cx.laplacian(u)(x)
+
+
+def value(u, x):
+    return u(x) - 1.0
+
+
+def test_a_differential_equation_is_trained_on_even_points():
+    assert sampler_of(slope, LINE) == GaussQuadrature()
+    assert sampler_of(laplace, SQUARE) == sampler_of(laplace, CUBE) == Sobol()
+    product = LINE * cx.Interval(0, 1)
+    assert sampler_of(laplace, product) == Sobol()
+    assert sampler_of(laplace, LINE * cx.Box([0] * 3, [1] * 3)) == Independent()
+
+
+def test_without_derivatives_points_stay_independent():
+    for over in (LINE, SQUARE):
+        assert sampler_of(value, over) == Independent()
+
+
+@pytest.mark.parametrize("over", [cx.Normal(2), SQUARE.map(jnp.sin), cx.domains.Sphere(2)])
+def test_other_measures_keep_independent_points(over):
+    size = 3 if isinstance(over, cx.domains.Sphere) else 2
+    assert sampler_of(laplace, over, cx.MLP(size, "scalar", width=4)) == Independent()
+
+
+def test_a_sampler_that_is_named_stays():
+    assert sampler_of(slope, LINE, sampler=Independent()) == Independent()
+
+
+def test_derivatives_are_found_wherever_they_are_taken():
+    def by_jvp(u, x):
+        return jax.jvp(u, (x,), (jnp.ones_like(x),))[1]
+
+    def in_part(u, x):
+        return jax.grad(u["net"])(x) - u["rate"]
+
+    def behind(u, x):
+        return jax.jit(jax.grad(u.model))(x)
+
+    def both(*, key):
+        return {"net": SCALAR(key=key), "rate": jnp.ones(())}
+
+    assert sampler_of(by_jvp, LINE) == GaussQuadrature()
+    assert sampler_of(in_part, LINE, both) == GaussQuadrature()
+    doubled = cx.with_output(SCALAR, lambda x, y: 2 * y)
+    assert sampler_of(behind, LINE, doubled) == GaussQuadrature()
+
+
+def falling(power, *, parted=1.0):
+    steps = np.arange(1, 1001)
+    losses = 3.0 * steps**power
+    return losses, [(int(k), parted * losses[k - 1]) for k in (100, 200, 400, 700, 1000)]
+
+
+def test_at_the_limit_of_steps_a_falling_loss_asks_for_more():
+    reason = why_max_steps(1000, *falling(-2.0))
+    assert "as steps^-2.0" in reason and reason.endswith("divide the root of the loss by 10")
+
+
+def test_at_the_limit_of_steps_a_level_loss_does_not():
+    assert "has levelled off" in why_max_steps(1000, *falling(-0.1))
+
+
+def test_at_the_limit_of_steps_parted_losses_ask_for_points():
+    reason = why_max_steps(1000, *falling(-2.0, parted=50.0))
+    assert "the monitor loss stays behind" in reason and "points=" in reason
+    losses, _ = falling(-2.0)
+    level = [(k, 0.5) for k in (100, 300, 1000)]
+    assert "no longer falls, 5.0e-01 against" in why_max_steps(1000, losses, level)
+
+
+@pytest.mark.parametrize("losses", [np.zeros(100), np.full(100, np.nan)])
+def test_at_the_limit_of_steps_nothing_is_made_up(losses):
+    assert why_max_steps(100, losses, [(100, 0.0)]) == "the limit of 100 steps is reached"
+    assert why_max_steps(9, np.ones(9), [(9, 1.0)]) == "the limit of 9 steps is reached"
