@@ -29,6 +29,11 @@ from constrainednn._ode.schemes.boundary_fields import (
     ConditionsResidual,
 )
 from constrainednn._ode.schemes.boundary_values import BoundaryValueScheme
+from constrainednn._ode.trained.statements import (
+    refuse_beside_model,
+    refuse_without_model,
+    trained_boundary_values,
+)
 from constrainednn._problem.constraint import Constraint
 from constrainednn._problem.equation_arguments import Arguments
 from constrainednn._problem.problem import Problem
@@ -52,6 +57,8 @@ def bvp(
     data: Data | Constraint | Sequence[Data | Constraint] | None = None,
     S: Any = None,
     width: int = 16,
+    model: Any = None,
+    points: int | None = None,
     reference: Callable[[Any], Any] | None = None,
 ) -> Problem:
     """State a two-point boundary value problem: y' = f(x, y, p) + S y / (x - a), bc = 0.
@@ -83,6 +90,12 @@ def bvp(
         data: What `Unknown` leaves are estimated from; as in `ivp`.
         S: Matrix of the singular term, of shape (d, d).
         width: Number of features in an element.
+        model: A recipe that is trained instead, by a method of `solve` and under its seed: a
+            network, `cx.MLP("scalar", d)`, or `cx.RandomFeatures(cx.Interval(-1, 1), d)`, called
+            with x scaled to the interval from -1 to 1 and added to the guess. The conditions are
+            rows of the loss.
+        points: Training points, for a model that is trained. Default: twice the parameters of a
+            component, at least 50.
         reference: A known solution, called like the model.
 
     Raises:
@@ -95,6 +108,10 @@ def bvp(
     """
     for value, name in ((fun, "fun"), (bc, "bc")):
         as_function(value, name, "lambda x, y: -y" if name == "fun" else "lambda left, right: left")
+    if model is None:
+        refuse_without_model(points)
+    else:
+        refuse_beside_model(data=data, mesh=mesh, continuation=continuation)
     span, width = ends(span), as_width(width)
     few_leaves_of(p, "p")
     few_leaves_of(args, "args")
@@ -130,9 +147,14 @@ def bvp(
         if path and continuation:
             names = tuple(f"{continuation[0]} = {float(v):g}" for v in continuation[1])
         scheme = BoundaryValueScheme(BoundaryProblem(field, conditions), span, width, before, names)
+    pieces = guessed(guess, first, edges, width, parameters)
+    if model is not None:
+        assert isinstance(scheme, BoundaryValueScheme)  # unknowns need data, which is refused
+        settings = {"points": points, "reference": reference}
+        return trained_boundary_values(scheme, guess, first, pieces, model, **settings)
     return Problem(
         [*_constraints(field, conditions, span, width), *observed],
-        guessed(guess, first, edges, width, parameters),
+        pieces,
         trainable=_trained,
         reference=reference,
         scheme=scheme,

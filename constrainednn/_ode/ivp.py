@@ -28,6 +28,11 @@ from constrainednn._ode.schemes.delays import DelayedField, DelayResidual, Delay
 from constrainednn._ode.schemes.field import EquationResidual, Field, with_args
 from constrainednn._ode.schemes.initial_values import InitialValueScheme
 from constrainednn._ode.stated_experiments import of_experiments, refuse_beside
+from constrainednn._ode.trained.statements import (
+    refuse_beside_model,
+    refuse_without_model,
+    trained_initial_values,
+)
 from constrainednn._problem.constraint import Constraint
 from constrainednn._problem.experiments import Experiment
 from constrainednn._problem.problem import Problem
@@ -55,6 +60,9 @@ def ivp(
     max_window: float = math.inf,
     invariants: Callable[..., Any] | Sequence[Callable[..., Any]] = (),
     width: int = 16,
+    model: Any = None,
+    points: int | None = None,
+    windows: int = 1,
     reference: Callable[[Any], Any] | None = None,
 ) -> Problem:
     """State an initial value problem: y' = f(t, y, args), or y'' = f(t, (y, y'), args).
@@ -96,6 +104,13 @@ def ivp(
             values. They are not trained on: their drift is reported as a separate gap, and measures
             the error without a reference.
         width: Number of features in a window.
+        model: A recipe that is trained instead, by a method of `solve` and under its seed: a
+            network, `cx.MLP("scalar", d)`, or `cx.RandomFeatures(cx.Interval(-1, 1), d)`, called
+            with scaled time from -1 to 1. The initial values are built in.
+        points: Training points of each window, for a model that is trained. Default: twice the
+            parameters of a component, at least 50.
+        windows: Number of equal windows, trained one after another, each from the end of the one
+            before; for a model that is trained.
         reference: A known solution, called like the model.
 
     Returns:
@@ -112,6 +127,11 @@ def ivp(
         docs/benchmarks.
     """
     order = as_order(order)
+    if model is None:
+        refuse_without_model(points, windows)
+    else:
+        beside = {"data": data, "experiments": experiments, "mass": mass, "delays": delays}
+        refuse_beside_model(**beside, breaks=breaks, invariants=invariants)
     if experiments is not None:
         refuse_beside(data=data, reference=reference, delays=delays, history=history)
         state = functools.partial(
@@ -141,6 +161,11 @@ def ivp(
     field = _field(vector_field, start, order, mass, (span[0], delays, history))
     observed = data_constraints(data)
     refuse_without(start.arguments, observed, "args")
+    scheme = _scheme(field, start, span, width, breaks, longest, delays)
+    if model is not None:
+        assert isinstance(scheme, InitialValueScheme)  # unknowns need data, which is refused
+        settings = {"points": points, "windows": windows, "name": _name(vector_field)}
+        return trained_initial_values(scheme, start.flat, model, **settings, reference=reference)
     return Problem(
         [
             _equation(field, span, width, vector_field),
@@ -150,8 +175,14 @@ def ivp(
         start.model(span, width),
         trainable=_trained,
         reference=reference,
-        scheme=_scheme(field, start, span, width, breaks, longest, delays),
+        scheme=scheme,
     )
+
+
+def _name(vector_field: Callable[..., PyTree]) -> str:
+    """What the equation is called."""
+    name = getattr(vector_field, "__name__", type(vector_field).__name__)
+    return "equation" if name == "<lambda>" else name
 
 
 def _field(
@@ -180,14 +211,13 @@ def _equation(
     field: Field, span: tuple[float, float], width: int, vector_field: Callable[..., PyTree]
 ) -> Constraint:
     """The equation at the Gauss nodes of all windows."""
-    name = getattr(vector_field, "__name__", type(vector_field).__name__)
     residual = DelayResidual if isinstance(field.fn, DelayedField) else EquationResidual
     return Constraint(
         residual(field),
         over=Interval(*sorted(span)),
         points=len(training_nodes(width)[0]),
         sampler=GaussQuadrature(),
-        name="equation" if name == "<lambda>" else name,
+        name=_name(vector_field),
     )
 
 

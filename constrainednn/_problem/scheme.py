@@ -121,7 +121,7 @@ class TrainedScheme(AbstractScheme):
 
     in_pieces = False
 
-    def training_points(self, model: PyTree, constraint: Constraint) -> None:
+    def training_points(self, model: PyTree, constraint: Constraint) -> Draw | None:
         """None: constraints draw them."""
         del model, constraint
 

@@ -13,11 +13,17 @@ from jax.core import Tracer
 from constrainednn._common.arguments import as_count, as_path
 from constrainednn._common.memory import keep_below_map_limit
 from constrainednn._common.messages import NOT_TRACED, shown
+from constrainednn._ode.trained.scheme import (
+    TrainedEquation,
+    TrainedWindows,
+    default_stages,
+)
 from constrainednn._problem.constraint import is_drawn_again
 from constrainednn._problem.problem import Problem
 from constrainednn._problem.scheme import AbstractPieceScheme
 from constrainednn._solve.measure import measured
 from constrainednn._solve.piecewise import solve_pieces
+from constrainednn._solve.training.in_windows import TrainingInWindows
 from constrainednn._solve.training.steps import alone
 from constrainednn._solve.training.trainer import Training
 from constrainednn._storage.folders import check_folder
@@ -151,7 +157,13 @@ def training_of(
 ) -> Training:
     """The driver of a problem that is trained step by step; arguments as in `Training`."""
     run.redraw = _as_redraw(run.redraw, run.problem)
-    return Training(run, as_stages(method, run.arguments.steps), checked=checked)
+    scheme = run.problem.scheme
+    windows = isinstance(scheme, TrainedWindows) and scheme.windows > 1
+    driver = TrainingInWindows if windows else Training
+    if method is None and isinstance(scheme, TrainedEquation):
+        model = run.problem.build_model(key=jax.random.key(run.seed))
+        return driver(run, default_stages(model, run.arguments.steps), checked=checked)
+    return driver(run, as_stages(method, run.arguments.steps), checked=checked)
 
 
 def _refuse(**given: Any) -> None:

@@ -19,6 +19,7 @@ from constrainednn._ode.schemes.boundary_values import BoundaryValueScheme
 from constrainednn._ode.schemes.delays import DelayScheme
 from constrainednn._ode.schemes.field import with_args
 from constrainednn._ode.schemes.initial_values import InitialValueScheme
+from constrainednn._ode.trained.scheme import TrainedEquation
 from constrainednn._problem.experiments import Experiments
 from constrainednn._problem.scheme import AbstractPieceScheme
 from constrainednn.domains.finite import Data
@@ -78,11 +79,25 @@ def verdict(facts: Facts) -> Verdict:
         return _of_fields(facts, space.on_fresh_points, space.space_error)
     if isinstance(scheme, AbstractPieceScheme):
         return _of_pieces(facts, scheme)
+    if isinstance(scheme, TrainedEquation) and status is not Status.STALLED:
+        return _of_trained_equation(facts)
     if facts.settings.tolerance > 0:
         return _by_tolerance(facts.gap, facts.settings.tolerance)
     if status is Status.STALLED:
         return Verdict("cannot tell", f"the method stalled, {reason}; {_measured(facts)}")
     return Verdict("no tolerance to meet", _measured(facts))
+
+
+def _of_trained_equation(facts: Facts) -> Verdict:
+    """An ordinary differential equation that a model was trained on."""
+    error, tolerance = error_estimate(facts), facts.settings.tolerance
+    if tolerance <= 0:
+        return Verdict("no tolerance to meet", f"{_measured(facts)}; {error!r}", error)
+    found = _by_tolerance(facts.gap, tolerance)
+    objection = error.objection(tolerance)
+    if found.word == "solved" and objection:
+        return Verdict("cannot tell", f"{objection}; {found.reason}", error)
+    return dataclasses.replace(found, error=error)
 
 
 def _of_experiments(facts: Facts) -> Verdict:

@@ -12,6 +12,7 @@ from constrainednn._fitting.scheme import AbstractFittedScheme, with_found
 from constrainednn._gap.measure import gap_report
 from constrainednn._ode.schemes.boundary_values import BoundaryValueScheme
 from constrainednn._ode.schemes.initial_values import InitialValueScheme
+from constrainednn._ode.trained.scheme import TrainedEquation
 from constrainednn._pde.scheme import SpaceTimeScheme
 from constrainednn._pde.stationary.scheme import StationaryScheme
 from constrainednn._problem.scheme import AbstractPieceScheme
@@ -41,7 +42,8 @@ class Comparison:
         seconds: Time of its whole call.
         ours: Time of our solver and the gap report, or of the fit where there were unknowns.
         compiling: Time that the first `solve` spent compiling.
-        fitted: True where unknowns were estimated; the classical solver is given their values.
+        fitted: True where ours is the run that found the solution, not another one: unknowns were
+            estimated, of which the classical solver is given the values, or a model was trained.
         reached: How far the classical solver got; the difference is taken up to there. NaN for an
             equation in space alone.
     """
@@ -84,21 +86,24 @@ def compare(facts: Facts) -> Comparison:
     Raises:
         ValueError: If the problem is not of that kind.
     """
-    scheme = with_found(facts.problem.scheme, facts.model)
+    scheme, model = with_found(facts.problem.scheme, facts.model), facts.model
+    guess = facts.problem.model
+    if isinstance(scheme, TrainedEquation):
+        scheme, model, guess = scheme.as_pieces(model)
     if isinstance(scheme, InitialValueScheme) and scheme.field.mass is None:
-        run = integrated(facts.model, scheme)
+        run = integrated(model, scheme)
     elif isinstance(scheme, SpaceTimeScheme):
         run = by_lines(facts.model, scheme)
     elif isinstance(scheme, StationaryScheme):
         run = by_collocation(facts.problem.model, facts.model, scheme)
     elif isinstance(scheme, BoundaryValueScheme):
-        run = solved_by_collocation(facts.problem.model, facts.model, scheme)
+        run = solved_by_collocation(guess, model, scheme)
     else:
         raise BadValueError(
             "compare needs the solution of a problem that SciPy can solve, made by cx.ivp without "
             f"mass= and delays=, by cx.bvp or by cx.pde; got one with scheme={scheme!r}."
         )
-    if isinstance(facts.problem.scheme, AbstractFittedScheme):
+    if isinstance(facts.problem.scheme, (AbstractFittedScheme, TrainedEquation)):
         ours = {"ours": facts.timings.run, "compiling": facts.timings.compile, "fitted": True}
     else:
         ours = _ours(facts, scheme)

@@ -35,6 +35,7 @@ from constrainednn._ode.linearised.sampled_solution import (
 from constrainednn._ode.schemes.boundary_fields import BoundaryField
 from constrainednn._ode.schemes.boundary_values import BoundaryValueScheme
 from constrainednn._ode.schemes.initial_values import InitialValueScheme
+from constrainednn._ode.trained.scheme import TrainedEquation
 from constrainednn.errors import BadValueError
 from constrainednn.models.pieces import Pieces
 from constrainednn.results.error_estimate.error_estimate import ErrorEstimate
@@ -74,7 +75,9 @@ def error_estimate(facts: Facts, points: int = 200) -> ErrorEstimate:
         rounding carried along in random realisations.
     """
     scheme, model = with_found(facts.problem.scheme, facts.model), facts.model
-    least = 0.0
+    least, guess = 0.0, facts.problem.model
+    if isinstance(scheme, TrainedEquation):
+        scheme, model, guess = scheme.as_pieces(model)
     if isinstance(scheme, InitialValueScheme):  # whose field has the unknowns already
         model = eqx.tree_at(lambda u: u.parameters, model, jnp.zeros(0))
     if isinstance(scheme, InitialValueScheme) and scheme.field.mass is None:
@@ -82,7 +85,7 @@ def error_estimate(facts: Facts, points: int = 200) -> ErrorEstimate:
     elif isinstance(scheme, BoundaryValueScheme):
         statement = scheme.statement
         equations = Equations(OnStates(statement.field), statement.conditions)
-        least = scheme.least(facts.problem.model)
+        least = scheme.least(guess)
     else:
         raise BadValueError(
             "error_estimate needs the solution of a problem made by cx.ivp, without mass= and "
