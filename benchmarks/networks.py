@@ -1,13 +1,18 @@
 """Measure networks trained by Levenberg-Marquardt; print JSON.
 
-    python benchmarks/networks.py                 # everything, some ten minutes
+    python benchmarks/networks.py                 # everything, some fifteen minutes
     python benchmarks/networks.py step poisson    # some of it
+    python benchmarks/networks.py ode samplers
 
 Step: seconds of one step by the Gram matrix, without its Jacobian, beside SciPy's QR of that
 Jacobian. Poisson: -laplace u = f on the unit square with a solution of sines, u built to vanish on
 the boundary, a tanh network of 64 neurons and 900 rows. The others are the gallery's equations in
 space and time, stated for random features and for networks. Errors are relative L2 on held-out
 points; seconds are those of a second call, compilation apart.
+
+Ode: `ivp` and `bvp` by networks, five seeds, beside random features of the same width: what inner
+weights frozen at their start would give. Samplers: held-out residual after training on Gauss nodes,
+Sobol and independent points.
 """
 
 import json
@@ -127,9 +132,114 @@ def space_time(row):
     return {"bar": bar, "bar_seconds": seconds} | solved(problem, steps)
 
 
+def decay(t, y, args):
+    return -y
+
+
+def swing(t, y, args):
+    return jnp.stack([y[1], -y[0]])
+
+
+def predation(t, y, args):
+    return jnp.stack([1.5 * y[0] - y[0] * y[1], y[0] * y[1] - 3.0 * y[1]])
+
+
+def van_der_pol(t, y, args):
+    return jnp.stack([y[1], (1 - y[0] ** 2) * y[1] - y[0]])
+
+
+INITIAL = {
+    "decay": (decay, [1.0], (0.0, 5.0)),
+    "oscillator": (swing, [1.0, 0.0], (0.0, 10.0)),
+    "lotka_volterra": (predation, [1.0, 1.0], (0.0, 6.0)),
+    "van_der_pol": (van_der_pol, [2.0, 0.0], (0.0, 10.0)),
+}
+
+
+def ode():
+    """Errors against windows of polynomials, or closed forms; seconds of the run and of a call."""
+    found = {}
+    for name, (field, start, span) in INITIAL.items():
+        exact = cx.solve(cx.ivp(field, jnp.array(start), span))
+        t = np.linspace(*span, 2000)
+        models = {
+            "network": cx.MLP("scalar", len(start), width=40),
+            "features": cx.RandomFeatures(cx.Interval(-1, 1), len(start), width=40),
+        }
+        for kind, model in models.items():
+            problem = cx.ivp(field, jnp.array(start), span, model=model, windows=10)
+            error = lambda u: float(np.linalg.norm(u(t) - exact(t)) / np.linalg.norm(exact(t)))  # noqa: B023, E731
+            found[f"{name}, {kind}"] = _runs(problem, error, 120)
+    for branch in ("lower", "upper"):
+        for kind in ("mlp", "features"):
+            problem = cx.load_problem("bratu", branch=branch, model=kind)
+            found[f"bratu {branch}, {kind}"] = _runs(
+                problem, lambda u: u.gap.constraints[0].error, 200
+            )
+    return found
+
+
+def _runs(problem, error, steps):
+    """Five seeds: errors, estimates, and seconds once compiled."""
+    cx.solve(problem, steps=steps, seed=9).error_estimate()
+    rows = []
+    for seed in range(5):
+        began = time.perf_counter()
+        u = cx.solve(problem, steps=steps, seed=seed)
+        call = time.perf_counter() - began
+        rows.append((error(u), u.error_estimate().relative, u.timings.run, call, u.steps))
+    errors, estimates, run, call, taken = map(list, zip(*rows, strict=True))
+    gap = u.gap.constraints[0]
+    return {
+        "median": float(np.median(errors)),
+        "worst": max(errors),
+        "estimates": estimates,
+        "errors": errors,
+        "run": float(np.median(run)),
+        "call": float(np.median(call)),
+        "steps": int(np.median(taken)),
+        "held_out": gap.heldout_rms.value,
+        "train": gap.train_rms,
+    }
+
+
+def samplers():
+    """Held-out RMS residuals and errors over five seeds, by sampler, dimension and points."""
+    found = {}
+    rules = (cx.GaussQuadrature(), cx.domains.Sobol(), cx.domains.Independent())
+    for dim, width, counts in ((1, 30, (50, 200)), (2, 64, (400, 900)), (3, 40, (343, 1000))):
+        box = cx.Box((0.0,) * dim, (1.0,) * dim)
+
+        def solution(x):
+            return jnp.prod(jnp.sin(jnp.pi * x))
+
+        def poisson(u, x, dim=dim):
+            return cx.laplacian(u)(x) + dim * jnp.pi**2 * solution(x)
+
+        def vanishing(x, y):
+            return y * jnp.prod(x * (1 - x))
+
+        model = cx.with_output(cx.MLP(dim, "scalar", width=width), vanishing)
+        for points in counts:
+            for rule in rules:
+                rows = cx.Constraint(poisson, over=box, points=points, sampler=rule)
+                problem = cx.Problem(rows, model, reference=solution)
+                runs = [solved(problem, 150, seed) for seed in range(5)]
+                held = [run["held_out"] for run in runs]
+                found[f"{dim}-D, {points}, {type(rule).__name__}"] = {
+                    "error": float(np.median([run["error"] for run in runs])),
+                    "held_out": float(np.median(held)),
+                    "worst": max(held),
+                }
+    return found
+
+
+PARTS = {"step": step, "poisson": poisson, "ode": ode, "samplers": samplers}
+
+
 def main(names):
-    for name in names or ("step", "poisson", *SPACE_TIME):
-        found = {"step": step, "poisson": poisson}.get(name, lambda name=name: space_time(name))()
+    for name in names or (*PARTS, *SPACE_TIME):
+        found = PARTS.get(name, lambda name=name: space_time(name))()
         print(json.dumps({name: found}), flush=True)
 
 

@@ -1,7 +1,9 @@
 """Bratu's problem: y'' + exp(y) = 0, y(0) = y(1) = 0, which has two solutions.
 
 `branch` says which one: "lower" or "upper"; the first guess, a parabola of about the right height,
-decides. The solutions are y(x) = 2 log(cosh(c) / cosh(c (1 - 2 x))) for the two roots c of
+decides. `model` is what solves it: "legendre" for elements of polynomials, "features" or "mlp" for
+a model of `width` units that is trained on so many `points`, 0 for twice its parameters per
+component. The solutions are y(x) = 2 log(cosh(c) / cosh(c (1 - 2 x))) for the two roots c of
 cosh(c) = sqrt(8) c.
 
 Source: Ascher, Mattheij and Russell, Numerical Solution of Boundary Value Problems (1995),
@@ -31,7 +33,7 @@ def root_near(c):
     return c
 
 
-def problem(branch="lower"):
+def problem(branch="lower", model="legendre", width=40, points=0):
     if branch not in roots:
         raise ValueError(f"branch must be lower or upper, got {branch!r}")
     height, c = heights[branch], root_near(roots[branch])
@@ -44,4 +46,13 @@ def problem(branch="lower"):
         value = 2 * (jnp.log(jnp.cosh(c)) - jnp.log(jnp.cosh(inner)))
         return jnp.stack([value, 4 * c * jnp.tanh(inner)])
 
-    return cx.bvp(bratu, ends_at_zero, (0.0, 1.0), parabola, reference=solution)
+    trained = {"points": points or None}
+    if model == "legendre":
+        trained = {}
+    elif model == "features":
+        trained["model"] = cx.RandomFeatures(cx.Interval(-1, 1), 2, width=width)
+    elif model == "mlp":
+        trained["model"] = cx.MLP("scalar", 2, width=width)
+    else:
+        raise ValueError(f"model must be legendre, features or mlp, got {model!r}")
+    return cx.bvp(bratu, ends_at_zero, (0.0, 1.0), parabola, **trained, reference=solution)

@@ -4,6 +4,10 @@
 a millionth of the time between two. `end` is the last time; 0 stands for 2 mu, or 10 if that is
 more. The state is (y, y') and starts at (2, 0).
 
+`model` is what solves it: "legendre" for windows of polynomials, "features" or "mlp" for a model of
+`width` units that is trained in so many `windows` on so many `points` each, 0 for twice its
+parameters per component.
+
 Source: Hairer and Wanner, Solving Ordinary Differential Equations II, section IV.1, eq. (1.5).
 """
 
@@ -17,6 +21,15 @@ def oscillator(t, y, mu):
     return jnp.stack([velocity, mu * (1.0 - position**2) * velocity - position])
 
 
-def problem(mu=1.0, end=0.0):
+def problem(mu=1.0, end=0.0, model="legendre", width=40, windows=10, points=0):
     end = end or max(10.0, 2.0 * mu)
-    return cx.ivp(oscillator, jnp.array([2.0, 0.0]), (0.0, end), args=mu)
+    trained = {"windows": windows, "points": points or None}
+    if model == "legendre":
+        trained = {}
+    elif model == "features":
+        trained["model"] = cx.RandomFeatures(cx.Interval(-1, 1), 2, width=width)
+    elif model == "mlp":
+        trained["model"] = cx.MLP("scalar", 2, width=width)
+    else:
+        raise ValueError(f"model must be legendre, features or mlp, got {model!r}")
+    return cx.ivp(oscillator, jnp.array([2.0, 0.0]), (0.0, end), args=mu, **trained)
