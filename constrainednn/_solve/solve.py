@@ -55,15 +55,17 @@ def solve(
 
     Args:
         problem: What to solve.
-        method: A method, a stage, or a sequence of stages. Default: Levenberg-Marquardt. Problems
-            made by `ivp` and `bvp` bring their own.
+        method: A method, a stage, or a sequence of stages. Default: Levenberg-Marquardt; with an
+            objective, L-BFGS on an augmented Lagrangian. Problems made by `ivp` and `bvp` bring
+            their own.
         steps: Largest number of steps; 0 evaluates the untrained model. Default: the stages' own,
             1,000 for a bare method, 100,000 Newton steps for `ivp` and `bvp`.
         seed: Seed of the model, of the training points and of the held-out points, in streams
             that do not depend on each other.
         tolerance: Stop as converged when the root of the loss is at most this. For `ivp` and `bvp`
             the largest residual of a piece at its monitor points, times its length and relative to
-            the solution; default 1e-12.
+            the solution; default 1e-12. Not with an objective, whose least value is not known:
+            `Constraint(tolerance=)` says there how well a constraint should hold.
         heldout: Held-out points per constraint, drawn independently from its domain; one point
             gives no interval. Default: 4,096. Rows of `Data` are split by its `holdout` instead.
         monitor: Monitor points per constraint, likewise; shown during the run. Default: 1,024.
@@ -151,7 +153,8 @@ def training_of(
 ) -> Training:
     """The driver of a problem that is trained step by step; arguments as in `Training`."""
     run.redraw = _as_redraw(run.redraw, run.problem)
-    return Training(run, as_stages(method, run.arguments.steps), checked=checked)
+    stages = as_stages(method, run.arguments.steps, objective=run.problem.objective is not None)
+    return Training(run, stages, checked=checked)
 
 
 def _refuse(**given: Any) -> None:
@@ -166,7 +169,7 @@ def _refuse(**given: Any) -> None:
 def _as_redraw(value: Any, problem: Problem) -> int | None:
     if value is None:
         return None
-    if not any(map(is_drawn_again, problem.constraints)):
+    if not any(map(is_drawn_again, problem.statements)):
         raise BadValueError(
             f"redraw={value!r} has nothing to draw: the training points of every constraint are "
             "given or those of a rule. Leave it out, or use a random sampler such as "

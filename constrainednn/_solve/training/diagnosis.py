@@ -15,13 +15,14 @@ from jaxtyping import Float, PyTree
 from constrainednn._checks.finiteness import check_finite, check_gradient
 from constrainednn._common.memory import available_memory, equations_of, refuse_too_large
 from constrainednn._common.messages import shown
-from constrainednn._gap.residual_vector import ResidualVector
+from constrainednn._gap.objectives.lagrangian import Minimised, Soft
 from constrainednn._gap.residuals import loss_at
 from constrainednn._problem.problem import Problem
 from constrainednn._solve.training.stage_state import InStage
 from constrainednn._solve.training.steps import Chunk, advance
 from constrainednn._solve.training.training_points import TrainingPoints
-from constrainednn.errors import ProblemError
+from constrainednn.errors import BadValueError, ProblemError
+from constrainednn.methods.augmented_lagrangian import AugmentedLagrangian
 from constrainednn.methods.levenberg_marquardt import LevenbergMarquardt, least_numbers, operations
 from constrainednn.methods.stages import Stage
 
@@ -74,7 +75,7 @@ def warn_of_float32(stages: Sequence[Stage], tolerance: float) -> None:
         )
 
 
-def refuse_dense(stage: Stage, residual: ResidualVector, params: PyTree) -> int:
+def refuse_dense(stage: Stage, residual: Minimised, params: PyTree) -> int:
     """What a step holds in dense arrays at least, in bytes; refused if that cannot fit.
 
     Warns of steps so long that a signal would wait for minutes.
@@ -95,6 +96,17 @@ def refuse_dense(stage: Stage, residual: ResidualVector, params: PyTree) -> int:
             stacklevel=8,
         )
     return needed
+
+
+def refuse_stale(stage: Stage, redraw: int | None, soft: Soft) -> None:
+    """Refuse multipliers of points that are drawn again."""
+    method = stage.method
+    pointwise = isinstance(method, AugmentedLagrangian) and method.multipliers == "point"
+    if redraw and soft and pointwise:
+        raise BadValueError(
+            f"redraw={redraw} draws other points, and the multipliers are of those before. Leave "
+            'it out, or write cx.methods.AugmentedLagrangian(multipliers="component").'
+        )
 
 
 def why_converged(now: InStage, points: TrainingPoints) -> str:
