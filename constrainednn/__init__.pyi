@@ -7,6 +7,7 @@ from ._ode.ivp import ivp
 from ._pde.pde import pde
 from ._problem.constraint import Constraint
 from ._problem.experiments import Experiment
+from ._problem.objective import Objective
 from ._problem.problem import Problem
 from ._problem.unknowns import Unknown
 from ._solve.problem_functions import load_problem
@@ -37,7 +38,7 @@ from .studies.ensembles.cross_validation import cross_validate
 from .studies.ensembles.ensemble import ensemble
 from .studies.study import study
 from .studies.tables.table import load_study
-from .targets import Circle, RotationGroup
+from .targets import Circle
 
 __version__: str
 __all__ = [
@@ -52,11 +53,11 @@ __all__ = [
     "LevenbergMarquardt",
     "Linear",
     "Normal",
+    "Objective",
     "Optax",
     "Points",
     "Problem",
     "RandomFeatures",
-    "RotationGroup",
     "Stage",
     "Unknown",
     "at_least",

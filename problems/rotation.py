@@ -20,6 +20,8 @@ def as_matrix(x, y):
 
 def problem(width=64, points=50):
     return cx.Problem(
-        cx.Constraint(is_rotation, over=cx.Normal(3), points=points, target=cx.RotationGroup(3)),
+        cx.Constraint(
+            is_rotation, over=cx.Normal(3), points=points, target=cx.targets.RotationGroup(3)
+        ),
         model=cx.with_output(cx.MLP(3, 9, width=width), as_matrix),
     )

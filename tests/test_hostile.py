@@ -151,7 +151,7 @@ CALLS = {
     "with_output": (cx.with_output, {"model": MODEL, "fn": zero}),
     "Frozen": (cx.models.Frozen, {"value": 1.0}),
     "Circle": (cx.Circle, {"radius": 1.0}),
-    "RotationGroup": (cx.RotationGroup, {"n": 2}),
+    "RotationGroup": (cx.targets.RotationGroup, {"n": 2}),
     "Constraint": (
         cx.Constraint,
         {

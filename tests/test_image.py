@@ -114,7 +114,7 @@ def test_degree_is_the_winding_number(fn, degree):
 
 
 def test_rotation_valued_map_has_rank_three():
-    image = image_of(rotation, cx.RotationGroup(3), SPACE)
+    image = image_of(rotation, cx.targets.RotationGroup(3), SPACE)
     assert image.rank == 3
     assert not image.collapsed
     # Slopes beyond the dimension of the group do not exist: three, whatever the nine entries.
@@ -124,7 +124,7 @@ def test_rotation_valued_map_has_rank_three():
 
 @pytest.mark.parametrize(("fn", "rank"), [(still_rotation, 0), (about_one_axis, 1)])
 def test_rotation_valued_maps_of_lower_rank_are_collapsed(fn, rank):
-    image = image_of(fn, cx.RotationGroup(3), SPACE + 0.1)
+    image = image_of(fn, cx.targets.RotationGroup(3), SPACE + 0.1)
     assert image.rank == rank
     assert image.collapsed
 

@@ -20,6 +20,7 @@ GIVEN_BY = {
     "GapReport": "gap",
     "Law": "fit_law",
     "Paired": "compare",
+    "ObjectiveGap": "objective",
     "PieceHistory": "pieces",
     "Sink": "sinks",
     "Solution": "solve",

@@ -17,13 +17,14 @@ from jaxtyping import Key, PyTree
 from constrainednn._checks.doubts import FURTHER, doubts, uneven
 from constrainednn._checks.finiteness import check_finite, check_gradient
 from constrainednn._checks.stages import check_stages
-from constrainednn._checks.trial_evaluation import some_points, traced, trial
+from constrainednn._checks.trial_evaluation import refuse_several, some_points, traced, trial
 from constrainednn._common.arguments import as_seed
 from constrainednn._common.messages import shown
 from constrainednn._gap.residuals import mean_square, residuals_at
 from constrainednn._gap.streams import draw_streams
 from constrainednn._problem.constraint import Constraint
 from constrainednn._problem.experiments import apart
+from constrainednn._problem.objective import Value
 from constrainednn._problem.problem import Problem
 from constrainednn._problem.scheme import AbstractPieceScheme
 from constrainednn.domains.base import AbstractDomain
@@ -57,7 +58,7 @@ def check(
     *,
     seed: int = 0,
 ) -> list[Finding]:
-    """Evaluate every residual and its gradient before training.
+    """Evaluate every residual, the objective, and their gradients before training.
 
     Looks at shapes, dtypes, finiteness of residuals and gradients on all training points, empty
     residuals, terms that do not depend on what is trained, and whether the reference fits.
@@ -68,7 +69,8 @@ def check(
         seed: Seed of the points and of the model, as in `solve`.
 
     Returns:
-        One finding a constraint, in order. An exception of a residual's own is raised as it is.
+        One finding a constraint, in order, and one for the objective. An exception of a residual's
+        own is raised as it is.
 
     Raises:
         ProblemError: If what is trained cannot be trained, whatever the constraints are.
@@ -78,8 +80,8 @@ def check(
         raise BadTypeError(f"problem of check must be a cx.Problem, got {shown(problem)}.")
     key = jax.random.key(as_seed(seed))
     model = problem.build_model(key=key)
-    check_stages(as_stages(method, None), problem, model)
-    return [check_constraint(problem, item, model, key=key) for item in problem.constraints]
+    check_stages(as_stages(method, None, objective=problem.objective is not None), problem, model)
+    return [check_constraint(problem, item, model, key=key) for item in problem.statements]
 
 
 def check_constraint(
@@ -90,6 +92,7 @@ def check_constraint(
     try:
         train = draw_streams(constraint, key=key, monitor=1024, heldout=1024).train
         shape = trial(constraint, model, train)
+        refuse_several(constraint, shape)
         r = check_finite(constraint, model, train)
         rms = float(np.sqrt(mean_square(r, train) / r.shape[1]))
         check_gradient(problem, constraint, model, train, thorough=True)
@@ -105,18 +108,19 @@ def check_before_solve(
 ) -> None:
     """Raise for the first constraint that cannot be solved; warn of doubtful ones."""
     sizes = {}
-    for constraint, points in zip(problem.constraints, train, strict=True):
-        trial(constraint, model, points)
+    for constraint, points in zip(problem.statements, train, strict=True):
+        refuse_several(constraint, trial(constraint, model, points))
         check_reference(problem, constraint, model, points)
         r = check_finite(constraint, model, points)
-        sizes[constraint.name] = float(np.sqrt(constraint.weight * mean_square(r, points)))
+        if not isinstance(constraint.residual, Value):
+            sizes[constraint.name] = float(np.sqrt(constraint.weight * mean_square(r, points)))
     if doubt := uneven(sizes):
         warnings.warn(doubt, ProblemWarning, stacklevel=4)
-    for constraint, points in zip(problem.constraints, train, strict=True):
+    for constraint, points in zip(problem.statements, train, strict=True):
         for doubt in doubts(problem, constraint, model, points):
             warnings.warn(doubt, ProblemWarning, stacklevel=4)
     if not at_rounding():
-        for constraint, points in zip(problem.constraints, train, strict=True):
+        for constraint, points in zip(problem.statements, train, strict=True):
             check_gradient(problem, constraint, model, points, thorough=False)
 
 

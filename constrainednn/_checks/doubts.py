@@ -14,6 +14,7 @@ from constrainednn._checks.trial_evaluation import traced
 from constrainednn._common.batched import in_blocks
 from constrainednn._common.memory import equations_of
 from constrainednn._problem.constraint import Constraint
+from constrainednn._problem.objective import label_of
 from constrainednn._problem.problem import Problem
 from constrainednn.domains.samplers.base import Draw
 from constrainednn.domains.spheres import Normal
@@ -32,7 +33,7 @@ _KINKS = frozenset(("max", "min", "abs", "select_n"))
 def doubts(problem: Problem, constraint: Constraint, model: PyTree, train: Draw) -> list[str]:
     """Sentences about what is probably not meant."""
     found = _out_of_reach(problem, constraint, train)
-    label = f"constraint {constraint.name!r}"
+    label = label_of(constraint)
     if jnp.result_type(float) == jnp.float32:
         given = getattr(constraint.over, "points", None), getattr(constraint.over, "rows", None)
         rounded = "points" if _holds_float64(given) else ""

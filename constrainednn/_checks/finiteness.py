@@ -14,6 +14,7 @@ from constrainednn._common.batched import in_blocks
 from constrainednn._common.random_keys import numpy_generator
 from constrainednn._gap.residuals import residuals_at
 from constrainednn._problem.constraint import Constraint
+from constrainednn._problem.objective import label_of
 from constrainednn._problem.problem import Problem
 from constrainednn.domains.samplers.base import Draw
 from constrainednn.errors import ProblemError
@@ -30,7 +31,7 @@ def check_finite(constraint: Constraint, model: PyTree, train: Draw) -> np.ndarr
         r = residuals_at(constraint.residual, model, train.points)
     except jax.errors.UnexpectedTracerError:
         raise ProblemError(
-            f"constraint {constraint.name!r}: a traced value was kept outside of the function and "
+            f"{label_of(constraint)}: a traced value was kept outside of the function and "
             "used later. Return what you need; keep no array in globals or objects."
         ) from None
     bad = np.flatnonzero(~np.isfinite(r).all(axis=1))
@@ -42,7 +43,7 @@ def check_finite(constraint: Constraint, model: PyTree, train: Draw) -> np.ndarr
         if r.dtype == np.float32:
             hint = " In float64 it may be finite: jax.config.update('jax_enable_x64', True)."
         raise ProblemError(
-            f"constraint {constraint.name!r}: the residual is NaN or infinite at {at}. "
+            f"{label_of(constraint)}: the residual is NaN or infinite at {at}. "
             "Check it for division by zero, logarithms and roots "
             f"there.{hint}"
         )
@@ -71,7 +72,7 @@ def check_gradient(
     slopes = in_blocks(
         eqx.Partial(look, constraint.residual, params, static, direction), train.points
     ).reshape(count, -1)
-    label = f"constraint {constraint.name!r}"
+    label = label_of(constraint)
     bad = np.flatnonzero(~np.isfinite(slopes).all(axis=1))
     if bad.size:
         raise ProblemError(

@@ -16,6 +16,7 @@ from jaxtyping import PyTree
 from constrainednn._common.messages import users_line
 from constrainednn._ode.functions import NEEDS_VALUE
 from constrainednn._problem.constraint import Constraint
+from constrainednn._problem.objective import Value, label_of
 from constrainednn.domains.samplers.base import Draw
 from constrainednn.errors import ProblemError, UsageError
 
@@ -28,7 +29,7 @@ def trial(constraint: Constraint, model: PyTree, train: Draw) -> tuple[int, ...]
     Raises:
         ProblemError: If the result is no real array with entries, or shapes do not fit.
     """
-    label = f"constraint {constraint.name!r}"
+    label = label_of(constraint)
 
     def evaluate(u: PyTree, x: PyTree) -> jax.Array:
         r = constraint.residual(u, x)
@@ -46,6 +47,19 @@ def trial(constraint: Constraint, model: PyTree, train: Draw) -> tuple[int, ...]
             "for ever. Make them a part of the point, as in over=cx.Interval(0, 1) * cx.Normal(1)."
         )
     return shape
+
+
+def refuse_several(item: Constraint, shape: tuple[int, ...]) -> None:
+    """Refuse an objective of several numbers.
+
+    Raises:
+        ProblemError: With its shape.
+    """
+    if isinstance(item.residual, Value) and shape != ():
+        raise ProblemError(
+            f"{label_of(item)} must be one number at a point, of shape (), got shape {shape}. "
+            "Write how its entries count together, such as jnp.sum(...)."
+        )
 
 
 def _random_state(residual: Callable) -> list[str]:

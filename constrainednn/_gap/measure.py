@@ -16,6 +16,7 @@ from constrainednn._common.arguments import as_count
 from constrainednn._common.random_keys import stream
 from constrainednn._gap.holds.guarantee import guarantee
 from constrainednn._gap.holds.kind import how_it_holds
+from constrainednn._gap.objectives.gap import objective_gap
 from constrainednn._gap.reference import reference_errors
 from constrainednn._gap.report import ConstraintGap, Distance, FiniteLoss, GapReport
 from constrainednn._gap.residual_vector import common_unit
@@ -54,7 +55,7 @@ def gap_report(
     Args:
         problem: What was solved.
         model: What is measured.
-        streams: The points of each constraint.
+        streams: The points of each constraint and, last, of the objective.
         looked: How often the held-out points were looked at before the model was found.
 
     Raises:
@@ -64,7 +65,7 @@ def gap_report(
     gaps: list[ConstraintGap] = []
     finite: list[FiniteLoss] = []
     everywhere = [item.heldout.points for item in streams if item.heldout is not None]
-    for declared, points in zip(problem.constraints, streams, strict=True):
+    for declared, points in zip(problem.constraints, streams, strict=False):
         constraint, part = apart(declared, model)
         constraint, own = over_covered(problem, constraint, part), of_experiment(declared)
         if points.heldout is not None:
@@ -79,7 +80,11 @@ def gap_report(
             rms = math.sqrt(square / observed_entries(constraint, part, points.train, entries))
             count = len(points.train)
             finite.append(FiniteLoss(constraint.name, count, entries, weight, weight * square, rms))
-    return in_total(problem.constraints, gaps, finite)
+    report = in_total(problem.constraints, gaps, finite)
+    if problem.objective is None:
+        return report
+    least = objective_gap(problem, model, streams[-1])
+    return dataclasses.replace(report, loss=least.train + report.loss, objective=least)
 
 
 def in_total(

@@ -9,6 +9,7 @@ from jaxtyping import PyTree
 from constrainednn._common.tables import terminal_width
 from constrainednn._gap.holds.guarantee import Guarantee
 from constrainednn._gap.holds.kind import Holds
+from constrainednn._gap.objectives.gap import ObjectiveGap
 from constrainednn._gap.statistics import Estimate
 from constrainednn._gap.tables import gap_html, gap_text, is_rounding
 from constrainednn.targets.image import Image
@@ -151,7 +152,9 @@ class GapReport:
         train: Total loss on training points, of constraints with a population only.
         heldout: Total loss on held-out points, with its interval.
         difference: The gap in total, heldout - train.
-        loss: All of the training loss, finite sets included: the number that was minimised.
+        loss: All of the training loss, finite sets and the objective included: the number that
+            was minimised, but for multipliers.
+        objective: The mean of the objective, and how far it is above that of the reference.
     """
 
     constraints: tuple[ConstraintGap, ...]
@@ -160,6 +163,7 @@ class GapReport:
     heldout: Estimate | None
     difference: Estimate | None
     loss: float
+    objective: ObjectiveGap | None = None
 
     @property
     def worst(self) -> dict[str, Worst]:

@@ -15,6 +15,7 @@ from constrainednn._common.random_keys import numpy_generator
 from constrainednn._gap.tables import is_rounding
 from constrainednn._problem.constraint import Constraint
 from constrainednn._problem.experiments import apart
+from constrainednn._problem.objective import Value
 from constrainednn._problem.problem import Problem
 from constrainednn.domains.missing import Present
 from constrainednn.domains.samplers.base import Draw
@@ -49,11 +50,16 @@ def root_mean_square(r: Float[np.ndarray, "..."]) -> float:
 
 
 def loss_at(constraint: Constraint, model: PyTree, points: Draw, *, unit: float = 1.0) -> float:
-    """Loss of one constraint on weighted points: weight * sum_i w_i |r_i / unit|^2."""
+    """Loss of one constraint on weighted points: weight * sum_i w_i |r_i / unit|^2.
+
+    Of an objective, its mean.
+    """
     if not len(points):
         return 0.0
     constraint, model = apart(constraint, model)
     r = residuals_at(constraint.residual, model, points.points)
+    if isinstance(constraint.residual, Value):
+        return float((points.weights * r[:, 0].astype(float)).sum()) / unit**2
     return constraint.weight * mean_square(r / unit if unit != 1 else r, points)
 
 
@@ -77,7 +83,7 @@ def monitor_loss(
         return math.nan
     return sum(
         loss_at(item, model, fitted if watched is None else watched)
-        for item, fitted, watched in zip(problem.constraints, train, monitor, strict=True)
+        for item, fitted, watched in zip(problem.statements, train, monitor, strict=True)
     )
 
 
@@ -110,7 +116,12 @@ def _nudged(model: PyTree) -> PyTree:
 def holds_already(
     problem: Problem, model: PyTree, train: Sequence[Draw], monitor: Sequence[Draw | None]
 ) -> bool:
-    """True if every residual is at rounding on train and monitor points, before any training."""
+    """True if every residual is at rounding on train and monitor points, before any training.
+
+    Not where there is an objective, which is to be lowered all the same.
+    """
+    if problem.objective is not None:
+        return False
     for constraint, *both in zip(problem.constraints, train, monitor, strict=True):
         for points in both:
             if points is None:

@@ -154,14 +154,14 @@ def problem_streams(
     heldout: int,
     redraw: int = 0,
 ) -> tuple[Streams, ...]:
-    """Draw the streams of all constraints; where pieces are solved, on what the model covers."""
-    parts = [apart(item, model)[1] for item in problem.constraints]
+    """Draw the streams of all statements; where pieces are solved, on what the model covers."""
+    parts = [apart(item, model)[1] for item in problem.statements]
     stated = [
         over_covered(problem, item, part)
-        for item, part in zip(problem.constraints, parts, strict=True)
+        for item, part in zip(problem.statements, parts, strict=True)
     ]
     streams = streams_of_all(stated, key=key, monitor=monitor, heldout=heldout, redraw=redraw)
-    for index, (item, part) in enumerate(zip(problem.constraints, parts, strict=True)):
+    for index, (item, part) in enumerate(zip(problem.statements, parts, strict=True)):
         if not isinstance(item.over, AbstractDomain):
             continue
         train = problem.scheme.training_points(part, item)

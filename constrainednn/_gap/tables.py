@@ -60,6 +60,12 @@ def _coordinate(x: float, spacing: float) -> str:
 def notes(report: "GapReport") -> list[str]:
     """What must be known to read the numbers: measures, counts, labels, images."""
     lines = []
+    if (least := report.objective) is not None:
+        lines += [
+            f"{least.name}: minimised on {least.points} points, {drawn_lines(least.sampler)}; "
+            f"judged on {least.heldout.n} independent points of {least.measure}",
+            f"{least.name}: {least.line()}",
+        ]
     for gap in report.constraints:
         train, judge = f"{gap.points} points, {drawn_lines(gap.sampler)}", "independent points"
         if gap.sampler == "rows":
@@ -131,8 +137,11 @@ def _image_lines(gap: "ConstraintGap") -> list[str]:
 
 
 def table_rows(report: "GapReport") -> list[tuple[str, ...]]:
-    """All lines under `COLUMNS`: constraints, finite sets, and the total of several constraints."""
+    """All lines under `COLUMNS`: objective, constraints, finite sets, and their total."""
     rows = [row(gap) for gap in report.constraints]
+    if (least := report.objective) is not None:
+        means = number(least.train), interval(least.heldout), interval(least.difference)
+        rows.insert(0, (f"{least.name} (mean)", *means, *["-"] * 3))
     rows += [(item.name, number(item.rms), *["-"] * 5) for item in report.finite]
     if report.heldout is not None and report.difference is not None and len(report.constraints) > 1:
         rounding = all(gap.at_rounding for gap in report.constraints)

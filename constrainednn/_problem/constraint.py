@@ -32,7 +32,7 @@ class Constraint(eqx.Module):
         points: Number of training points drawn from a domain. `Points` and `Data` bring their own.
         sampler: How the training points are drawn. Default: where the residual of a problem takes
             derivatives of the model over an interval, a box or a product of these, Gauss's rule in
-            one dimension and scrambled Sobol points in two and three; elsewhere independent draws.
+            one dimension and scrambled Sobol points in two; elsewhere independent draws.
             Held-out points are always independent.
         weight: Factor of this constraint in the total loss.
         name: Default: the function's name. Must be unique in a problem, since the random streams

@@ -17,11 +17,11 @@ from constrainednn.domains.samplers.random import Independent, Sobol
 from constrainednn.models.recipes import Place
 
 # Coordinates up to which even points were measured to generalise better than independent ones.
-_LARGEST_DIM = 3
+_LARGEST_DIM = 2
 
 
 def is_even(over: Place) -> TypeGuard[AbstractDomain]:
-    """True for an interval, a box or a product of these, in one to three dimensions."""
+    """True for an interval, a box or a product of these, in one or two dimensions."""
     parts = over.factors if isinstance(over, Product) else (over,)
     sizes = [part.unit_dim for part in parts if isinstance(part, (Interval, Box))]
     return len(sizes) == len(parts) and sum(sizes) <= _LARGEST_DIM

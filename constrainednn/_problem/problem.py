@@ -19,6 +19,7 @@ from constrainednn._common.random_keys import stream
 from constrainednn._common.tables import html_table
 from constrainednn._problem.constraint import Constraint
 from constrainednn._problem.default_sampler import default_sampler, is_even
+from constrainednn._problem.objective import Objective
 from constrainednn._problem.scheme import AbstractScheme, TrainedScheme
 from constrainednn.errors import BadTypeError, BadValueError
 from constrainednn.models.recipes import AbstractRecipe, is_recipe
@@ -69,9 +70,12 @@ class Problem(eqx.Module):
     Args:
         constraints: One constraint or a sequence of them.
         model: A recipe (called with `key=`; holds no inexact array), or a ready model: any pytree.
+        objective: What should be least, subject to the constraints. Default: nothing; the
+            constraints alone are to be met.
         trainable: As `where` in `equinox.tree_at`: from the model to the part that is trained.
             Default: every inexact array outside `Frozen`.
-        reference: A known solution, called like the model; the report then shows the error.
+        reference: A known solution, called like the model; the report then shows the error, and
+            how far an objective is above its value there.
         scheme: How the solution is found; set by `ivp`, `bvp` and `pde`. Default: by training.
         source: Where it was loaded from; set by `load_problem`.
 
@@ -81,6 +85,7 @@ class Problem(eqx.Module):
 
     constraints: tuple[Constraint, ...]
     model: PyTree
+    objective: Objective | None
     trainable: Callable[[Any], Any] | None
     reference: Callable[[Any], Any] | None
     scheme: AbstractScheme
@@ -91,6 +96,7 @@ class Problem(eqx.Module):
         constraints: Constraint | Sequence[Constraint],
         model: PyTree,
         *,
+        objective: Objective | None = None,
         trainable: Callable[[Any], Any] | None = None,
         reference: Callable[[Any], Any] | None = None,
         scheme: AbstractScheme | None = None,
@@ -107,7 +113,18 @@ class Problem(eqx.Module):
                 )
         if not given:
             raise BadValueError("constraints must hold at least one cx.Constraint, got none.")
+        if objective is not None and not isinstance(objective, Objective):
+            raise BadTypeError(
+                f"objective of Problem must be a cx.Objective, got {shown(objective)}. "
+                "Write cx.Objective(fn, over=domain), for fn(u, x) of the model and one point."
+            )
         names = [item.name for item in given]
+        if objective is not None and objective.name in names:
+            raise BadValueError(
+                f"The objective and a constraint are both named {objective.name!r}. Names keep "
+                f"their random streams apart: give one of them another with "
+                f"name={objective.name + '_2'!r}."
+            )
         for name in names:
             if names.count(name) > 1:
                 raise BadValueError(
@@ -128,6 +145,7 @@ class Problem(eqx.Module):
                 f"scheme of Problem is set by ivp, bvp and pde, got {shown(scheme)}."
             )
         self.model = model
+        self.objective = objective
         self.trainable = trainable
         self.reference = reference
         self.scheme = TrainedScheme() if scheme is None else scheme
@@ -151,6 +169,11 @@ class Problem(eqx.Module):
         where = lambda items: [item.sampler for item in items]  # noqa: E731
         return eqx.tree_at(where, self.constraints, samplers)
 
+    @property
+    def statements(self) -> tuple[Constraint, ...]:
+        """What points are drawn for: the constraints and, last, the objective."""
+        return self.constraints + (() if self.objective is None else (self.objective.stated,))
+
     def _repr_html_(self) -> str:
         rows = [
             (
@@ -165,6 +188,9 @@ class Problem(eqx.Module):
         # An address says nothing, and is another one each time.
         model = re.sub(r" at 0x[0-9a-f]+", "", shown(self.model))
         lines = ["solved in pieces" if self.scheme.in_pieces else f"model: {model}"]
+        if self.objective is not None:
+            stated = self.objective.stated
+            lines.append(f"minimises the mean of {stated.name} over {shown(stated.over)}")
         if self.source is not None:
             lines.append(f"from {self.source.path.name}, {self.source.name}")
         lines.append("with a reference" if self.reference is not None else "without a reference")

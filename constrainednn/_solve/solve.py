@@ -23,7 +23,7 @@ from constrainednn._problem.problem import Problem
 from constrainednn._problem.scheme import AbstractPieceScheme
 from constrainednn._solve.measure import measured
 from constrainednn._solve.piecewise import solve_pieces
-from constrainednn._solve.training.in_windows import TrainingInWindows
+from constrainednn._solve.in_windows import TrainingInWindows
 from constrainednn._solve.training.steps import alone
 from constrainednn._solve.training.trainer import Training
 from constrainednn._storage.folders import check_folder
@@ -61,15 +61,17 @@ def solve(
 
     Args:
         problem: What to solve.
-        method: A method, a stage, or a sequence of stages. Default: Levenberg-Marquardt. Problems
-            made by `ivp` and `bvp` bring their own.
+        method: A method, a stage, or a sequence of stages. Default: Levenberg-Marquardt; with an
+            objective, L-BFGS on an augmented Lagrangian. Problems made by `ivp` and `bvp` bring
+            their own.
         steps: Largest number of steps; 0 evaluates the untrained model. Default: the stages' own,
             1,000 for a bare method, 100,000 Newton steps for `ivp` and `bvp`.
         seed: Seed of the model, of the training points and of the held-out points, in streams
             that do not depend on each other.
         tolerance: Stop as converged when the root of the loss is at most this. For `ivp` and `bvp`
             the largest residual of a piece at its monitor points, times its length and relative to
-            the solution; default 1e-12.
+            the solution; default 1e-12. Not with an objective, whose least value is not known:
+            `Constraint(tolerance=)` says there how well a constraint should hold.
         heldout: Held-out points per constraint, drawn independently from its domain; one point
             gives no interval. Default: 4,096. Rows of `Data` are split by its `holdout` instead.
         monitor: Monitor points per constraint, likewise; shown during the run. Default: 1,024.
@@ -157,13 +159,14 @@ def training_of(
 ) -> Training:
     """The driver of a problem that is trained step by step; arguments as in `Training`."""
     run.redraw = _as_redraw(run.redraw, run.problem)
-    scheme = run.problem.scheme
+    scheme, steps = run.problem.scheme, run.arguments.steps
     windows = isinstance(scheme, TrainedWindows) and scheme.windows > 1
     driver = TrainingInWindows if windows else Training
     if method is None and isinstance(scheme, TrainedEquation):
         model = run.problem.build_model(key=jax.random.key(run.seed))
-        return driver(run, default_stages(model, run.arguments.steps), checked=checked)
-    return driver(run, as_stages(method, run.arguments.steps), checked=checked)
+        return driver(run, default_stages(model, steps), checked=checked)
+    stages = as_stages(method, steps, objective=run.problem.objective is not None)
+    return driver(run, stages, checked=checked)
 
 
 def _refuse(**given: Any) -> None:
@@ -178,7 +181,7 @@ def _refuse(**given: Any) -> None:
 def _as_redraw(value: Any, problem: Problem) -> int | None:
     if value is None:
         return None
-    if not any(map(is_drawn_again, problem.constraints)):
+    if not any(map(is_drawn_again, problem.statements)):
         raise BadValueError(
             f"redraw={value!r} has nothing to draw: the training points of every constraint are "
             "given or those of a rule. Leave it out, or use a random sampler such as "

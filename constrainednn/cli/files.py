@@ -48,9 +48,11 @@ def check(
         key = jax.random.key(as_seed(seed))
         model = problem.build_model(key=key)
         for method in (None, *methods.values()):
-            check_stages(as_stages(method, None), problem, model)
+            check_stages(
+                as_stages(method, None, objective=problem.objective is not None), problem, model
+            )
         failed = False
-        for constraint in problem.constraints:
+        for constraint in problem.statements:
             try:
                 finding = check_constraint(problem, constraint, model, key=key)
             except Exception as error:  # noqa: BLE001  (the user's own; the others are checked too)

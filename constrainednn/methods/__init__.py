@@ -1,13 +1,22 @@
 """Methods: how parameters move. They see residuals, never problems."""
 
-from constrainednn.methods.base import AbstractMethod, AbstractResidual, FunctionResidual, StepInfo
+from constrainednn.methods.augmented_lagrangian import AugmentedLagrangian
+from constrainednn.methods.base import (
+    AbstractLagrangian,
+    AbstractMethod,
+    AbstractResidual,
+    FunctionResidual,
+    StepInfo,
+)
 from constrainednn.methods.first_order import Optax
 from constrainednn.methods.levenberg_marquardt import LevenbergMarquardt
 from constrainednn.methods.stages import Stage
 
 __all__ = [
+    "AbstractLagrangian",
     "AbstractMethod",
     "AbstractResidual",
+    "AugmentedLagrangian",
     "FunctionResidual",
     "LevenbergMarquardt",
     "Optax",

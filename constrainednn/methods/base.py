@@ -40,6 +40,21 @@ class AbstractResidual(eqx.Module):
         """Evaluate the residual and its derivative by the raveled parameters."""
 
 
+class AbstractLagrangian(eqx.Module):
+    """An objective and residual rows as functions of parameters; the loss is f + |rows|^2.
+
+    It takes the place of a residual for methods that lower a loss, whatever it is made of.
+    """
+
+    @abc.abstractmethod
+    def parts(self, params: PyTree) -> tuple[Float[Array, ""], Float[Array, " m"]]:
+        """Evaluate the objective, and the rows of all constraints that nothing else enforces."""
+
+    @abc.abstractmethod
+    def components(self) -> tuple[Int[Array, " m"], Float[Array, " m"]]:
+        """Number the component that each row is of, over all constraints; and the row's scale."""
+
+
 class FunctionResidual(AbstractResidual):
     """A residual given as a plain function of the parameters, for use outside problems."""
 
@@ -95,7 +110,10 @@ class AbstractMethod(eqx.Module, Generic[State]):
         return "", None
 
 
-def loss_of(residual: AbstractResidual, params: PyTree) -> Float[Array, ""]:
-    """Squared norm of the residual: the loss."""
+def loss_of(residual: AbstractResidual | AbstractLagrangian, params: PyTree) -> Float[Array, ""]:
+    """The loss: squared norm of the residual, added to the objective where there is one."""
+    if isinstance(residual, AbstractLagrangian):
+        objective, rows = residual.parts(params)
+        return objective + jnp.vdot(rows, rows)
     r = residual(params)
     return jnp.vdot(r, r)

@@ -10,6 +10,7 @@ from jaxtyping import PyTree
 from constrainednn._common.arguments import as_count, as_function
 from constrainednn._common.messages import shown
 from constrainednn.errors import BadTypeError, BadValueError
+from constrainednn.methods.augmented_lagrangian import AugmentedLagrangian
 from constrainednn.methods.base import AbstractMethod
 from constrainednn.methods.levenberg_marquardt import LevenbergMarquardt
 from constrainednn.models.recipes import trainable_mask
@@ -75,9 +76,38 @@ def described(stages: Sequence[Stage], model: PyTree) -> str:
 
 
 def as_stages(
-    method: AbstractMethod | Stage | Sequence[Stage] | None, steps: int | None
+    method: AbstractMethod | Stage | Sequence[Stage] | None, steps: int | None, *, objective: bool
 ) -> list[Stage]:
-    """Methods and stages as a list of stages, each with its steps."""
+    """Methods and stages as a list of stages, each with its steps.
+
+    Args:
+        method: As in `solve`.
+        steps: As in `solve`.
+        objective: True if there is an objective: the default is another one then.
+
+    Raises:
+        TypeError, ValueError: If a method is none, or is not for what is to be lowered.
+    """
+    stages = _as_stages(method, steps, AugmentedLagrangian if objective else LevenbergMarquardt)
+    for stage in stages:
+        if objective and isinstance(stage.method, LevenbergMarquardt):
+            raise BadValueError(
+                "cx.LevenbergMarquardt() lowers sums of squares, and an objective is none. Leave "
+                "method= out, or take cx.Optax(optax.lbfgs())."
+            )
+        if isinstance(stage.method, AugmentedLagrangian) and not objective:
+            raise BadValueError(
+                "cx.methods.AugmentedLagrangian() is for problems with an objective. To meet "
+                "constraints alone leave method= out."
+            )
+    return stages
+
+
+def _as_stages(
+    method: AbstractMethod | Stage | Sequence[Stage] | None,
+    steps: int | None,
+    default: type[AbstractMethod],
+) -> list[Stage]:
     if steps is not None:
         steps = as_count(steps, "steps", least=0)
     if isinstance(method, (list, tuple)) and not hasattr(method, "update"):
@@ -95,5 +125,5 @@ def as_stages(
             if steps is None
             else Stage(method.method, steps=steps, trainable=method.trainable)
         ]
-    chosen = LevenbergMarquardt() if method is None else _as_method(method)
+    chosen = default() if method is None else _as_method(method)
     return [Stage(chosen, steps=1000 if steps is None else steps)]

@@ -3,6 +3,7 @@
 from constrainednn._checks.check import Finding
 from constrainednn._gap.holds.guarantee import Guarantee, ShareAbove
 from constrainednn._gap.holds.kind import Holds
+from constrainednn._gap.objectives.gap import ObjectiveGap
 from constrainednn._gap.report import ConstraintGap, Distance, FiniteLoss, GapReport, Worst
 from constrainednn._gap.statistics import Estimate
 from constrainednn._gap.streams import Streams
@@ -31,6 +32,7 @@ __all__ = [
     "Guarantee",
     "History",
     "Holds",
+    "ObjectiveGap",
     "PieceHistory",
     "Settings",
     "ShareAbove",

@@ -53,7 +53,7 @@ def point_of(problem: Problem, model: PyTree, streams: tuple[Streams, ...]) -> S
     or put a place on an edge into the plane. Where no residual calls the model, as one with parts
     that are called instead, the points of the first constraint are all that is known.
     """
-    for item, stream in zip(problem.constraints, streams, strict=True):
+    for item, stream in zip(problem.statements, streams, strict=True):
         one = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), stream.train.points
         )

@@ -81,7 +81,7 @@ def load_solution(path: str | Path, problem: Problem) -> Solution:
     if redraw:
         try:
             drawn = drawn_again(
-                problem.constraints, [item.train for item in streams], arrays, "draw"
+                problem.statements, [item.train for item in streams], arrays, "draw"
             )
         except ValueError as error:
             raise StoreError(f"{folder / LOSSES} is damaged: {error}.") from None
@@ -121,6 +121,12 @@ def _check_pieces(model: PyTree, saved: dict[str, np.ndarray], folder: Path) -> 
 
 def _refuse_another(found: dict[str, Any], stored: Any, folder: Path) -> None:
     """Name the first thing in which a problem differs from the one that was saved."""
+    if _objective_of(stored) != _objective_of(found):
+        was, now = _objective_of(stored), _objective_of(found)
+        raise StoreError(
+            f"{folder}: the objective was {was} in the file and is {now} in the problem. "
+            "Load it with the problem and settings it was saved with."
+        )
     for kind, keys in (
         ("constraints", ("name", "measure", "sampler", "points", "entries", "weight")),
         ("finite", ("name", "points", "entries", "weight")),
@@ -139,6 +145,14 @@ def _refuse_another(found: dict[str, Any], stored: Any, folder: Path) -> None:
                         f"{now.get(key)!r} in the problem. "
                         "Load it with the problem and settings it was saved with."
                     )
+
+
+def _objective_of(gap: Any) -> dict[str, Any] | None:
+    """What identifies an objective in a report; None without one."""
+    stated = gap.get("objective") if isinstance(gap, dict) else None
+    if not isinstance(stated, dict):
+        return None
+    return {key: stated.get(key) for key in ("name", "measure", "sampler", "points")}
 
 
 def _tolerance(item: dict[str, Any]) -> dict[str, Any]:

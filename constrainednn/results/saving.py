@@ -99,7 +99,7 @@ def _numbers(facts: Facts, judged: Verdict) -> Iterator[tuple[str, bytes]]:
         "monitor": history.monitor,
         "best_step": np.asarray(history.best_step),
         "redraws": np.asarray(history.redraws, int),
-        **drawn_arrays(facts.problem.constraints, [item.train for item in facts.streams], "draw"),
+        **drawn_arrays(facts.problem.statements, [item.train for item in facts.streams], "draw"),
         **_pieces_to_arrays(history.pieces),
     }
     arrays = {

@@ -14,4 +14,5 @@ def shown(facts: Facts) -> Shown:
     problem, model, tolerance = facts.problem, facts.model, facts.settings.tolerance
     names = model.names[:_MOST_EXPERIMENTS] if isinstance(model, Experiments) else ()
     parts = {name: shown(one_experiment(facts, name)) for name in names}
-    return Shown(problem, model, facts.gap, facts.history, facts.streams, tolerance, parts)
+    streams = facts.streams[: len(problem.constraints)]  # without those of an objective
+    return Shown(problem, model, facts.gap, facts.history, streams, tolerance, parts)

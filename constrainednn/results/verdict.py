@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 
 from constrainednn._fitting.scheme import with_found
+from constrainednn._gap.objectives.gap import ObjectiveGap
 from constrainednn._gap.report import ConstraintGap, GapReport
 from constrainednn._ode.linearised.defect import OnStates
 from constrainednn._ode.linearised.relative_residual import relative_conditions, relative_residual
@@ -81,6 +82,8 @@ def verdict(facts: Facts) -> Verdict:
         return _of_pieces(facts, scheme)
     if isinstance(scheme, TrainedEquation) and status is not Status.STALLED:
         return _of_trained_equation(facts)
+    if facts.gap.objective is not None:
+        return _of_objective(facts, facts.gap.objective)
     if facts.settings.tolerance > 0:
         return _by_tolerance(facts.gap, facts.settings.tolerance)
     if status is Status.STALLED:
@@ -98,6 +101,20 @@ def _of_trained_equation(facts: Facts) -> Verdict:
     if found.word == "solved" and objection:
         return Verdict("cannot tell", f"{objection}; {found.reason}", error)
     return dataclasses.replace(found, error=error)
+
+
+def _of_objective(facts: Facts, least: ObjectiveGap) -> Verdict:
+    """An objective: it has no tolerance to meet, its constraints may have."""
+    found = [f"{least.name}: {least.line()}"]
+    for item in facts.gap.constraints:
+        proved, allowed = item.guarantee, item.guarantee.tolerance
+        if allowed is None:
+            found.append(f"{item.name}: held-out RMS {item.heldout_rms.value:.3g}")
+        elif not (proved.violated == 0 or (proved.bound is not None and proved.bound <= allowed)):
+            share = f"{proved.violated} of {proved.points} held-out points"
+            text = f"{item.name}: |r| > {allowed:g} at {share}; {found[0]}"
+            return Verdict("not solved", text)
+    return Verdict("no tolerance to meet", "; ".join(found))
 
 
 def _of_experiments(facts: Facts) -> Verdict:

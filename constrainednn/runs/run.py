@@ -70,7 +70,7 @@ class Run:
         least = int(problem.scheme.in_pieces)  # without a step there are no pieces
         steps = arguments.steps
         self.seed = as_seed(arguments.seed)
-        self.tolerance = _as_tolerance(arguments.tolerance)
+        self.tolerance = _as_tolerance(arguments.tolerance, problem)
         self.counts = {
             name: _as_drawn(getattr(arguments, name), name, problem, default=default)
             for name, default in (("heldout", 4096), ("monitor", 1024))
@@ -174,7 +174,7 @@ class Run:
         items = [
             f"{c.name} {c.weight:.6e} {c.over!r:.500}"
             f"{'' if c.tolerance is None else f' tolerance {c.tolerance:.6e}'}"
-            for c in self.problem.constraints
+            for c in self.problem.statements
         ]
         return "; ".join([*items, *(f"{size:.6e}" for size in sizes)])
 
@@ -226,7 +226,7 @@ def _as_drawn(value: Any, name: str, problem: Problem, *, default: int) -> int:
     if value is None:
         return default
     count = as_count(value, name)
-    if not any(isinstance(item.over, AbstractDomain) for item in problem.constraints):
+    if not any(isinstance(item.over, AbstractDomain) for item in problem.statements):
         raise BadValueError(
             f"{name}={shown(value)} has nothing to draw: every constraint is over given points or "
             "rows. Leave it out; the rows that cx.Data holds out are set there, as in "
@@ -265,8 +265,14 @@ def _as_early(value: Any, problem: Problem) -> bool:
     return value
 
 
-def _as_tolerance(value: Any) -> float:
+def _as_tolerance(value: Any, problem: Problem) -> float:
     number = as_real(value, "tolerance")
+    if number and problem.objective is not None:
+        raise BadValueError(
+            f"tolerance={number:g} is a size of residuals at which a run ends, and the least value "
+            "of an objective is not known. Leave it out: steps= ends the run, and "
+            "cx.Constraint(tolerance=) says how well a constraint should hold."
+        )
     if not 0 <= number < math.inf:
         raise BadValueError(f"tolerance must be a finite number of at least 0, got {number}.")
     return number

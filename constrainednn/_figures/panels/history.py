@@ -25,7 +25,9 @@ def draw_history(axes: "Axes", shown: Shown) -> None:
         draw_pieces(axes, shown)
         return
     history = shown.history
-    loss = on_log_axis(history.loss)
+    # An objective may be below zero.
+    shape = (lambda values: values) if shown.problem.objective is not None else on_log_axis
+    loss = shape(history.loss)
     few = len(loss) <= _FEW
     # Log axes have no zero: step k is drawn at k + 1.
     first = 0 if few else 1
@@ -38,14 +40,16 @@ def draw_history(axes: "Axes", shown: Shown) -> None:
         return
     dot = "." if len(loss) < 60 else None
     axes.plot(steps, loss, color=TRAIN, lw=1.2, marker=dot, label="train")
-    monitor = on_log_axis(history.monitor)
+    monitor = shape(history.monitor)
     if np.isfinite(monitor).any():
         taken = history.monitor_steps + first
         axes.plot(taken, monitor, color=MONITOR, lw=1.2, marker=".", label="monitor")
     for step in history.redraws[:50]:
         axes.axvline(step + first, color=KNOWN, lw=0.3)
-    title = "total loss" if len(shown.problem.constraints) > 1 else "loss"
-    axes.set(yscale="log", ylabel="loss", title=title, xlabel="step" if few else "step + 1")
+    title = "total loss" if len(shown.problem.statements) > 1 else "loss"
+    axes.set(ylabel="loss", title=title, xlabel="step" if few else "step + 1")
+    if shape is on_log_axis:
+        axes.set_yscale("log")
     if few:
         from matplotlib.ticker import MaxNLocator
 

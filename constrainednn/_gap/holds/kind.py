@@ -68,12 +68,10 @@ def how_it_holds(
     """
     otherwise = Holds("not known" if proved.void else "with probability")
     found = _projection_in(model)
-    if found is None or not jax.tree.leaves(points) or not proved.points:
+    if found is None or not proved.points or not is_enforced(residual, model, points):
         return otherwise
-    inner, inwards, outwards = found
+    inner, inwards, _ = found
     x = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), points)
-    if not _enforced(residual, inner, inwards, outwards, x):
-        return otherwise
     if inner.projection.closed_form(inwards(x), inner.model(inwards(x))):
         return Holds("exact by construction")
     left = in_blocks(eqx.Partial(_violation, inner, inwards), points)
@@ -81,6 +79,21 @@ def how_it_holds(
     left = np.where(np.isfinite(left), left, np.inf)
     missed = float((left > allowed).mean())
     return Holds("to solver tolerance", allowed, missed, float(left.max()))
+
+
+def is_enforced(residual: Callable[[Any, Any], Any], model: PyTree, points: PyTree) -> bool:
+    """True if a residual is, as a program, what a projection in the model enforces.
+
+    Args:
+        residual: The residual of a constraint.
+        model: The model.
+        points: Some of its points, for their shapes.
+    """
+    found = _projection_in(model)
+    if found is None or not jax.tree.leaves(points):
+        return False
+    x = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), points)
+    return _enforced(residual, *found, x)
 
 
 def _violation(inner: Projected, inwards: Callable, x: PyTree) -> Array:

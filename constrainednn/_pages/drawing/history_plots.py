@@ -23,7 +23,8 @@ def _losses(history: dict[str, np.ndarray]) -> Plot | None:
     if len(loss) < 2:
         return None
     across = Scale.of([steps, watched], Drawing.horizontal(), log=True, tight=True)
-    up = Scale.of([loss, monitor], Drawing.vertical(), log=True)
+    # Squares are drawn by their powers; an objective may be below zero.
+    up = Scale.of([loss, monitor], Drawing.vertical(), log=not (loss < 0).any())
     if across is None or up is None:
         return None
     drawing = Drawing("loss against steps", across, up, "step + 1", "loss")

@@ -15,13 +15,14 @@ from jaxtyping import Float, PyTree
 from constrainednn._checks.finiteness import check_finite, check_gradient
 from constrainednn._common.memory import available_memory, equations_of, refuse_too_large
 from constrainednn._common.messages import shown
-from constrainednn._gap.residual_vector import ResidualVector
+from constrainednn._gap.objectives.lagrangian import Minimised, Soft
 from constrainednn._gap.residuals import loss_at
 from constrainednn._problem.problem import Problem
 from constrainednn._solve.training.stage_state import InStage
 from constrainednn._solve.training.steps import Chunk, advance
 from constrainednn._solve.training.training_points import TrainingPoints
-from constrainednn.errors import ProblemError
+from constrainednn.errors import BadValueError, ProblemError
+from constrainednn.methods.augmented_lagrangian import AugmentedLagrangian
 from constrainednn.methods.levenberg_marquardt import LevenbergMarquardt, least_numbers, operations
 from constrainednn.methods.stages import Stage
 
@@ -33,6 +34,12 @@ _SMALLER = (
     "Lower points= or the width, or take a first-order method: cx.Optax(optax.lbfgs()), "
     "--method lbfgs"
 )
+# Of fewer steps nothing is said: the first ones are typical of nothing.
+_LEAST_STEPS = 50
+# A loss that falls more slowly than this power of the steps has levelled off: a decade halves it.
+_LEVEL = -0.3
+# The monitor loss has parted from the training loss where it is so many times as large.
+_PARTED = 4.0
 
 
 def raised_at(error: Exception, step: int) -> str:
@@ -74,7 +81,7 @@ def warn_of_float32(stages: Sequence[Stage], tolerance: float) -> None:
         )
 
 
-def refuse_dense(stage: Stage, residual: ResidualVector, params: PyTree) -> int:
+def refuse_dense(stage: Stage, residual: Minimised, params: PyTree) -> int:
     """What a step holds in dense arrays at least, in bytes; refused if that cannot fit.
 
     Warns of steps so long that a signal would wait for minutes.
@@ -95,6 +102,17 @@ def refuse_dense(stage: Stage, residual: ResidualVector, params: PyTree) -> int:
             stacklevel=8,
         )
     return needed
+
+
+def refuse_stale(stage: Stage, redraw: int | None, soft: Soft) -> None:
+    """Refuse multipliers of points that are drawn again."""
+    method = stage.method
+    pointwise = isinstance(method, AugmentedLagrangian) and method.multipliers == "point"
+    if redraw and soft and pointwise:
+        raise BadValueError(
+            f"redraw={redraw} draws other points, and the multipliers are of those before. Leave "
+            'it out, or write cx.methods.AugmentedLagrangian(multipliers="component").'
+        )
 
 
 def why_converged(now: InStage, points: TrainingPoints) -> str:
@@ -126,6 +144,57 @@ def why_stalled(now: InStage, points: TrainingPoints) -> str:
         except ProblemError as error:
             return f"{reason}: steps that would lower it end at a cliff. There, {error}"
     return clause or reason
+
+
+def why_max_steps(
+    limit: int, losses: Float[np.ndarray, " steps"], monitor: Sequence[tuple[int, float]]
+) -> str:
+    """What the last decade of steps says of more of them, more points, or a wider model.
+
+    Args:
+        limit: Number of steps taken.
+        losses: Training loss before each step.
+        monitor: Pairs (step, monitor loss).
+    """
+    reason = f"the limit of {limit} steps is reached"
+    if limit < _LEAST_STEPS:
+        return reason
+    steps = np.arange(1, len(losses) + 1)
+    train = _power(steps, losses, limit)
+    watched = np.array(monitor, float).reshape(-1, 2)
+    fresh = _power(watched[:, 0], watched[:, 1], limit)
+    if train is None:
+        return reason
+    if fresh is not None and watched[-1, 1] > _PARTED * losses[-1]:
+        behind = "no longer falls" if fresh > _LEVEL else "stays behind"
+        return (
+            f"{reason}: the monitor loss {behind}, {watched[-1, 1]:.1e} against {losses[-1]:.1e} "
+            "on the training points. More points, points= or redraw=, help more than steps"
+        )
+    if train > _LEVEL:
+        return (
+            f"{reason}: the training loss has levelled off. Not more steps but a wider model, "
+            "another start (seed=) or another method may help"
+        )
+    slower = train if fresh is None else max(train, fresh)
+    return (
+        f"{reason}: the losses still fall, over the last decade of steps as steps^{slower:.1f}. "
+        f"At this rate ten times the steps divide the root of the loss by {10 ** (-slower / 2):.2g}"
+    )
+
+
+def _power(
+    steps: Float[np.ndarray, " n"], losses: Float[np.ndarray, " n"], limit: int
+) -> float | None:
+    """The power of the steps that a loss follows in the last decade; None where it has none."""
+    fit = (steps >= limit / 10) & (losses > 0) & np.isfinite(losses)
+    if fit.sum() < 3:
+        return None
+    # Evenly in the logarithm of the steps, as a figure shows it.
+    x, y = np.log10(steps[fit]), np.log10(losses[fit])
+    density = 1 / steps[fit]
+    x0, y0 = np.average(x, weights=density), np.average(y, weights=density)
+    return float((density * (x - x0)) @ (y - y0) / ((density * (x - x0)) @ (x - x0)))
 
 
 def why_nonfinite(

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, PyTree
 
 from constrainednn._common.batched import Structure, put_together, take_apart
 from constrainednn._common.compilation.closures import Retrace, with_retrace
+from constrainednn._problem.objective import Value
 from constrainednn._solve.measure import measured
 from constrainednn._solve.training.steps import Chunk, MonitorRequest, advance
 from constrainednn._solve.training.trainer import Training
@@ -175,7 +176,7 @@ def _monitor_losses(requests: dict[int, MonitorRequest], lanes: int) -> dict[int
     first = next(iter(requests.values()))
     if all(points is None for points in first.monitor):
         return dict.fromkeys(requests, np.nan)
-    for place, constraint in enumerate(first.problem.constraints):
+    for place, constraint in enumerate(first.problem.statements):
         trees = {}
         for index, item in requests.items():
             points = item.monitor[place] or item.train[place]
@@ -205,7 +206,8 @@ def _losses(statement: Structure, arrays: list) -> Float[Array, " lanes"]:
     def loss(arrays: list) -> Float[Array, ""]:
         residual, model, points, weights = put_together(arrays, statement)
         r = jax.vmap(lambda x: jnp.ravel(residual(model, x)))(points)
-        return jnp.sum(weights * jnp.sum(r**2, axis=1))
+        sizes = r[:, 0] if isinstance(residual, Value) else jnp.sum(r**2, axis=1)
+        return jnp.sum(weights * sizes)
 
     return jax.vmap(loss)(arrays)
 

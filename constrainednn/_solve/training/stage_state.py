@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from constrainednn._gap.residual_vector import ResidualVector
+from constrainednn._gap.objectives.lagrangian import Minimised
 from constrainednn._solve.training.steps import Chunk, begin
+from constrainednn.methods.augmented_lagrangian import AugmentedLagrangian
 from constrainednn.methods.base import RUNNING
 from constrainednn.methods.stages import Stage
 
@@ -27,7 +28,7 @@ class InStage:
 
     stage: Stage
     static: PyTree
-    residual: ResidualVector
+    residual: Minimised
     params: PyTree
     state: PyTree
     best: tuple[PyTree, Array]
@@ -42,7 +43,7 @@ class InStage:
         stage: Stage,
         params: PyTree,
         static: PyTree,
-        residual: ResidualVector,
+        residual: Minimised,
         least_loss: float,
         step: int,
     ) -> "InStage":
@@ -92,9 +93,11 @@ class InStage:
 
         Near a minimum losses differ by rounding only, while the parameters still converge.
         """
-        best_params, best_loss = self.best
-        slack = 1 + float(jnp.finfo(best_loss.dtype).eps) ** 0.5
-        if last <= slack * float(best_loss):
+        best_params, best_loss = self.best[0], float(self.best[1])
+        slack = float(jnp.finfo(self.best[1].dtype).eps) ** 0.5 * abs(best_loss)
+        # What an augmented Lagrangian lowers is another function after each round.
+        multiplied = isinstance(self.stage.method, AugmentedLagrangian)
+        if multiplied or last <= best_loss + slack:
             return self.params, step
         seen = np.concatenate([[np.inf], *losses])[1 + self.first :]
         return best_params, self.first + int(np.argmin([*np.nan_to_num(seen, nan=np.inf), np.inf]))

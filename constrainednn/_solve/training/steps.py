@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from constrainednn._common.compilation.closures import compiled
 from constrainednn._common.memory import bytes_computed
-from constrainednn._gap.residual_vector import ResidualVector
+from constrainednn._gap.objectives.lagrangian import Minimised
 from constrainednn._gap.residuals import monitor_loss
 from constrainednn._problem.problem import Problem
 from constrainednn.domains.samplers.base import Draw
@@ -24,7 +24,7 @@ CHUNK = 1024
 
 
 @compiled
-def begin(method: AbstractMethod, residual: ResidualVector, params: PyTree) -> PyTree:
+def begin(method: AbstractMethod, residual: Minimised, params: PyTree) -> PyTree:
     """The state before the first step, all of it arrays."""
     return jax.tree.map(jnp.asarray, method.init(residual, params))
 
@@ -32,7 +32,7 @@ def begin(method: AbstractMethod, residual: ResidualVector, params: PyTree) -> P
 @compiled
 def advance(
     method: AbstractMethod,
-    residual: ResidualVector,
+    residual: Minimised,
     params: PyTree,
     state: PyTree,
     best: tuple[PyTree, Array],
@@ -74,7 +74,7 @@ class Chunk(NamedTuple):
     """A request for steps: the arguments of `advance`."""
 
     method: AbstractMethod
-    residual: ResidualVector
+    residual: Minimised
     params: PyTree
     state: PyTree
     best: tuple[PyTree, Array]

@@ -18,7 +18,7 @@ from jaxtyping import PyTree
 from constrainednn._checks.check import check_before_solve
 from constrainednn._checks.finiteness import check_finite
 from constrainednn._checks.stages import check_stages
-from constrainednn._gap.residual_vector import ResidualVector, residual_vector, rows
+from constrainednn._gap.objectives.lagrangian import Minimised, minimised, soft_constraints
 from constrainednn._gap.residuals import holds_already, monitor_loss
 from constrainednn._solve.training.checkpoints import (
     contents,
@@ -31,18 +31,16 @@ from constrainednn._solve.training.diagnosis import (
     out_of_memory,
     raised_at,
     refuse_dense,
+    refuse_stale,
     refuse_what_is_compiled,
     warn_of_float32,
     why_converged,
+    why_max_steps,
     why_nonfinite,
     why_stalled,
 )
-from constrainednn._solve.training.monitoring import (
-    Monitoring,
-    lazy,
-    log_place,
-    next_log_spaced,
-)
+from constrainednn._solve.training.loss_reached import least_loss, reached
+from constrainednn._solve.training.monitoring import Monitoring, lazy, log_place, next_log_spaced
 from constrainednn._solve.training.stage_state import InStage
 from constrainednn._solve.training.steps import (
     CHUNK,
@@ -55,7 +53,6 @@ from constrainednn._solve.training.steps import (
     on_device,
 )
 from constrainednn._solve.training.training_points import TrainingPoints
-from constrainednn._solve.training.trend import why_max_steps
 from constrainednn._storage.run_folder import Checkpoint
 from constrainednn.methods.base import CONVERGED, NONFINITE, RUNNING, STALLED
 from constrainednn.methods.stages import Stage, described
@@ -94,7 +91,7 @@ class Training:
         self.show("compiling")
         self.model = self.problem.build_model(key=self.key)
         check_stages(self.stages, self.problem, self.model)
-        points = self.points = TrainingPoints(self.problem.constraints, self.key, self.run.counts)
+        points = self.points = TrainingPoints(self.problem.statements, self.key, self.run.counts)
         if not self.checked:
             warn_of_float32(self.stages, self.run.tolerance)
         checkpoint = self.run.checkpoint
@@ -107,10 +104,15 @@ class Training:
                 check_before_solve(self.problem, self.model, points.train, at_rounding=holds)
             yield from self.watch()
         self.unit = points.common_unit(self.model)
+        self.soft = soft_constraints(self.problem, self.model, points.train)
+        self.least = least_loss(
+            self.problem, self.model, points.train, self.run.tolerance, self.unit
+        )
         self.squared = float(np.square(self.unit))  # infinite where losses are
         self.dense = []
         for stage in self.stages:
             params, static = eqx.partition(self.model, self.mask(stage))
+            refuse_stale(stage, self.run.redraw, self.soft)
             self.dense.append(refuse_dense(stage, self.residual(static), params))
         self.settings = self.run.begin(described(self.stages, self.model), self.limit)
         self.compile_seconds += time.perf_counter() - started
@@ -155,9 +157,9 @@ class Training:
 
     def ending(self, verdict: int) -> tuple[Status, str]:
         """How the last stage ended: status and reason."""
-        tolerance = self.run.tolerance
-        if tolerance and self.total_loss(self.model) <= (tolerance / self.unit) ** 2:
-            return Status.CONVERGED, f"the root of the loss is below the tolerance {tolerance:g}"
+        loss, tolerance = self.total_loss(self.model), self.run.tolerance
+        if ended := reached(self.problem, loss, self.least, tolerance, self.step):
+            return ended
         if verdict == CONVERGED:
             return Status.CONVERGED, why_converged(self.last, self.points)
         if verdict == STALLED:
@@ -226,8 +228,8 @@ class Training:
         if checkpoint is not None:
             self.restore(checkpoint)
         params, static = eqx.partition(self.model, mask)
-        least = (self.run.tolerance / self.unit) ** 2
-        now = InStage.entered(stage, params, static, self.residual(static), least, self.step)
+        residual = self.residual(static)
+        now = InStage.entered(stage, params, static, residual, self.least, self.step)
         if checkpoint is not None:
             facts = checkpoint.facts
             now.begun, now.first, now.verdict = facts["begun"], facts["first"], facts["verdict"]
@@ -288,9 +290,8 @@ class Training:
         """What is trained in a stage."""
         return trainable_mask(self.model, stage.trainable or self.problem.trainable)
 
-    def residual(self, static: PyTree) -> ResidualVector:
-        constraints = self.problem.constraints
-        return residual_vector(constraints, static, rows(constraints, self.points.train, self.unit))
+    def residual(self, static: PyTree) -> Minimised:
+        return minimised(self.problem, static, self.points.train, self.unit, self.soft)
 
     def next_event(self) -> int:
         """The next step at which something other than stepping happens."""

@@ -19,12 +19,18 @@ from constrainednn._gap.streams import (
     streams_of_all,
 )
 from constrainednn._problem.constraint import Constraint, is_drawn_again
+from constrainednn._problem.objective import Value
 from constrainednn.domains.samplers.adaptive import Adaptive
 from constrainednn.domains.samplers.base import Draw
 
 
 class TrainingPoints:
     """Points to train on and to be monitored on, and held-out points, kept apart until the end.
+
+    Args:
+        constraints: The statements of a problem: its constraints and, last, its objective.
+        key: Key of the run.
+        counts: Numbers of monitor and held-out points.
 
     Attributes:
         train: Training points of each constraint.
@@ -67,7 +73,12 @@ class TrainingPoints:
         return {item.name: loss_at(item, model, drawn, unit=unit) for item, drawn in self.pairs}
 
     def common_unit(self, model: PyTree) -> float:
-        """What all residuals are divided by while they are squared: one, but for extreme units."""
+        """What all residuals are divided by while they are squared: one, but for extreme units.
+
+        An objective is no square: with one, nothing is divided.
+        """
+        if any(isinstance(item.residual, Value) for item in self.constraints):
+            return 1.0
         sizes = [
             math.sqrt(item.weight)
             * root_mean_square(residuals_at(item.residual, model, drawn.points))

@@ -62,7 +62,7 @@ def eliminated(facts: Facts, data: list[tuple[Any, Draw]]) -> Regression:
     D, w = J[:, is_raw], J[:, ~is_raw]
     rest = [
         (item, points.train)
-        for item, points in zip(problem.constraints, facts.streams, strict=True)
+        for item, points in zip(problem.statements, facts.streams, strict=True)
         if not isinstance(item.over, Data)
     ]
     if rest and w.shape[1]:

@@ -38,7 +38,7 @@ def estimates(facts: Facts, *, sigma: float | None = None, level: float = LEVEL)
         raise BadValueError("estimates are those of all experiments: ask the whole solution.")
     data = [
         (item, points.train)
-        for item, points in zip(problem.constraints, facts.streams, strict=True)
+        for item, points in zip(problem.statements, facts.streams, strict=True)
         if isinstance(item.over, Data) and len(points.train)
     ]
     if not data:

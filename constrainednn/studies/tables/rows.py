@@ -3,7 +3,7 @@
 import collections
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -66,11 +66,25 @@ def flat(row: Row) -> dict[str, Any]:
         "heldout_high": number(heldout.get("high")),
         "gap": infinite(difference.get("value")) if difference else number(None),
         "worst": number(max((infinite(part["worst"]["residual"]) for part in parts), default=None)),
+        **_least(gap, number),
         **_guaranteed(row, parts),
         "reference_error": number(max(errors, default=None)),
         "collapsed": any(verdicts) if verdicts else None,
         "seconds": timings.get("run"),
         "engine": row["engine"],
+    }
+
+
+def _least(gap: Row, number: Callable[[Any], float]) -> dict[str, float]:
+    """The mean of an objective on fresh points, and how far it is above the reference's."""
+    least = gap.get("objective")
+    if not least:
+        return {}
+    excess = (least["excess"] or {}).get("value")
+    return {
+        "objective": number(least["heldout"]["value"]),
+        "objective_gap": number(least["difference"]["value"]),
+        "excess": number(excess),
     }
 
 

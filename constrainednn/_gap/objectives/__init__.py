@@ -1,0 +1,1 @@
+"""Objectives: what training lowers besides squared residuals, and what it reached."""

@@ -1,0 +1,227 @@
+"""Objectives under constraints: against closed forms of the minimum and of its multipliers."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import constrainednn as cx
+from constrainednn.errors import BadTypeError, BadValueError, ProblemError, StoreError
+from constrainednn.methods import AugmentedLagrangian
+
+OVER = cx.Box([-1, -1], [1, 1])
+LBFGS = cx.Optax(optax.lbfgs())
+
+
+def wanted(x):
+    return jnp.stack([x[0], x[1], x[0] - x[1]])
+
+
+def one(x, y):
+    return jnp.sum(y) - 1.0
+
+
+def total(u, x):
+    return one(x, u(x))
+
+
+def cost(u, x):
+    """Negative where the distance is below one, so that its mean is no sum of squares."""
+    return jnp.sum((u(x) - wanted(x)) ** 2) - 1.0
+
+
+def nearest(x):
+    y = wanted(x)
+    return y - (jnp.sum(y) - 1.0) / 3
+
+
+# Its mean over the square: |y - y*|^2 = (2 x_0 - 1)^2 / 3, of which E (2 x_0 - 1)^2 = 4 / 3 + 1.
+LEAST = 7 / 9 - 1
+
+
+def stated(model, **options):
+    constraint = cx.Constraint(total, over=OVER, points=40, tolerance=1e-3)
+    objective = cx.Objective(cost, over=OVER, points=40)
+    return cx.Problem(constraint, model, objective=objective, **options)
+
+
+AFFINE = cx.Linear(2, 3)
+HARD = cx.with_projection(AFFINE, equalities=one)
+
+
+@pytest.fixture(scope="module")
+def hard():
+    # A convex quadratic cost of a linear model: short steps down the gradient reach its minimum.
+    method = cx.Optax(optax.sgd(0.3))
+    return cx.solve(stated(HARD, reference=nearest), method, steps=400, heldout=400)
+
+
+def test_objective_under_a_projection_reaches_its_minimum(hard):
+    least = hard.gap.objective
+    # The model holds the solution, so what is left is rounding of the cost.
+    assert abs(least.excess.value) < 1e-12 and least.largest < 1e-6
+    assert least.heldout.low < LEAST < least.heldout.high
+    assert least.optimum == pytest.approx(least.heldout.value, abs=1e-12)
+    assert hard.gap["total"].worst.residual < 1e-14
+    assert hard.gap.loss == pytest.approx(least.train, abs=1e-12) == hard.history.loss[-1]
+
+
+def test_report_of_an_objective_says_mean_gap_and_excess(hard):
+    least, text = hard.gap.objective, str(hard.gap)
+    x = hard.streams[-1]
+    values = [
+        np.asarray(jax.vmap(lambda x: cost(hard.model, x))(s.points)) for s in (x.train, x.heldout)
+    ]
+    assert least.train == pytest.approx(values[0].mean(), abs=1e-13)
+    assert least.heldout.value == pytest.approx(values[1].mean(), abs=1e-13)
+    assert least.difference.value == least.heldout.value - least.train
+    assert least.heldout.n == 400
+    assert least.difference.error == least.heldout.error > 0
+    assert "cost (mean)" in text and "above the reference's" in text
+    assert hard.verdict.word == "no tolerance to meet" and "no solution" not in repr(hard)
+
+
+def test_objective_is_saved_loaded_and_told_from_another(hard, tmp_path):
+    hard.save(tmp_path / "run")
+    again = cx.load_solution(tmp_path / "run", stated(HARD, reference=nearest))
+    assert again.gap.objective == hard.gap.objective and again.verdict.reason == hard.verdict.reason
+    kept = json.loads((tmp_path / "run" / "report.json").read_text())["gap"]["objective"]
+    assert kept["name"] == "cost" and kept["heldout"]["value"] == hard.gap.objective.heldout.value
+    constraint = cx.Constraint(total, over=OVER, points=40, tolerance=1e-3)
+    with pytest.raises(StoreError, match=r"objective was .* in the file and is None"):
+        cx.load_solution(tmp_path / "run", cx.Problem(constraint, HARD))
+
+
+@pytest.mark.slow
+def test_default_method_of_an_objective_reaches_its_minimum():
+    found = cx.solve(stated(HARD, reference=nearest), steps=30, heldout=400)
+    assert abs(found.gap.objective.excess.value) < 1e-12
+    assert found.settings.method.startswith("AugmentedLagrangian")
+
+
+@pytest.mark.slow
+def test_augmented_lagrangian_meets_constraints_that_weights_trade_away():
+    problem = stated(AFFINE, reference=nearest)
+    met = cx.solve(problem, AugmentedLagrangian(every=20), steps=140, heldout=400)
+    # In the limit sum(y) = 1 at 40 points, which determine an affine map: everywhere.
+    assert met.gap["total"].worst.residual < 1e-6
+    assert abs(met.gap.objective.excess.value) < 1e-6
+    assert met.verdict.word == "no tolerance to meet"
+    traded = cx.solve(problem, LBFGS, steps=30, heldout=400)
+    # At a weight of one, least |y - v|^2 + (sum(y) - 1)^2 has sum(y) - 1 = (sum(v) - 1) / 4.
+    x = np.asarray(traded.streams[0].heldout.points)
+    expected = np.sqrt(np.mean((2 * x[:, 0] - 1) ** 2)) / 4
+    assert traded.gap["total"].heldout_rms.value == pytest.approx(expected, rel=0.05)
+    assert traded.gap.objective.excess.value < -0.1
+    assert traded.verdict.word == "not solved" and "held-out points" in traded.verdict.reason
+
+
+@pytest.mark.slow
+def test_one_multiplier_for_a_component_holds_its_mean_over_the_points():
+    method = AugmentedLagrangian(every=20, multipliers="component")
+    met = cx.solve(stated(AFFINE), method, steps=200, heldout=400)
+    points = met.streams[0].train.points
+    values = np.asarray(jax.vmap(lambda x: total(met.model, x))(points))
+    assert abs(values.mean()) < 1e-6
+
+
+def falls(u, x):
+    return -jnp.sum(u(x) ** 2)
+
+
+@pytest.mark.slow
+def test_objective_without_a_minimum_is_called_unbounded():
+    constraint = cx.Constraint(total, over=OVER, points=40)
+    objective = cx.Objective(falls, over=OVER, points=40)
+    found = cx.solve(cx.Problem(constraint, HARD, objective=objective), steps=200, heldout=50)
+    assert found.status == "blow_up" and "unbounded below" in found.reason
+    assert found.verdict.word == "not solved"
+
+
+def pair(u, x):
+    return u(x)[:2]
+
+
+def fixed(u, x):
+    return jnp.sum(x)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "words"),
+    [
+        (lambda: cx.Objective(3.0, over=OVER), BadTypeError, "takes a function"),
+        (lambda: cx.Objective(cost, over=cx.Points([[0.0, 0.0]])), BadTypeError, "population"),
+        (lambda: cx.Objective(lambda x: x, over=OVER, name="a"), BadTypeError, r"fn\(u, x\)"),
+        (
+            lambda: cx.Objective(cost, over=OVER, sampler=cx.domains.Adaptive()),
+            BadValueError,
+            "nothing to go by",
+        ),
+        (lambda: cx.Objective(lambda u, x: 0.0, over=OVER), BadValueError, "objective's random"),
+        (
+            lambda: cx.Problem(
+                cx.Constraint(total, over=OVER), HARD, objective=cx.Objective(total, over=OVER)
+            ),
+            BadValueError,
+            "both named 'total'",
+        ),
+        (
+            lambda: cx.Problem(cx.Constraint(total, over=OVER), HARD, objective=cost),
+            BadTypeError,
+            "must be a cx.Objective",
+        ),
+        (lambda: cx.solve(stated(HARD), cx.LevenbergMarquardt()), BadValueError, "sums of squares"),
+        (lambda: cx.solve(stated(AFFINE), redraw=10), BadValueError, "multipliers are of those"),
+        (lambda: cx.solve(stated(HARD), tolerance=1e-6), BadValueError, "is not known"),
+        (lambda: AugmentedLagrangian(cx.LevenbergMarquardt()), BadTypeError, "inner method"),
+        (lambda: AugmentedLagrangian(multipliers="all"), BadValueError, "multipliers of"),
+        (
+            lambda: cx.solve(
+                cx.Problem(cx.Constraint(total, over=OVER), HARD), AugmentedLagrangian()
+            ),
+            BadValueError,
+            "with an objective",
+        ),
+    ],
+)
+def test_objective_that_cannot_be_right_is_refused_with_what_to_write(wrong, error, words):
+    with pytest.raises(error, match=words):
+        wrong()
+
+
+def test_trial_names_an_objective_of_several_numbers_or_of_none_of_the_parameters():
+    constraint = cx.Constraint(total, over=OVER, points=40)
+    several, none = (
+        cx.Problem(constraint, HARD, objective=cx.Objective(fn, over=OVER, points=40))
+        for fn in (pair, fixed)
+    )
+    with pytest.raises(ProblemError, match=r"objective 'pair' must be one number.*\(2,\)"):
+        cx.solve(several, steps=1)
+    assert "objective 'fixed' does not depend on" in cx.check(none)[-1].error
+
+
+class Parabola(cx.methods.AbstractLagrangian):
+    """Least |theta|^2 with theta_0 = 1: the multiplier of theta_0 - 1 is -2."""
+
+    def parts(self, params):
+        return jnp.vdot(params, params), params[:1] - 1.0
+
+    def components(self):
+        return jnp.zeros(1, int), jnp.ones(1)
+
+
+def test_augmented_lagrangian_by_hand_finds_minimum_and_multiplier():
+    method = AugmentedLagrangian(cx.Optax(optax.sgd(0.2)), every=20)
+    theta, residual = jnp.array([3.0, 3.0]), Parabola()
+    state = method.init(residual, theta)
+    step = jax.jit(method.step)
+    for _ in range(600):
+        # A penalty of one contracts by 1 / 2 a round and would grow; steps of 0.2 would then be
+        # too long.
+        theta, state, info = step(residual, theta, state._replace(penalty=jnp.ones(())))
+    np.testing.assert_allclose(theta, [1.0, 0.0], atol=1e-8)
+    np.testing.assert_allclose(state.multipliers, [-2.0], atol=1e-7)
+    np.testing.assert_allclose(info.loss, 1.0, atol=1e-6)
