@@ -29,11 +29,7 @@ from constrainednn._ode.schemes.boundary_fields import (
     ConditionsResidual,
 )
 from constrainednn._ode.schemes.boundary_values import BoundaryValueScheme
-from constrainednn._ode.trained.statements import (
-    refuse_beside_model,
-    refuse_without_model,
-    trained_boundary_values,
-)
+from constrainednn._ode.trained.statements import refuse_mixed, trained_boundary_values
 from constrainednn._problem.constraint import Constraint
 from constrainednn._problem.equation_arguments import Arguments
 from constrainednn._problem.problem import Problem
@@ -108,10 +104,8 @@ def bvp(
     """
     for value, name in ((fun, "fun"), (bc, "bc")):
         as_function(value, name, "lambda x, y: -y" if name == "fun" else "lambda left, right: left")
-    if model is None:
-        refuse_without_model(points)
-    else:
-        refuse_beside_model(data=data, mesh=mesh, continuation=continuation)
+    beside = {"data": data, "mesh": mesh, "continuation": continuation}
+    refuse_mixed(model, points, beside=beside)
     span, width = ends(span), as_width(width)
     few_leaves_of(p, "p")
     few_leaves_of(args, "args")
@@ -135,13 +129,8 @@ def bvp(
     field, *fields = [BoundaryField(fun, singular, span[0], unknown, it) for it in (args, *path)]
     conditions, *others = [BoundaryConditions(bc, unknown, it) for it in (args, *path)]
     if fitted:
-        scheme = FittedBoundaryScheme(
-            field=field,
-            conditions=conditions,
-            arguments=parameters.arguments,
-            span=span,
-            width=width,
-        )
+        known = {"field": field, "conditions": conditions, "span": span, "width": width}
+        scheme = FittedBoundaryScheme(**known, arguments=parameters.arguments)
     else:
         before, names = tuple(map(BoundaryProblem, fields, others)), ()
         if path and continuation:
@@ -152,13 +141,8 @@ def bvp(
         assert isinstance(scheme, BoundaryValueScheme)  # unknowns need data, which is refused
         settings = {"points": points, "reference": reference}
         return trained_boundary_values(scheme, guess, first, pieces, model, **settings)
-    return Problem(
-        [*_constraints(field, conditions, span, width), *observed],
-        pieces,
-        trainable=_trained,
-        reference=reference,
-        scheme=scheme,
-    )
+    constraints = [*_constraints(field, conditions, span, width), *observed]
+    return Problem(constraints, pieces, trainable=_trained, reference=reference, scheme=scheme)
 
 
 def _constraints(

@@ -28,11 +28,7 @@ from constrainednn._ode.schemes.delays import DelayedField, DelayResidual, Delay
 from constrainednn._ode.schemes.field import EquationResidual, Field, with_args
 from constrainednn._ode.schemes.initial_values import InitialValueScheme
 from constrainednn._ode.stated_experiments import of_experiments, refuse_beside
-from constrainednn._ode.trained.statements import (
-    refuse_beside_model,
-    refuse_without_model,
-    trained_initial_values,
-)
+from constrainednn._ode.trained.statements import refuse_mixed, trained_initial_values
 from constrainednn._problem.constraint import Constraint
 from constrainednn._problem.experiments import Experiment
 from constrainednn._problem.problem import Problem
@@ -127,21 +123,13 @@ def ivp(
         docs/benchmarks.
     """
     order = as_order(order)
-    if model is None:
-        refuse_without_model(points, windows)
-    else:
-        beside = {"data": data, "experiments": experiments, "mass": mass, "delays": delays}
-        refuse_beside_model(**beside, breaks=breaks, invariants=invariants)
+    beside = {"data": data, "experiments": experiments, "mass": mass, "delays": delays}
+    beside |= {"breaks": breaks, "invariants": invariants}
+    refuse_mixed(model, points, windows, beside=beside)
     if experiments is not None:
         refuse_beside(data=data, reference=reference, delays=delays, history=history)
-        state = functools.partial(
-            *(ivp, vector_field),
-            order=order,
-            mass=mass,
-            max_window=max_window,
-            invariants=invariants,
-            width=width,
-        )
+        settings = {"mass": mass, "max_window": max_window, "invariants": invariants}
+        state = functools.partial(ivp, vector_field, order=order, width=width, **settings)
         return of_experiments(state, experiments, y0=y0, span=span, args=args, breaks=breaks)
     if y0 is None or span is None:
         raise BadTypeError(
@@ -166,17 +154,9 @@ def ivp(
         assert isinstance(scheme, InitialValueScheme)  # unknowns need data, which is refused
         settings = {"points": points, "windows": windows, "name": _name(vector_field)}
         return trained_initial_values(scheme, start.flat, model, **settings, reference=reference)
-    return Problem(
-        [
-            _equation(field, span, width, vector_field),
-            *conserved(invariants, field, span),
-            *observed,
-        ],
-        start.model(span, width),
-        trainable=_trained,
-        reference=reference,
-        scheme=scheme,
-    )
+    drifts, first = conserved(invariants, field, span), start.model(span, width)
+    constraints = [_equation(field, span, width, vector_field), *drifts, *observed]
+    return Problem(constraints, first, trainable=_trained, reference=reference, scheme=scheme)
 
 
 def _name(vector_field: Callable[..., PyTree]) -> str:

@@ -102,9 +102,8 @@ class Problem(eqx.Module):
         scheme: AbstractScheme | None = None,
         source: Source | None = None,
     ):
-        given: list[Any] = [constraints]
-        if isinstance(constraints, (list, tuple)):
-            given = [*constraints]
+        several = isinstance(constraints, (list, tuple))
+        given: list[Any] = [*constraints] if several else [constraints]
         for item in given:
             if not isinstance(item, Constraint):
                 raise BadTypeError(
@@ -151,23 +150,23 @@ class Problem(eqx.Module):
         self.scheme = TrainedScheme() if scheme is None else scheme
         self.source = source
         self.constraints = tuple(given)
-        self.constraints = self._with_samplers()
+        self._choose_samplers()
 
-    def _with_samplers(self) -> tuple[Constraint, ...]:
-        """The constraints; where one names no sampler, with the one that suits the model."""
+    def _choose_samplers(self) -> None:
+        """Give constraints that name no sampler the one that suits the model."""
         unnamed = [item for item in self.constraints if not item.names_sampler]
         if self.scheme.in_pieces or not any(is_even(item.over) for item in unnamed):
-            return self.constraints
+            return
         try:
             model = self.build_model(key=jax.random.key(0))
         except Exception:  # noqa: BLE001  (a recipe of the user's, which `solve` calls again)
-            return self.constraints
+            return
         samplers = [
             item.sampler if item.names_sampler else default_sampler(item, model)
             for item in self.constraints
         ]
         where = lambda items: [item.sampler for item in items]  # noqa: E731
-        return eqx.tree_at(where, self.constraints, samplers)
+        self.constraints = eqx.tree_at(where, self.constraints, samplers)
 
     @property
     def statements(self) -> tuple[Constraint, ...]:

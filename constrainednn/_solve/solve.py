@@ -21,9 +21,9 @@ from constrainednn._ode.trained.scheme import (
 from constrainednn._problem.constraint import is_drawn_again
 from constrainednn._problem.problem import Problem
 from constrainednn._problem.scheme import AbstractPieceScheme
+from constrainednn._solve.in_windows import TrainingInWindows
 from constrainednn._solve.measure import measured
 from constrainednn._solve.piecewise import solve_pieces
-from constrainednn._solve.in_windows import TrainingInWindows
 from constrainednn._solve.training.steps import alone
 from constrainednn._solve.training.trainer import Training
 from constrainednn._storage.folders import check_folder

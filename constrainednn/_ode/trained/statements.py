@@ -1,6 +1,6 @@
 """Problems of `ivp` and `bvp` whose model is trained."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -36,27 +36,27 @@ _FOR_EACH, _LEAST = 2, 50
 _STIFF = 1e3
 
 
-def refuse_beside_model(**given: Any) -> None:
-    """Refuse arguments that need windows of polynomials.
+def refuse_mixed(
+    model: Any, points: int | None, windows: int = 1, *, beside: Mapping[str, Any]
+) -> None:
+    """Refuse settings of pieces beside a model, and settings of a model without one.
 
     Raises:
         ValueError: With the name of the first that is given.
     """
-    for name, value in given.items():
+    if model is None:
+        for name, given in (("points", points is not None), ("windows", windows != 1)):
+            if given:
+                raise BadValueError(
+                    f"{name}= is for a model that is trained, model=cx.MLP(...); without one, "
+                    "windows and their nodes are chosen by tolerance= of solve."
+                )
+        return
+    for name, value in beside.items():
         if value is not None and np.size(value):
             raise BadValueError(
                 f"{name}= needs the windows of polynomials that are solved where no model= is "
                 f"given: leave out model=, or {name}=."
-            )
-
-
-def refuse_without_model(points: int | None, windows: int = 1) -> None:
-    """Refuse the settings of a trained model where there is none."""
-    for name, given in (("points", points is not None), ("windows", windows != 1)):
-        if given:
-            raise BadValueError(
-                f"{name}= is for a model that is trained, model=cx.MLP(...); without one, windows "
-                "and their nodes are chosen by tolerance= of solve."
             )
 
 
