@@ -101,3 +101,15 @@ def test_at_the_limit_of_steps_parted_losses_ask_for_points():
 def test_at_the_limit_of_steps_nothing_is_made_up(losses):
     assert why_max_steps(100, losses, [(100, 0.0)]) == "the limit of 100 steps is reached"
     assert why_max_steps(9, np.ones(9), [(9, 1.0)]) == "the limit of 9 steps is reached"
+
+
+def test_a_last_stage_of_a_part_does_not_hide_that_the_rest_was_cut_short():
+    def wave(u, x):
+        return u(x) - jnp.sin(5 * x)
+
+    problem = cx.Problem(cx.Constraint(wave, over=LINE, points=20), SCALAR)
+    last = cx.Stage(cx.LevenbergMarquardt(), steps=20, trainable=lambda u: u.layers[-1])
+    settings = {"heldout": 50, "monitor": 20}
+    short = cx.solve(problem, [cx.Stage(cx.LevenbergMarquardt(), steps=3), last], **settings)
+    assert short.status == "max_steps" and short.steps < 23
+    assert cx.solve(problem, [last], **settings).status == "converged"

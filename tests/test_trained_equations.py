@@ -64,6 +64,11 @@ def test_the_comparison_is_with_the_same_function(one):
     assert worst / 3 < found.difference < 3 * worst
 
 
+def test_nothing_is_said_beyond_the_span(several):
+    with pytest.raises(ValueError, match=r"the solution is known from 0 to 4, got 4\.1"):
+        several(4.1)
+
+
 def test_windows_start_where_the_one_before_ends(several):
     edges, states = several.model.start.value
     np.testing.assert_allclose(edges, np.linspace(*SPAN, 4))

@@ -15,6 +15,7 @@ from constrainednn._figures.moments import moments
 from constrainednn._figures.overview import one_figure
 from constrainednn._gap.measure import evaluate_over
 from constrainednn._gap.report import ConstraintGap
+from constrainednn._ode.trained.scheme import TrainedEquation
 from constrainednn._problem.experiments import Experiments
 from constrainednn.domains.base import AbstractDomain
 from constrainednn.domains.boxes import Box, Boxes, Interval
@@ -94,7 +95,7 @@ class Solution(Facts):
 
     def _refuse_outside(self, x: np.ndarray) -> None:
         scheme, equation = self.problem.scheme, self.problem.constraints[0]
-        if not scheme.in_pieces:
+        if not (scheme.in_pieces or isinstance(scheme, TrainedEquation)):
             return
         covered = scheme.covered(self.model, equation) or equation.over
         assert isinstance(covered, (Interval, Box, Boxes))

@@ -152,17 +152,17 @@ def why_max_steps(
     """What the last decade of steps says of more of them, more points, or a wider model.
 
     Args:
-        limit: Number of steps taken.
-        losses: Training loss before each step.
+        limit: Number of steps that were allowed.
+        losses: Training loss before each step that counts.
         monitor: Pairs (step, monitor loss).
     """
     reason = f"the limit of {limit} steps is reached"
     if limit < _LEAST_STEPS:
         return reason
-    steps = np.arange(1, len(losses) + 1)
-    train = _power(steps, losses, limit)
-    watched = np.array(monitor, float).reshape(-1, 2)
-    fresh = _power(watched[:, 0], watched[:, 1], limit)
+    taken = len(losses)
+    train = _power(np.arange(1, taken + 1), losses, taken)
+    watched = np.array([pair for pair in monitor if pair[0] <= taken], float).reshape(-1, 2)
+    fresh = _power(watched[:, 0], watched[:, 1], taken)
     if train is None:
         return reason
     if fresh is not None and watched[-1, 1] > _PARTED * losses[-1]:
@@ -184,10 +184,10 @@ def why_max_steps(
 
 
 def _power(
-    steps: Float[np.ndarray, " n"], losses: Float[np.ndarray, " n"], limit: int
+    steps: Float[np.ndarray, " n"], losses: Float[np.ndarray, " n"], last: int
 ) -> float | None:
     """The power of the steps that a loss follows in the last decade; None where it has none."""
-    fit = (steps >= limit / 10) & (losses > 0) & np.isfinite(losses)
+    fit = (steps >= last / 10) & (losses > 0) & np.isfinite(losses)
     if fit.sum() < 3:
         return None
     # Evenly in the logarithm of the steps, as a figure shows it.

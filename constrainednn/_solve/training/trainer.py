@@ -83,7 +83,7 @@ class Training:
         self.losses: list[np.ndarray] = []
         self.monitoring = Monitoring(early_stopping=run.early_stopping)
         self.compile_seconds = self.run_seconds = 0.0
-        self.train_loss = np.nan
+        self.train_loss, self.cut_short = np.nan, False
 
     def go(self) -> RunRequests:
         """Yield requests for steps and monitor losses, and return the outcome."""
@@ -129,9 +129,7 @@ class Training:
         """Take all stages; return a status and its reason."""
         reached = 0 if checkpoint is None else stage_of(checkpoint, len(self.stages))
         verdict = RUNNING
-        for index, stage in enumerate(self.stages):
-            if index < reached:
-                continue
+        for index, stage in list(enumerate(self.stages))[reached:]:
             try:
                 verdict = yield from self.run_stage(index, checkpoint if index == reached else None)
             except (MemoryError, jax.errors.JaxRuntimeError) as error:
@@ -146,6 +144,7 @@ class Training:
                 seen = np.concatenate([[np.inf], *self.losses])[1:] * self.squared
                 part = stage.trainable or self.problem.trainable
                 return Status.NONFINITE, why_nonfinite(seen, self.last.model, part, self.points)
+            self.cut_short |= verdict == RUNNING and stage.trainable is None
             last = index == len(self.stages) - 1
             if self.monitoring.past_the_best():
                 step = self.monitoring.lowest[0]
@@ -160,11 +159,12 @@ class Training:
         loss, tolerance = self.total_loss(self.model), self.run.tolerance
         if ended := reached(self.problem, loss, self.least, tolerance, self.step):
             return ended
-        if verdict == CONVERGED:
+        if verdict == CONVERGED and not self.cut_short:
             return Status.CONVERGED, why_converged(self.last, self.points)
         if verdict == STALLED:
             return Status.STALLED, why_stalled(self.last, self.points)
-        losses = np.concatenate([np.zeros(0), *self.losses]) * self.squared
+        until = self.last.begun if verdict == CONVERGED else self.step
+        losses = np.concatenate([np.zeros(0), *self.losses])[:until] * self.squared
         return Status.MAX_STEPS, why_max_steps(self.limit, losses, self.monitoring.losses)
 
     def run_stage(self, index: int, checkpoint: Checkpoint | None) -> StageRequests:
@@ -257,10 +257,11 @@ class Training:
         finite = all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(now.params))
         if folder is None or not finite:
             return
-        seconds = {"compile_seconds": self.compile_seconds, "run_seconds": self.run_seconds}
+        more = {"compile_seconds": self.compile_seconds, "run_seconds": self.run_seconds}
+        more |= {"stage": index, "cut": self.cut_short}
         arrays, facts = contents(self.model, now, self.losses, self.monitoring, self.points)
         statement = self.run.statement([self.monitoring.losses[0][1]])
-        folder.save(self.step, arrays, facts | seconds | {"stage": index, "statement": statement})
+        folder.save(self.step, arrays, facts | more | {"statement": statement})
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Set everything but the method's own state to what it was."""
@@ -270,7 +271,7 @@ class Training:
         self.step, self.losses = checkpoint.step, [checkpoint.arrays["loss"]]
         self.train_loss = float(self.losses[0][-1]) * self.squared if self.step else np.nan
         self.compile_seconds += facts["compile_seconds"]
-        self.run_seconds = facts["run_seconds"]
+        self.run_seconds, self.cut_short = facts["run_seconds"], facts.get("cut", False)
         restore_points(points, self.monitoring, self.run, checkpoint, self.model)
 
     def only_on_this_draw(self, verdict: int) -> bool:
