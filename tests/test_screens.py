@@ -239,6 +239,29 @@ def test_errors_are_tables_of_components(solved):
     assert f"<td>1</td><td>{found.relative_size[1]:.1e}</td>" in shown and repr(found) in shown
 
 
+def test_comparisons_and_estimates_are_tables():
+    found = cx.results.Comparison(
+        ours=0.5,
+        compiling=2.0,
+        seconds=0.25,
+        solver="DOP853 at 1e-12",
+        evaluations=900,
+        field="in NumPy",
+        difference=3e-12,
+        status="it ended",
+        reached=6.0,
+        fitted=False,
+    )
+    shown = found._repr_html_()
+    assert "<td>DOP853 at 1e-12</td><td>0.25</td>" in shown and "3.0e-12 up to 6" in shown
+    value = cx.results.Estimate(2.0, 1.9, 2.1, 50, 0.05)
+    nothing = np.ones((1, 1))
+    estimates = cx.results.Estimates({"<rate>": value}, nothing, 0.1, 49, np.ones(1), ())
+    shown = estimates._repr_html_()
+    assert "<td>&lt;rate&gt;</td><td>2</td><td>[1.9, 2.1]</td><td>0.05</td>" in shown
+    assert "converged" in shown and "noise 0.1" in shown
+
+
 def test_bar_is_shown_where_somebody_watches_and_only_once(named, monkeypatch, capsys):
     solve = functools.partial(cx.solve, named.problem, steps=2, heldout=32, monitor=8)
     solve()

@@ -91,15 +91,21 @@ def _constraints(report: dict[str, Any]) -> list[dict[str, Any]]:
     return list((report.get("gap") or {}).get("constraints", []))
 
 
+# Constraints whose numbers stand at the top of a page.
+_TILES = 8
+
+
 def _numbers(run: Contents) -> str:
     """The few numbers that one looks for first."""
     report, found = run.report, []
     parts = sorted(_constraints(report), key=lambda item: item["name"] in run.said.rounding)
-    for item in parts[:3]:
+    for item in parts[:_TILES]:
         rms = item["heldout_rms"]
         label = str(rms.get("label") or "").partition(":")[0]
         label = f"interval {label}" if label else ""
         found.append((f"held-out RMS of {item['name']}", interval(rms), label))
+    if len(parts) > _TILES:
+        found.append(("held-out RMS of others", f"{len(parts) - _TILES} more in the table", ""))
     # Of the first: on an edge where the solution vanishes a relative error means nothing.
     known = [item for item in _constraints(report) if item.get("error") is not None]
     if known:

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from constrainednn._common.random_keys import stream
+from constrainednn._common.tables import html_table
 from constrainednn._fitting.scheme import AbstractFittedScheme, with_found
 from constrainednn._gap.measure import gap_report
 from constrainednn._ode.schemes.boundary_values import BoundaryValueScheme
@@ -68,6 +69,19 @@ class Comparison:
             f"of the field {self.field}; relative difference {self.difference:.1e}"
             f"{until}; {self.status}"
         )
+
+    def _repr_html_(self) -> str:
+        rows = [
+            ("cx.solve", f"{self.ours:.3g}", "the fit" if self.fitted else "a whole call"),
+            (self.solver, f"{self.seconds:.3g}", f"a whole call, field {self.field}"),
+        ]
+        until = "" if math.isnan(self.reached) else f" up to {self.reached:g}"
+        lines = [
+            f"relative difference {self.difference:.1e}{until}; {self.status}",
+            f"{self.evaluations} evaluations of the field; compiling ours took "
+            f"{self.compiling:.3g} s",
+        ]
+        return html_table(("solver", "seconds", "of"), rows, lines)
 
 
 def compare(facts: Facts) -> Comparison:

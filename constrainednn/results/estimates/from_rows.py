@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from constrainednn._common.tables import number
+from constrainednn._common.tables import html_table, number
 from constrainednn._gap.statistics import LEVEL, Estimate, t_quantile
 from constrainednn._problem.unknowns import Unknown, each
 from constrainednn.errors import BadValueError
@@ -57,6 +57,21 @@ class Estimates:
 
     def __repr__(self) -> str:
         return "\n".join(estimate_lines(self))
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (
+                name,
+                f"{item.value:.6g}",
+                "" if math.isnan(item.low) else f"[{item.low:.6g}, {item.high:.6g}]",
+                f"{item.error:.2g}" if math.isfinite(item.error) else "",
+                item.label,
+            )
+            for name, item in self.values.items()
+        ]
+        first, *others = estimate_lines(self)
+        columns = ("unknown", "estimate", "interval", "standard error", "")
+        return html_table(columns, rows, [first, *others[len(rows) :]])
 
 
 def estimates_from(
