@@ -11,6 +11,7 @@ from scipy.optimize import minimize
 import constrainednn as cx
 from constrainednn._common.batched import in_blocks
 from constrainednn.models import Projected
+from constrainednn.models.projection import factors
 from constrainednn.models.projection.affine import is_affine
 
 # Of the violation of a point that arrived, and of its distance from the exact nearest point.
@@ -290,3 +291,35 @@ def test_what_cannot_be_projected_is_said(as_released):
         onto(equalities=on_sphere, metric=[1.0, 1.0, 1.0])(jnp.ones(2))
     with pytest.raises(cx.errors.BadTypeError, match="one array of reals"):
         Projected(lambda x: (x, x), onto(equalities=on_sphere).projection)(jnp.ones(2))
+
+
+def test_factors_of_more_rows_than_one_loop_takes_are_those_of_dense_algebra():
+    B = np.random.default_rng(0).normal(size=(70, 90))
+    A, b = B @ B.T, B[:, :2]
+    L = factors.cholesky(jnp.asarray(A))
+    np.testing.assert_allclose(L, np.linalg.cholesky(A), atol=1e-12)
+    solved = factors.backward(L, factors.forward(L, jnp.asarray(b)))
+    np.testing.assert_allclose(solved, np.linalg.solve(A, b), atol=1e-12)
+
+
+@pytest.mark.slow
+def test_affine_equations_and_inequalities_together_against_scipy():
+    generator = np.random.default_rng(0)
+    A, K = generator.normal(size=(2, 6)), generator.normal(size=(5, 6))
+    model = onto(equalities=lambda x, y: A @ y - 0.1, inequalities=lambda x, y: K @ y - 1.0)
+    x = 3 * generator.normal(size=(40, 6))
+    y = in_blocks(model, x)
+    assert np.abs(y @ A.T - 0.1).max() < 1e-14 and (y @ K.T - 1.0).max() < 1e-14
+    for start, found in zip(x, y, strict=True):
+        known = minimize(
+            lambda y, start=start: 0.5 * np.sum((y - start) ** 2),
+            start,
+            jac=lambda y, start=start: y - start,
+            constraints=[
+                {"type": "eq", "fun": lambda y: A @ y - 0.1, "jac": lambda y: A},
+                {"type": "ineq", "fun": lambda y: 1 - K @ y, "jac": lambda y: -K},
+            ],
+            method="SLSQP",
+            options={"ftol": 1e-15, "maxiter": 300},
+        )
+        np.testing.assert_allclose(found, known.x, atol=1e-9)

@@ -23,7 +23,8 @@ from constrainednn.models.projection.affine import is_affine
 from constrainednn.models.projection.equalities import nearest
 from constrainednn.models.projection.factors import backward, cholesky, forward
 from constrainednn.models.projection.interior import nearest_within
-from constrainednn.models.projection.rows import jacobian, row_space
+from constrainednn.models.projection.polyhedron import faces, nearest_in_polyhedron
+from constrainednn.models.projection.rows import RowSpace, jacobian, row_space
 
 
 @eqx.filter_custom_jvp
@@ -43,6 +44,9 @@ def projected(
     """
     g, h = functions
     if jax.eval_shape(h, x, y0).size:
+        if is_affine(g, x, y0) and is_affine(h, x, y0):
+            fns = (lambda y: g(x, y)), (lambda y: h(x, y))
+            return nearest_in_polyhedron(*fns, y0, iterations=iterations)
         return nearest_within(lambda y: g(x, y), lambda y: h(x, y), y0, iterations=iterations)
     affine = is_affine(g, x, y0)
     y = nearest(lambda y: g(x, y), y0, iterations=iterations, affine=affine)
@@ -58,21 +62,42 @@ def _projected_jvp(primals: tuple, tangents: tuple, *, iterations: int) -> tuple
         g, h = functions
         return jnp.concatenate([g(x, y), active * h(x, y)])
 
-    C = jacobian(lambda y: held(functions, x, y), y)[1]
-    rows = row_space(C)
+    rows = _rows(functions, x, y, active)
     w = rows.multipliers(y0 - y)
     pull = lambda functions, x: jax.grad(lambda y: w @ held(functions, x, y))(y)  # noqa: E731
-    curvature = jax.hessian(lambda y: w @ held(functions, x, y))(y)
     b, normal = tangents[2], None
     if b is None:
         b = jnp.zeros_like(y0)
+    flat = all(is_affine(fn, x, y0) for fn in functions)
+    slope = jax.grad(lambda y: w @ held(functions, x, y))
+    bent = lambda v: jnp.zeros_like(v) if flat else jax.jvp(slope, (y,), (v,))[1]  # noqa: E731
     if any(leaf is not None for leaf in jax.tree.leaves(tangents[:2])):
         change_of = lambda fn: _or_zeros(*eqx.filter_jvp(fn, (functions, x), tangents[:2]))  # noqa: E731
         b, d = b - change_of(pull), -change_of(lambda functions, x: held(functions, x, y))
         normal = rows.step(d)
-        normal = normal + rows.step(d - C @ normal)  # the shift of the factor costs digits
-        b = b - normal - curvature @ normal
-    eye = jnp.eye(y.size, dtype=y.dtype)
+        # The shift of the factor costs digits.
+        moved = jax.jvp(lambda y: held(functions, x, y), (y,), (normal,))[1]
+        normal = normal + rows.step(d - moved)
+        b = b - normal - bent(normal)
+    change = rows.tangent(b) if flat else _along(rows, jax.jacfwd(slope)(y), b)
+    if normal is not None:
+        change = change + normal
+    return (y, active), (change, jnp.zeros_like(active))
+
+
+def _rows(functions: tuple[Callable, Callable], x: PyTree, y: Array, active: Array) -> Any:
+    """The equations, and the inequalities that hold y, as a space of rows."""
+    (g, G), (h, K) = (jacobian(lambda y, fn=fn: fn(x, y), y) for fn in functions)
+    if not h.size:
+        return row_space(G)
+    if all(is_affine(fn, x, y) for fn in functions):
+        return faces(jnp.concatenate([G, K]), g.size, active)
+    return row_space(jnp.concatenate([G, active[:, None] * K]))
+
+
+def _along(rows: RowSpace, curvature: Array, b: Array) -> Float[Array, " n"]:
+    """The change along the set, by the curvature of what holds the point."""
+    eye = jnp.eye(b.size, dtype=b.dtype)
     P = jax.vmap(rows.tangent, in_axes=1, out_axes=1)(eye)
     # Positive definite at a nearest point. Elsewhere, where no derivative exists or the point is
     # another stationary one, the set is taken as flat.
@@ -80,10 +105,7 @@ def _projected_jvp(primals: tuple, tangents: tuple, *, iterations: int) -> tuple
     factor = cholesky((curved + curved.T) / 2)
     factor = jnp.where(jnp.isfinite(factor).all(), factor, eye)
     inner = backward(factor, forward(factor, P))
-    change = P @ (inner @ b)
-    if normal is not None:
-        change = change + normal
-    return (y, active), (change, jnp.zeros_like(active))
+    return P @ (inner @ b)
 
 
 def _or_zeros(value: Array, change: Array | None) -> Array:
