@@ -46,13 +46,19 @@ def problem(branch="lower", model="legendre", width=40, points=0):
         value = 2 * (jnp.log(jnp.cosh(c)) - jnp.log(jnp.cosh(inner)))
         return jnp.stack([value, 4 * c * jnp.tanh(inner)])
 
-    trained = {"points": points or None}
-    if model == "legendre":
-        trained = {}
-    elif model == "features":
-        trained["model"] = cx.RandomFeatures(cx.Interval(-1, 1), 2, width=width)
-    elif model == "mlp":
-        trained["model"] = cx.MLP("scalar", 2, width=width)
-    else:
+    models = {
+        "legendre": None,
+        "features": cx.RandomFeatures(cx.Interval(-1, 1), 2, width=width),
+        "mlp": cx.MLP("scalar", 2, width=width),
+    }
+    if model not in models:
         raise ValueError(f"model must be legendre, features or mlp, got {model!r}")
-    return cx.bvp(bratu, ends_at_zero, (0.0, 1.0), parabola, **trained, reference=solution)
+    return cx.bvp(
+        bratu,
+        ends_at_zero,
+        (0.0, 1.0),
+        parabola,
+        model=models[model],
+        points=points or None,
+        reference=solution,
+    )

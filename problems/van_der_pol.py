@@ -23,13 +23,19 @@ def oscillator(t, y, mu):
 
 def problem(mu=1.0, end=0.0, model="legendre", width=40, windows=10, points=0):
     end = end or max(10.0, 2.0 * mu)
-    trained = {"windows": windows, "points": points or None}
-    if model == "legendre":
-        trained = {}
-    elif model == "features":
-        trained["model"] = cx.RandomFeatures(cx.Interval(-1, 1), 2, width=width)
-    elif model == "mlp":
-        trained["model"] = cx.MLP("scalar", 2, width=width)
-    else:
+    models = {
+        "legendre": None,
+        "features": cx.RandomFeatures(cx.Interval(-1, 1), 2, width=width),
+        "mlp": cx.MLP("scalar", 2, width=width),
+    }
+    if model not in models:
         raise ValueError(f"model must be legendre, features or mlp, got {model!r}")
-    return cx.ivp(oscillator, jnp.array([2.0, 0.0]), (0.0, end), args=mu, **trained)
+    return cx.ivp(
+        oscillator,
+        jnp.array([2.0, 0.0]),
+        (0.0, end),
+        args=mu,
+        model=models[model],
+        windows=1 if model == "legendre" else windows,
+        points=points or None,
+    )

@@ -74,6 +74,11 @@ def test_derivatives_are_found_wherever_they_are_taken():
     assert sampler_of(behind, LINE, doubled) == GaussQuadrature()
 
 
+def at_limit(limit, losses, monitor):
+    problem = cx.Problem(cx.Constraint(value, over=cx.Normal(2)), cx.MLP(2, "scalar", width=4))
+    return why_max_steps(problem, losses, monitor, limit)
+
+
 def falling(power, *, parted=1.0):
     steps = np.arange(1, 1001)
     losses = 3.0 * steps**power
@@ -81,26 +86,26 @@ def falling(power, *, parted=1.0):
 
 
 def test_at_the_limit_of_steps_a_falling_loss_asks_for_more():
-    reason = why_max_steps(1000, *falling(-2.0))
+    reason = at_limit(1000, *falling(-2.0))
     assert "as steps^-2.0" in reason and reason.endswith("divide the root of the loss by 10")
 
 
 def test_at_the_limit_of_steps_a_level_loss_does_not():
-    assert "has levelled off" in why_max_steps(1000, *falling(-0.1))
+    assert "has levelled off" in at_limit(1000, *falling(-0.1))
 
 
 def test_at_the_limit_of_steps_parted_losses_ask_for_points():
-    reason = why_max_steps(1000, *falling(-2.0, parted=50.0))
+    reason = at_limit(1000, *falling(-2.0, parted=50.0))
     assert "the monitor loss stays behind" in reason and "points=" in reason
     losses, _ = falling(-2.0)
     level = [(k, 0.5) for k in (100, 300, 1000)]
-    assert "no longer falls, 5.0e-01 against" in why_max_steps(1000, losses, level)
+    assert "no longer falls, 5.0e-01 against" in at_limit(1000, losses, level)
 
 
 @pytest.mark.parametrize("losses", [np.zeros(100), np.full(100, np.nan)])
 def test_at_the_limit_of_steps_nothing_is_made_up(losses):
-    assert why_max_steps(100, losses, [(100, 0.0)]) == "the limit of 100 steps is reached"
-    assert why_max_steps(9, np.ones(9), [(9, 1.0)]) == "the limit of 9 steps is reached"
+    assert at_limit(100, losses, [(100, 0.0)]) == "the limit of 100 steps is reached"
+    assert at_limit(9, np.ones(9), [(9, 1.0)]) == "the limit of 9 steps is reached"
 
 
 def test_a_last_stage_of_a_part_does_not_hide_that_the_rest_was_cut_short():

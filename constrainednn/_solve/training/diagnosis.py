@@ -147,17 +147,21 @@ def why_stalled(now: InStage, points: TrainingPoints) -> str:
 
 
 def why_max_steps(
-    limit: int, losses: Float[np.ndarray, " steps"], monitor: Sequence[tuple[int, float]]
+    problem: Problem,
+    losses: Float[np.ndarray, " steps"],
+    monitor: Sequence[tuple[int, float]],
+    limit: int,
 ) -> str:
     """What the last decade of steps says of more of them, more points, or a wider model.
 
     Args:
-        limit: Number of steps that were allowed.
+        problem: What was trained; of an objective, which has no value to fall to, nothing is said.
         losses: Training loss before each step that counts.
         monitor: Pairs (step, monitor loss).
+        limit: Number of steps that were allowed.
     """
     reason = f"the limit of {limit} steps is reached"
-    if limit < _LEAST_STEPS:
+    if limit < _LEAST_STEPS or problem.objective is not None:
         return reason
     taken = len(losses)
     train = _power(np.arange(1, taken + 1), losses, taken)

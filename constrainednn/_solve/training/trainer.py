@@ -156,16 +156,16 @@ class Training:
 
     def ending(self, verdict: int) -> tuple[Status, str]:
         """How the last stage ended: status and reason."""
-        loss, tolerance = self.total_loss(self.model), self.run.tolerance
-        if ended := reached(self.problem, loss, self.least, tolerance, self.step):
+        loss = self.total_loss(self.model)
+        if ended := reached(self.problem, loss, self.least, self.run.tolerance, self.step):
             return ended
         if verdict == CONVERGED and not self.cut_short:
             return Status.CONVERGED, why_converged(self.last, self.points)
         if verdict == STALLED:
             return Status.STALLED, why_stalled(self.last, self.points)
-        until = self.last.begun if verdict == CONVERGED else self.step
-        losses = np.concatenate([np.zeros(0), *self.losses])[:until] * self.squared
-        return Status.MAX_STEPS, why_max_steps(self.limit, losses, self.monitoring.losses)
+        seen = np.concatenate([np.zeros(0), *self.losses])[: self.last.begun if verdict else None]
+        seen, watched = seen * self.squared, self.monitoring.losses
+        return Status.MAX_STEPS, why_max_steps(self.problem, seen, watched, self.limit)
 
     def run_stage(self, index: int, checkpoint: Checkpoint | None) -> StageRequests:
         """Take the steps of one stage, or the rest of them, and return its last verdict."""
@@ -211,7 +211,7 @@ class Training:
             seen = bool(jnp.isfinite(now.best[1]))
             self.model = eqx.combine(now.best[0] if seen else now.params, now.static)
             raise
-        except (MemoryError, jax.errors.JaxRuntimeError):  # the caller looks at what it is
+        except (MemoryError, jax.errors.JaxRuntimeError):  # the caller looks what it is
             self.keep(index, now)
             self.model = self.better(now)
             raise
