@@ -156,7 +156,8 @@ def test_small_units_do_not_make_an_equation_solved():
         return 1e-4 * (jax.grad(u)(t) - jnp.cos(t))
 
     over = cx.Interval(0, 1)
-    problem = cx.Problem(cx.Constraint(faint, over=over, points=16), cx.MLP("scalar", "scalar"))
+    model = cx.MLP("scalar", "scalar", over=cx.Normal(1))
+    problem = cx.Problem(cx.Constraint(faint, over=over, points=16), model)
     verdict = cx.solve(problem, tolerance=1e-2, steps=0, **QUICK).verdict
     assert verdict.word == "cannot tell"
     assert "of its terms; root of the loss" in verdict.reason

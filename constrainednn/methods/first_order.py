@@ -13,6 +13,7 @@ from constrainednn.errors import BadTypeError
 from constrainednn.methods.base import (
     NONFINITE,
     RUNNING,
+    AbstractLagrangian,
     AbstractMethod,
     AbstractResidual,
     StepInfo,
@@ -46,13 +47,13 @@ class Optax(AbstractMethod[PyTree]):
     def __repr__(self) -> str:
         return f"Optax({_described(self.tx.update)})"
 
-    def init(self, residual: AbstractResidual, params: PyTree) -> PyTree:
+    def init(self, residual: AbstractResidual | AbstractLagrangian, params: PyTree) -> PyTree:
         """The transformation's own state."""
         del residual
         return self.tx.init(params)
 
     def step(
-        self, residual: AbstractResidual, params: PyTree, state: PyTree
+        self, residual: AbstractResidual | AbstractLagrangian, params: PyTree, state: PyTree
     ) -> tuple[PyTree, PyTree, StepInfo]:
         """Differentiate the loss once and apply the update."""
         fn = lambda params: loss_of(residual, params)  # noqa: E731

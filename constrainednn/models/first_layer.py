@@ -141,7 +141,7 @@ def _inputs(place: Place) -> AbstractDomain | Points:
     return Points(_first(points) if isinstance(points, tuple) else points)
 
 
-def _first(pair: tuple) -> PyTree[Array]:
+def _first(pair: tuple) -> Any:
     return pair[0]
 
 

@@ -164,7 +164,7 @@ def why_max_steps(
     if limit < _LEAST_STEPS or problem.objective is not None:
         return reason
     taken = len(losses)
-    train = _power(np.arange(1, taken + 1), losses, taken)
+    train = _power(np.arange(1.0, taken + 1), losses, taken)
     watched = np.array([pair for pair in monitor if pair[0] <= taken], float).reshape(-1, 2)
     fresh = _power(watched[:, 0], watched[:, 1], taken)
     if train is None:
