@@ -18,6 +18,8 @@ from constrainednn.models.recipes import Place
 
 # Coordinates up to which even points were measured to generalise better than independent ones.
 _LARGEST_DIM = 2
+# Gauss's rule takes the cube of its nodes to find; with more points any even ones are as good.
+_MOST_NODES = 500
 
 
 def is_even(over: Place) -> TypeGuard[AbstractDomain]:
@@ -37,7 +39,8 @@ def default_sampler(constraint: Constraint, model: PyTree) -> AbstractSampler:
     over = constraint.over
     if not (is_even(over) and _is_differentiated(constraint.residual, over, model)):
         return Independent()
-    return GaussQuadrature() if over.unit_dim == 1 else Sobol()
+    few = constraint.points is not None and constraint.points <= _MOST_NODES
+    return GaussQuadrature() if over.unit_dim == 1 and few else Sobol()
 
 
 def _is_differentiated(

@@ -55,7 +55,11 @@ class TrainingInWindows(Training):
 
 
 def _ended(found: Sequence[Outcome], windows: int) -> tuple[Status, str]:
-    """How all windows ended: as the first that did not converge."""
+    """How all windows ended: as the last where it ended the run, else as the first cut short."""
+    last, count = found[-1], len(found)
+    if last.status not in _GOES_ON:
+        rest = "" if count == windows else f"; windows {count + 1} to {windows} are not trained"
+        return last.status, f"window {count} of {windows}: {last.reason}{rest}"
     for k, item in enumerate(found):
         if item.status is not Status.CONVERGED:
             return item.status, f"window {k + 1} of {windows}: {item.reason}"

@@ -67,8 +67,9 @@ class AugmentedLagrangian(AbstractMethod[_State]):
         inner: Method of the rounds. Default: `Optax(optax.lbfgs())`.
         every: Steps of a round.
         multipliers: "point" has one for each entry of a residual at each training point, for
-            constraints that are to hold at each of them; "component" one for each entry, for
-            constraints that are to hold in the mean over the points.
+            constraints that are to hold at each of them; "component" one for each entry and all
+            points. The penalty presses every point in both, so that in the end "component" does
+            not solve the problem of a constraint on the mean alone.
 
     Raises:
         TypeError, ValueError: If a setting cannot be right.

@@ -106,7 +106,10 @@ def _of_trained_equation(facts: Facts) -> Verdict:
 def _of_objective(facts: Facts, least: ObjectiveGap) -> Verdict:
     """An objective: it has no tolerance to meet, its constraints may have."""
     found = [f"{least.name}: {least.line()}"]
+    found += [f"{item.name}: RMS {item.rms:.3g}" for item in facts.gap.finite]
     for item in facts.gap.constraints:
+        if math.isnan(item.heldout_rms.value):
+            return Verdict("not solved", f"{item.name} is NaN on fresh points; {found[0]}")
         proved, allowed = item.guarantee, item.guarantee.tolerance
         if allowed is None:
             found.append(f"{item.name}: held-out RMS {item.heldout_rms.value:.3g}")
@@ -114,6 +117,8 @@ def _of_objective(facts: Facts, least: ObjectiveGap) -> Verdict:
             share = f"{proved.violated} of {proved.points} held-out points"
             text = f"{item.name}: |r| > {allowed:g} at {share}; {found[0]}"
             return Verdict("not solved", text)
+    if math.isnan(least.heldout.value):
+        return Verdict("not solved", f"{least.name} is NaN on fresh points")
     return Verdict("no tolerance to meet", "; ".join(found))
 
 

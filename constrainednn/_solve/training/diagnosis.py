@@ -25,6 +25,7 @@ from constrainednn.errors import BadValueError, ProblemError
 from constrainednn.methods.augmented_lagrangian import AugmentedLagrangian
 from constrainednn.methods.levenberg_marquardt import LevenbergMarquardt, least_numbers, operations
 from constrainednn.methods.stages import Stage
+from constrainednn.runs.run import Run
 
 # Operations of one step that are announced: about ten seconds in which nothing else is heeded.
 _LONG = 1e12
@@ -104,9 +105,14 @@ def refuse_dense(stage: Stage, residual: Minimised, params: PyTree) -> int:
     return needed
 
 
-def refuse_stale(stage: Stage, redraw: int | None, soft: Soft) -> None:
-    """Refuse multipliers of points that are drawn again."""
-    method = stage.method
+def refuse_stale(stage: Stage, run: Run, soft: Soft) -> None:
+    """Refuse multipliers of points that are drawn again, and early stopping beside them."""
+    method, redraw = stage.method, run.redraw
+    if run.early_stopping and soft and isinstance(method, AugmentedLagrangian):
+        raise BadValueError(
+            "early_stopping goes by the monitor loss, which trades a violation for a lower "
+            "objective, and multipliers do not. Leave it out."
+        )
     pointwise = isinstance(method, AugmentedLagrangian) and method.multipliers == "point"
     if redraw and soft and pointwise:
         raise BadValueError(

@@ -112,7 +112,7 @@ class Training:
         self.dense = []
         for stage in self.stages:
             params, static = eqx.partition(self.model, self.mask(stage))
-            refuse_stale(stage, self.run.redraw, self.soft)
+            refuse_stale(stage, self.run, self.soft)
             self.dense.append(refuse_dense(stage, self.residual(static), params))
         self.settings = self.run.begin(described(self.stages, self.model), self.limit)
         self.compile_seconds += time.perf_counter() - started
@@ -157,7 +157,7 @@ class Training:
     def ending(self, verdict: int) -> tuple[Status, str]:
         """How the last stage ended: status and reason."""
         loss = self.total_loss(self.model)
-        if ended := reached(self.problem, loss, self.least, self.run.tolerance, self.step):
+        if ended := reached(self.problem, loss, self.least, self.run.tolerance, self.step, verdict):
             return ended
         if verdict == CONVERGED and not self.cut_short:
             return Status.CONVERGED, why_converged(self.last, self.points)
