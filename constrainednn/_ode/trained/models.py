@@ -141,10 +141,11 @@ def scaled(recipe: Callable, d: int, *, key: Key[Array, ""]) -> PyTree:
     Raises:
         TypeError: If it is none.
     """
+    ours = isinstance(recipe, MLP) and recipe.over is None and recipe.depth == 1
     if isinstance(recipe, AbstractRecipe):
         recipe = recipe.spread_over([_SCALED])
     model = recipe(key=key)
-    if isinstance(recipe, MLP) and recipe.depth == 1:
+    if ours and isinstance(recipe, MLP):
         # Slopes of all sizes, as of random features: measured, the head alone then finds nearly
         # all digits, where equal slopes leave it the first nine.
         weight, bias = spread(_SCALED, recipe.width, key=key)
