@@ -51,6 +51,10 @@ def test_other_measures_keep_independent_points(over):
     assert sampler_of(laplace, over, cx.MLP(size, "scalar", width=4)) == Independent()
 
 
+def test_many_points_are_no_gauss_rule():
+    assert sampler_of(slope, LINE, points=501) == Sobol()
+
+
 def test_a_sampler_that_is_named_stays():
     assert sampler_of(slope, LINE, sampler=Independent()) == Independent()
 

@@ -90,3 +90,11 @@ def test_without_a_problem_inputs_are_standard_normal():
     alone = cx.MLP(2, 1)(key=KEY)
     told = cx.MLP(2, 1, over=Normal(2))(key=KEY)
     assert jnp.array_equal(alone.layers[0].weight, told.layers[0].weight)
+
+
+def test_rows_that_are_held_out_place_no_unit():
+    x = np.array([0.1, 0.4, 0.6, 0.9, 1000.0])
+    held = cx.Data((x, x), holdout=0.4)
+    alone = first_layer(cx.MLP("scalar", 1, width=20), cx.Interval(0, 1))
+    beside = first_layer(cx.MLP("scalar", 1, width=20), cx.Interval(0, 1), held)
+    np.testing.assert_array_equal(alone[0], beside[0])
