@@ -69,7 +69,7 @@ def _out_of_reach(problem: Problem, constraint: Constraint, train: Draw) -> list
     if not isinstance(recipe, MLP) or recipe.depth == 0 or not isinstance(inputs, np.ndarray):
         return []
     recipe = recipe.spread_over([item.over for item in problem.constraints])
-    label = f"constraint {constraint.name!r}"
+    label = label_of(constraint)
     if recipe.over is None:
         return [
             f"{label}: the network takes points of {recipe.in_size} coordinates, as no constraint "

@@ -113,12 +113,12 @@ class AugmentedLagrangian(AbstractMethod[_State]):
             )
         f, rows = residual.parts(params)
         start = jnp.zeros_like(rows), jnp.ones_like(f), jnp.full_like(f, jnp.inf)
-        inner = self.inner.init(_augmented(residual, start[0], start[1]), params)
+        inner = self.inner.init(_Augmented(residual, start[0], start[1]), params)
         return _State(*start, jnp.asarray(0), inner)
 
     def step(self, residual: Any, params: PyTree, state: _State) -> tuple[PyTree, _State, StepInfo]:
         """A step of the inner method and, at the end of a round, new multipliers."""
-        augmented = _augmented(residual, state.multipliers, state.penalty)
+        augmented = _Augmented(residual, state.multipliers, state.penalty)
         params, inner, info = self.inner.step(augmented, params, state.inner)
         state = state._replace(inner=inner, taken=state.taken + 1)
         if state.multipliers.size:
@@ -136,12 +136,8 @@ class AugmentedLagrangian(AbstractMethod[_State]):
         grown = jnp.minimum(_GROWS * state.penalty, _MOST)
         penalty = jnp.where(violation > _LESS * state.violation, grown, state.penalty)
         # What the inner method has learned is of another function.
-        inner = self.inner.init(_augmented(residual, multipliers, penalty), params)
+        inner = self.inner.init(_Augmented(residual, multipliers, penalty), params)
         return _State(multipliers, penalty, violation, state.taken, inner)
-
-
-def _augmented(residual: AbstractLagrangian, multipliers: Array, penalty: Array) -> Any:
-    return _Augmented(residual, multipliers, penalty)
 
 
 def _in_the_mean(
