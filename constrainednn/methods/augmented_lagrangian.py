@@ -79,7 +79,7 @@ class AugmentedLagrangian(AbstractMethod[_State]):
         number of steps instead of a tolerance for each.
     """
 
-    inner: AbstractMethod
+    inner: Optax
     every: int
     multipliers: Literal["point", "component"]
 
