@@ -105,7 +105,7 @@ def test_wheel_holds_the_package_and_nothing_else(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     package = {
         path.relative_to(ROOT).as_posix()
-        for pattern in ("*.py", "*.pyi", "py.typed")
+        for pattern in ("*.py", "*.pyi", "py.typed", "*.css", "*.js")
         for path in (ROOT / "constrainednn").rglob(pattern)
     }
     gallery = {f"constrainednn/problems/{name}.py" for name in GALLERY}
