@@ -68,7 +68,7 @@ def _out_of_reach(problem: Problem, constraint: Constraint, train: Draw) -> list
     recipe, inputs = problem.model, model_inputs(train.points)
     if not isinstance(recipe, MLP) or recipe.depth == 0 or not isinstance(inputs, np.ndarray):
         return []
-    recipe = recipe.spread_over([item.over for item in problem.constraints])
+    recipe = recipe.spread_over([item.over for item in problem.statements])
     label = label_of(constraint)
     if recipe.over is None:
         return [

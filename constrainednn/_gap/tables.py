@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from constrainednn._common.tables import html_table, number, table_lines, wrapped
+from constrainednn._gap.holds.kind import ENFORCED
 from constrainednn._gap.statistics import Estimate
 
 if TYPE_CHECKING:
@@ -72,8 +73,11 @@ def notes(report: "GapReport") -> list[str]:
             train, judge = f"{gap.points} rows", "other rows"
         if not gap.points:
             train, judge = "none of its rows", "rows"
+        trained = f"trained on {train}"
+        if least is not None and gap.holds.kind in ENFORCED:
+            trained = "held by the projection, not trained on"
         lines.append(
-            f"{gap.name}: trained on {train}; judged on {gap.heldout.n} {judge} of {gap.measure}; "
+            f"{gap.name}: {trained}; judged on {gap.heldout.n} {judge} of {gap.measure}; "
             "95 % intervals over that draw; a region of probability below "
             f"{number(3 / gap.heldout.n)} may have been missed"
         )
@@ -142,6 +146,10 @@ def table_rows(report: "GapReport") -> list[tuple[str, ...]]:
     if (least := report.objective) is not None:
         means = number(least.train), interval(least.heldout), interval(least.difference)
         rows.insert(0, (f"{least.name} (mean)", *means, *["-"] * 3))
+        above, more = least.excess, least.excess_gap
+        if least.train_excess is not None and above is not None and more is not None:
+            above = number(least.train_excess), interval(above), interval(more)
+            rows.insert(1, (f"{least.name} (excess)", *above, *["-"] * 3))
     rows += [(item.name, number(item.rms), *["-"] * 5) for item in report.finite]
     if report.heldout is not None and report.difference is not None and len(report.constraints) > 1:
         rounding = all(gap.at_rounding for gap in report.constraints)

@@ -153,8 +153,8 @@ class Problem(eqx.Module):
         self._choose_samplers()
 
     def _choose_samplers(self) -> None:
-        """Give constraints that name no sampler the one that suits the model."""
-        unnamed = [item for item in self.constraints if not item.names_sampler]
+        """Give statements that name no sampler the one that suits the model."""
+        unnamed = [item for item in self.statements if not item.names_sampler]
         if self.scheme.in_pieces or not any(is_even(item.over) for item in unnamed):
             return
         try:
@@ -163,10 +163,13 @@ class Problem(eqx.Module):
             return
         samplers = [
             item.sampler if item.names_sampler else default_sampler(item, model)
-            for item in self.constraints
+            for item in self.statements
         ]
         where = lambda items: [item.sampler for item in items]  # noqa: E731
-        self.constraints = eqx.tree_at(where, self.constraints, samplers)
+        self.constraints = eqx.tree_at(where, self.constraints, samplers[: len(self.constraints)])
+        if self.objective is not None:
+            where = lambda item: item.stated.sampler  # noqa: E731
+            self.objective = eqx.tree_at(where, self.objective, samplers[-1])
 
     @property
     def statements(self) -> tuple[Constraint, ...]:
@@ -201,7 +204,7 @@ class Problem(eqx.Module):
             return self.model
         recipe = self.model
         if isinstance(recipe, AbstractRecipe):
-            recipe = recipe.spread_over([item.over for item in self.constraints])
+            recipe = recipe.spread_over([item.over for item in self.statements])
         else:
             _check_recipe(recipe)
         model = recipe(key=stream(key, "model"))

@@ -5,27 +5,35 @@ w (m,)  multipliers
 s       penalty: a round lowers f + w^T c + s |c|^2
 """
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, PyTree
 
 from constrainednn._common.arguments import as_count
 from constrainednn._common.messages import shown
-from constrainednn.errors import BadTypeError, BadValueError
+from constrainednn.errors import BadTypeError
 from constrainednn.methods.base import (
+    CONVERGED,
     NONFINITE,
+    RUNNING,
+    STALLED,
     AbstractLagrangian,
     AbstractMethod,
     AbstractResidual,
     StepInfo,
+    loss_of,
 )
 from constrainednn.methods.first_order import Optax
 
-# Where a round does not lower the violation to this share of it, the penalty grows.
-_LESS, _GROWS, _MOST = 0.1, 10.0, 1e8
+# A round that does not lower the violation to this share of it has the next one press harder,
+# and for longer: the harder the penalty, the more steps its minimum takes.
+_LESS, _HARDER, _LONGER = 0.25, 4.0, 1.5
+# The penalty at which no harder one would help, and the share of the first gradient that is none.
+_HARDEST, _FLAT = 1e8, 1e-6
 
 
 class _Augmented(AbstractLagrangian):
@@ -38,18 +46,26 @@ class _Augmented(AbstractLagrangian):
         objective, rows = self.lagrangian.parts(params)
         return objective + jnp.vdot(self.multipliers, rows), jnp.sqrt(self.penalty) * rows
 
-    def components(self) -> tuple[Int[Array, " m"], Float[Array, " m"]]:
-        """Those of what is augmented."""
-        return self.lagrangian.components()
-
 
 class _State(NamedTuple):
-    """Where the method is: `violation` is |c| at the end of the last round."""
+    """Where the method is.
+
+    Attributes:
+        violation: |c| at the end of the last round that lowered it enough.
+        largest: The largest |c| at the end of a round, or before the first.
+        slope: Length of the gradient before the first round.
+        length: Steps of the round.
+        left: Steps of the round that are still to be taken.
+    """
 
     multipliers: Float[Array, " m"]
     penalty: Float[Array, ""]
     violation: Float[Array, ""]
-    taken: Int[Array, ""]
+    largest: Float[Array, ""]
+    slope: Float[Array, ""]
+    length: Int[Array, ""]
+    left: Int[Array, ""]
+    verdict: Int[Array, ""]
     inner: PyTree
 
 
@@ -57,39 +73,32 @@ class AugmentedLagrangian(AbstractMethod[_State]):
     """Lower an objective under constraints that no projection enforces.
 
     A weight alone would trade a violation for a lower objective. Here rounds of steps lower the
-    objective with multipliers and a penalty, and after each round the multipliers take over what
-    the penalty had to hold. The parameters after the last step are the result.
+    objective with a penalty and a multiplier for each entry of a residual at each training point.
+    After a round that quartered the violation the multipliers take over what the penalty had to
+    hold; after another the penalty grows fourfold, and rounds are half as long again. A run is
+    converged when its violation has fallen to the root of the rounding unit and its gradient by
+    1e6, and stalled when no penalty lowers the violation: the model cannot meet the constraints at
+    all training points. The parameters after the last step are the result.
 
     Residuals of inequalities, `at_most` and `at_least`, have multipliers that only grow, up to
     where the penalty is exact.
 
     Args:
         inner: Method of the rounds. Default: `Optax(optax.lbfgs())`.
-        every: Steps of a round.
-        multipliers: "point" has one for each entry of a residual at each training point, for
-            constraints that are to hold at each of them; "component" one for each entry and all
-            points. The penalty presses every point in both, so that in the end "component" does
-            not solve the problem of a constraint on the mean alone.
+        every: Steps of the first round.
 
     Raises:
         TypeError, ValueError: If a setting cannot be right.
 
     Source:
-        Nocedal and Wright, Numerical Optimization (2006), framework 17.3, with rounds of a fixed
-        number of steps instead of a tolerance for each.
+        Nocedal and Wright, Numerical Optimization (2006), algorithm 17.4, with rounds of given
+        numbers of steps instead of a tolerance for each.
     """
 
     inner: Optax
     every: int
-    multipliers: Literal["point", "component"]
 
-    def __init__(
-        self,
-        inner: AbstractMethod | None = None,
-        *,
-        every: int = 50,
-        multipliers: Literal["point", "component"] = "point",
-    ):
+    def __init__(self, inner: AbstractMethod | None = None, *, every: int = 50):
         inner = Optax(optax.lbfgs()) if inner is None else inner
         if not isinstance(inner, Optax):
             raise BadTypeError(
@@ -97,12 +106,6 @@ class AugmentedLagrangian(AbstractMethod[_State]):
                 f"write cx.Optax(...), got {shown(inner)}."
             )
         self.inner, self.every = inner, as_count(every, "every of AugmentedLagrangian")
-        if multipliers not in ("point", "component"):
-            raise BadValueError(
-                'multipliers of AugmentedLagrangian is "point" or "component", got '
-                f"{shown(multipliers)}."
-            )
-        self.multipliers = multipliers
 
     def init(self, residual: AbstractResidual | AbstractLagrangian, params: PyTree) -> _State:
         """No multipliers yet, and the weights of the constraints as the penalty."""
@@ -112,37 +115,76 @@ class AugmentedLagrangian(AbstractMethod[_State]):
                 "take cx.LevenbergMarquardt(), or leave method= out."
             )
         f, rows = residual.parts(params)
-        start = jnp.zeros_like(rows), jnp.ones_like(f), jnp.full_like(f, jnp.inf)
-        inner = self.inner.init(_Augmented(residual, start[0], start[1]), params)
-        return _State(*start, jnp.asarray(0), inner)
+        multipliers, penalty = jnp.zeros_like(rows), jnp.ones_like(f)
+        every = jnp.asarray(self.every)
+        augmented = _Augmented(residual, multipliers, penalty)
+        return _State(
+            multipliers,
+            penalty,
+            violation=jnp.full_like(f, jnp.inf),
+            largest=jnp.linalg.norm(rows),
+            slope=_slope(augmented, params),
+            length=every,
+            left=every,
+            verdict=jnp.asarray(RUNNING),
+            inner=self.inner.init(augmented, params),
+        )
 
     def step(self, residual: Any, params: PyTree, state: _State) -> tuple[PyTree, _State, StepInfo]:
-        """A step of the inner method and, at the end of a round, new multipliers."""
+        """A step of the inner method and, at the end of a round, new multipliers.
+
+        The loss is that of the problem, without multipliers. The verdict is that of the last round.
+        """
         augmented = _Augmented(residual, state.multipliers, state.penalty)
-        params, inner, info = self.inner.step(augmented, params, state.inner)
-        state = state._replace(inner=inner, taken=state.taken + 1)
-        if state.multipliers.size:
-            due = (state.taken % self.every == 0) & (info.verdict != NONFINITE)
-            after = lambda: self._next_round(residual, params, state)  # noqa: E731
-            state = jax.lax.cond(due, after, lambda: state)
-        return params, state, info
+        moved, inner, info = self.inner.step(augmented, params, state.inner)
+        loss, finite = loss_of(residual, params), info.verdict != NONFINITE
+        ended = state.verdict != RUNNING
+        params = jax.tree.map(lambda old, new: jnp.where(ended, old, new), params, moved)
+        verdict = jnp.where(finite, state.verdict, NONFINITE)
+        state = state._replace(inner=inner, left=state.left - 1)
+        after = lambda: self._next_round(residual, params, state)  # noqa: E731
+        state = jax.lax.cond((state.left == 0) & finite & ~ended, after, lambda: state)
+        return params, state, StepInfo(loss, verdict)
 
     def _next_round(self, residual: AbstractLagrangian, params: PyTree, state: _State) -> _State:
         _, rows = residual.parts(params)
-        multipliers = state.multipliers + 2 * state.penalty * rows
-        if self.multipliers == "component":
-            multipliers = _in_the_mean(multipliers, *residual.components())
         violation = jnp.linalg.norm(rows)
-        grown = jnp.minimum(_GROWS * state.penalty, _MOST)
-        penalty = jnp.where(violation > _LESS * state.violation, grown, state.penalty)
-        # What the inner method has learned is of another function.
-        inner = self.inner.init(_Augmented(residual, multipliers, penalty), params)
-        return _State(multipliers, penalty, violation, state.taken, inner)
+        largest = jnp.maximum(violation, state.largest)
+        met = violation <= jnp.finfo(rows.dtype).eps ** 0.5 * largest
+        lowered = met | (violation <= _LESS * state.violation)
+        taken_over = state.multipliers + 2 * state.penalty * rows
+        multipliers = jnp.where(lowered, taken_over, state.multipliers)
+        penalty = jnp.where(lowered, state.penalty, _HARDER * state.penalty)
+        longer = (_LONGER * state.length).astype(state.length.dtype)
+        length = jnp.where(lowered, state.length, longer)
+        flat = _slope(_Augmented(residual, multipliers, penalty), params) <= _FLAT * state.slope
+        verdict = jnp.where(penalty > _HARDEST, STALLED, jnp.where(met & flat, CONVERGED, RUNNING))
+        # What the inner method has learned is of another function, if there are multipliers.
+        inner = state.inner
+        if rows.size:
+            inner = self.inner.init(_Augmented(residual, multipliers, penalty), params)
+        return _State(
+            multipliers,
+            penalty,
+            jnp.where(lowered, violation, state.violation),
+            largest,
+            state.slope,
+            length,
+            length,
+            verdict.astype(state.verdict.dtype),
+            inner,
+        )
+
+    def explain(self, params: PyTree, state: _State) -> tuple[str, PyTree | None]:
+        """Say that the constraints cannot be met."""
+        del params
+        share = float(state.violation / state.largest)
+        return (
+            f"no penalty lowers the violation below {share:.1g} of its largest: the model cannot "
+            "meet the constraints at all training points. A wider model may, or with_projection"
+        ), None
 
 
-def _in_the_mean(
-    multipliers: Float[Array, " m"], numbers: Int[Array, " m"], scales: Float[Array, " m"]
-) -> Float[Array, " m"]:
-    """The nearest multipliers that are one number for each component, times the rows' scales."""
-    sums = lambda values: jnp.zeros_like(values).at[numbers].add(values)  # noqa: E731
-    return scales * (sums(scales * multipliers) / jnp.maximum(sums(scales**2), 1e-300))[numbers]
+def _slope(lagrangian: AbstractLagrangian, params: PyTree) -> Float[Array, ""]:
+    """Length of the gradient of a loss."""
+    return jnp.linalg.norm(ravel_pytree(jax.grad(lambda at: loss_of(lagrangian, at))(params))[0])

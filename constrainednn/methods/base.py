@@ -50,10 +50,6 @@ class AbstractLagrangian(eqx.Module):
     def parts(self, params: PyTree) -> tuple[Float[Array, ""], Float[Array, " m"]]:
         """Evaluate the objective, and the rows of all constraints that nothing else enforces."""
 
-    @abc.abstractmethod
-    def components(self) -> tuple[Int[Array, " m"], Float[Array, " m"]]:
-        """Number the component that each row is of, over all constraints; and the row's scale."""
-
 
 class FunctionResidual(AbstractResidual):
     """A residual given as a plain function of the parameters, for use outside problems."""

@@ -22,6 +22,9 @@ from constrainednn.models.projection.transform import Projected
 from constrainednn.models.transforms import _InputTransformed, _OutputTransformed
 from constrainednn.operators.residual_terms import at_most, violation
 
+# Kinds of constraints that a projection enforces.
+ENFORCED = ("exact by construction", "to solver tolerance")
+
 
 @dataclasses.dataclass(frozen=True)
 class Holds:

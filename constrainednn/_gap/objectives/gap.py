@@ -30,6 +30,7 @@ class ObjectiveGap:
         optimum: Mean of the reference on the same held-out points; None without a reference.
         excess: How far the mean is above that of the reference, with an interval of the paired
             differences. Below zero where constraints are violated, or the reference is no optimum.
+        train_excess: The same on the training points.
         largest: The largest excess at a held-out point.
     """
 
@@ -42,6 +43,7 @@ class ObjectiveGap:
     difference: Estimate
     optimum: float | None
     excess: Estimate | None
+    train_excess: float | None
     largest: float | None
 
     @property
@@ -50,6 +52,16 @@ class ObjectiveGap:
         if self.excess is None or not self.optimum:
             return math.nan
         return self.excess.value / abs(self.optimum)
+
+    @property
+    def excess_gap(self) -> Estimate | None:
+        """How much larger the excess is on fresh points: the gap without the luck of the draws.
+
+        `difference` has the luck of the training points in it, which the reference shares.
+        """
+        if self.excess is None or self.train_excess is None:
+            return None
+        return self.excess.shifted(-self.train_excess)
 
     def line(self) -> str:
         """What was measured, in a sentence."""
@@ -80,11 +92,13 @@ def objective_gap(problem: Problem, model: PyTree, points: Streams) -> Objective
     assert isinstance(function, Value)
     held = _values(function, model, points.heldout.points)
     train = float(points.train.weights @ _values(function, model, points.train.points))
-    mean, optimum, excess, largest = _mean(held), None, None, None
+    mean, optimum, excess, above, largest = _mean(held), None, None, None, None
     if problem.reference is not None:
         known = _values(function, problem.reference, points.heldout.points)
         optimum, excess = float(known.mean()), _mean(held - known)
         largest = float(np.max(held - known))
+        at_train = _values(function, problem.reference, points.train.points)
+        above = train - float(points.train.weights @ at_train)
     return ObjectiveGap(
         stated.name,
         repr(stated.over),
@@ -95,6 +109,7 @@ def objective_gap(problem: Problem, model: PyTree, points: Streams) -> Objective
         mean.shifted(-train),
         optimum,
         excess,
+        above,
         largest,
     )
 

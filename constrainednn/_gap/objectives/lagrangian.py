@@ -3,17 +3,14 @@
 Constraints that a projection of the model enforces are no rows: they hold whatever is trained.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, PyTree
 
-from constrainednn._common.batched import flat_value
 from constrainednn._gap.holds.kind import is_enforced
 from constrainednn._gap.residual_vector import ResidualVector, Rows, residual_vector, rows
 from constrainednn._problem.objective import Value
@@ -21,8 +18,8 @@ from constrainednn._problem.problem import Problem
 from constrainednn.domains.samplers.base import Draw
 from constrainednn.methods.base import AbstractLagrangian
 
-# Places of constraints, and the number of entries of their residuals.
-Soft = tuple[tuple[int, int], ...]
+# Places of constraints.
+Soft = tuple[int, ...]
 
 
 class Lagrangian(AbstractLagrangian):
@@ -33,7 +30,6 @@ class Lagrangian(AbstractLagrangian):
         points: Its points.
         weights: Their weights, which sum to one.
         soft: The rows; None if there are none.
-        entries: The number of entries of each residual in `soft`.
         static: The model with the trained leaves taken out.
     """
 
@@ -41,7 +37,6 @@ class Lagrangian(AbstractLagrangian):
     points: PyTree[Array]
     weights: Float[Array, " n"]
     soft: ResidualVector | None
-    entries: tuple[int, ...] = eqx.field(static=True)
     static: PyTree
 
     def parts(self, params: PyTree) -> tuple[Float[Array, ""], Float[Array, " m"]]:
@@ -49,17 +44,6 @@ class Lagrangian(AbstractLagrangian):
         u = eqx.combine(params, self.static)
         mean = jnp.vdot(self.weights, jax.vmap(lambda x: self.objective(u, x))(self.points))
         return mean, jnp.zeros(0, mean.dtype) if self.soft is None else self.soft(params)
-
-    def components(self) -> tuple[Int[Array, " m"], Float[Array, " m"]]:
-        """The component of each row, numbered over all constraints, and its scale."""
-        if self.soft is None:
-            return jnp.zeros(0, int), jnp.zeros(0, self.weights.dtype)
-        numbers, scales, first = [], [], 0
-        for block, size in zip(self.soft.rows, self.entries, strict=True):
-            numbers.append(np.tile(first + np.arange(size), len(block.scale)))
-            scales.append(jnp.repeat(block.scale, size))
-            first += size
-        return jnp.asarray(np.concatenate(numbers)), jnp.concatenate(scales)
 
 
 # A ResidualVector or a Lagrangian; `as_stages` sees to it that a method gets what it is for.
@@ -70,13 +54,12 @@ def soft_constraints(problem: Problem, model: PyTree, draws: Sequence[Draw]) -> 
     """Those that no projection in the model enforces; nothing where there is no objective."""
     if problem.objective is None:
         return ()
-    found = []
-    for place, (item, drawn) in enumerate(zip(problem.constraints, draws, strict=False)):
-        if not is_enforced(item.residual, model, drawn.points):
-            one = jax.tree.map(lambda leaf: leaf[0], drawn.points)
-            value = eqx.filter_eval_shape(flat_value, eqx.Partial(item.residual, model), one)
-            found.append((place, math.prod(value.shape)))
-    return tuple(found)
+    pairs = enumerate(zip(problem.constraints, draws, strict=False))
+    return tuple(
+        place
+        for place, (item, drawn) in pairs
+        if not is_enforced(item.residual, model, drawn.points)
+    )
 
 
 def minimised(
@@ -94,8 +77,8 @@ def minimised(
     constraints = problem.constraints
     if problem.objective is None:
         return residual_vector(constraints, static, rows(constraints, draws, unit))
-    chosen = [constraints[place] for place, _ in soft]
-    blocks: tuple[Rows, ...] = rows(chosen, [draws[place] for place, _ in soft], unit)
+    chosen = [constraints[place] for place in soft]
+    blocks: tuple[Rows, ...] = rows(chosen, [draws[place] for place in soft], unit)
     function, drawn = problem.objective.stated.residual, draws[-1]
     assert isinstance(function, Value)
     return Lagrangian(
@@ -103,6 +86,5 @@ def minimised(
         jax.tree.map(jnp.asarray, drawn.points),
         jnp.asarray(drawn.weights),
         residual_vector(chosen, static, blocks) if chosen else None,
-        tuple(size for _, size in soft),
         static,
     )

@@ -41,6 +41,13 @@ _LEAST_STEPS = 50
 _LEVEL = -0.3
 # The monitor loss has parted from the training loss where it is so many times as large.
 _PARTED = 4.0
+# An objective that is so many times its first size below zero may have no minimum.
+_DEEP = 100.0
+_UNBOUNDED = (
+    ", and the objective still falls faster and faster: it may be unbounded below. Bound the "
+    "model's values, by with_projection(inequalities=...) or with_output, or look for a missing "
+    "constraint"
+)
 
 
 def raised_at(error: Exception, step: int) -> str:
@@ -107,17 +114,17 @@ def refuse_dense(stage: Stage, residual: Minimised, params: PyTree) -> int:
 
 def refuse_stale(stage: Stage, run: Run, soft: Soft) -> None:
     """Refuse multipliers of points that are drawn again, and early stopping beside them."""
-    method, redraw = stage.method, run.redraw
-    if run.early_stopping and soft and isinstance(method, AugmentedLagrangian):
+    if not (soft and isinstance(stage.method, AugmentedLagrangian)):
+        return
+    if run.early_stopping:
         raise BadValueError(
             "early_stopping goes by the monitor loss, which trades a violation for a lower "
             "objective, and multipliers do not. Leave it out."
         )
-    pointwise = isinstance(method, AugmentedLagrangian) and method.multipliers == "point"
-    if redraw and soft and pointwise:
+    if run.redraw:
         raise BadValueError(
-            f"redraw={redraw} draws other points, and the multipliers are of those before. Leave "
-            'it out, or write cx.methods.AugmentedLagrangian(multipliers="component").'
+            f"redraw={run.redraw} draws other points, and the multipliers are of those before. "
+            "Leave it out."
         )
 
 
@@ -161,15 +168,17 @@ def why_max_steps(
     """What the last decade of steps says of more of them, more points, or a wider model.
 
     Args:
-        problem: What was trained; of an objective, which has no value to fall to, nothing is said.
+        problem: What was trained; of an objective it is said only if it may have no minimum.
         losses: Training loss before each step that counts.
         monitor: Pairs (step, monitor loss).
         limit: Number of steps that were allowed.
     """
     reason = f"the limit of {limit} steps is reached"
-    if limit < _LEAST_STEPS or problem.objective is not None:
-        return reason
     taken = len(losses)
+    if problem.objective is not None:
+        return reason + (_UNBOUNDED if _seems_unbounded(losses) else "")
+    if limit < _LEAST_STEPS:
+        return reason
     train = _power(np.arange(1.0, taken + 1), losses, taken)
     watched = np.array([pair for pair in monitor if pair[0] <= taken], float).reshape(-1, 2)
     fresh = _power(watched[:, 0], watched[:, 1], taken)
@@ -191,6 +200,14 @@ def why_max_steps(
         f"{reason}: the losses still fall, over the last decade of steps as steps^{slower:.1f}. "
         f"At this rate ten times the steps divide the root of the loss by {10 ** (-slower / 2):.2g}"
     )
+
+
+def _seems_unbounded(losses: Float[np.ndarray, " steps"]) -> bool:
+    """True for an objective that fell far below zero, most of the way in the last half."""
+    if len(losses) < 2 or not np.isfinite(losses).all():
+        return False
+    first, middle, last = losses[0], losses[len(losses) // 2], losses[-1]
+    return bool(last < -_DEEP * max(abs(first), 1.0) and last < 2 * middle)
 
 
 def _power(

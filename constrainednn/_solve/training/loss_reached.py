@@ -9,7 +9,6 @@ from jaxtyping import PyTree
 from constrainednn._gap.residuals import residuals_at
 from constrainednn._problem.problem import Problem
 from constrainednn.domains.samplers.base import Draw
-from constrainednn.methods.base import CONVERGED
 from constrainednn.runs.history import Status
 
 # An objective that has fallen by so many times its size before training has no minimum.
@@ -27,17 +26,11 @@ def least_loss(
 
 
 def reached(
-    problem: Problem, loss: float, least: float, tolerance: float, step: int, verdict: int
+    problem: Problem, loss: float, least: float, tolerance: float, step: int
 ) -> tuple[Status, str] | None:
     """How a run ends whose loss is at most `least`; None where it is not, or may go on."""
     if loss > least or math.isnan(loss):
-        if problem.objective is None or verdict != CONVERGED:
-            return None
-        # With its multipliers the loss fell as none with a minimum does.
-        return Status.STALLED, (
-            "the multipliers grew without bound: the model cannot meet its constraints at all "
-            "training points. A wider model may, or with_projection"
-        )
+        return None
     if problem.objective is not None:
         return Status.BLOW_UP, (
             f"objective {problem.objective.name!r} fell to {loss:.2g} by step {step}, "

@@ -157,7 +157,7 @@ class Training:
     def ending(self, verdict: int) -> tuple[Status, str]:
         """How the last stage ended: status and reason."""
         loss = self.total_loss(self.model)
-        if ended := reached(self.problem, loss, self.least, self.run.tolerance, self.step, verdict):
+        if ended := reached(self.problem, loss, self.least, self.run.tolerance, self.step):
             return ended
         if verdict == CONVERGED and not self.cut_short:
             return Status.CONVERGED, why_converged(self.last, self.points)

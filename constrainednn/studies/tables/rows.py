@@ -80,11 +80,12 @@ def _least(gap: Row, number: Callable[[Any], float]) -> dict[str, float]:
     least = gap.get("objective")
     if not least:
         return {}
-    excess = (least["excess"] or {}).get("value")
+    excess, on_train = (least["excess"] or {}).get("value"), least.get("train_excess")
     return {
         "objective": number(least["heldout"]["value"]),
         "objective_gap": number(least["difference"]["value"]),
         "excess": number(excess),
+        "train_excess": number(on_train),
     }
 
 
