@@ -112,6 +112,7 @@ def test_at_the_limit_of_steps_nothing_is_made_up(losses):
     assert at_limit(9, np.ones(9), [(9, 1.0)]) == "the limit of 9 steps is reached"
 
 
+@pytest.mark.slow
 def test_a_last_stage_of_a_part_does_not_hide_that_the_rest_was_cut_short():
     def wave(u, x):
         return u(x) - jnp.sin(5 * x)

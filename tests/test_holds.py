@@ -104,6 +104,7 @@ def test_exact_by_construction_where_the_projection_is_in_closed_form():
     assert np.abs(in_blocks(eqx.Partial(on_line, model), POINTS)).max() < 1e-14
 
 
+@pytest.mark.slow
 def test_inequalities_are_enforced_in_the_forms_of_at_most():
     model = cx.with_projection(NET, inequalities=left)
     for residual in (is_left, is_left_in_steps, lambda u, x: jnp.maximum(u(x) - 0.5, 0.0)):
@@ -120,6 +121,7 @@ def test_transforms_around_a_projection_are_part_of_the_function():
     assert kind(on_line, turned) == "with probability"
 
 
+@pytest.mark.slow
 def test_points_that_an_iteration_did_not_reach_are_counted():
     def half(x, y):
         return y @ y + jnp.where(x[0] > 0, -1.0, 1.0)

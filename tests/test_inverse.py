@@ -600,6 +600,7 @@ def test_what_cannot_be_estimated_is_refused_when_stated(change, words):
         decay_problem(**change)
 
 
+@pytest.mark.slow
 def test_data_outside_of_the_interval_and_too_few_of_them():
     late = np.append(TIMES, 3.0)
     problem = decay_problem(data=cx.Data((late, late), holdout=0.0))

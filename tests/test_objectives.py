@@ -13,6 +13,7 @@ from constrainednn._solve.training.diagnosis import why_max_steps
 from constrainednn.errors import BadTypeError, BadValueError, ProblemError, StoreError
 from constrainednn.methods import AugmentedLagrangian
 from constrainednn.methods.base import CONVERGED, STALLED
+from constrainednn.studies.tables.rows import flat
 
 OVER = cx.Box([-1, -1], [1, 1])
 LBFGS = cx.Optax(optax.lbfgs())
@@ -86,6 +87,7 @@ def test_report_of_an_objective_says_mean_gap_and_excess(hard):
     assert hard.verdict.word == "no tolerance to meet" and "no solution" not in repr(hard)
 
 
+@pytest.mark.slow
 def test_objective_is_saved_loaded_and_told_from_another(hard, tmp_path):
     hard.save(tmp_path / "run")
     again = cx.load_solution(tmp_path / "run", stated(HARD, reference=nearest))
@@ -226,6 +228,7 @@ def test_augmented_lagrangian_finds_minimum_and_multiplier_and_says_so():
     assert state.penalty <= 16
 
 
+@pytest.mark.slow
 def test_constraints_that_contradict_each_other_stall_and_multipliers_stay_bounded():
     method, residual = AugmentedLagrangian(LBFGS, every=5), Parabola((1.0, 2.0))
     theta, state, info = by_hand(method, residual, jnp.array([3.0, 3.0]), 5000)
@@ -303,3 +306,26 @@ def test_reason_of_a_run_that_falls_and_falls_says_so():
     assert "may be unbounded below" in falling
     levelled = why_max_steps(problem, -200 + 300 * np.exp(-np.arange(60.0)), [], 60)
     assert levelled == "the limit of 60 steps is reached"
+
+
+@pytest.mark.slow
+def test_study_of_an_objective_has_its_columns():
+    def affine(points: int = 20):
+        constraint = cx.Constraint(total, over=OVER, points=points)
+        objective = cx.Objective(cost, over=OVER, points=points)
+        return cx.Problem(constraint, HARD, objective=objective, reference=nearest)
+
+    method = {"gd": cx.Optax(optax.sgd(0.3))}
+    vary = {"points": [20, 40], "method": method}
+    found = cx.study(affine, vary=vary, seeds=2, steps=40, heldout=100, engine="loop")
+    for row in map(flat, found.rows):
+        assert row["objective_gap"] == pytest.approx(row["objective"] - row["loss"], abs=1e-10)
+        assert 0 < row["excess"] < 1 and row["train_excess"] < row["excess"]
+    assert len(found.rows) == 4
+
+
+def test_name_of_the_method_says_what_its_rounds_take():
+    assert repr(AugmentedLagrangian(every=7)).startswith(
+        "AugmentedLagrangian(Optax(scale_by_lbfgs("
+    )
+    assert repr(AugmentedLagrangian(every=7)).endswith("every=7)")

@@ -190,6 +190,7 @@ def test_settings_that_are_objects_have_the_same_label_in_every_process():
     )
 
 
+@pytest.mark.slow
 def test_g7_signal_ends_the_study_with_what_is_finished(tmp_path):
     def stop(now):
         if now.done == 2:

@@ -77,6 +77,7 @@ def test_g1_task_whose_worker_ends_is_done_again(file):
     assert rough.calls == 12 + 3
 
 
+@pytest.mark.slow
 def test_g2_run_that_ends_every_worker_is_named_and_tried_again_later(file, tmp_path):
     out = tmp_path / "s"
     settings = {"engine": "loop", "out": out, **SMALL}

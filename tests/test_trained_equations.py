@@ -39,6 +39,7 @@ def errors_of(solution, t=None):
     return np.asarray(solution(t) - jax.vmap(exact)(t))
 
 
+@pytest.mark.slow
 def test_the_start_holds_whatever_is_trained(several):
     np.testing.assert_array_equal(several(0.0), STATE)
 
@@ -64,11 +65,13 @@ def test_the_comparison_is_with_the_same_function(one):
     assert worst / 3 < found.difference < 3 * worst
 
 
+@pytest.mark.slow
 def test_nothing_is_said_beyond_the_span(several):
     with pytest.raises(ValueError, match=r"the solution is known from 0 to 4, got 4\.1"):
         several(4.1)
 
 
+@pytest.mark.slow
 def test_windows_start_where_the_one_before_ends(several):
     edges, states = several.model.start.value
     np.testing.assert_allclose(edges, np.linspace(*SPAN, 4))
@@ -76,6 +79,7 @@ def test_windows_start_where_the_one_before_ends(several):
     np.testing.assert_allclose(several(below), states[1:, 0], atol=1e-14)
 
 
+@pytest.mark.slow
 def test_windows_are_trained_on_their_own_points(several):
     points = several.streams[0].train
     each = stated().constraints[0].points

@@ -107,6 +107,9 @@ class AugmentedLagrangian(AbstractMethod[_State]):
             )
         self.inner, self.every = inner, as_count(every, "every of AugmentedLagrangian")
 
+    def __repr__(self) -> str:
+        return f"AugmentedLagrangian({self.inner!r}, every={self.every})"
+
     def init(self, residual: AbstractResidual | AbstractLagrangian, params: PyTree) -> _State:
         """No multipliers yet, and the weights of the constraints as the penalty."""
         if not isinstance(residual, AbstractLagrangian):
