@@ -948,7 +948,7 @@ def test_e7_nothing_that_steers_sees_held_out_points():
     for path in Path(methods.__file__).parent.glob("*.py"):
         assert "heldout" not in path.read_text() and "held-out" not in path.read_text(), path.name
     shown = set(cx.runs.Progress.__dataclass_fields__)
-    assert shown == {"phase", "step", "steps", "train", "monitor"}
+    assert shown == {"phase", "step", "steps", "train", "monitor", "part"}
 
 
 def test_e7_other_held_out_points_change_no_step():

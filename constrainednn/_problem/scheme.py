@@ -125,7 +125,7 @@ class TrainedScheme(AbstractScheme):
         """None: constraints draw them."""
         del model, constraint
 
-    def covered(self, model: PyTree, constraint: Constraint) -> None:
+    def covered(self, model: PyTree, constraint: Constraint) -> AbstractDomain | None:
         """None: a network is defined wherever it is asked."""
         del model, constraint
 

@@ -1,21 +1,19 @@
 """Windows that are trained one after another, each from the end of the one before."""
 
-import copy
-from collections.abc import Sequence
-
-import jax
-import numpy as np
-
+from constrainednn._gap.residuals import monitor_loss
 from constrainednn._gap.streams import problem_streams
 from constrainednn._ode.trained.scheme import TrainedWindows
-from constrainednn._solve.training.steps import RunRequests
+from constrainednn._solve.march_of_windows import MarchOfWindows
+from constrainednn._solve.training.diagnosis import out_of_memory, raised_at
+from constrainednn._solve.training.steps import Raised, RunRequests, is_out_of_memory
 from constrainednn._solve.training.trainer import Training
+from constrainednn._solve.training.training_points import TrainingPoints
+from constrainednn._storage.run_folder import Checkpoint
+from constrainednn.errors import ProblemError, StoreError
 from constrainednn.methods.stages import described
-from constrainednn.runs.history import History, Status
+from constrainednn.runs.history import Status
 from constrainednn.runs.outcome import Outcome
-
-# A window that ends otherwise is the last.
-_GOES_ON = (Status.CONVERGED, Status.MAX_STEPS, Status.STALLED, Status.EARLY_STOPPED)
+from constrainednn.runs.run import Place, Run
 
 
 class TrainingInWindows(Training):
@@ -24,59 +22,67 @@ class TrainingInWindows(Training):
     def go(self) -> RunRequests:
         """Yield requests for steps and monitor losses, and return the outcome."""
         run, problem = self.run, self.run.problem
-        scheme, key = problem.scheme, jax.random.key(run.seed)
+        scheme = problem.scheme
         assert isinstance(scheme, TrainedWindows)
-        model = problem.build_model(key=key)
+        model = problem.build_model(key=self.key)
         settings = run.begin(described(self.stages, model), self.limit)
-        found: list[Outcome] = []
-        for k in range(scheme.windows):
-            part = copy.copy(run)
-            part.problem = scheme.window(problem, model, k)
-            part.folder = part.record = part.checkpoint = None
-            training = Training(part, self.stages, checked=self.checked or k > 0)
-            outcome = yield from training.go()
-            model = scheme.joined(model, k, outcome.model)
-            found.append(outcome)
-            if outcome.status not in _GOES_ON:
-                break
-        status, reason = _ended(found, scheme.windows)
+        march, checkpoint = MarchOfWindows(scheme, model), run.checkpoint
+        if checkpoint is not None:
+            march.restore(run, checkpoint)
+            self._refuse_another(march, checkpoint)
+            checkpoint = march.own_part(checkpoint)
+        while march.goes_on:
+            part = self._part(march, checkpoint)
+            training = Training(part, self.stages, checked=self.checked or march.count > 0)
+            try:
+                outcome = yield from training.go()
+            except StoreError:
+                raise
+            except Exception as error:
+                if not march.count:  # nothing is lost yet
+                    raise
+                march.failed(*_failure(error))
+            else:
+                march.take(outcome)
+            checkpoint = None
+        status, reason = march.ending()
+        model = march.result
         return Outcome(
             model=model,
             status=status,
             reason=reason,
-            steps=sum(item.steps for item in found),
-            parameters=sum(item.parameters for item in found),
-            history=_history(found),
-            compile=sum(item.compile for item in found),
-            run=sum(item.run for item in found),
+            steps=march.steps,
+            parameters=sum(item.parameters for item in march.found),
+            history=march.history(),
+            compile=sum(item.compile for item in march.found),
+            run=sum(item.run for item in march.found),
             settings=settings,
-            streams=problem_streams(problem, model, key=key, **run.counts),
+            streams=problem_streams(problem, model, key=self.key, **run.counts),
         )
 
+    def _part(self, march: MarchOfWindows, checkpoint: Checkpoint | None) -> Run:
+        """The run of the next window."""
+        name, (arrays, facts) = march.name(march.count), march.contents()
+        place = Place(name, march.steps, march.scheme.windows * self.limit, arrays, facts)
+        problem = march.scheme.window(self.run.problem, march.model, march.count)
+        return self.run.part(problem, place, checkpoint)
 
-def _ended(found: Sequence[Outcome], windows: int) -> tuple[Status, str]:
-    """How all windows ended: as the last where it ended the run, else as the first cut short."""
-    last, count = found[-1], len(found)
-    if last.status not in _GOES_ON:
-        rest = "" if count == windows else f"; windows {count + 1} to {windows} are not trained"
-        return last.status, f"window {count} of {windows}: {last.reason}{rest}"
-    for k, item in enumerate(found):
-        if item.status is not Status.CONVERGED:
-            return item.status, f"window {k + 1} of {windows}: {item.reason}"
-    return Status.CONVERGED, f"{found[-1].reason}, in each of {windows} windows"
+    def _refuse_another(self, march: MarchOfWindows, checkpoint: Checkpoint) -> None:
+        """Refuse a problem whose first window is not that of the checkpoint."""
+        run = self.run
+        if run.allow_changed or not march.count:  # the first window looks for itself
+            return
+        blank = run.problem.build_model(key=self.key)
+        first = march.scheme.window(run.problem, blank, 0)
+        points = TrainingPoints(first.statements, self.key, run.counts)
+        size = monitor_loss(first, first.model, points.train, points.monitor)
+        run.refuse_another(run.statement([march.found[0].monitor[0]]), [size])
 
 
-def _history(found: Sequence[Outcome]) -> History:
-    """The losses of all windows, one after another."""
-    ends = np.cumsum([0, *(item.steps for item in found)])
-    shifted = [item.history.monitor_steps + end for item, end in zip(found, ends, strict=False)]
-    monitor = [item.history.monitor for item in found]
-    # The last look of a window and the first of the next are at one step: the first stays.
-    steps, first = np.unique(np.concatenate(shifted), return_index=True)
-    return History(
-        np.concatenate([item.history.loss for item in found]),
-        steps,
-        np.concatenate(monitor)[first],
-        (),
-        int(ends[-1]),
-    )
+def _failure(error: Exception) -> tuple[Status, str]:
+    """How a window ends that raises before its first step."""
+    if is_out_of_memory(error):
+        return Status.OUT_OF_MEMORY, out_of_memory(error, 0)
+    if isinstance(error, ProblemError):
+        return Status.NONFINITE, str(error)
+    return Status.NONFINITE, raised_at(error.error if isinstance(error, Raised) else error, 0)

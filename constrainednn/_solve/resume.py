@@ -109,7 +109,7 @@ def prepare(
             sinks=sinks,
             progress=progress,
         )
-        taken = 0 if run.checkpoint is None else run.checkpoint.step
+        taken = run.taken
         if steps is not None and steps < taken:
             raise BadValueError(
                 f"steps={steps} is less than the {taken} steps that {path} has taken. Steps of all "

@@ -75,6 +75,21 @@ def described(stages: Sequence[Stage], model: PyTree) -> str:
     return ", then ".join(parts)
 
 
+def trained_numbers(
+    stages: Sequence[Stage], model: PyTree, trainable: Callable[[Any], Any] | None
+) -> int:
+    """How many numbers are trained in one stage or another.
+
+    Args:
+        stages: The stages.
+        model: The model.
+        trainable: What is trained in stages that do not say.
+    """
+    masks = [trainable_mask(model, stage.trainable or trainable) for stage in stages]
+    trained = eqx.filter(model, jax.tree.map(lambda *used: any(used), *masks))
+    return sum(leaf.size for leaf in jax.tree.leaves(trained))
+
+
 def as_stages(
     method: AbstractMethod | Stage | Sequence[Stage] | None, steps: int | None, *, objective: bool
 ) -> list[Stage]:

@@ -94,6 +94,9 @@ def verdict(facts: Facts) -> Verdict:
 def _of_trained_equation(facts: Facts) -> Verdict:
     """An ordinary differential equation that a model was trained on."""
     error, tolerance = error_estimate(facts), facts.settings.tolerance
+    if facts.problem.scheme.covered(facts.model, facts.problem.constraints[0]) is not None:
+        text = f"{facts.status}, {facts.reason}; up to there {_measured(facts)}; {error!r}"
+        return Verdict("not solved", text, error)
     if tolerance <= 0:
         return Verdict("no tolerance to meet", f"{_measured(facts)}; {error!r}", error)
     found = _by_tolerance(facts.gap, tolerance)

@@ -48,7 +48,7 @@ def displayed(
 def of_run(seen: Progress) -> tuple[str, int, int, str]:
     """The words for a run."""
     losses = f"train {_loss(seen.train)}  monitor {_loss(seen.monitor)}"
-    return seen.phase, seen.step, seen.steps, losses
+    return ", ".join(filter(None, (seen.phase, seen.part))), seen.step, seen.steps, losses
 
 
 def _loss(value: float) -> str:

@@ -22,6 +22,7 @@ class Progress:
         steps: Largest number of steps, or 100.
         train: Latest training loss; NaN where a problem is solved in pieces.
         monitor: Latest monitor loss, or the monitor residual of the last piece.
+        part: What of the problem is trained, such as "window 2 of 3"; empty where all of it is.
     """
 
     phase: str
@@ -29,6 +30,7 @@ class Progress:
     steps: int
     train: float
     monitor: float
+    part: str = ""
 
 
 @runtime_checkable

@@ -1,6 +1,7 @@
 """What the drivers share: what a run was asked for, where it is saved, what it tells and hears."""
 
 import contextlib
+import copy
 import dataclasses
 import math
 import warnings
@@ -8,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import PyTree
 
 from constrainednn._common.arguments import as_count, as_positive, as_real, as_seed
@@ -38,6 +40,26 @@ class Arguments:
     early_stopping: bool = False
 
 
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a part of a run stands among the others.
+
+    Attributes:
+        name: What it is called.
+        before: Steps of the parts before it.
+        steps: Largest number of steps of all parts.
+        arrays: What a checkpoint keeps of the parts before it, by names that begin with a word of
+            their own.
+        facts: The rest of it, as plain data.
+    """
+
+    name: str = ""
+    before: int = 0
+    steps: int | None = None
+    arrays: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    facts: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
 class Run:
     """One run of a driver.
 
@@ -66,7 +88,7 @@ class Run:
         sinks: Sequence[Sink] = (),
         progress: Callable[[Progress], None] | None = None,
     ):
-        self.problem, self.method_name = problem, method_name
+        self.problem, self.method_name, self.place = problem, method_name, Place()
         least = int(problem.scheme.in_pieces)  # without a step there are no pieces
         steps = arguments.steps
         self.seed = as_seed(arguments.seed)
@@ -98,6 +120,20 @@ class Run:
             self.checkpoint = folder.newest()
 
     @property
+    def taken(self) -> int:
+        """Steps that count towards the limit: those of the checkpoint, or of the part it is in."""
+        if self.checkpoint is None:
+            return 0
+        before = self.checkpoint.facts.get("before", 0)
+        return self.checkpoint.step - (before if isinstance(before, int) else 0)
+
+    def part(self, problem: Problem, place: Place, checkpoint: Checkpoint | None) -> "Run":
+        """The run of a part of the problem, which is told of and saved as a part of this one."""
+        part = copy.copy(self)
+        part.problem, part.place, part.checkpoint = problem, place, checkpoint
+        return part
+
+    @property
     def where(self) -> str:
         """The folder in words, for messages."""
         return str(self.folder.path) if self.folder else "this run"
@@ -121,6 +157,8 @@ class Run:
             early_stopping=self.early_stopping,
             dtype=str(jnp.result_type(float)),
         )
+        if self.place.name:  # the whole run is written down
+            return settings
         if self.record is not None and self.folder is not None:
             self._compare(self.record, dataclasses.asdict(settings))
             looked = self._extend(self.record, self.folder)
@@ -197,9 +235,17 @@ class Run:
         """A part of a checkpoint as a tree like `blank`; see `arrays_to_tree`."""
         return arrays_to_tree(blank, checkpoint.arrays, self.where, prefix, older=older)
 
+    def save(self, step: int, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
+        """Save what the run is resumed from after a step, with that of the parts before it."""
+        if self.folder is not None:
+            place = self.place
+            self.folder.save(place.before + step, arrays | place.arrays, facts | place.facts)
+
     def tell(self, phase: str, step: int, steps: int, train: float, monitor: float) -> None:
         """Show progress; numbers of the training also go to the history and the sinks."""
-        seen = Progress(phase, step, steps, train, monitor)
+        place = self.place
+        step, steps = place.before + step, steps if place.steps is None else place.steps
+        seen = Progress(phase, step, steps, train, monitor, place.name)
         self._tell(seen, step, {"train": train, "monitor": monitor} if phase == "training" else {})
 
     def tell_share(self, phase: str, done: float, step: int, monitor: float) -> None:

@@ -148,7 +148,9 @@ def row_of(found: Solution | Exception) -> dict[str, Any] | None:
         # Six digits, since curves are for the eye.
         curves[name] = [plain(float(f"{value:.5e}")) for value in values]
     row = report_dict(found, found.verdict) | {"history": curves}
-    if found.problem.scheme.in_pieces and found.status is not Status.CONVERGED:
+    scheme, equation = found.problem.scheme, found.problem.statements[0]
+    cut = not scheme.in_pieces and scheme.covered(found.model, equation) is not None
+    if cut or (scheme.in_pieces and found.status is not Status.CONVERGED):
         row["covered"] = False  # the gap is that of the part that was reached
     return row
 

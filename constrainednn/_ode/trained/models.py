@@ -15,6 +15,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key, PyTree
 
@@ -51,6 +52,8 @@ class Windowed(eqx.Module):
         edges, states = self.start.value
         way = jnp.sign(edges[1] - edges[0])
         index = jnp.searchsorted(way * edges[1:-1], way * t, side="right")
+        # The end of the last window that was trained is its own; see `cut`.
+        index -= (t == edges[index]) & jnp.isnan(states[index]).any()
         model = _taken(self.models, index)
         passed = t - edges[index]
         share = passed / (edges[index + 1] - edges[index])
@@ -65,6 +68,18 @@ class Windowed(eqx.Module):
             lambda leaf: leaf[k : k + 1] if eqx.is_array(leaf) else leaf, self.models
         )
         return Windowed(one, Frozen((edges[k : k + 2], states[k : k + 1])), self.unravel)
+
+    def cut(self, count: int) -> "Windowed":
+        """With the first windows only; beyond them the value is NaN."""
+        edges, states = self.start.value
+        known = jnp.arange(len(states))[:, None, None] < count
+        start = Frozen((edges, jnp.where(known, states, jnp.nan)))
+        return Windowed(self.models, start, self.unravel)
+
+    @property
+    def trained(self) -> int:
+        """How many windows are not cut off."""
+        return int(np.isfinite(np.asarray(self.start.value[1])).all(axis=(1, 2)).sum())
 
     def joined(self, k: int, window: "Windowed", end: Float[Array, "p d"]) -> "Windowed":
         """With another model in a window, whose state at the end starts the next."""

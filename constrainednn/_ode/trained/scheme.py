@@ -89,13 +89,14 @@ class TrainedWindows(TrainedEquation):
         return len(self.edges) - 1
 
     def training_points(self, model: PyTree, constraint: Constraint) -> Draw | None:
-        """The same points in each window, weighted by its length."""
+        """The same points in each window that was trained, weighted by its length."""
         if self.windows == 1:
             return None
         assert constraint.points is not None
         each = constraint.points // self.windows
         cube = draw(Interval(0.0, 1.0), each, constraint.sampler, key=jax.random.key(0))
-        edges, total = np.asarray(self.edges), self.edges[-1] - self.edges[0]
+        edges = np.asarray(self.edges[: model.trained + 1])
+        total = edges[-1] - edges[0]
         lengths = np.diff(edges)
         t = edges[:-1, None] + lengths[:, None] * cube.points
         weights = lengths[:, None] / total * cube.weights
@@ -103,6 +104,13 @@ class TrainedWindows(TrainedEquation):
         dtype = jnp.result_type(float)
         columns = (t.ravel(), weights.ravel(), share.reshape(-1, 1))
         return Draw(*(column.astype(dtype) for column in columns))
+
+    def covered(self, model: PyTree, constraint: Constraint) -> Interval | None:
+        """The windows that were trained, where the run ended before the last."""
+        del constraint
+        if model.trained == self.windows:
+            return None
+        return Interval(*sorted((self.edges[0], self.edges[model.trained])))
 
     def window(self, problem: Problem, model: Windowed, k: int) -> Problem:
         """The problem of one window alone."""
@@ -127,6 +135,6 @@ class TrainedWindows(TrainedEquation):
     def as_pieces(self, model: Windowed) -> tuple[InitialValueScheme, Pieces, Pieces]:
         """The model as one piece or more per window; there is no guess."""
         field = self.equation.field
-        edges = np.asarray(self.edges)
+        edges = np.asarray(self.edges[: model.trained + 1])
         found = interpolant(model, edges, field.order, unravel=field.unravel)
         return self.equation, found, found

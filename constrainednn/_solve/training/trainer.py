@@ -55,7 +55,7 @@ from constrainednn._solve.training.steps import (
 from constrainednn._solve.training.training_points import TrainingPoints
 from constrainednn._storage.run_folder import Checkpoint
 from constrainednn.methods.base import CONVERGED, NONFINITE, RUNNING, STALLED
-from constrainednn.methods.stages import Stage, described
+from constrainednn.methods.stages import Stage, described, trained_numbers
 from constrainednn.models.recipes import trainable_mask
 from constrainednn.runs.history import History, Status
 from constrainednn.runs.outcome import Outcome
@@ -252,16 +252,15 @@ class Training:
 
     def keep(self, index: int, now: InStage) -> None:
         """Save all that the rest of the run depends on."""
-        folder = self.run.folder
         # The trained part only: a frozen bound may well be infinite.
         finite = all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(now.params))
-        if folder is None or not finite:
+        if self.run.folder is None or not finite:
             return
         more = {"compile_seconds": self.compile_seconds, "run_seconds": self.run_seconds}
         more |= {"stage": index, "cut": self.cut_short}
         arrays, facts = contents(self.model, now, self.losses, self.monitoring, self.points)
         statement = self.run.statement([self.monitoring.losses[0][1]])
-        folder.save(self.step, arrays, facts | more | {"statement": statement})
+        self.run.save(self.step, arrays, facts | more | {"statement": statement})
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Set everything but the method's own state to what it was."""
@@ -324,13 +323,12 @@ class Training:
     def outcome(self, status: Status, reason: str) -> Outcome:
         """What was found, to be measured."""
         steps, monitor = zip(*self.monitoring.losses, strict=True)
-        params = eqx.filter(self.model, self.mask(self.stages[-1]))
         return Outcome(
             model=self.model,
             status=status,
             reason=reason,
             steps=self.step,
-            parameters=sum(leaf.size for leaf in jax.tree.leaves(params)),
+            parameters=trained_numbers(self.stages, self.model, self.problem.trainable),
             history=History(
                 np.concatenate([np.zeros(0), *(loss * self.squared for loss in self.losses)]),
                 np.asarray(steps),
