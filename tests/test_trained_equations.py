@@ -172,6 +172,13 @@ REFUSED = [
     ({"windows": 0}, ValueError, "windows of ivp"),
     ({"points": 0}, ValueError, "points"),
     ({"model": cx.MLP("scalar", 3)}, TypeError, "returns 3 numbers, and the equation has 2"),
+    (
+        {"model": cx.RandomFeatures(cx.Interval(0, 5), 2)},
+        ValueError,
+        r"spread over Interval\(low=0.0, high=5.0\), and is called with scaled time from -1 to 1, "
+        "which stands for 0 to 4",
+    ),
+    ({"model": cx.MLP("scalar", 2, over=cx.Normal(1))}, ValueError, "is spread over Normal"),
     ({"model": cx.MLP(1, 2)}, TypeError, "must take a number of shape"),
     ({"model": NETWORK(key=jax.random.key(0))}, TypeError, "must be a recipe"),
 ]
@@ -182,6 +189,13 @@ def test_what_a_trained_equation_cannot_be_is_refused(settings, kind, words):
     with pytest.raises(kind, match=words):
         problem = stated(**settings)
         problem.build_model(key=jax.random.key(0))
+
+
+@pytest.mark.parametrize("span", [SPAN, SPAN[::-1]])
+def test_features_over_the_span_are_those_over_scaled_time(span):
+    both = [cx.RandomFeatures(cx.Interval(*over), 2) for over in (SPAN, (-1.0, 1.0))]
+    built = [stated(model, span).build_model(key=jax.random.key(3)) for model in both]
+    assert all(map(np.array_equal, *map(jax.tree.leaves, built)))
 
 
 def test_a_stiff_equation_is_refused():

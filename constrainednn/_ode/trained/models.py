@@ -8,6 +8,7 @@ Symbols::
     y       (p, d)  state: value and first p - 1 derivatives, in the user's time
 """
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
@@ -21,10 +22,11 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from constrainednn._common.messages import shown
 from constrainednn.domains.boxes import Interval
-from constrainednn.errors import BadTypeError
+from constrainednn.errors import BadTypeError, BadValueError
 from constrainednn.models.first_layer import spread
 from constrainednn.models.networks import MLP
 from constrainednn.models.pieces import start_polynomial
+from constrainednn.models.random_features import RandomFeatures
 from constrainednn.models.recipes import AbstractRecipe, Frozen, is_recipe
 
 States = tuple[tuple[float, ...], ...]
@@ -182,13 +184,29 @@ def scaled(recipe: Callable, d: int, *, key: Key[Array, ""]) -> PyTree:
     return model
 
 
-def as_recipe(model: Any) -> Callable:
-    """A recipe; a ready model is refused, since it knows nothing of scaled time."""
+def as_recipe(model: Any, span: tuple[float, float]) -> Callable:
+    """A recipe for scaled time; one that is spread over the span of the equation is spread anew.
+
+    Raises:
+        TypeError: If it is a ready model, which knows nothing of scaled time.
+        ValueError: If it is spread over anything else than scaled time or the span.
+    """
     if not callable(model) or not is_recipe(model):
         raise BadTypeError(
             f'model must be a recipe such as cx.MLP("scalar", 2, width=40), got {shown(model)}.'
         )
-    return model
+    if not isinstance(model, (MLP, RandomFeatures)):
+        return model
+    over = model.over
+    if over is None or eqx.tree_equal(over, _SCALED):
+        return model
+    if not eqx.tree_equal(over, Interval(*map(float, sorted(span)))):
+        low, high = sorted(span)
+        raise BadValueError(
+            f"model is spread over {over!r}, and is called with scaled time from -1 to 1, which "
+            f"stands for {low:g} to {high:g} or a window of it. Write over=cx.Interval(-1, 1)."
+        )
+    return dataclasses.replace(model, over=_SCALED)
 
 
 def head(u: Windowed | Guessed) -> tuple[PyTree, ...]:

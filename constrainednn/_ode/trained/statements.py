@@ -71,7 +71,7 @@ def trained_initial_values(
     reference: Callable[[Any], Any] | None,
 ) -> Problem:
     """An initial value problem for a model in scaled time, on equal windows."""
-    count, recipe = as_count(windows, "windows of ivp"), as_recipe(model)
+    count, recipe = as_count(windows, "windows of ivp"), as_recipe(model, scheme.span)
     edges = tuple(np.linspace(*scheme.span, count + 1).tolist())
     _refuse_stiff(scheme, state, edges)
     rows = _points(points, recipe, state.shape[1])
@@ -112,7 +112,7 @@ def trained_boundary_values(
         points: Number of training points.
         reference: A known solution.
     """
-    recipe, statement = as_recipe(model), scheme.statement
+    recipe, statement = as_recipe(model, scheme.span), scheme.statement
     field, conditions = statement.field, statement.conditions
     assert isinstance(field, BoundaryField) and isinstance(conditions, BoundaryConditions)
     around = _Called(guess) if callable(guess) else tuple(first.tolist())
