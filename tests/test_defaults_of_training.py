@@ -78,8 +78,10 @@ def test_derivatives_are_found_wherever_they_are_taken():
     assert sampler_of(behind, LINE, doubled) == GaussQuadrature()
 
 
-def at_limit(limit, losses, monitor):
-    problem = cx.Problem(cx.Constraint(value, over=cx.Normal(2)), cx.MLP(2, "scalar", width=4))
+PLANE = cx.Problem(cx.Constraint(value, over=cx.Normal(2)), cx.MLP(2, "scalar", width=4))
+
+
+def at_limit(limit, losses, monitor, problem=PLANE):
     return why_max_steps(problem, losses, monitor, limit)
 
 
@@ -104,6 +106,45 @@ def test_at_the_limit_of_steps_parted_losses_ask_for_points():
     losses, _ = falling(-2.0)
     level = [(k, 0.5) for k in (100, 300, 1000)]
     assert "no longer falls, 5.0e-01 against" in at_limit(1000, losses, level)
+
+
+def row(u, pair):
+    return u(pair[0]) - pair[1]
+
+
+def decay(t, y, args):
+    return -y
+
+
+TRAINED = cx.ivp(decay, jnp.ones(1), (0, 1), model=cx.MLP("scalar", 1, width=4))
+ROWS = cx.Data((np.arange(9.0), np.ones(9)), holdout=0.2)
+ASKED_FOR = [
+    (cx.Problem(cx.Constraint(slope, over=LINE, points=20, sampler=Sobol()), SCALAR), "or redraw="),
+    (cx.Problem(cx.Constraint(slope, over=LINE, points=20), SCALAR), "points, points=, help"),
+    (TRAINED, "points=, help"),
+    (cx.Problem(cx.Constraint(row, over=ROWS), SCALAR), "More rows help"),
+]
+
+
+@pytest.mark.parametrize(("problem", "words"), ASKED_FOR)
+def test_redraws_are_advised_where_they_are_possible(problem, words):
+    reason = at_limit(1000, *falling(-2.0, parted=50.0), problem)
+    assert words in reason
+    drawn = "redraw=" in reason
+    try:
+        cx.solve(problem, steps=0, redraw=5, heldout=None)
+    except ValueError as error:
+        assert not drawn and "redraw=5 has nothing to draw" in str(error)
+    else:
+        assert drawn
+
+
+def test_a_default_rule_that_cannot_be_drawn_again_is_named():
+    problem = cx.Problem(cx.Constraint(slope, over=LINE, points=20), SCALAR)
+    with pytest.raises(ValueError, match=r"'slope' are those of GaussQuadrature\(\), the default "):
+        cx.solve(problem, redraw=5)
+    with pytest.raises(ValueError, match="points= of ivp and bvp sets their number"):
+        cx.solve(TRAINED, redraw=5)
 
 
 @pytest.mark.parametrize("losses", [np.zeros(100), np.full(100, np.nan)])

@@ -28,6 +28,7 @@ from constrainednn._solve.training.steps import alone
 from constrainednn._solve.training.trainer import Training
 from constrainednn._storage.folders import check_folder
 from constrainednn._storage.run_folder import RunFolder
+from constrainednn.domains.base import AbstractDomain
 from constrainednn.errors import BadTypeError, BadValueError
 from constrainednn.methods.base import AbstractMethod
 from constrainednn.methods.stages import Stage, as_stages
@@ -178,13 +179,29 @@ def _refuse(**given: Any) -> None:
             )
 
 
+def _why_fixed(problem: Problem) -> str:
+    """Why no training point can be drawn again, and what to write."""
+    if isinstance(problem.scheme, TrainedEquation):
+        return (
+            "models of ivp and bvp are trained on the nodes of Gauss's rule. Leave it out; "
+            "points= of ivp and bvp sets their number."
+        )
+    for item in problem.constraints:
+        if isinstance(item.over, AbstractDomain) and not item.names_sampler:
+            return (
+                f"the points of constraint {item.name!r} are those of {item.sampler!r}, the "
+                "default where a residual differentiates the model over an interval. Leave it out, "
+                "or write sampler=cx.domains.Sobol() in the constraint."
+            )
+    return (
+        "the training points of every constraint are given or those of a rule. Leave it out, or "
+        "use a random sampler such as cx.domains.Sobol()."
+    )
+
+
 def _as_redraw(value: Any, problem: Problem) -> int | None:
     if value is None:
         return None
     if not any(map(is_drawn_again, problem.statements)):
-        raise BadValueError(
-            f"redraw={value!r} has nothing to draw: the training points of every constraint are "
-            "given or those of a rule. Leave it out, or use a random sampler such as "
-            "cx.domains.Sobol()."
-        )
+        raise BadValueError(f"redraw={shown(value)} has nothing to draw: {_why_fixed(problem)}")
     return as_count(value, "redraw")

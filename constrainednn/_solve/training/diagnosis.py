@@ -17,10 +17,12 @@ from constrainednn._common.memory import available_memory, equations_of, refuse_
 from constrainednn._common.messages import shown
 from constrainednn._gap.objectives.lagrangian import Minimised, Soft
 from constrainednn._gap.residuals import loss_at
+from constrainednn._problem.constraint import is_drawn_again
 from constrainednn._problem.problem import Problem
 from constrainednn._solve.training.stage_state import InStage
 from constrainednn._solve.training.steps import Chunk, advance
 from constrainednn._solve.training.training_points import TrainingPoints
+from constrainednn.domains.base import AbstractDomain
 from constrainednn.errors import BadValueError, ProblemError
 from constrainednn.methods.augmented_lagrangian import AugmentedLagrangian
 from constrainednn.methods.levenberg_marquardt import LevenbergMarquardt, least_numbers, operations
@@ -188,7 +190,7 @@ def why_max_steps(
         behind = "no longer falls" if fresh > _LEVEL else "stays behind"
         return (
             f"{reason}: the monitor loss {behind}, {watched[-1, 1]:.1e} against {losses[-1]:.1e} "
-            "on the training points. More points, points= or redraw=, help more than steps"
+            f"on the training points. More {_points_of(problem)} help more than steps"
         )
     if train > _LEVEL:
         return (
@@ -208,6 +210,14 @@ def _seems_unbounded(losses: Float[np.ndarray, " steps"]) -> bool:
         return False
     first, middle, last = losses[0], losses[len(losses) // 2], losses[-1]
     return bool(last < -_DEEP * max(abs(first), 1.0) and last < 2 * middle)
+
+
+def _points_of(problem: Problem) -> str:
+    """What there can be more of to train on, and how it is asked for."""
+    if any(map(is_drawn_again, problem.statements)):
+        return "points, points= or redraw=,"
+    domains = any(isinstance(item.over, AbstractDomain) for item in problem.statements)
+    return "points, points=," if domains else "rows"
 
 
 def _power(
