@@ -8,6 +8,7 @@ import pytest
 
 import constrainednn as cx
 from constrainednn.domains import Normal
+from constrainednn.models.first_layer import around
 
 KEY = jax.random.key(0)
 
@@ -83,7 +84,7 @@ def test_a_network_for_other_inputs_is_doubted():
         return u(jnp.stack([x, x, x])).sum()
 
     (found,) = cx.check(cx.Problem(cx.Constraint(summed, over=cx.Interval(0, 1)), cx.MLP(3, 1)))
-    assert any("takes points of 3 coordinates, as no constraint has" in w for w in found.warnings)
+    assert any("takes points of 3 coordinates, and no two that" in w for w in found.warnings)
 
 
 def test_without_a_problem_inputs_are_standard_normal():
@@ -95,6 +96,48 @@ def test_without_a_problem_inputs_are_standard_normal():
 def test_rows_that_are_held_out_place_no_unit():
     x = np.array([0.1, 0.4, 0.6, 0.9, 1000.0])
     held = cx.Data((x, x), holdout=0.4)
-    alone = first_layer(cx.MLP("scalar", 1, width=20), cx.Interval(0, 1))
-    beside = first_layer(cx.MLP("scalar", 1, width=20), cx.Interval(0, 1), held)
-    np.testing.assert_array_equal(alone[0], beside[0])
+    alone = around([cx.Interval(0, 1)], "scalar")
+    assert eqx.tree_equal(alone, around([cx.Interval(0, 1), held], "scalar"))
+
+
+def line(u, pair):
+    return u(pair[0]) - pair[1]
+
+
+def regression(x, **settings):
+    data = cx.Data((x, np.sin(x / x.max() * 6)), **settings)
+    return cx.Problem(cx.Constraint(line, over=data), cx.MLP("scalar", "scalar", width=20))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("shares", [{}, {"monitor": 0.2}, {"fold": (1, 4)}])
+def test_units_lie_where_the_rows_that_are_trained_on_do(shares):
+    x = np.linspace(0, 1000, 60)
+    problem = regression(x, **shares)
+    found = cx.solve(problem, cx.LevenbergMarquardt(), steps=60)
+    assert found.gap["line"].heldout_rms.value < 1e-2
+    trained = found.streams[0].train.points[0]
+    over = cx.Interval(trained.min(), trained.max())
+    told = cx.MLP("scalar", "scalar", width=20, over=over)
+    built = cx.Problem(problem.constraints, told).build_model(key=KEY)
+    spread = problem.build_model(key=KEY)
+    np.testing.assert_array_equal(spread.layers[0].bias, built.layers[0].bias)
+
+
+def test_other_held_out_rows_move_no_unit():
+    x = np.linspace(0, 1, 20)
+    problem = regression(x)
+    held = np.isin(x, cx.solve(problem, steps=0).streams[0].heldout.points[0])
+    assert held.sum() == 4
+    before, after = (
+        regression(rows).build_model(key=KEY) for rows in (x, np.where(held, x + 50, x))
+    )
+    np.testing.assert_array_equal(before.layers[0].weight, after.layers[0].weight)
+    np.testing.assert_array_equal(before.layers[0].bias, after.layers[0].bias)
+
+
+def test_rows_that_do_not_vary_are_doubted():
+    data = cx.Data((np.full(9, 2.0), np.arange(9.0)))
+    model = cx.MLP("scalar", "scalar", width=20)
+    (found,) = cx.check(cx.Problem(cx.Constraint(line, over=data), model))
+    assert any("takes numbers, and no two that differ are among" in w for w in found.warnings)

@@ -68,13 +68,15 @@ def _out_of_reach(problem: Problem, constraint: Constraint, train: Draw) -> list
     recipe, inputs = problem.model, model_inputs(train.points)
     if not isinstance(recipe, MLP) or recipe.depth == 0 or not isinstance(inputs, np.ndarray):
         return []
-    recipe = recipe.spread_over([item.over for item in problem.statements])
-    label = label_of(constraint)
+    # Of another seed, the places are others of the same size.
+    recipe = recipe.spread_over(problem.places(key=jax.random.key(0)))
+    label, size = label_of(constraint), recipe.in_size
     if recipe.over is None:
+        kind = "numbers" if size == "scalar" else f"points of {size} coordinates"
         return [
-            f"{label}: the network takes points of {recipe.in_size} coordinates, as no constraint "
-            "has, so its units are spread over standard normal inputs. Write over= of cx.MLP with "
-            "the domain of what it is called with."
+            f"{label}: the network takes {kind}, and no two that differ are among the points of "
+            "the constraints, so its units are spread over standard normal inputs. Write over= of "
+            "cx.MLP with the domain of what it is called with."
         ]
     if not isinstance(recipe.over, Normal) or isinstance(constraint.over, Normal):
         return []

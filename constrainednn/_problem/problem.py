@@ -18,11 +18,14 @@ from constrainednn._common.messages import shown
 from constrainednn._common.random_keys import stream
 from constrainednn._common.tables import html_table
 from constrainednn._problem.constraint import Constraint
+from constrainednn._problem.data_rows import split_rows
 from constrainednn._problem.default_sampler import default_sampler, is_even
 from constrainednn._problem.objective import Objective
 from constrainednn._problem.scheme import AbstractScheme, TrainedScheme
+from constrainednn.domains.finite import Data, Points
 from constrainednn.errors import BadTypeError, BadValueError
-from constrainednn.models.recipes import AbstractRecipe, is_recipe
+from constrainednn.models.recipes import AbstractRecipe, Place, is_recipe
+from constrainednn.targets.image import model_inputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,13 +201,32 @@ class Problem(eqx.Module):
         lines.append("with a reference" if self.reference is not None else "without a reference")
         return html_table(("constraint", "over", "points", "sampler", "weight"), rows, lines)
 
+    def places(self, *, key: Key[Array, ""]) -> list[Place]:
+        """What each statement is over; of data that hold rows out, the inputs trained on.
+
+        Args:
+            key: Key of the run, which splits the rows.
+        """
+        holds_out = lambda over: isinstance(over, Data) and over.judging_rows > 0  # noqa: E731
+        if not any(holds_out(item.over) for item in self.statements):
+            return [item.over for item in self.statements]
+        rows = split_rows(self.statements, key=key)
+        found = []
+        for i, item in enumerate(self.statements):
+            train = rows[i][0] if holds_out(item.over) else None
+            if train is None:
+                found.append(item.over)
+            elif len(train):
+                found.append(Points(model_inputs(train.points)))
+        return found
+
     def build_model(self, *, key: Key[Array, ""]) -> PyTree:
         """The ready model: built from its recipe with the stream "model", or as given."""
         if not is_recipe(self.model):
             return self.model
         recipe = self.model
         if isinstance(recipe, AbstractRecipe):
-            recipe = recipe.spread_over([item.over for item in self.statements])
+            recipe = recipe.spread_over(self.places(key=key))
         else:
             _check_recipe(recipe)
         model = recipe(key=stream(key, "model"))

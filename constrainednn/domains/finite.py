@@ -107,6 +107,11 @@ class Data(eqx.Module):
         """Number of rows that may steer, and are not trained on."""
         return round(len(self) * self.monitor)
 
+    @property
+    def judging_rows(self) -> int:
+        """Number of rows that are not trained on."""
+        return self.heldout_rows + self.monitor_rows
+
     def __repr__(self) -> str:
         judging = f"holdout={self.holdout:g}" if self.fold is None else f"fold={self.fold}"
         steering = f", monitor={self.monitor:g}" if self.monitor else ""

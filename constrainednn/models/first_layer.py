@@ -112,8 +112,8 @@ def around(places: Sequence[Place], size: Size) -> AbstractDomain | None:
     """
     shape = () if size == "scalar" else (size,)
     fitting: list[AbstractDomain | Points] = []
-    # Rows that are held out must not be seen, and which these are is decided later.
-    seen = [place for place in places if not (isinstance(place, Data) and _held(place))]
+    # Rows that are held out must not be seen, and which these are is not known here.
+    seen = [place for place in places if not (isinstance(place, Data) and place.judging_rows)]
     for place in map(_inputs, seen):
         fits = getattr(_point(place), "shape", None) == shape
         if fits and not any(eqx.tree_equal(place, other) for other in fitting):
@@ -133,10 +133,6 @@ def around(places: Sequence[Place], size: Size) -> AbstractDomain | None:
     if size == "scalar":
         return Interval(float(low[0]), float(high[0]))
     return Box(low, high)
-
-
-def _held(data: Data) -> bool:
-    return data.heldout_rows + data.monitor_rows > 0
 
 
 def _inputs(place: Place) -> AbstractDomain | Points:

@@ -58,7 +58,8 @@ class MLP(AbstractRecipe):
             whose units all bend near the origin wastes most of them. Default: in a problem, the
             smallest box around all that its constraints hold over, as far as points there have
             this input size (the domain itself if there is one; one without bounds counts with its
-            standard deviation); elsewhere, standard normal inputs.
+            standard deviation, `Data` with the rows that are trained on); elsewhere, standard
+            normal inputs.
     """
 
     in_size: Size
