@@ -4,15 +4,20 @@ from constrainednn.domains.base import AbstractDomain, Mapped, Product
 from constrainednn.domains.boundaries import BoxBoundary, Segment, Segments
 from constrainednn.domains.boxes import Box, Boxes, Interval
 from constrainednn.domains.finite import Data, Points
+from constrainednn.domains.regions.base import AbstractShape, Region
+from constrainednn.domains.regions.boundary import RegionBoundary
+from constrainednn.domains.regions.polygon import Polygon
+from constrainednn.domains.regions.simple import Ball, HalfSpace
 from constrainednn.domains.samplers.adaptive import Adaptive
 from constrainednn.domains.samplers.base import AbstractSampler, Draw
 from constrainednn.domains.samplers.grids import GaussQuadrature, Grid
 from constrainednn.domains.samplers.random import Independent, LatinHypercube, Sobol
-from constrainednn.domains.spheres import Ball, Normal, Sphere
+from constrainednn.domains.spheres import Normal, Sphere
 
 __all__ = [
     "AbstractDomain",
     "AbstractSampler",
+    "AbstractShape",
     "Adaptive",
     "Ball",
     "Box",
@@ -22,13 +27,17 @@ __all__ = [
     "Draw",
     "GaussQuadrature",
     "Grid",
+    "HalfSpace",
     "Independent",
     "Interval",
     "LatinHypercube",
     "Mapped",
     "Normal",
     "Points",
+    "Polygon",
     "Product",
+    "Region",
+    "RegionBoundary",
     "Segment",
     "Segments",
     "Sobol",

@@ -12,7 +12,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
 from constrainednn._common.arguments import as_arrays, as_function
 from constrainednn._common.messages import shown
@@ -55,6 +55,16 @@ class AbstractDomain(eqx.Module):
     def unbounded(self) -> bool:
         """True if points run to infinity at the faces of the cube."""
         return True
+
+    @property
+    def by_rejection(self) -> bool:
+        """True if some points of the cube are not placed in the domain, and are drawn anew."""
+        return False
+
+    def accepts(self, z: Float[Array, " unit_dim"]) -> Bool[Array, ""]:
+        """Whether `place` sends a point of the cube into the domain."""
+        del z
+        return jnp.asarray(True)
 
     def map(self, fn: Callable[[Any], PyTree[Array]]) -> "Mapped":
         """Push the measure forward through `fn`, which takes and returns one point."""
@@ -107,14 +117,25 @@ class Product(AbstractDomain):
         """True if a factor is."""
         return any(factor.unbounded for factor in self.factors)
 
+    @property
+    def by_rejection(self) -> bool:
+        """True if a factor is."""
+        return any(factor.by_rejection for factor in self.factors)
+
+    def accepts(self, z: Float[Array, " unit_dim"]) -> Bool[Array, ""]:
+        """Whether all factors do."""
+        return jnp.stack([factor.accepts(own) for factor, own in self._shares(z)]).all()
+
     def place(self, z: Float[Array, " unit_dim"]) -> Float[Array, " dim"]:
         """Place each factor on its own cube coordinates."""
-        parts, start = [], 0
-        for factor in self.factors:
-            stop = start + factor.unit_dim
-            parts.append(jnp.atleast_1d(factor.place(z[start:stop])))
-            start = stop
-        return jnp.concatenate(parts)
+        return jnp.concatenate(
+            [jnp.atleast_1d(factor.place(own)) for factor, own in self._shares(z)]
+        )
+
+    def _shares(self, z: Float[Array, " unit_dim"]) -> list[tuple[AbstractDomain, Array]]:
+        """Each factor with its cube coordinates."""
+        ends = np.cumsum([factor.unit_dim for factor in self.factors])[:-1]
+        return list(zip(self.factors, jnp.split(z, ends), strict=True))
 
 
 class Mapped(AbstractDomain):
@@ -146,6 +167,15 @@ class Mapped(AbstractDomain):
     def unbounded(self) -> bool:
         """That of the base."""
         return self.base.unbounded
+
+    @property
+    def by_rejection(self) -> bool:
+        """That of the base."""
+        return self.base.by_rejection
+
+    def accepts(self, z: Float[Array, " unit_dim"]) -> Bool[Array, ""]:
+        """Whether the base does."""
+        return self.base.accepts(z)
 
     def place(self, z: Float[Array, " unit_dim"]) -> PyTree[Array]:
         """Place in the base, then map."""

@@ -12,7 +12,18 @@ from constrainednn._common.arguments import as_real
 from constrainednn._common.messages import shown
 from constrainednn.domains.base import AbstractDomain, Corner, GaussRule, end_slack
 from constrainednn.domains.boundaries import BoxBoundary, as_corners, picked
-from constrainednn.errors import BadTypeError, BadValueError
+from constrainednn.domains.regions.base import (
+    AbstractShape,
+    Ends,
+    Faces,
+    Operation,
+    Region,
+    boundary_of,
+    distance_to_box,
+)
+from constrainednn.domains.regions.boundary import RegionBoundary
+from constrainednn.domains.regions.faces import Numbers, box_faces, namespace
+from constrainednn.errors import BadValueError
 
 Corners = tuple[tuple[float, ...], ...]
 
@@ -56,7 +67,7 @@ class Interval(AbstractDomain):
         return np.asarray((x >= self.low - slack) & (x <= self.high + slack))
 
 
-class Box(AbstractDomain):
+class Box(AbstractShape, AbstractDomain):
     """Points of an axis-parallel box, uniform. Points have shape (d,)."""
 
     low: tuple[float, ...]
@@ -80,22 +91,36 @@ class Box(AbstractDomain):
         """False."""
         return False
 
-    def __or__(self, other: "Box | Boxes") -> "Box | Boxes":
+    def __or__(self, other: AbstractShape) -> "Box | Boxes | Region":
         """All points of either; those of both count once."""
-        return union(self, other)
+        return combined("union", self, other)
 
-    def __sub__(self, other: "Box | Boxes") -> "Box | Boxes":
+    def __sub__(self, other: AbstractShape) -> "Box | Boxes | Region":
         """What is left without the other."""
-        return difference(self, other)
+        return combined("difference", self, other)
 
-    def __and__(self, other: "Box | Boxes") -> "Box | Boxes":
+    def __and__(self, other: AbstractShape) -> "Box | Boxes | Region":
         """Points of both."""
-        return intersection(self, other)
+        return combined("intersection", self, other)
 
     @property
     def boundary(self) -> BoxBoundary:
         """The faces of this box with their uniform surface measure."""
         return BoxBoundary(self.low, self.high)
+
+    @property
+    def bounds(self) -> Ends:
+        """Its corners."""
+        return np.array(self.low), np.array(self.high)
+
+    def distance(self, x: Float[Numbers, "*n d"]) -> Float[Numbers, "*n"]:
+        """Signed distance."""
+        return distance_to_box(x, *self.bounds)
+
+    def faces(self, low: Float[np.ndarray, " d"], high: Float[np.ndarray, " d"]) -> Faces:
+        """Its sides."""
+        del low, high
+        return box_faces(*self.bounds)
 
     def place(self, z: Float[Array, " d"]) -> Float[Array, " d"]:
         """Scale `z` affinely."""
@@ -109,7 +134,7 @@ class Box(AbstractDomain):
         return np.asarray(np.all(held, axis=0))
 
 
-class Boxes(AbstractDomain):
+class Boxes(AbstractShape, AbstractDomain):
     """Points of several boxes that do not overlap, uniform; made by `|`, `-` and `&` of boxes.
 
     `Box([-1, -1], [1, 1]) - Box([0, -1], [1, 0])` is an L. Points have shape (d,).
@@ -140,6 +165,27 @@ class Boxes(AbstractDomain):
         """False."""
         return False
 
+    @property
+    def bounds(self) -> Ends:
+        """The box around all parts."""
+        low, high = parts_of(self)
+        return low.min(axis=0), high.max(axis=0)
+
+    def distance(self, x: Float[Numbers, "*n d"]) -> Float[Numbers, "*n"]:
+        """The smallest of those of the parts: exact outside, zero where parts meet."""
+        parts = zip(*parts_of(self), strict=True)
+        return namespace(x).stack([distance_to_box(x, *item) for item in parts]).min(axis=0)
+
+    def faces(self, low: Float[np.ndarray, " d"], high: Float[np.ndarray, " d"]) -> Faces:
+        """Those of all parts; where parts meet they are no boundary."""
+        del low, high
+        return tuple(f for item in zip(*parts_of(self), strict=True) for f in box_faces(*item))
+
+    @property
+    def boundary(self) -> RegionBoundary:
+        """The sides of all parts that are not shared, with names and normals."""
+        return boundary_of(self)
+
     def place(self, z: Float[Array, " d"]) -> Float[Array, " d"]:
         """Pick a part with probability proportional to its content, then a point in it.
 
@@ -156,32 +202,31 @@ class Boxes(AbstractDomain):
         parts = [Box(*corners).holds(x) for corners in zip(self.low, self.high, strict=True)]
         return np.asarray(np.any(parts, axis=0))
 
-    def __or__(self, other: "Box | Boxes") -> "Box | Boxes":
+    def __or__(self, other: AbstractShape) -> "Box | Boxes | Region":
         """All points of either; those of both count once."""
-        return union(self, other)
+        return combined("union", self, other)
 
-    def __sub__(self, other: "Box | Boxes") -> "Box | Boxes":
+    def __sub__(self, other: AbstractShape) -> "Box | Boxes | Region":
         """What is left without the other."""
-        return difference(self, other)
+        return combined("difference", self, other)
 
-    def __and__(self, other: "Box | Boxes") -> "Box | Boxes":
+    def __and__(self, other: AbstractShape) -> "Box | Boxes | Region":
         """Points of both."""
-        return intersection(self, other)
+        return combined("intersection", self, other)
 
 
-def union(a: Box | Boxes, b: Box | Boxes) -> Box | Boxes:
-    """All points of either."""
-    return _combined(a, b, np.logical_or, "union")
-
-
-def difference(a: Box | Boxes, b: Box | Boxes) -> Box | Boxes:
-    """Points of the first that are not in the second."""
-    return _combined(a, b, lambda first, second: first & ~second, "difference")
-
-
-def intersection(a: Box | Boxes, b: Box | Boxes) -> Box | Boxes:
-    """Points of both."""
-    return _combined(a, b, np.logical_and, "intersection")
+def combined(
+    operation: Operation, first: AbstractShape, second: AbstractShape
+) -> "Box | Boxes | Region":
+    """Two shapes combined; of boxes boxes are made, which do without rejection."""
+    if not (isinstance(first, (Box, Boxes)) and isinstance(second, (Box, Boxes))):
+        return Region(operation, first, second)
+    kept = {
+        "union": np.logical_or,
+        "difference": lambda one, other: one & ~other,
+        "intersection": np.logical_and,
+    }
+    return _combined(first, second, kept[operation], operation)
 
 
 def parts_of(domain: Box | Boxes) -> tuple[Float[np.ndarray, "N d"], Float[np.ndarray, "N d"]]:
@@ -194,9 +239,6 @@ def _combined(
     a: Box | Boxes, b: Box | Boxes, kept: Callable[..., np.ndarray], name: str
 ) -> Box | Boxes:
     """The cells of a grid through all corners that are kept."""
-    for item in (a, b):
-        if not isinstance(item, (Box, Boxes)):
-            raise BadTypeError(f"{name} takes boxes, such as cx.Box([0, 0], [1, 1]), got {item!r}.")
     if a.unit_dim != b.unit_dim:
         raise BadValueError(
             f"{name} takes boxes of one dimension, got {a.unit_dim} and {b.unit_dim}."

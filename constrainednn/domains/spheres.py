@@ -1,4 +1,4 @@
-"""The normal distribution, spheres and balls."""
+"""The normal distribution and spheres."""
 
 import jax
 import jax.numpy as jnp
@@ -69,28 +69,3 @@ class Sphere(AbstractDomain):
         # 1 - height^2 as a product keeps its digits at the poles.
         waist = 2 * jnp.sqrt(z[1] * (1 - z[1]))
         return self.radius * jnp.concatenate([waist * circle, height[None]])
-
-
-class Ball(AbstractDomain):
-    """A ball around the origin with its inside, uniform in volume. Points have shape (dim,)."""
-
-    dim: int
-    radius: float
-
-    def __init__(self, dim: int, radius: float = 1.0):
-        self.dim = as_count(dim, "dim of Ball", least=2)
-        self.radius = as_positive(radius, "radius of Ball")
-
-    @property
-    def unit_dim(self) -> int:
-        """One for the radius and those of the sphere."""
-        return 1 + Sphere(self.dim).unit_dim
-
-    @property
-    def unbounded(self) -> bool:
-        """As for the sphere."""
-        return Sphere(self.dim).unbounded
-
-    def place(self, z: Float[Array, " unit_dim"]) -> Float[Array, " dim"]:
-        """Map a cube point to the ball: radius by its quantile, direction on the sphere."""
-        return self.radius * z[0] ** (1 / self.dim) * Sphere(self.dim).place(z[1:])

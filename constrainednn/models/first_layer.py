@@ -84,7 +84,8 @@ def initialised(shape: PyTree, *, key: Key[Array, ""]) -> PyTree:
 
 def sampled(over: AbstractDomain, *, key: Key[Array, ""]) -> PyTree[np.ndarray]:
     """Points that fill a domain evenly."""
-    sampler = Sobol() if over.unit_dim <= SOBOL_DIMENSIONS else Independent()
+    even = over.unit_dim <= SOBOL_DIMENSIONS and not over.by_rejection
+    sampler = Sobol() if even else Independent()
     return draw(over, _DRAWN, sampler, key=key).points
 
 

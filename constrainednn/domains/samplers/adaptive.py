@@ -42,6 +42,11 @@ class Adaptive(AbstractSampler):
         """Draw `n` independent cube points of equal weight: there is no residual yet."""
         return Independent().fill(domain, n, key=key)
 
+    @property
+    def fills_cube(self) -> bool:
+        """False."""
+        return False
+
     def choose(self, candidates: "Draw", squares: Shares, *, key: Key[Array, ""]) -> "Draw":
         """Choose one of 16 candidates by their |r|^2, systematically."""
         assert candidates.cube is not None

@@ -25,6 +25,14 @@ class AbstractSampler(eqx.Module):
         """True if another key gives other points, so that a redraw makes sense."""
         return True
 
+    @property
+    def fills_cube(self) -> bool:
+        """True if its points are placed with regard to each other, so that it needs all the cube.
+
+        Such a sampler is refused for a domain whose points are drawn by rejection.
+        """
+        return True
+
 
 class Draw(eqx.Module):
     """Points of one constraint with their cube coordinates and weights.

@@ -31,6 +31,12 @@ def draw(domain: AbstractDomain, n: int, sampler: AbstractSampler, *, key: Key[A
     """
     # Cube coordinates, points, weights, and copies of them on the way.
     refuse_too_large(8 * n * (4 * domain.unit_dim + 2), f"{n} points", "Ask for fewer")
+    if domain.by_rejection and sampler.fills_cube:
+        raise BadValueError(
+            f"{type(sampler).__name__} fills the unit cube, but points of {shown(domain)} are "
+            "drawn from a box around it by rejection. Use cx.domains.Independent() or "
+            "cx.domains.Adaptive()."
+        )
     filled = sampler.fill(domain, n, key=key)
     if not (isinstance(filled, tuple) and len(filled) == 2):
         raise BadValueError(
@@ -56,6 +62,10 @@ def draw(domain: AbstractDomain, n: int, sampler: AbstractSampler, *, key: Key[A
     eps = float(jnp.finfo(dtype).eps)
     # Unbounded domains have no image at 0 and 1.
     cube = np.clip(cube, eps, 1 - eps).astype(dtype)
+    if domain.by_rejection and not np.all(in_blocks(domain.accepts, cube)):
+        raise BadValueError(
+            f"{shown(sampler)} returned cube points that {shown(domain)} does not accept."
+        )
     points = in_blocks(domain.place, cube)
     for leaf in jax.tree.leaves(points):
         bad = np.flatnonzero(~np.isfinite(leaf.reshape(n, -1)).all(axis=1))

@@ -1,7 +1,10 @@
 """Random samplers: independent points, Latin hypercubes and scrambled Sobol points."""
 
+import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Key
 
+from constrainednn._common.batched import in_blocks
 from constrainednn._common.messages import shown
 from constrainednn._common.random_keys import numpy_generator
 from constrainednn.domains.base import AbstractDomain
@@ -10,14 +13,41 @@ from constrainednn.errors import BadValueError
 
 # For so many there are direction numbers: `MAXDIM` of `scipy.stats.qmc.Sobol`.
 SOBOL_DIMENSIONS = 21201
+# Cube points that are tried together by rejection, and how rare accepted ones may be.
+_LEAST, _MOST, _RAREST = 1024, 1 << 18, 100_000
 
 
 class Independent(AbstractSampler):
     """Independent uniform draws: the measure itself."""
 
     def fill(self, domain: AbstractDomain, n: int, *, key: Key[Array, ""]) -> tuple[Cube, Shares]:
-        """Draw `n` independent cube points of equal weight."""
-        return numpy_generator(key).random((n, domain.unit_dim)), equal(n)
+        """Draw `n` independent cube points of equal weight, each anew until it is accepted.
+
+        Raises:
+            ValueError: If next to none are accepted.
+        """
+        rng, dim = numpy_generator(key), domain.unit_dim
+        if not domain.by_rejection:
+            return rng.random((n, dim)), equal(n)
+        found, tried, kept = [np.zeros((0, dim))], 0, 0
+        while kept < n:
+            # The share of those accepted so far says how many to try; the choice of points does
+            # not depend on it.
+            wanted = (n - kept) * (tried + 1) / (kept + 1) * 1.1
+            cube = rng.random((int(np.clip(wanted, _LEAST, _MOST)), dim))
+            found.append(cube[in_blocks(domain.accepts, cube.astype(jnp.result_type(float)))])
+            tried, kept = tried + len(cube), kept + len(found[-1])
+            if tried > _MOST and tried > _RAREST * kept:
+                raise BadValueError(
+                    f"of {tried:,} points of the box around {shown(domain)} only {kept} lie in it: "
+                    "too few to draw from. Give a tighter box."
+                )
+        return np.concatenate(found)[:n], equal(n)
+
+    @property
+    def fills_cube(self) -> bool:
+        """False."""
+        return False
 
 
 class LatinHypercube(AbstractSampler):

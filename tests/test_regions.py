@@ -1,0 +1,181 @@
+"""Regions by signed distances: areas, moments, normals, boundaries and what is refused."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import constrainednn as cx
+from constrainednn.domains import Ball, HalfSpace, Independent, Polygon
+from constrainednn.domains.samplers.draws import draw
+from constrainednn.testing.domains import check_domain
+
+N = 40_000
+HOLE = cx.Box([0, 0], [1, 1]) - Ball(2, 0.25, center=[0.5, 0.5], name="hole")
+LENS = Ball(2) & Ball(2, center=[1, 0])
+KEYHOLE = Ball(2) | cx.Box([-0.5, -2], [0.5, 0])
+L_SHAPE = Polygon([[0, 0], [2, 0], [2, 1], [1, 1], [1, 2], [0, 2]])
+CAP = Ball(2) & HalfSpace([1, 1], 0.0)
+SHELL = Ball(3) - Ball(3, 0.5)
+# Overlap of the unit disk and the box above: a strip that ends in two circular segments.
+UNDER_ROOT = np.sqrt(3) / 4 + np.arcsin(0.5)
+
+# Region, its area or volume, and the middle of it where that is known by symmetry or by hand.
+AREAS = [
+    (HOLE, 1 - np.pi / 16, [0.5, 0.5]),
+    (LENS, 2 * np.pi / 3 - np.sqrt(3) / 2, [0.5, 0]),
+    (KEYHOLE, np.pi + 2 - UNDER_ROOT, None),
+    (L_SHAPE, 3.0, [5 / 6, 5 / 6]),
+    (CAP, np.pi / 2, [-4 / (3 * np.pi) / np.sqrt(2)] * 2),
+    (Ball(2) - cx.Box([0, 0], [2, 2]), 3 * np.pi / 4, [-4 / (9 * np.pi)] * 2),
+    (SHELL, 4 / 3 * np.pi * 7 / 8, [0, 0, 0]),
+    (cx.Box([0, 0], [1, 1]) | Polygon([[1, 0], [2, 0], [1, 1]]), 1.5, [7 / 9, 4 / 9]),
+]
+PLANE = [item for item, _, _ in AREAS if len(item.bounds[0]) == 2]
+
+
+def drawn(domain, n=N, seed=0):
+    return draw(domain, n, Independent(), key=jax.random.key(seed)).points
+
+
+def middle_of(x):
+    """The mean of independent points, and four standard errors of it."""
+    return x.mean(axis=0), 4 * x.std(axis=0) / np.sqrt(len(x))
+
+
+@pytest.mark.parametrize(("region", "area", "middle"), AREAS, ids=repr)
+def test_points_are_uniform_in_area(region, area, middle):
+    low, high = region.bounds
+    share = area / (high - low).prod()
+    box = low + (high - low) * np.random.default_rng(5).uniform(size=(N, len(low)))
+    found = (region.distance(box) < 0).mean()
+    assert abs(found - share) < 4 * np.sqrt(share * (1 - share) / N)
+    x = drawn(region)
+    assert (region.distance(x) < 0).all()
+    if middle is not None:
+        mean, error = middle_of(x)
+        assert (np.abs(mean - middle) < error).all()
+
+
+def test_an_overlap_counts_once():
+    both = Ball(2) | Ball(2, center=[1, 0])
+    x = drawn(both)
+    lens = 2 * np.pi / 3 - np.sqrt(3) / 2
+    share = lens / (2 * np.pi - lens)
+    found = (LENS.distance(x) < 0).mean()
+    assert abs(found - share) < 4 * np.sqrt(share * (1 - share) / N)
+
+
+def test_second_moments_of_a_square_with_a_hole():
+    x = drawn(HOLE) - 0.5
+    area = 1 - np.pi / 16
+    # Of the square 1/12 in each coordinate, of the hole pi r^4 / 4.
+    expected = (1 / 12 - np.pi * 0.25**4 / 4) / area * np.eye(2)
+    products = np.einsum("ni,nj->nij", x, x)
+    mean, error = middle_of(products)
+    assert (np.abs(mean - expected) < error).all()
+
+
+@pytest.mark.parametrize("region", [HOLE, L_SHAPE, CAP, HOLE.boundary, CAP.boundary], ids=repr)
+def test_contract(region):
+    check_domain(region, key=jax.random.key(1))
+    check_domain(region * cx.Interval(0, 1), key=jax.random.key(1))
+
+
+def test_distances_of_shapes_are_distances():
+    x = np.random.default_rng(0).uniform(-2, 3, (400, 2))
+    shapes = Ball(2, 0.7, center=[0.2, 0.1]), cx.Box([0, -1], [1, 2]), L_SHAPE
+    for shape in shapes:
+        on = drawn(shape.boundary, 4000)
+        nearest = np.linalg.norm(x[:, None] - on[None], axis=2).min(axis=1)
+        # Of 4,000 points on a line of length 10 none is further than 0.02 from its neighbours.
+        np.testing.assert_allclose(np.abs(shape.distance(x)), nearest, atol=0.02, rtol=0)
+        np.testing.assert_array_equal(shape.distance(x) < 0, shape.holds(x))
+    half = HalfSpace([3, 4], 5)
+    np.testing.assert_allclose(half.distance(np.array([[3.0, 4.0], [0.0, 0.0]])), [4.0, -1.0])
+
+
+@pytest.mark.parametrize("region", PLANE, ids=repr)
+def test_normals_are_slopes_of_the_distance(region):
+    boundary, step = region.boundary, 1e-5
+    x = drawn(boundary, 500)
+    n = boundary.normal(x)
+    np.testing.assert_allclose(np.linalg.norm(n, axis=1), 1, atol=1e-14)
+    slope = np.stack(
+        [(region.distance(x + e) - region.distance(x - e)) / (2 * step) for e in step * np.eye(2)],
+        axis=1,
+    )
+    # Within a step of a corner the difference sees two faces.
+    near = np.abs(np.linalg.norm(slope, axis=1) - 1) < 1e-6
+    assert near.mean() > 0.99
+    np.testing.assert_allclose(n[near], slope[near], atol=1e-9 + step)
+    assert (np.abs(region.distance(x)) < 1e-14 * 10).all()
+
+
+def test_normals_under_transformations():
+    at = jax.jit(jax.vmap(HOLE.boundary.normal))
+    x = jnp.array([[0.5, 0.25], [1.0, 0.3], [0.25, 0.5]])
+    np.testing.assert_allclose(at(x), [[0, 1], [1, 0], [1, 0]], atol=1e-15)
+
+
+def test_boundary_is_uniform_in_length():
+    x = drawn(HOLE.boundary)
+    round_part = np.abs(np.hypot(*(x - 0.5).T) - 0.25) < 1e-12
+    share = (np.pi / 2) / (4 + np.pi / 2)
+    assert abs(round_part.mean() - share) < 4 * np.sqrt(share * (1 - share) / N)
+    angle = np.exp(1j * np.arctan2(*(x[round_part] - 0.5).T))
+    assert abs(angle.mean()) < 4 / np.sqrt(round_part.sum())
+    # A part of a part that is left: the circle outside of the box.
+    on = drawn(KEYHOLE.boundary["circle"])
+    assert not ((np.abs(on[:, 0]) < 0.5 - 1e-6) & (on[:, 1] < 0)).any()
+    left = 2 * np.pi - 2 * np.arcsin(0.5)
+    upper = (on[:, 1] > 0).mean()
+    assert abs(upper - np.pi / left) < 4 * np.sqrt(0.25 / N)
+
+
+def test_what_shapes_share_is_no_boundary_or_counts_once():
+    beside = cx.Box([0, 0], [1, 1]) | Polygon([[1, 0], [2, 0], [2, 1], [1, 1]])
+    x = drawn(beside.boundary)
+    assert not ((np.abs(x[:, 0] - 1) < 1e-9) & (x[:, 1] > 1e-6) & (x[:, 1] < 1 - 1e-6)).any()
+    over = cx.Box([0, 0], [1, 1]) | Polygon([[0.5, 0], [2, 0], [2, 1], [0.5, 1]])
+    x = drawn(over.boundary)
+    below = x[np.abs(x[:, 1]) < 1e-12]
+    assert abs((below[:, 0] < 1).mean() - 0.5) < 4 * np.sqrt(0.25 / len(below))
+
+
+def test_names_of_parts():
+    assert HOLE.boundary.names == ("left", "right", "bottom", "top", "hole")
+    assert (Ball(2) - cx.Box([0, 0], [2, 2])).boundary.names == ("circle", "right", "top")
+    assert L_SHAPE.boundary.names == tuple(f"edge {k}" for k in range(1, 7))
+    l_shape = cx.Box([-1, -1], [1, 1]) - cx.Box([0, -1], [1, 0])
+    assert l_shape.boundary.names == ("left", "right", "bottom", "top")
+    edge = drawn(L_SHAPE.boundary["edge 2"], 50)
+    assert (edge[:, 0] == 2).all() and (edge[:, 1] < 1).all()
+    with pytest.raises(ValueError, match="no part 'inlet': there are 'left', 'right'"):
+        HOLE.boundary["inlet"]
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: Ball(2) - Ball(2, 2.0), "the difference of Ball.2, 1. and Ball.2, 2. is empty"),
+        (lambda: Ball(2) & Ball(2, center=[3, 0]), "the intersection of .* is empty"),
+        (lambda: Ball(2) - 3, "- combines shapes of cx.domains"),
+        (lambda: Ball(2) | Ball(3), "shapes of one dimension, got 2 and 3"),
+        (lambda: (Ball(2) | HalfSpace([0, 1])).boundary, "has no end"),
+        (lambda: Polygon([[0, 0], [1, 0], [0, 1], [1, 1]]), "meet at their ends alone"),
+        (lambda: Polygon([[0, 0], [1, 0], [1, 0], [1, 1]]), "must have a length"),
+        (lambda: Polygon([[0, 0], [1, 0]]), "three or more points"),
+        (lambda: Ball(2, center=[0, 0, 0]), "center of Ball must be a point of 2"),
+        (lambda: HalfSpace([0, 0]), "not all zero"),
+    ],
+)
+def test_bad_regions_are_refused(make, text):
+    with pytest.raises((ValueError, TypeError), match=text):
+        make()
+
+
+@pytest.mark.parametrize("sampler", [cx.domains.Sobol(), cx.domains.Grid()])
+def test_samplers_that_need_the_cube_are_refused_by_name(sampler):
+    with pytest.raises(ValueError, match=f"{type(sampler).__name__} fills the unit cube"):
+        draw(HOLE, 64, sampler, key=jax.random.key(0))
