@@ -160,7 +160,7 @@ def test_names_of_parts():
     [
         (lambda: Ball(2) - Ball(2, 2.0), "the difference of Ball.2, 1. and Ball.2, 2. is empty"),
         (lambda: Ball(2) & Ball(2, center=[3, 0]), "the intersection of .* is empty"),
-        (lambda: Ball(2) - 3, "- combines shapes of cx.domains"),
+        (lambda: Ball(2) - 3, "- combines shapes of cx.domains|Type-check error"),
         (lambda: Ball(2) | Ball(3), "shapes of one dimension, got 2 and 3"),
         (lambda: (Ball(2) | HalfSpace([0, 1])).boundary, "has no end"),
         (lambda: Polygon([[0, 0], [1, 0], [0, 1], [1, 1]]), "meet at their ends alone"),
@@ -179,3 +179,31 @@ def test_bad_regions_are_refused(make, text):
 def test_samplers_that_need_the_cube_are_refused_by_name(sampler):
     with pytest.raises(ValueError, match=f"{type(sampler).__name__} fills the unit cube"):
         draw(HOLE, 64, sampler, key=jax.random.key(0))
+
+
+def test_normal_derivative_of_a_model_and_in_one_dimension():
+    flux = cx.operators.normal_derivative(lambda x: x[0] ** 2 * x[1], HOLE.boundary.normal)
+    x = drawn(HOLE.boundary["hole"], 20)
+    inward = -(x - 0.5) / 0.25
+    expected = 2 * x[:, 0] * x[:, 1] * inward[:, 0] + x[:, 0] ** 2 * inward[:, 1]
+    np.testing.assert_allclose(jax.vmap(flux)(x), expected, atol=1e-14)
+    assert cx.operators.normal_derivative(jnp.sin, -1.0)(0.3) == -np.cos(0.3)
+    with pytest.raises(ValueError, match=r"normal of shape \(2,\) at a point of shape \(3,\)"):
+        cx.operators.normal_derivative(jnp.sum, np.array([1.0, 0.0]))(jnp.zeros(3))
+
+
+def test_box_boundary_has_normals_too():
+    boundary = cx.Box([0, -1], [2, 1]).boundary
+    np.testing.assert_array_equal(boundary.normal(jnp.array([0.4, -1.0])), [0, -1])
+
+
+def test_worst_point_stays_inside():
+    # What a bounded model leaves of x + y is largest at 45 degrees, and grows outwards.
+    over = Ball(2) & cx.Box([-1, -1], [1, 1])
+    problem = cx.Problem(
+        cx.Constraint(lambda u, x: jnp.tanh(u(x)) / 9 + x.sum(), over=over, name="slope"),
+        cx.Linear(2, 1),
+    )
+    gap = cx.solve(problem, steps=2, heldout=200, monitor=10).gap["slope"]
+    assert 1 - 1e-5 < np.hypot(*gap.worst.point) <= 1 + 1e-12
+    assert abs(abs(gap.worst.point.sum()) - np.sqrt(2)) < 1e-2

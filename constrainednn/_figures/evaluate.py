@@ -16,7 +16,10 @@ from constrainednn._gap.streams import Streams
 from constrainednn._pages.evaluated import Evaluated, ResidualSeen
 from constrainednn._problem.constraint import Constraint
 from constrainednn._problem.scheme import PieceHistory
+from constrainednn.domains.base import AbstractDomain
 from constrainednn.domains.boundaries import BoxBoundary, Segment, Segments
+from constrainednn.domains.regions.base import AbstractShape, held
+from constrainednn.domains.regions.boundary import RegionBoundary
 from constrainednn.domains.samplers.base import Draw
 from constrainednn.models.space import SpacePieces
 from constrainednn.models.space_time import SpaceTimePieces
@@ -45,6 +48,8 @@ def _evaluated(name: str, shown: Shown) -> Evaluated:
     values = None if places is None else values_at(shown.model, places)
     if values is None:
         axes, grid, values = (), (), np.zeros((0, 0))
+    if places is not None and len(grid) == 2:
+        values = np.where(_inside(shown, places)[:, None], values, np.nan)
     shape = [len(part) for part in grid]
     reference = np.zeros((0, 0))
     if places is not None and shown.problem.reference is not None:
@@ -66,6 +71,17 @@ def on_grid(grid: tuple[np.ndarray, ...]) -> np.ndarray:
     if len(grid) == 1:
         return grid[0]
     return np.stack(np.meshgrid(*grid, indexing="ij"), axis=-1).reshape(-1, len(grid))
+
+
+def _inside(shown: Shown, places: np.ndarray) -> np.ndarray:
+    """Which places of the plane lie in the regions that constraints hold over, if all are such."""
+    over = [item.over for item in shown.problem.constraints]
+    regions = [item for item in over if isinstance(item, AbstractShape)]
+    lines = AbstractShape, BoxBoundary, RegionBoundary, Segment, Segments
+    known = all(isinstance(item, lines) for item in over if isinstance(item, AbstractDomain))
+    if not regions or not known or any(len(item.bounds[0]) != 2 for item in regions):
+        return np.ones(len(places), bool)
+    return np.any([held(item, places) for item in regions], axis=0)
 
 
 def _grid(shown: Shown) -> tuple[tuple[str, ...], tuple[np.ndarray, ...]]:
@@ -162,7 +178,7 @@ def _residual(
     alike = width == len(grid) or (width == 1 and len(grid) == 1)
     entries = max(train[1].shape[1], heldout[1].shape[1])
     field = np.zeros(0)
-    on_boundary = isinstance(constraint.over, (BoxBoundary, Segment, Segments))
+    on_boundary = isinstance(constraint.over, (BoxBoundary, RegionBoundary, Segment, Segments))
     if grid and alike and not entries and not on_boundary:
         known = np.concatenate([part[0] for part in (train, heldout) if part[0].size])
         field = _on_field(shown, constraint, known, grid)
@@ -255,7 +271,8 @@ def _on_field(
     size = np.linalg.norm(r, axis=1)
     flat = places.reshape(len(places), -1)
     slack = 0.02 * (high - low)  # the outermost points lie a little inside of the ends
-    outside = ((flat < low - slack) | (flat > high + slack)).any(axis=1)
+    outside = ~_inside(shown, places)
+    outside |= ((flat < low - slack) | (flat > high + slack)).any(axis=1)
     if len(grid) > 1:
         size = np.where(outside, np.nan, size)
     return size.reshape([len(part) for part in grid])

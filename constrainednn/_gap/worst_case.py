@@ -56,7 +56,7 @@ def worst_point(
     cube, ended = search(constraint.residual, over, model, held.cube, length, (low, high))
     points = in_blocks(over.place, cube)
     r = residuals_at(constraint.residual, model, points)
-    found = np.sqrt((r**2).sum(axis=1))
+    found = np.where(_accepted(over, cube), np.sqrt((r**2).sum(axis=1)), -np.inf)
     best = int(np.argmax(np.where(np.isfinite(found), found, -np.inf)))
     if not found[best] > sampled.residual:
         return dataclasses.replace(sampled, ended=ended)
@@ -86,9 +86,9 @@ def _walk(
     trials = numpy_generator(jax.random.key(0))
 
     def squares_at(w: Float[np.ndarray, "k unit_dim"]) -> Float[np.ndarray, " k"]:
-        points = in_blocks(over.place, np.clip(ndtr(w), *bounds).astype(cube.dtype))
-        found = squares(residuals_at(residual, model, points))
-        return np.where(np.isfinite(found), found, -np.inf)
+        tried = np.clip(ndtr(w), *bounds).astype(cube.dtype)
+        found = squares(residuals_at(residual, model, in_blocks(over.place, tried)))
+        return np.where(np.isfinite(found) & _accepted(over, tried), found, -np.inf)
 
     # From the worst held-out points, and from where few of them are: edges, corners, tails.
     thin = trials.uniform(ndtri(bounds[0]), ndtri(bounds[1]), (BLOCK, dim))
@@ -143,7 +143,8 @@ def _ascent(
 
     def descent(z: np.ndarray) -> tuple[float, np.ndarray]:
         value, slope = map(np.asarray, _value_and_slope(climb, z.astype(cube.dtype)))
-        if not (np.isfinite(value) and np.isfinite(slope).all()):
+        inside = _accepted(over, z[None].astype(cube.dtype)).all()
+        if not (inside and np.isfinite(value) and np.isfinite(slope).all()):
             return np.inf, np.zeros_like(z)
         return -float(value) / scale, -slope.astype(float) / scale
 
@@ -168,6 +169,11 @@ def _ascent(
     ends = [climb.x for climb in climbs] + [ndtr(found.x) for found in around]
     # A status of 1 is the limit, for both; the highest climb counts.
     return np.clip(np.stack(ends), low, high).astype(cube.dtype), tops[0].status == 1
+
+
+def _accepted(over: AbstractDomain, cube: Float[np.ndarray, "k unit_dim"]) -> np.ndarray:
+    """Which cube points a domain takes: all, unless it is drawn by rejection."""
+    return in_blocks(over.accepts, cube) if over.by_rejection else np.ones(len(cube), bool)
 
 
 def _climb(residual: Callable, over: AbstractDomain, model: PyTree, z: Array) -> Array:

@@ -110,6 +110,13 @@ class BoxBoundary(AbstractDomain):
         inside = jnp.where(index == axis, upper.astype(z.dtype), z[jnp.clip(source, 0, dim - 1)])
         return jnp.asarray(low, z.dtype) + jnp.asarray(sides, z.dtype) * inside
 
+    def normal(self, x: Float[Array, " d"]) -> Float[Array, " d"]:
+        """The outward unit normal of the nearest face, at a point of the boundary."""
+        low, high = jnp.asarray(self.low, x.dtype), jnp.asarray(self.high, x.dtype)
+        scaled = (2 * x - low - high) / (high - low)
+        face = jnp.arange(len(x)) == jnp.argmax(jnp.abs(scaled))
+        return jnp.where(face, jnp.sign(scaled), 0)
+
 
 def as_corners(name: str, low: Corner, high: Corner) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Two corners of a box as numbers.

@@ -5,6 +5,7 @@ from constrainednn.operators.derivatives import (
     divergence,
     jacobian,
     laplacian,
+    normal_derivative,
     partial,
     taylor,
 )
@@ -19,6 +20,7 @@ __all__ = [
     "integral",
     "jacobian",
     "laplacian",
+    "normal_derivative",
     "partial",
     "taylor",
 ]

@@ -11,6 +11,7 @@ mode, exponential in the order, but for that function alone and not for the netw
 """
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -206,5 +207,36 @@ def divergence(u: Function) -> Function:
                 f"and a value of shape {shapes(value)}. Pick the components of the field first."
             )
         return jnp.trace(jax.jacfwd(u)(x))
+
+    return at
+
+
+def normal_derivative(
+    u: Function, normal: Float[ArrayLike, "..."] | Callable[[Array], Array]
+) -> Function:
+    """The derivative along a normal, as a flux through a boundary needs it.
+
+    Args:
+        u: A model or function of points of shape (d,) or (); its value is an array or a pytree.
+        normal: A unit vector shaped like the point, or a function of the point that returns one,
+            such as `region.boundary.normal`.
+
+    Returns:
+        A function of x with values like those of u.
+
+    Raises:
+        ValueError: At the call, if normal and point differ in shape.
+        TypeError: If `u` cannot be called.
+    """
+    check_callable(u, "normal_derivative")
+
+    def at(x):
+        x = reals(x, "normal_derivative")
+        n = jnp.asarray(normal(x) if callable(normal) else normal, x.dtype)
+        if n.shape != x.shape:
+            raise BadValueError(
+                f"normal_derivative got a normal of shape {n.shape} at a point of shape {x.shape}."
+            )
+        return jax.jvp(u, (x,), (n,))[1]
 
     return at

@@ -177,9 +177,7 @@ class Seen:
         r, G = residual.linearised(v.reshape(-1, *v.shape[2:]), p.reshape(-1, p.shape[2]))
         self.r = r.reshape(*p.shape[:2], -1)
         self.G = G.reshape(*p.shape[:2], *G.shape[1:]) * self.scales[:, None, None, :, None]
-        # An equation may see nothing of u here.
-        size = np.sqrt((self.G**2).sum(axis=(3, 4)).mean(axis=1))
-        self.unit = np.where(size > 0, 1 / np.where(size > 0, size, 1.0), 1.0)
+        self.unit = in_units_of_u(self.G)
 
     def rows(
         self, number: int, T: list[Float[np.ndarray, "m n"]], root: Float[np.ndarray, " m"]
@@ -189,6 +187,13 @@ class Seen:
         slopes = np.moveaxis(self.G[number] * weights[:, :, None, None], 2, 0)
         J = by_coefficients(list(slopes), T)
         return J.reshape(weights.size, -1), (self.r[number] * weights).ravel()
+
+
+def in_units_of_u(G: Float[np.ndarray, "N m e a d"]) -> Float[np.ndarray, "N e"]:
+    """Factors of the equations of some elements, from their slopes in scaled coordinates."""
+    size = np.sqrt((G**2).sum(axis=(3, 4)).mean(axis=1))
+    # An equation may see nothing of u here.
+    return np.where(size > 0, 1 / np.where(size > 0, size, 1.0), 1.0)
 
 
 def derivatives_of_u(

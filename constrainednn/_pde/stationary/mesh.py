@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -11,6 +11,20 @@ from constrainednn._pieces.mesh import Side, divided, shared_sides
 
 # Elements at most: the matrices of the elements of this many fit in some gigabytes.
 MOST_ELEMENTS = 2048
+
+
+class Cutter(Protocol):
+    """What a mesh asks of a region that cuts its elements."""
+
+    def reaches(
+        self, low: Float[np.ndarray, "N dim"], high: Float[np.ndarray, "N dim"]
+    ) -> Bool[np.ndarray, " N"]:
+        """Whether it has points in each of some boxes."""
+        ...
+
+    def reaches_side(self, low: Float[np.ndarray, " dim"], high: Float[np.ndarray, " dim"]) -> bool:
+        """Whether it has points on a line between two corners."""
+        ...
 
 
 class Face(NamedTuple):
@@ -34,10 +48,12 @@ class Mesh:
     Attributes:
         low: Lower corners.
         high: Upper corners.
+        region: What cuts them, if anything does; all of its boundary then belongs to it.
     """
 
     low: Float[np.ndarray, "N dim"]
     high: Float[np.ndarray, "N dim"]
+    region: Cutter | None = None
 
     @property
     def lengths(self) -> Float[np.ndarray, "N dim"]:
@@ -56,8 +72,9 @@ class Mesh:
 
     @functools.cached_property
     def sides(self) -> list[Side]:
-        """What neighbours share."""
-        return shared_sides(self.low, self.high)
+        """What neighbours share, as far as it lies in the region."""
+        found, region = shared_sides(self.low, self.high), self.region
+        return found if region is None else [s for s in found if region.reaches_side(s.low, s.high)]
 
     @functools.cached_property
     def touching(self) -> list[list[int]]:
@@ -70,7 +87,9 @@ class Mesh:
 
     @functools.cached_property
     def faces(self) -> list[Face]:
-        """What lies on the boundary: what is not shared."""
+        """What lies on the boundary: what is not shared; none where a region cuts elements."""
+        if self.region is not None:
+            return []
         shared = {(side.below, side.axis, 1) for side in self.sides}
         shared |= {(side.above, side.axis, 0) for side in self.sides}
         count, dim = self.low.shape
@@ -82,6 +101,12 @@ class Mesh:
         return [face.element for face in self.faces if (face.axis, face.end) == (axis, end)]
 
     def divided(self, across: Bool[np.ndarray, "N dim"]) -> tuple["Mesh", Int[np.ndarray, " M"]]:
-        """Elements halved across some axes, and the number of the one that each was part of."""
+        """Elements halved across some axes, and the number of the one that each was part of.
+
+        What lies outside of the region is left out.
+        """
         low, high, parent = divided(self.low, self.high, across)
-        return Mesh(low, high), parent
+        if self.region is not None:
+            kept = self.region.reaches(low, high)
+            low, high, parent = low[kept], high[kept], parent[kept]
+        return Mesh(low, high, self.region), parent

@@ -18,6 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from constrainednn._pde.stationary.curved.places import Cuts
+from constrainednn._pde.stationary.curved.rows import held, rows_of_cut
 from constrainednn._pde.stationary.discretisation import (
     Discretisation,
     Seen,
@@ -56,6 +58,7 @@ class System:
 
     def __init__(self, disc: Discretisation, mesh: Mesh, known: Known | None = None):
         self.disc, self.mesh, self.known = disc, mesh, known
+        self._cuts = None if mesh.region is None else Cuts(mesh.region, mesh, disc.width)
         self._weight = disc.weights(mesh)
         self._smooth = smooth = np.array(disc.equations.smooth)
         self._traced = [(k, q) for k in range(smooth.max()) for q in np.flatnonzero(smooth > k)]
@@ -144,6 +147,10 @@ class System:
     def _rows(self, c: Float[np.ndarray, "N n d"], wanted: Sequence[int]) -> list[_Own]:
         """Rows of some elements."""
         disc, mesh = self.disc, self.mesh
+        if self._cuts is not None:
+            cut = rows_of_cut(disc, mesh, self._cuts, self._weight, c, list(wanted))
+            joined = [(*item, *self._traces_of(n)) for n, item in zip(wanted, cut, strict=True)]
+            return [_Own(*held(*item, c[n])) for n, item in zip(wanted, joined, strict=True)]
         s, weights = disc.rule
         own = list(wanted)
         seen = Seen(

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import equinox as eqx
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
@@ -16,6 +15,7 @@ from constrainednn._pde.stationary.region import as_conditions, as_region, over_
 from constrainednn._pde.stationary.statement import with_normal
 from constrainednn._pde.trained import Stated, trained
 from constrainednn._problem.problem import Problem
+from constrainednn.domains.boundaries import BoxBoundary
 from constrainednn.domains.boxes import Box, Boxes, Interval
 from constrainednn.errors import BadValueError
 
@@ -24,15 +24,11 @@ class _WithFace(eqx.Module):
     """A condition of three arguments on the faces of a box: the normal is that of the nearest."""
 
     fn: Callable[[Any, Any, Any], Any]
-    low: tuple[float, ...]
-    high: tuple[float, ...]
+    boundary: BoxBoundary
 
     def __call__(self, u: Callable, x: Float[Array, " dim"]) -> PyTree[Array]:
         """The residual at one point."""
-        low, high = jnp.asarray(self.low, x.dtype), jnp.asarray(self.high, x.dtype)
-        scaled = (2 * x - low - high) / (high - low)
-        face = jnp.arange(len(x)) == jnp.argmax(jnp.abs(scaled))
-        return self.fn(u, x, jnp.where(face, jnp.sign(scaled), 0))
+        return self.fn(u, x, self.boundary.normal(x))
 
 
 def trained_in_space(
@@ -54,7 +50,7 @@ def trained_in_space(
                 f"condition(u, x, n) for all faces, got {shown(boundary)}."
             )
         fn = as_function(boundary, "boundary", "lambda u, x: u(x)")
-        fn = _WithFace(fn, over.low, over.high) if takes(fn, 3) else fn
+        fn = _WithFace(fn, over.boundary) if takes(fn, 3) else fn
         stated = [Stated("boundary", fn, over.boundary)]
     else:
         region = as_region(over)

@@ -53,7 +53,7 @@ class RegionBoundary(AbstractDomain):
         face = self.faces[number]
         z = np.random.default_rng(1).uniform(size=(_TRIED, face.unit_dim))
         x = in_blocks(face.place, z.astype(jnp.result_type(float)))
-        return bool(self._bounds(x, number).any())
+        return bool(self.bounds_at(x, number).any())
 
     def __repr__(self) -> str:
         return f"boundary({', '.join(map(repr, self.names))})"
@@ -100,7 +100,7 @@ class RegionBoundary(AbstractDomain):
 
     def accepts(self, z: Float[Array, " unit_dim"]) -> Bool[Array, ""]:
         """Whether the face bounds the region where the point is placed."""
-        return self._bounds(*self._placed(z))
+        return self.bounds_at(*self._placed(z))
 
     def _placed(self, z: Float[Array, " unit_dim"]) -> tuple[Float[Array, " d"], Int[Array, ""]]:
         """A point and the number of the face it lies on."""
@@ -109,7 +109,7 @@ class RegionBoundary(AbstractDomain):
         points = jnp.stack([face.place(z[: face.unit_dim]) for face in self._parts])
         return points[part], jnp.asarray(self.chosen)[part]
 
-    def _bounds(self, x: Float[Numbers, "*n d"], number: int | Array) -> Bool[Numbers, "*n"]:
+    def bounds_at(self, x: Float[Numbers, "*n d"], number: int | Array) -> Bool[Numbers, "*n"]:
         """Whether the region ends at points of a face, which no face before it holds too."""
         xp = namespace(x)
         step = _ACROSS * math.sqrt(float(jnp.finfo(x.dtype).eps)) * self.extent

@@ -1,5 +1,7 @@
 """Polygons in the plane."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Float
 
@@ -26,7 +28,7 @@ class Polygon(AbstractRegion):
     vertices: tuple[tuple[float, float], ...]
     name: str
 
-    def __init__(self, vertices: Corner, *, name: str | None = None):
+    def __init__(self, vertices: Sequence[Corner] | np.ndarray, *, name: str | None = None):
         corners = as_reals(vertices, "vertices of Polygon").astype(float)
         if corners.ndim != 2 or corners.shape[1:] != (2,) or len(corners) < 3:
             raise BadValueError(

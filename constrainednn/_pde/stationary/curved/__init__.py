@@ -1,0 +1,1 @@
+"""Elements that the boundary of a region cuts."""
