@@ -8,7 +8,7 @@ from jaxtyping import Float, PyTree
 from constrainednn._figures.curves import values_at
 from constrainednn._figures.panels.residual import share_above
 from constrainednn._figures.shown import Shown
-from constrainednn._figures.space import place_grid
+from constrainednn._figures.space import held_in, place_grid
 from constrainednn._figures.space_time import map_grid
 from constrainednn._figures.style import panel_width, some_points
 from constrainednn._gap.residuals import residuals_at
@@ -16,9 +16,7 @@ from constrainednn._gap.streams import Streams
 from constrainednn._pages.evaluated import Evaluated, ResidualSeen
 from constrainednn._problem.constraint import Constraint
 from constrainednn._problem.scheme import PieceHistory
-from constrainednn.domains.base import AbstractDomain
 from constrainednn.domains.boundaries import BoxBoundary, Segment, Segments
-from constrainednn.domains.regions.base import AbstractShape, held
 from constrainednn.domains.regions.boundary import RegionBoundary
 from constrainednn.domains.samplers.base import Draw
 from constrainednn.models.space import SpacePieces
@@ -49,7 +47,7 @@ def _evaluated(name: str, shown: Shown) -> Evaluated:
     if values is None:
         axes, grid, values = (), (), np.zeros((0, 0))
     if places is not None and len(grid) == 2:
-        values = np.where(_inside(shown, places)[:, None], values, np.nan)
+        values = np.where(held_in(shown.problem, places)[:, None], values, np.nan)
     shape = [len(part) for part in grid]
     reference = np.zeros((0, 0))
     if places is not None and shown.problem.reference is not None:
@@ -71,17 +69,6 @@ def on_grid(grid: tuple[np.ndarray, ...]) -> np.ndarray:
     if len(grid) == 1:
         return grid[0]
     return np.stack(np.meshgrid(*grid, indexing="ij"), axis=-1).reshape(-1, len(grid))
-
-
-def _inside(shown: Shown, places: np.ndarray) -> np.ndarray:
-    """Which places of the plane lie in the regions that constraints hold over, if all are such."""
-    over = [item.over for item in shown.problem.constraints]
-    regions = [item for item in over if isinstance(item, AbstractShape)]
-    lines = AbstractShape, BoxBoundary, RegionBoundary, Segment, Segments
-    known = all(isinstance(item, lines) for item in over if isinstance(item, AbstractDomain))
-    if not regions or not known or any(len(item.bounds[0]) != 2 for item in regions):
-        return np.ones(len(places), bool)
-    return np.any([held(item, places) for item in regions], axis=0)
 
 
 def _grid(shown: Shown) -> tuple[tuple[str, ...], tuple[np.ndarray, ...]]:
@@ -271,7 +258,7 @@ def _on_field(
     size = np.linalg.norm(r, axis=1)
     flat = places.reshape(len(places), -1)
     slack = 0.02 * (high - low)  # the outermost points lie a little inside of the ends
-    outside = ~_inside(shown, places)
+    outside = ~held_in(shown.problem, places)
     outside |= ((flat < low - slack) | (flat > high + slack)).any(axis=1)
     if len(grid) > 1:
         size = np.where(outside, np.nan, size)

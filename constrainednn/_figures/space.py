@@ -15,6 +15,11 @@ from constrainednn._figures.style import (
     on_log_axis,
 )
 from constrainednn._gap.residuals import residuals_at
+from constrainednn._problem.problem import Problem
+from constrainednn.domains.base import AbstractDomain
+from constrainednn.domains.boundaries import BoxBoundary, Segment, Segments
+from constrainednn.domains.regions.base import AbstractShape
+from constrainednn.domains.regions.boundary import RegionBoundary
 from constrainednn.models.space import SpacePieces
 
 if TYPE_CHECKING:
@@ -40,6 +45,17 @@ def place_points(u: SpacePieces) -> np.ndarray:
     return np.stack(np.meshgrid(*grid, indexing="ij"), axis=-1).reshape(-1, len(grid))
 
 
+def held_in(problem: Problem, places: np.ndarray) -> np.ndarray:
+    """Which places of the plane lie in the regions that constraints hold over, if all are such."""
+    over = [item.over for item in problem.constraints]
+    regions = [item for item in over if isinstance(item, AbstractShape)]
+    lines = AbstractShape, BoxBoundary, RegionBoundary, Segment, Segments
+    known = all(isinstance(item, lines) for item in over if isinstance(item, AbstractDomain))
+    if not regions or not known or any(len(item.bounds[0]) != 2 for item in regions):
+        return np.ones(len(places), bool)
+    return np.any([item.holds(places) for item in regions], axis=0)
+
+
 def draw_boxes(axes: "Axes", u: SpacePieces) -> None:
     """The edges of all elements, thin."""
     for (a, b), (c, d) in zip(*u.corners, strict=True):
@@ -63,7 +79,7 @@ def solution_beside_residual(shown: Shown) -> "Figure":
     u, constraint, points = shown.model, shown.problem.constraints[0], place_points(shown.model)
     figure = new_figure(11, 4.5)
     left, right = figure.subplots(1, 2)
-    values = values_at(u, points)
+    values, r = values_at(u, points), residuals_at(constraint.residual, u, points)
     assert values is not None
     if u.scalar:
         names = [f"u[{k}]" for k in range(values.shape[1])] if values.shape[1] > 1 else ["u"]
@@ -73,11 +89,13 @@ def solution_beside_residual(shown: Shown) -> "Figure":
         left.set(xlabel="x", title="u(x)")
     else:
         grid = place_grid(u)
+        inside = held_in(shown.problem, points)
+        values = np.where(inside[:, None], values, np.nan)
         draw_map_of_values(left, grid, values[:, 0].reshape([len(part) for part in grid]))
+        r = np.where(inside[:, None], r, np.nan)
         draw_boxes(left, u)
         name = "u[0]" if values.shape[1] > 1 else "u"
         left.set(xlabel="x", ylabel="y", aspect="equal", title=f"{name}(x, y), with elements")
-    r = residuals_at(constraint.residual, u, points)
     draw_sizes(right, u, np.linalg.norm(r, axis=1), "|r|")
     right.set_title(f"residual on {u.count} elements")
     figure.suptitle(shown.title_of(constraint), parse_math=False)

@@ -17,6 +17,8 @@ from constrainednn._problem.equation_arguments import TracedArguments
 from constrainednn._problem.unknowns import Unknown, is_unknown
 from constrainednn.domains.boundaries import Segment
 from constrainednn.domains.boxes import Box
+from constrainednn.domains.regions.base import AbstractShape
+from constrainednn.domains.regions.boundary import RegionBoundary
 from constrainednn.models.recipes import Frozen
 from constrainednn.models.space import SpacePieces
 from constrainednn.models.space_time import SpaceTimePieces
@@ -150,10 +152,19 @@ class SeamResidual(eqx.Module):
 
 
 class JumpResidual(eqx.Module):
-    """Jumps of a model in pieces beside a point, in units of u."""
+    """Jumps of a model in pieces beside a point, in units of u.
+
+    Attributes:
+        region: Where there may be none, if not everywhere.
+    """
+
+    region: AbstractShape | None = None
 
     def __call__(self, u: Callable, p: Float[Array, "..."]) -> Float[Array, " n"]:
         """The jumps at the lower ends of the piece it lies in."""
+        if isinstance(u, SpacePieces) and self.region is not None:
+            region = self.region
+            return u.jumps(p, lambda x: region.distance(x) < 0)
         return u.jumps(p) if isinstance(u, IN_PIECES) else jnp.zeros(1)
 
 
@@ -166,6 +177,17 @@ class WithNormal(eqx.Module):
     def __call__(self, u: Callable, p: Float[Array, "..."]) -> PyTree[Array]:
         """The residual at one point there."""
         return self.fn(u, p, jnp.asarray(self.normal, p.dtype))
+
+
+class WithNormalField(eqx.Module):
+    """A boundary residual of three arguments on a curve, where the normal depends on the point."""
+
+    fn: Callable[[Any, Any, Any], Any]
+    boundary: RegionBoundary
+
+    def __call__(self, u: Callable, p: Float[Array, " dim"]) -> PyTree[Array]:
+        """The residual at one point there."""
+        return self.fn(u, p, self.boundary.normal(p))
 
 
 class OfNumber(eqx.Module):

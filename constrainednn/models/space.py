@@ -74,11 +74,13 @@ class SpacePieces(eqx.Module):
         element, found = self._element_of(p)
         return jnp.where(found, self._on(element, p, orders), jnp.nan)
 
-    def jumps(self, p: Float[Array, "..."]) -> Float[Array, " n"]:
+    def jumps(
+        self, p: Float[Array, "..."], within: Callable[[Array], Array] | None = None
+    ) -> Float[Array, " n"]:
         """Jumps across the lower sides of the element that a point lies in, beside the point.
 
         In units of u: derivatives are multiplied by powers of the length of the element. There are
-        none at the boundary.
+        none at the boundary, nor where `within`, a function of the point of a side, is false.
         """
         p = jnp.atleast_1d(p)
         element, _ = self._element_of(p)
@@ -88,6 +90,8 @@ class SpacePieces(eqx.Module):
         for axis, unit in enumerate(np.eye(len(p), dtype=int)):
             foot = p.at[axis].set(low[axis])
             other, inside = self._element_of(foot.at[axis].add(-_BESIDE * lengths[axis]))
+            if within is not None:
+                inside &= within(foot)
             orders = [tuple((k * unit).tolist()) for k in range(max(self.smooth))]
             here, there = (self._on(number, foot, orders) for number in (element, other))
             scale = lengths[axis] ** jnp.arange(max(self.smooth))[:, None]

@@ -18,7 +18,8 @@ from constrainednn._gap.report import ConstraintGap
 from constrainednn._ode.trained.scheme import TrainedEquation
 from constrainednn._problem.experiments import Experiments
 from constrainednn.domains.base import AbstractDomain
-from constrainednn.domains.boxes import Box, Boxes, Interval
+from constrainednn.domains.boxes import Box, Interval
+from constrainednn.domains.regions.base import AbstractShape
 from constrainednn.errors import BadValueError
 from constrainednn.models.space import SpacePieces
 from constrainednn.models.space_time import SpaceTimePieces
@@ -98,10 +99,10 @@ class Solution(Facts):
         if not (scheme.in_pieces or isinstance(scheme, TrainedEquation)):
             return
         covered = scheme.covered(self.model, equation) or equation.over
-        assert isinstance(covered, (Interval, Box, Boxes))
+        assert isinstance(covered, (Interval, AbstractShape))
         outside = x[~covered.holds(x)]
         if outside.size:
-            if isinstance(covered, Boxes):
+            if not isinstance(covered, (Interval, Box)):
                 got = ", ".join(f"{number:.9g}" for number in outside[0])
                 raise BadValueError(f"the solution is known in {covered!r}, got ({got}).")
             ends = np.atleast_2d(np.transpose([covered.low, covered.high]))

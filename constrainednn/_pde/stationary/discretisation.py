@@ -243,13 +243,26 @@ def watched(
     for residual, s, T, owners in groups:
         own, low, high = c[owners], mesh.low[owners], mesh.high[owners]
         seen = Seen(residual, T, own, low, high, s)
-        # What two units in the last place of the coefficients change.
-        dv = derivatives_of_u(T, own * (_rounded(own.shape) - 1), np.ones_like(seen.scales))
-        noise = np.einsum("nmead,nmad->nme", seen.G, dv) * seen.unit[:, None]
-        rms = lambda r: np.sqrt((r**2).sum(axis=2).mean(axis=1))  # noqa: E731
-        clear = np.maximum(0.0, rms(seen.r * seen.unit[:, None]) - _NOISE * rms(noise))
-        np.add.at(squares, owners, clear**2)
+        np.add.at(squares, owners, clear_of_rounding(T, seen.r, seen.G, seen.unit, own))
     return np.sqrt(squares) * disc.weights(mesh)
+
+
+def clear_of_rounding(
+    T: list[Float[np.ndarray, "m n"]],
+    r: Float[np.ndarray, "N m e"],
+    G: Float[np.ndarray, "N m e a d"],
+    unit: Float[np.ndarray, "N e"],
+    c: Float[np.ndarray, "N n d"],
+) -> Float[np.ndarray, " N"]:
+    """Mean square of residuals in units of u, without what rounding of coefficients makes.
+
+    Slopes `G` are in scaled coordinates.
+    """
+    # What two units in the last place of the coefficients change.
+    dv = derivatives_of_u(T, c * (_rounded(c.shape) - 1), np.ones((len(c), len(T))))
+    noise = np.einsum("nmead,nmad->nme", G, dv) * unit[:, None]
+    rms = lambda r: np.sqrt((r**2).sum(axis=2).mean(axis=1))  # noqa: E731
+    return np.maximum(0.0, rms(r * unit[:, None]) - _NOISE * rms(noise)) ** 2
 
 
 def _rounded(shape: tuple[int, ...]) -> np.ndarray:

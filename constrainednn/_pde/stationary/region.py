@@ -4,15 +4,22 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Float
 
 from constrainednn._common.arguments import as_function, as_reals
 from constrainednn._common.messages import shown
+from constrainednn._pde.stationary.curved.cells import Curved
 from constrainednn._pde.stationary.mesh import Mesh
+from constrainednn.domains.base import AbstractDomain
 from constrainednn.domains.boundaries import Segment, Segments
 from constrainednn.domains.boxes import Box, Boxes, Interval, parts_of
 from constrainednn.domains.finite import Points
+from constrainednn.domains.regions.base import AbstractShape
+from constrainednn.domains.regions.boundary import RegionBoundary
+from constrainednn.domains.samplers.draws import draw
+from constrainednn.domains.samplers.random import Independent
 from constrainednn.errors import BadTypeError, BadValueError
 
 # Names of the sides by their normal: the lower and the upper one of each axis in turn.
@@ -22,15 +29,17 @@ _MOST_FIRST = 16
 
 
 class Region(NamedTuple):
-    """An interval, a rectangle, or what is put together from rectangles.
+    """An interval, a rectangle, what is put together from rectangles, or a region of the plane.
 
     Attributes:
-        parts: Its parts.
+        parts: Its parts; of a region with a curved boundary the box around it.
         scalar: True if points are numbers.
+        curved: The region with its boundary, if elements are cut.
     """
 
     parts: Mesh
     scalar: bool
+    curved: Curved | None = None
 
     @property
     def dim(self) -> int:
@@ -39,19 +48,35 @@ class Region(NamedTuple):
 
     @property
     def sides(self) -> tuple[str, ...]:
-        """Names of the sides by their normal, the lower and the upper one of each axis in turn."""
-        return SIDES[: 2 * self.dim]
+        """Names of the sides by their normal, the lower and the upper one of each axis in turn.
+
+        Of a region, of the parts of its boundary.
+        """
+        return SIDES[: 2 * self.dim] if self.curved is None else self.curved.boundary.names
 
     def holds(self, point: Float[np.ndarray, " dim"]) -> bool:
         """Whether a point lies in it."""
+        if self.curved is not None:
+            return bool(self.curved.shape.holds(point))
         inside = (point >= self.parts.low) & (point <= self.parts.high)
         return bool(inside.all(axis=1).any())
 
     def some_points(self, count: int) -> Float[np.ndarray, "count dim"]:
         """Points of all parts, the same ones each time."""
+        if self.curved is not None:
+            return _drawn(self.curved.shape, count)
         rng, parts = np.random.default_rng(1), self.parts
         part = np.arange(count) % len(parts.low)
         return rng.uniform(parts.low[part], parts.high[part])
+
+    def some_points_along(self, side: str, count: int) -> Float[np.ndarray, "count dim"]:
+        """Points of all parts of a side, the same ones each time."""
+        if self.curved is not None:
+            return _drawn(self.curved.boundary[side], count)
+        ends = np.array(self.along(side))
+        shares = np.random.default_rng(1).uniform(size=(count, 1))
+        part = np.arange(count) % len(ends)
+        return ends[part, 0] + shares * (ends[part, 1] - ends[part, 0])
 
     def along(self, side: str) -> list[tuple[tuple[float, ...], tuple[float, ...]]]:
         """Both ends of each straight part of a side; in one dimension a point twice."""
@@ -66,17 +91,24 @@ class Region(NamedTuple):
         return found
 
 
-def as_region(value: Any) -> Region:
-    """What a stationary equation holds in."""
+def as_region(value: Any, most: int = 2) -> Region:
+    """What a stationary equation holds in; for elements in two dimensions at most."""
     if isinstance(value, Interval):
         return Region(Mesh(np.array([[value.low]]), np.array([[value.high]])), True)
     if isinstance(value, (Box, Boxes)) and value.unit_dim == 2:
         return Region(Mesh(*parts_of(value)), False)
+    if isinstance(value, AbstractShape) and len(value.bounds[0]) <= most:
+        curved = Curved.of(value)
+        return Region(Mesh(*(end[None] for end in curved.ends)), False, curved)
     raise BadTypeError(
-        "over of pde without time= must be an interval, a rectangle, or a union or difference of "
-        "rectangles, such as cx.Box([-1, -1], [1, 1]) - cx.Box([0, -1], [1, 0]), got "
+        "over of pde without time= must be an interval, a rectangle, or a region of the plane, "
+        "such as cx.Box([0, 0], [1, 1]) - cx.domains.Ball(2, 0.25, center=[0.5, 0.5]), got "
         f"{shown(value)}. In one dimension write cx.Interval; in more than two give model=."
     )
+
+
+def _drawn(domain: AbstractDomain, count: int) -> Float[np.ndarray, "count dim"]:
+    return np.asarray(draw(domain, count, Independent(), key=jax.random.key(1)).points, float)
 
 
 def as_conditions(value: Any, region: Region) -> dict[str | tuple[float, ...], Callable]:
@@ -134,16 +166,21 @@ def as_first_mesh(value: Any, region: Region) -> Mesh:
         np.array([corner for part in ends for corner in grid(part, cut)], float)
         for cut in (slice(None, -1), slice(1, None))
     )
-    return Mesh(lower, upper)
+    if region.curved is not None:
+        kept = region.curved.reaches(lower, upper)
+        lower, upper = lower[kept], upper[kept]
+    return Mesh(lower, upper, region.curved)
 
 
 def over_at(
     side: str | tuple[float, ...], region: Region
-) -> tuple[str, Segment | Segments | Points]:
+) -> tuple[str, Segment | Segments | RegionBoundary | Points]:
     """The name of a condition on a side or at a point, and where it holds."""
     if not isinstance(side, str):
         place = ", ".join(f"{x:.9g}" for x in side)
         return f"at {place if region.scalar else f'({place})'}", _single(side, region)
+    if region.curved is not None:
+        return side, region.curved.boundary[side]
     ends = region.along(side)
     if region.scalar:
         return side, _single(ends[0][0], region)

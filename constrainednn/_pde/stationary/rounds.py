@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from constrainednn._pde.stationary.curved.watching import watched_within
 from constrainednn._pde.stationary.discretisation import Discretisation, tails, watched
 from constrainednn._pde.stationary.mesh import MOST_ELEMENTS, Mesh
 from constrainednn._pde.stationary.system import Known, System, restricted
@@ -95,7 +96,10 @@ class Rounds:
 
     def _watch(self) -> None:
         with np.errstate(all="ignore"):
-            self.local = watched(self.disc, self.mesh, self.c)
+            if self.mesh.region is None:
+                self.local = watched(self.disc, self.mesh, self.c)
+            else:
+                self.local = watched_within(self.disc, self.mesh, self.c)
         self.count += 1
 
     def _solve(self, steps: int) -> str:

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
+from constrainednn._pde.stationary.curved.cells import Curved
+from constrainednn._pde.stationary.curved.watching import training_draw
 from constrainednn._pde.stationary.discretisation import Discretisation, Equations, on_face
 from constrainednn._pde.stationary.mesh import MOST_ELEMENTS, Mesh
 from constrainednn._pde.stationary.region import SIDES
@@ -47,6 +49,7 @@ class StationaryScheme(AbstractPieceScheme):
         high: Upper corners.
         width: Polynomials in each coordinate.
         scalar: True if points are numbers.
+        curved: The region whose boundary cuts elements, if one does.
     """
 
     equations: Equations
@@ -57,6 +60,7 @@ class StationaryScheme(AbstractPieceScheme):
     high: tuple[tuple[float, ...], ...]
     width: int = eqx.field(static=True)
     scalar: bool = eqx.field(static=True)
+    curved: Curved | None = None
 
     default_tolerance = 1e-10
     digits = 500
@@ -73,7 +77,11 @@ class StationaryScheme(AbstractPieceScheme):
     @property
     def first_mesh(self) -> Mesh:
         """The elements to begin with."""
-        return Mesh(np.array(self.low), np.array(self.high))
+        return Mesh(np.array(self.low), np.array(self.high), self.curved)
+
+    def mesh_of(self, model: SpacePieces) -> Mesh:
+        """The elements of a model."""
+        return Mesh(*model.corners, self.curved)
 
     def discretisation(self, width: int, key: Key[Array, ""]) -> Discretisation:
         """Polynomials, with places that steer."""
@@ -97,7 +105,7 @@ class StationaryScheme(AbstractPieceScheme):
         c, allowed = coefficients(model), self.goal(tolerance, model.coefficients.dtype)
         disc = self.discretisation(self.width, key)
         known = {} if self.linear else None
-        rounds = Rounds(disc, Mesh(*model.corners), c, allowed, known)
+        rounds = Rounds(disc, self.mesh_of(model), c, allowed, known)
         if resumed is not None:
             before = _resume(rounds, resumed)
 
@@ -135,8 +143,10 @@ class StationaryScheme(AbstractPieceScheme):
 
     def training_points(self, model: PyTree, constraint: Constraint) -> Draw | None:
         """The rows of the solve: places in all elements, or on their faces on one side."""
-        mesh = Mesh(*model.corners)
+        mesh = self.mesh_of(model)
         disc = self.discretisation(model.width, jax.random.key(0))
+        if self.curved is not None:
+            return training_draw(disc, mesh, self.curved, constraint)
         if isinstance(constraint.over, (Segment, Segments)):
             (s, weights), (axis, end) = disc.face_rule, divmod(SIDES.index(constraint.name), 2)
             here = mesh.along(axis, end)
@@ -214,6 +224,8 @@ def _resume(rounds: Rounds, resumed: Resumable) -> float:
     """Go on from where a run was; the seconds that it took until then."""
     arrays, _ = resumed
     rounds.taken, rounds.count, milliseconds = counters_of(resumed, 3)
-    rounds.mesh = Mesh(np.asarray(arrays["low"], float), np.asarray(arrays["high"], float))
+    rounds.mesh = Mesh(
+        np.asarray(arrays["low"], float), np.asarray(arrays["high"], float), rounds.mesh.region
+    )
     rounds.c = np.asarray(arrays["coefficients"], float)
     return milliseconds / 1e3

@@ -17,6 +17,7 @@ from constrainednn._pde.conditions import (
     LocalEquation,
     OfNumber,
     WithNormal,
+    WithNormalField,
 )
 from constrainednn._pde.elements.germ import LocalResidual, local_residual, unabridged
 from constrainednn._pde.stationary.discretisation import Equations, gauss_cube, tables
@@ -34,7 +35,8 @@ from constrainednn._problem.constraint import Constraint
 from constrainednn._problem.equation_arguments import Arguments, TracedArguments
 from constrainednn._problem.problem import Problem
 from constrainednn.domains.boundaries import Segment
-from constrainednn.domains.boxes import Box, Boxes, Interval
+from constrainednn.domains.boxes import Box, Interval
+from constrainednn.domains.regions.base import AbstractShape
 from constrainednn.domains.samplers.grids import GaussQuadrature
 from constrainednn.errors import BadValueError, ProblemError
 from constrainednn.models.space import SpacePieces
@@ -51,7 +53,7 @@ def stationary(
     residual: Callable[[Any, Array], Any],
     *,
     name: str,
-    over: Interval | Box | Boxes,
+    over: Interval | AbstractShape,
     boundary: Any,
     args: PyTree,
     guess: Any,
@@ -78,16 +80,15 @@ def stationary(
     faces, at_points = {}, []
     for side, condition in conditions.items():
         if isinstance(side, str):
-            ends = np.array(region.along(side))
-            shares = np.random.default_rng(1).uniform(size=(_TRIED, 1))
-            part = np.arange(_TRIED) % len(ends)
-            points = ends[part, 0] + shares * (ends[part, 1] - ends[part, 0])
+            points = region.some_points_along(side, _TRIED)
             fn = with_normal(condition, region, side)
             faces[region.sides.index(side)] = seen(fn, f"the condition at {side!r}", points)
         else:
             points = np.tile(np.array([side]), (_TRIED, 1))
             at_points.append((side, seen(condition, f"the condition at {side}", points)))
-    equations = Equations(interior, tuple(map(faces.get, range(2 * region.dim))), tuple(at_points))
+    equations = Equations(
+        interior, tuple(map(faces.get, range(len(region.sides)))), tuple(at_points)
+    )
     _check_order(equations, name)
     _check_sides(equations, region, name)
     every = interior, *faces.values(), *(item for _, item in at_points)
@@ -95,7 +96,7 @@ def stationary(
     linear = all(_linear(item, region) for item in every)
     arguments = TracedArguments(arguments)
     scheme = StationaryScheme(
-        equations, linear, unravel, arguments, low, high, width, region.scalar
+        equations, linear, unravel, arguments, low, high, width, region.scalar, region.curved
     )
     return Problem(
         _constraints(equations, name, over, region),
@@ -107,7 +108,7 @@ def stationary(
 
 
 def _constraints(
-    equations: Equations, name: str, over: Interval | Box | Boxes, region: Region
+    equations: Equations, name: str, over: Interval | AbstractShape, region: Region
 ) -> list[Constraint]:
     """What must hold of a model on elements."""
 
@@ -124,7 +125,8 @@ def _constraints(
         if item is not None:
             label, place = over_at(side, region)
             found.append(held(measured(item), place, label))
-    return [*found, held(JumpResidual(), over, "jumps")]
+    shared = None if region.curved is None else region.curved.shape
+    return [*found, held(JumpResidual(shared), over, "jumps")]
 
 
 def with_normal(
@@ -133,6 +135,8 @@ def with_normal(
     """A condition of the model and a point of one side."""
     if not isinstance(side, str) or not takes(condition, 3):
         return condition
+    if region.curved is not None:
+        return WithNormalField(condition, region.curved.boundary[side])
     axis, end = divmod(region.sides.index(side), 2)
     normal = np.zeros(region.dim)
     normal[axis] = 2.0 * end - 1
@@ -238,7 +242,9 @@ def _check_sides(equations: Equations, region: Region, name: str) -> None:
         ProblemError: Naming the side, with both numbers.
     """
     for number, face in enumerate(equations.faces):
-        orders = [highest[number // 2] for highest in equations.interior.highest]
+        # Across a curve the highest order is that by any coordinate.
+        curved = region.curved is not None
+        orders = [max(a) if curved else a[number // 2] for a in equations.interior.highest]
         needed, given = (
             sum(k // 2 for k in orders if k % 2 == 0),
             0 if face is None else face.equations,

@@ -16,8 +16,12 @@ from constrainednn._pde.stationary.statement import with_normal
 from constrainednn._pde.trained import Stated, trained
 from constrainednn._problem.problem import Problem
 from constrainednn.domains.boundaries import BoxBoundary
-from constrainednn.domains.boxes import Box, Boxes, Interval
+from constrainednn.domains.boxes import Box, Interval
+from constrainednn.domains.regions.base import AbstractShape
 from constrainednn.errors import BadValueError
+
+# Dimensions of a region whose parts of the boundary have names.
+_MOST = 1000
 
 
 class _WithFace(eqx.Module):
@@ -35,7 +39,7 @@ def trained_in_space(
     residual: Callable[[Any, Array], Any],
     model: PyTree,
     *,
-    over: Interval | Box | Boxes,
+    over: Interval | AbstractShape,
     boundary: Any,
     data: Any,
     args: PyTree,
@@ -53,7 +57,7 @@ def trained_in_space(
         fn = _WithFace(fn, over.boundary) if takes(fn, 3) else fn
         stated = [Stated("boundary", fn, over.boundary)]
     else:
-        region = as_region(over)
+        region = as_region(over, most=_MOST)
         stated = [
             Stated(label, with_normal(fn, region, side), place)
             for side, fn in as_conditions(boundary, region).items()

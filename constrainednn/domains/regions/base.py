@@ -44,6 +44,12 @@ class AbstractShape(eqx.Module):
     def faces(self, low: Float[np.ndarray, " d"], high: Float[np.ndarray, " d"]) -> "Faces":
         """Parts of its boundary; of one without an end, what can lie in a box."""
 
+    def holds(self, x: Float[np.ndarray, "*n d"]) -> Bool[np.ndarray, "*n"]:
+        """Whether points lie in it; a few units in the last place beyond its boundary are on it."""
+        ends = np.abs(self.bounds)
+        size = float(ends[np.isfinite(ends)].max(initial=0.0))
+        return np.asarray(self.distance(x) <= end_slack(size, x.dtype))
+
     def __or__(self, other: "AbstractShape") -> "AbstractShape":
         """All points of either; those of both count once."""
         return Region("union", self, other)
@@ -90,10 +96,6 @@ class AbstractRegion(AbstractShape, AbstractDomain):
     def accepts(self, z: Float[Array, " d"]) -> Bool[Array, ""]:
         """Whether the point lies in it."""
         return self.distance(self.place(z)) < 0
-
-    def holds(self, x: Float[np.ndarray, "*n d"]) -> Bool[np.ndarray, "*n"]:
-        """Whether points lie in it; a few units in the last place beyond its boundary are on it."""
-        return held(self, x)
 
     @property
     def boundary(self) -> RegionBoundary:
@@ -206,13 +208,6 @@ def ends_of(shape: AbstractShape) -> Ends:
             "box: shape & cx.Box([-1, -1], [1, 1])."
         )
     return low, high
-
-
-def held(shape: AbstractShape, x: Float[np.ndarray, "*n d"]) -> Bool[np.ndarray, "*n"]:
-    """Whether points lie in a shape; a few units in the last place beyond its ends are on it."""
-    low, high = ends_of(shape)
-    slack = end_slack(max(np.abs(low).max(), np.abs(high).max()), x.dtype)
-    return np.asarray(shape.distance(x) <= slack)
 
 
 def boundary_of(shape: AbstractShape) -> RegionBoundary:

@@ -4,7 +4,7 @@ import math
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from constrainednn._common.arguments import as_count, as_positive, as_real, as_reals
 from constrainednn._common.messages import shown
@@ -14,7 +14,6 @@ from constrainednn.domains.regions.base import (
     Ends,
     Faces,
     boundary_of,
-    held,
     root_of,
 )
 from constrainednn.domains.regions.boundary import RegionBoundary
@@ -90,10 +89,6 @@ class Ball(AbstractShape, AbstractDomain):
         """Its sphere."""
         del low, high
         return (Round(self.center, self.radius, self.name),)
-
-    def holds(self, x: Float[np.ndarray, "*n dim"]) -> Bool[np.ndarray, "*n"]:
-        """Whether points lie in it; a few units in the last place beyond its boundary are on it."""
-        return held(self, x)
 
     @property
     def boundary(self) -> RegionBoundary:

@@ -54,7 +54,13 @@ def by_collocation(
     mesh = scheme.first_mesh
     box = (mesh.high.max(axis=0) - mesh.low.min(axis=0)).prod()
     whole = math.isclose(mesh.area.sum(), box, rel_tol=1e-9)
-    if not whole or equations.order > 2 or equations.at_points or set(given) != {d}:
+    if (
+        scheme.curved
+        or not whole
+        or equations.order > 2
+        or equations.at_points
+        or set(given) != {d}
+    ):
         raise BadValueError(
             "compare needs an equation of order two at most on an interval or one rectangle, with "
             "as many conditions on each side as u has components, and none at points."

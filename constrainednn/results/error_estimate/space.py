@@ -22,6 +22,7 @@ from constrainednn._pde.stationary.scheme import StationaryScheme, coefficients
 from constrainednn._pde.stationary.system import System
 from constrainednn.domains.boundaries import Segment, Segments
 from constrainednn.domains.finite import Points
+from constrainednn.domains.regions.boundary import RegionBoundary
 from constrainednn.models.space import SpacePieces
 from constrainednn.results.error_estimate.field import FieldErrorEstimate, Fresh
 from constrainednn.results.facts import Facts
@@ -57,7 +58,7 @@ def space_error(facts: Facts) -> SpaceErrorEstimate:
     """Solve once more on the elements of a solution, with more polynomials and other weights."""
     u, scheme = facts.model, facts.problem.scheme
     assert isinstance(scheme, StationaryScheme)
-    width, mesh = u.width + _MORE, Mesh(*u.corners)
+    width, mesh = u.width + _MORE, scheme.mesh_of(u)
     key = stream(jax.random.key(facts.settings.seed), "monitor/error")
     disc = scheme.discretisation(width, key).weighed_otherwise()
     system = System(disc, mesh, {} if scheme.linear else None)
@@ -106,7 +107,7 @@ def on_fresh_points(facts: Facts) -> list[Fresh]:
     """Residuals on held-out points in units of u: what was compared with the tolerance."""
     u, scheme = facts.model, facts.problem.scheme
     assert isinstance(scheme, StationaryScheme)
-    mesh = Mesh(*u.corners)
+    mesh = scheme.mesh_of(u)
     relative = (mesh.lengths.min(axis=1) / mesh.extent) ** (-scheme.equations.order / 2)
     size, found = float(np.linalg.norm(_norms(mesh, coefficients(u)))) or 1.0, []
     missed = 0.0
@@ -127,6 +128,10 @@ def on_fresh_points(facts: Facts) -> list[Fresh]:
                 content = mesh.area[along] / mesh.lengths[along, axis]
                 depth = mesh.lengths[element, axis] * content.sum() / mesh.area.sum()
                 r = r * np.sqrt(depth)[:, None]
+            elif isinstance(constraint.over, RegionBoundary) and scheme.curved is not None:
+                depth = scheme.curved.length_of(constraint.name) / mesh.lengths[element].min(axis=1)
+                share = mesh.area[element] / mesh.area.sum()
+                r = r * np.sqrt(depth * share)[:, None]
             elif isinstance(constraint.over, Points):
                 r = r * np.sqrt(mesh.area[element] / mesh.area.sum())[:, None]
         found.append(Fresh(constraint.name, float(np.sqrt((r**2).sum(axis=1).mean())) / size))

@@ -71,6 +71,14 @@ class Curved(eqx.Module):
         """Whether points lie within it."""
         return np.asarray(self.shape.distance(x) < 0)
 
+    def length_of(self, part: str) -> float:
+        """Length of a part of the boundary."""
+        low, high = self.ends
+        arcs = self.arcs(low[None], high[None])[0]
+        number, faces = self.boundary.names.index(part), self.boundary.faces
+        own = [arc for arc in arcs if arc.part == number]
+        return sum(faces[arc.face].content * (arc.last - arc.first) for arc in own)
+
     def reaches(
         self, low: Float[np.ndarray, "N 2"], high: Float[np.ndarray, "N 2"]
     ) -> Bool[np.ndarray, " N"]:
