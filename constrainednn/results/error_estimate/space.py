@@ -1,6 +1,7 @@
 """The error of a solution of a stationary `pde` on elements, and its residual on fresh points."""
 
 import dataclasses
+import functools
 from typing import TYPE_CHECKING
 
 import equinox as eqx
@@ -16,6 +17,8 @@ from constrainednn._figures.style import new_figure
 from constrainednn._gap.residuals import residuals_at
 from constrainednn._pde.conditions import LocalEquation
 from constrainednn._pde.elements.germ import LocalResidual
+from constrainednn._pde.stationary.curved.cells import Curved
+from constrainednn._pde.stationary.curved.watching import squares_within
 from constrainednn._pde.stationary.mesh import Mesh
 from constrainednn._pde.stationary.region import SIDES
 from constrainednn._pde.stationary.scheme import StationaryScheme, coefficients
@@ -71,9 +74,10 @@ def space_error(facts: Facts) -> SpaceErrorEstimate:
     except np.linalg.LinAlgError:
         c, second, changed = nothing, nothing, nothing
     c = c + second
-    sizes, errors = _norms(mesh, own), _norms(mesh, c - own)
+    norms = functools.partial(_norms, mesh, width)
+    sizes, errors = norms(own), norms(c - own)
     size, error, last, moved = (
-        float(np.linalg.norm(_norms(mesh, item))) for item in (own, c - own, second, changed)
+        float(np.linalg.norm(norms(item))) for item in (own, c - own, second, changed)
     )
     unit = float(jnp.finfo(jnp.result_type(float)).eps)
     rounding = unit * max(_DIGITS, moved / size) if size else unit * moved
@@ -97,8 +101,10 @@ def _padded(c: np.ndarray, K: int, width: int, dim: int) -> np.ndarray:
     return grid.reshape(len(c), -1, c.shape[2])
 
 
-def _norms(mesh: Mesh, c: Float[np.ndarray, "N n d"]) -> Float[np.ndarray, " d"]:
+def _norms(mesh: Mesh, width: int, c: Float[np.ndarray, "N n d"]) -> Float[np.ndarray, " d"]:
     """Root mean squares of the components of what has these coefficients."""
+    if isinstance(mesh.region, Curved):
+        return np.sqrt(squares_within(mesh.region, mesh, width, c) / mesh.area.sum())
     squares = (c**2).sum(axis=1) / 2 ** mesh.low.shape[1]
     return np.sqrt(mesh.area @ squares / mesh.area.sum())
 
@@ -109,7 +115,7 @@ def on_fresh_points(facts: Facts) -> list[Fresh]:
     assert isinstance(scheme, StationaryScheme)
     mesh = scheme.mesh_of(u)
     relative = (mesh.lengths.min(axis=1) / mesh.extent) ** (-scheme.equations.order / 2)
-    size, found = float(np.linalg.norm(_norms(mesh, coefficients(u)))) or 1.0, []
+    size, found = float(np.linalg.norm(_norms(mesh, u.width, coefficients(u)))) or 1.0, []
     missed = 0.0
     for constraint, points in zip(facts.problem.constraints, facts.streams, strict=True):
         drawn = points.train if points.heldout is None else points.heldout

@@ -8,7 +8,7 @@ from constrainednn._pde.elements.germ import LocalResidual
 from constrainednn._pde.stationary.curved.cells import Curved
 from constrainednn._pde.stationary.curved.places import Cuts
 from constrainednn._pde.stationary.curved.rows import seen_at
-from constrainednn._pde.stationary.discretisation import Discretisation, clear_of_rounding
+from constrainednn._pde.stationary.discretisation import Discretisation, clear_of_rounding, tables
 from constrainednn._pde.stationary.mesh import Mesh
 from constrainednn._problem.constraint import Constraint
 from constrainednn.domains.regions.base import AbstractShape
@@ -33,6 +33,21 @@ def watched_within(
                 *(seen.unit[place][None], c[number][None]),
             )[0]
     return np.sqrt(squares) * disc.weights(mesh)
+
+
+def squares_within(
+    curved: Curved, mesh: Mesh, width: int, c: Float[np.ndarray, "N n d"]
+) -> Float[np.ndarray, " d"]:
+    """Integrals of the squares of components over the region, by the weights of the places.
+
+    Beyond the boundary a polynomial is what rounding makes of it.
+    """
+    cuts, total = Cuts(curved, mesh, width), np.zeros(c.shape[2])
+    for number, area in enumerate(mesh.area):
+        own = cuts[number]
+        values = tables(own.s, width, ((0, 0),))[0] @ c[number]
+        total += area * (own.weights @ values**2)
+    return total
 
 
 def _watched_places(
