@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -22,8 +23,14 @@ class Cutter(Protocol):
         """Whether it has points in each of some boxes."""
         ...
 
-    def reaches_side(self, low: Float[np.ndarray, " dim"], high: Float[np.ndarray, " dim"]) -> bool:
-        """Whether it has points on a line between two corners."""
+    def reaches_sides(
+        self, low: Float[np.ndarray, "N dim"], high: Float[np.ndarray, "N dim"]
+    ) -> Bool[np.ndarray, " N"]:
+        """Whether it has points on each of some lines between two corners."""
+        ...
+
+    def arcs(self, low: Float[np.ndarray, "N dim"], high: Float[np.ndarray, "N dim"]) -> list:
+        """Of each of some boxes, the arcs of the boundary in it."""
         ...
 
 
@@ -73,8 +80,18 @@ class Mesh:
     @functools.cached_property
     def sides(self) -> list[Side]:
         """What neighbours share, as far as it lies in the region."""
-        found, region = shared_sides(self.low, self.high), self.region
-        return found if region is None else [s for s in found if region.reaches_side(s.low, s.high)]
+        found = shared_sides(self.low, self.high)
+        if self.region is None or not found:
+            return found
+        ends = (np.stack([getattr(side, end) for side in found]) for end in ("low", "high"))
+        return list(itertools.compress(found, self.region.reaches_sides(*ends)))
+
+    @functools.cached_property
+    def arcs(self) -> list:
+        """For each element, the arcs of the boundary of the region in it."""
+        return (
+            [[] for _ in self.low] if self.region is None else self.region.arcs(self.low, self.high)
+        )
 
     @functools.cached_property
     def touching(self) -> list[list[int]]:

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from constrainednn._common.arguments import as_function, as_reals
 from constrainednn._common.messages import shown
-from constrainednn._pde.stationary.curved.cells import Curved
+from constrainednn._pde.stationary.curved.cells import Curved, outline_of
 from constrainednn._pde.stationary.mesh import Mesh
 from constrainednn.domains.base import AbstractDomain
 from constrainednn.domains.boundaries import Segment, Segments
@@ -166,10 +166,11 @@ def as_first_mesh(value: Any, region: Region) -> Mesh:
         np.array([corner for part in ends for corner in grid(part, cut)], float)
         for cut in (slice(None, -1), slice(1, None))
     )
-    if region.curved is not None:
-        kept = region.curved.reaches(lower, upper)
+    outline = outline_of(region.curved)
+    if outline is not None:
+        kept = outline.reaches(lower, upper)
         lower, upper = lower[kept], upper[kept]
-    return Mesh(lower, upper, region.curved)
+    return Mesh(lower, upper, outline)
 
 
 def over_at(

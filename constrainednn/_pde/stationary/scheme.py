@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
-from constrainednn._pde.stationary.curved.cells import Curved
+from constrainednn._pde.stationary.curved.cells import Curved, outline_of
 from constrainednn._pde.stationary.curved.watching import training_draw
 from constrainednn._pde.stationary.discretisation import Discretisation, Equations, on_face
 from constrainednn._pde.stationary.mesh import MOST_ELEMENTS, Mesh
@@ -77,11 +77,11 @@ class StationaryScheme(AbstractPieceScheme):
     @property
     def first_mesh(self) -> Mesh:
         """The elements to begin with."""
-        return Mesh(np.array(self.low), np.array(self.high), self.curved)
+        return Mesh(np.array(self.low), np.array(self.high), outline_of(self.curved))
 
     def mesh_of(self, model: SpacePieces) -> Mesh:
         """The elements of a model."""
-        return Mesh(*model.corners, self.curved)
+        return Mesh(*model.corners, outline_of(self.curved))
 
     def discretisation(self, width: int, key: Key[Array, ""]) -> Discretisation:
         """Polynomials, with places that steer."""
@@ -146,7 +146,7 @@ class StationaryScheme(AbstractPieceScheme):
         mesh = self.mesh_of(model)
         disc = self.discretisation(model.width, jax.random.key(0))
         if self.curved is not None:
-            return training_draw(disc, mesh, self.curved, constraint)
+            return training_draw(disc, mesh, constraint)
         if isinstance(constraint.over, (Segment, Segments)):
             (s, weights), (axis, end) = disc.face_rule, divmod(SIDES.index(constraint.name), 2)
             here = mesh.along(axis, end)

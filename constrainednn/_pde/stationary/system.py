@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from constrainednn._pde.stationary.curved.cells import Curved
+from constrainednn._pde.stationary.curved.cells import Outline
 from constrainednn._pde.stationary.curved.places import Cuts
 from constrainednn._pde.stationary.curved.rows import held, rows_of_cut
 from constrainednn._pde.stationary.discretisation import (
@@ -60,7 +60,7 @@ class System:
     def __init__(self, disc: Discretisation, mesh: Mesh, known: Known | None = None):
         self.disc, self.mesh, self.known = disc, mesh, known
         region = mesh.region
-        self._cuts = Cuts(region, mesh, disc.width) if isinstance(region, Curved) else None
+        self._cuts = Cuts(region, mesh, disc.width) if isinstance(region, Outline) else None
         self._weight = disc.weights(mesh)
         self._smooth = smooth = np.array(disc.equations.smooth)
         self._traced = [(k, q) for k in range(smooth.max()) for q in np.flatnonzero(smooth > k)]

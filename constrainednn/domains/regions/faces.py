@@ -37,6 +37,10 @@ class AbstractFace(AbstractDomain):
         """Its length or area."""
 
     @abc.abstractmethod
+    def along(self, z: Float[np.ndarray, " k"]) -> Float[np.ndarray, "k 2"]:
+        """In the plane: places of it, from 0 to 1 uniform in length, on the host."""
+
+    @abc.abstractmethod
     def nearness(self, x: Float[Numbers, "*n d"]) -> Float[Numbers, "*n"]:
         """How far a point is from it, zero on it; the distance, or near the face close to it."""
 
@@ -80,6 +84,10 @@ class Flat(AbstractFace):
     def place(self, z: Float[Array, " unit_dim"]) -> Float[Array, " d"]:
         """Scale `z` affinely."""
         return jnp.asarray(self.corner, z.dtype) + z @ jnp.asarray(self.edges, z.dtype)
+
+    def along(self, z: Float[np.ndarray, " k"]) -> Float[np.ndarray, "k 2"]:
+        """Scale affinely."""
+        return np.asarray(self.corner) + z[:, None] * np.asarray(self.edges[0])
 
     def nearness(self, x: Float[Numbers, "*n d"]) -> Float[Numbers, "*n"]:
         """The distance."""
@@ -132,6 +140,11 @@ class Round(AbstractFace):
     def place(self, z: Float[Array, " unit_dim"]) -> Float[Array, " d"]:
         """Place on the sphere."""
         return jnp.asarray(self.center, z.dtype) + self._sphere.place(z)
+
+    def along(self, z: Float[np.ndarray, " k"]) -> Float[np.ndarray, "k 2"]:
+        """By the angle, from zero to a full turn."""
+        circle = np.stack([np.cos(2 * np.pi * z), np.sin(2 * np.pi * z)], axis=1)
+        return np.asarray(self.center) + self.radius * circle
 
     def nearness(self, x: Float[Numbers, "*n d"]) -> Float[Numbers, "*n"]:
         """The distance."""

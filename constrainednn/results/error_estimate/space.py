@@ -17,7 +17,7 @@ from constrainednn._figures.style import new_figure
 from constrainednn._gap.residuals import residuals_at
 from constrainednn._pde.conditions import LocalEquation
 from constrainednn._pde.elements.germ import LocalResidual
-from constrainednn._pde.stationary.curved.cells import Curved
+from constrainednn._pde.stationary.curved.cells import Outline
 from constrainednn._pde.stationary.curved.watching import squares_within
 from constrainednn._pde.stationary.mesh import Mesh
 from constrainednn._pde.stationary.region import SIDES
@@ -103,7 +103,7 @@ def _padded(c: np.ndarray, K: int, width: int, dim: int) -> np.ndarray:
 
 def _norms(mesh: Mesh, width: int, c: Float[np.ndarray, "N n d"]) -> Float[np.ndarray, " d"]:
     """Root mean squares of the components of what has these coefficients."""
-    if isinstance(mesh.region, Curved):
+    if isinstance(mesh.region, Outline):
         return np.sqrt(squares_within(mesh.region, mesh, width, c) / mesh.area.sum())
     squares = (c**2).sum(axis=1) / 2 ** mesh.low.shape[1]
     return np.sqrt(mesh.area @ squares / mesh.area.sum())
@@ -134,8 +134,9 @@ def on_fresh_points(facts: Facts) -> list[Fresh]:
                 content = mesh.area[along] / mesh.lengths[along, axis]
                 depth = mesh.lengths[element, axis] * content.sum() / mesh.area.sum()
                 r = r * np.sqrt(depth)[:, None]
-            elif isinstance(constraint.over, RegionBoundary) and scheme.curved is not None:
-                depth = scheme.curved.length_of(constraint.name) / mesh.lengths[element].min(axis=1)
+            elif isinstance(constraint.over, RegionBoundary):
+                assert isinstance(mesh.region, Outline)
+                depth = mesh.region.length_of(constraint.name) / mesh.lengths[element].min(axis=1)
                 share = mesh.area[element] / mesh.area.sum()
                 r = r * np.sqrt(depth * share)[:, None]
             elif isinstance(constraint.over, Points):

@@ -8,14 +8,14 @@ Symbols::
 """
 
 import functools
+import itertools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from constrainednn._common.batched import in_blocks
 from constrainednn._pieces.mesh import places
 from constrainednn.domains.regions.base import AbstractShape, boundary_of, ends_of
 from constrainednn.domains.regions.boundary import RegionBoundary
@@ -23,9 +23,13 @@ from constrainednn.domains.regions.faces import name_of
 
 # Places of a face at which it is asked for the box it lies in; then the interval between two that
 # differ is halved so often.
-_PLACES, _HALVINGS = 4096, 24
+_PLACES, _HALVINGS = 2048, 24
+# An end of a face is asked for so far from it, as a share of its length.
+_END = 1e-6
 # Places along each coordinate of a box at which it is asked whether any of it lies in the region.
 _GRID = 24
+# Places of a side at which that is asked.
+_ON_SIDE = 64
 # A place of the boundary lies in the box that holds the point so far inside, as a share of all.
 _INSIDE = 1e-7
 
@@ -67,17 +71,26 @@ class Curved(eqx.Module):
         """Corners of the box around it."""
         return ends_of(self.shape)
 
-    def holds(self, x: Float[np.ndarray, "*n 2"]) -> Bool[np.ndarray, "*n"]:
-        """Whether points lie within it."""
-        return np.asarray(self.shape.distance(x) < 0)
 
-    def length_of(self, part: str) -> float:
-        """Length of a part of the boundary."""
-        low, high = self.ends
-        arcs = self.arcs(low[None], high[None])[0]
-        number, faces = self.boundary.names.index(part), self.boundary.faces
-        own = [arc for arc in arcs if arc.part == number]
-        return sum(faces[arc.face].content * (arc.last - arc.first) for arc in own)
+class _Run(NamedTuple):
+    """A part of a face that bounds the region: places on it and points a little inside."""
+
+    part: int
+    face: int
+    z: Float[np.ndarray, " k"]
+    inner: Float[np.ndarray, "k 2"]
+
+
+class Outline:
+    """What meshes ask of a region, with what was found for meshes before."""
+
+    def __init__(self, curved: Curved):
+        self.curved = curved
+        self.cuts: dict[tuple[bytes, bytes, int], Any] = {}
+
+    def holds(self, x: Float[np.ndarray, "*n 2"]) -> Bool[np.ndarray, "*n"]:
+        """Whether points lie within the region."""
+        return np.asarray(self.curved.shape.distance(x) < 0)
 
     def reaches(
         self, low: Float[np.ndarray, "N 2"], high: Float[np.ndarray, "N 2"]
@@ -87,49 +100,67 @@ class Curved(eqx.Module):
         grid = np.stack(np.meshgrid(s, s, indexing="ij"), axis=-1).reshape(-1, 2)
         return self.holds(places(low, high, grid)).any(axis=1)
 
-    def reaches_side(self, low: Float[np.ndarray, " 2"], high: Float[np.ndarray, " 2"]) -> bool:
-        """Whether it has points on a line between two corners."""
-        share = (np.arange(_PLACES // 64) + 0.5) / (_PLACES // 64)
-        return bool(self.holds(low + (high - low) * share[:, None]).any())
+    def reaches_sides(
+        self, low: Float[np.ndarray, "N 2"], high: Float[np.ndarray, "N 2"]
+    ) -> Bool[np.ndarray, " N"]:
+        """Whether it has points on lines between two corners."""
+        share = (np.arange(_ON_SIDE) + 0.5) / _ON_SIDE
+        points = low[:, None] + (high - low)[:, None] * share[None, :, None]
+        return self.holds(points).any(axis=1)
+
+    def length_of(self, part: str) -> float:
+        """Length of a part of the boundary."""
+        number, faces = self.curved.boundary.names.index(part), self.curved.boundary.faces
+        own = [run for run in self._runs if run.part == number]
+        return sum(faces[run.face].content * float(run.z[-1] - run.z[0]) for run in own)
 
     def arcs(
         self, low: Float[np.ndarray, "N 2"], high: Float[np.ndarray, "N 2"]
     ) -> list[list[Arc]]:
         """Of each box, the arcs in it."""
-        names, found = self.boundary.names, [[] for _ in low]
-        for face in self.boundary.chosen:
-            part = names.index(name_of(self.boundary.faces[face]))
-            box_at = functools.partial(self._box_of, face, low, high)
-            z = (np.arange(_PLACES) + 0.5) / _PLACES
-            box = box_at(z)
-            last = np.flatnonzero(box[1:] != box[:-1])  # of each run but the final one
-            ends = np.append(_last(box_at, z[last], z[last + 1], box[last]), 1.0)
-            begins = np.append(0.0, _last(box_at, z[last + 1], z[last], box[last + 1]))
+        found: list[list[Arc]] = [[] for _ in low]
+        for run in self._runs:
+            # Between two places the curve is nearly straight: ends need few digits.
+            box_at = lambda z, run=run: _box_of(_between(z, run), low, high)  # noqa: E731
+            box = _box_of(run.inner, low, high)
+            last = np.flatnonzero(box[1:] != box[:-1])  # of each stretch but the final one
+            z, following = run.z[last], run.z[last + 1]
+            ends = np.append(_last(box_at, z, following, box[last]), run.z[-1])
+            begins = np.append(run.z[0], _last(box_at, following, z, box[last + 1]))
             for number, a, b in zip(box[np.append(last, -1)], begins, ends, strict=True):
                 if number >= 0 and b > a:
-                    found[number].append(Arc(part, face, float(a), float(b)))
+                    found[number].append(Arc(run.part, run.face, float(a), float(b)))
         return found
 
-    def _box_of(
-        self,
-        face: int,
-        low: Float[np.ndarray, "N 2"],
-        high: Float[np.ndarray, "N 2"],
-        z: Float[np.ndarray, " k"],
-    ) -> Int[np.ndarray, " k"]:
-        """The box that places of a face lie in; -1 where it is no boundary, or in none."""
-        x, n = self.on(face, z)
-        inner = (x - _INSIDE * self.boundary.extent * n)[:, None]
-        within = ((inner >= low) & (inner <= high)).all(axis=2)
-        kept = within.any(axis=1) & self.boundary.bounds_at(x, face)
-        return np.where(kept, within.argmax(axis=1), -1)
+    @functools.cached_property
+    def _runs(self) -> list[_Run]:
+        boundary, found = self.curved.boundary, []
+        for face in boundary.chosen:
+            part = boundary.names.index(name_of(boundary.faces[face]))
+            bounds = lambda z, face=face: self._is_boundary(face, z)  # noqa: E731
+            z = np.arange(_PLACES + 1) / _PLACES
+            # The ends of a line are corners, where two faces meet.
+            asked = np.clip(z, _END, 1 - _END)
+            kept = bounds(asked)
+            last = np.flatnonzero(kept[1:] != kept[:-1])
+            turns = _last(bounds, asked[last], asked[last + 1], kept[last])
+            edges = np.concatenate([[0.0], turns, [1.0]])
+            for a, b in itertools.pairwise(edges):
+                if b > a and bounds(np.array([(a + b) / 2]))[0]:
+                    own = np.concatenate([[a], z[(z > a) & (z < b)], [b]])
+                    x, n = self.on(face, own)
+                    found.append(_Run(part, face, own, x - _INSIDE * boundary.extent * n))
+        return found
+
+    def _is_boundary(self, face: int, z: Float[np.ndarray, " k"]) -> Bool[np.ndarray, " k"]:
+        return self.curved.boundary.bounds_at(self.on(face, z)[0], face)
 
     def on(
         self, face: int, z: Float[np.ndarray, " k"]
     ) -> tuple[Float[np.ndarray, "k 2"], Float[np.ndarray, "k 2"]]:
         """Places of a face as points, and outward normals there."""
-        item = self.boundary.faces[face]
-        x = np.asarray(in_blocks(item.place, z[:, None]), float)
+        item = self.curved.boundary.faces[face]
+        x = item.along(z)
         return x, np.asarray(item.normal(x))
 
     def at_rule(
@@ -140,9 +171,26 @@ class Curved(eqx.Module):
         for arc in arcs:
             z = arc.first + (arc.last - arc.first) * (s + 1) / 2
             points.append(self.on(arc.face, z)[0])
-            content = self.boundary.faces[arc.face].content * (arc.last - arc.first)
+            content = self.curved.boundary.faces[arc.face].content * (arc.last - arc.first)
             lengths.append(weights * content)
         return np.concatenate(points), np.concatenate(lengths)
+
+
+def outline_of(curved: Curved | None) -> Outline | None:
+    """What a mesh asks of a region, if there is one."""
+    return None if curved is None else Outline(curved)
+
+
+def _between(z: Float[np.ndarray, " k"], run: _Run) -> Float[np.ndarray, "k 2"]:
+    return np.stack([np.interp(z, run.z, column) for column in run.inner.T], axis=1)
+
+
+def _box_of(
+    x: Float[np.ndarray, "k 2"], low: Float[np.ndarray, "N 2"], high: Float[np.ndarray, "N 2"]
+) -> Int[np.ndarray, " k"]:
+    """The box that points lie in; -1 for none."""
+    within = ((x[:, None] >= low) & (x[:, None] <= high)).all(axis=2)
+    return np.where(within.any(axis=1), within.argmax(axis=1), -1)
 
 
 def _last(
@@ -151,7 +199,7 @@ def _last(
     beyond: Float[np.ndarray, " k"],
     box: Int[np.ndarray, " k"],
 ) -> Float[np.ndarray, " k"]:
-    """The last places in a box, between places in it and beyond it."""
+    """The last places with the answer that is given, between one with it and one beyond."""
     if not len(box):
         return within
     for _ in range(_HALVINGS):

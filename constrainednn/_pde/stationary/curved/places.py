@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from constrainednn._pde.stationary.curved.cells import Arc, Curved
+from constrainednn._pde.stationary.curved.cells import Arc, Outline
 from constrainednn._pde.stationary.discretisation import gauss_cube
 from constrainednn._pde.stationary.mesh import Mesh
 
@@ -38,48 +38,37 @@ class Cut(NamedTuple):
 class Cuts:
     """The places of all elements of a mesh, found when they are asked for."""
 
-    def __init__(self, curved: Curved, mesh: Mesh, width: int):
-        self.curved, self.mesh, self.width = curved, mesh, width
-        self._found: dict[int, Cut] = {}
-
-    @functools.cached_property
-    def arcs(self) -> list[list[Arc]]:
-        """Of each element."""
-        return self.curved.arcs(self.mesh.low, self.mesh.high)
-
-    @functools.cached_property
-    def _even(self) -> tuple[Float[np.ndarray, "m 2"], Float[np.ndarray, " m"]]:
-        return gauss_cube(self.width + self.width // 4, 2)
-
-    @functools.cached_property
-    def _dense(self) -> tuple[Float[np.ndarray, "m 2"], Float[np.ndarray, " m"]]:
-        return gauss_cube(_PER_POLYNOMIAL * self.width, 2)
+    def __init__(self, outline: Outline, mesh: Mesh, width: int):
+        self.outline, self.mesh, self.width = outline, mesh, width
 
     def __getitem__(self, number: int) -> Cut:
         """Of one element."""
-        if number not in self._found:
-            self._found[number] = self._of(number)
-        return self._found[number]
+        low, high, known = self.mesh.low[number], self.mesh.high[number], self.outline.cuts
+        key = (low.tobytes(), high.tobytes(), self.width)
+        if key not in known:
+            known[key] = self._of(self.mesh.arcs[number], low, high)
+        return known[key]
 
-    def _of(self, number: int) -> Cut:
-        low, high = self.mesh.low[number], self.mesh.high[number]
-        half, middle = (high - low) / 2, (low + high) / 2
-        curved, (t, shares) = self.curved, gauss_cube(_PER_POLYNOMIAL * self.width, 1)
+    def _of(
+        self, within: list[Arc], low: Float[np.ndarray, " 2"], high: Float[np.ndarray, " 2"]
+    ) -> Cut:
+        half, middle, outline = (high - low) / 2, (low + high) / 2, self.outline
+        t, shares = gauss_cube(_PER_POLYNOMIAL * self.width, 1)
         arcs, seen = [], [np.zeros((0, 2))]
-        for part in sorted({arc.part for arc in self.arcs[number]}):
-            own = [arc for arc in self.arcs[number] if arc.part == part]
-            x, lengths = curved.at_rule(own, t[:, 0], shares)
+        for part in sorted({arc.part for arc in within}):
+            own = [arc for arc in within if arc.part == part]
+            x, lengths = outline.at_rule(own, t[:, 0], shares)
             arcs.append((part, (x - middle) / half, lengths / (2 * half.min())))
             seen.append(x)
-        s, weights = self._dense
-        inside = curved.holds(middle + half * s)
+        s, weights = _dense(self.width)
+        inside = outline.holds(middle + half * s)
         if inside.all():
-            return Cut(*self._even, True, arcs)
+            return Cut(*_even(self.width), True, arcs)
         # The box around what is left.
         left = np.concatenate([*seen, (middle + half * s)[inside]])
         least, most = np.maximum(left.min(axis=0), low), np.minimum(left.max(axis=0), high)
         x = least + (most - least) * (s + 1) / 2
-        kept = curved.holds(x)
+        kept = outline.holds(x)
         share = float(((most - least) / (high - low)).prod())
         return Cut(((x - middle) / half)[kept], (weights * share)[kept], False, arcs)
 
@@ -91,5 +80,15 @@ class Cuts:
         low, high = self.mesh.low[number], self.mesh.high[number]
         least, most = own.s.min(axis=0), own.s.max(axis=0)
         moved = least + (most - least) * (s + 1) / 2
-        kept = moved[self.curved.holds(low + (high - low) * (moved + 1) / 2)]
+        kept = moved[self.outline.holds(low + (high - low) * (moved + 1) / 2)]
         return kept if len(kept) else own.s
+
+
+@functools.cache
+def _even(width: int) -> tuple[Float[np.ndarray, "m 2"], Float[np.ndarray, " m"]]:
+    return gauss_cube(width + width // 4, 2)
+
+
+@functools.cache
+def _dense(width: int) -> tuple[Float[np.ndarray, "m 2"], Float[np.ndarray, " m"]]:
+    return gauss_cube(_PER_POLYNOMIAL * width, 2)

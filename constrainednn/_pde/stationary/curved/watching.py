@@ -5,7 +5,7 @@ import numpy as np
 from jaxtyping import Float
 
 from constrainednn._pde.elements.germ import LocalResidual
-from constrainednn._pde.stationary.curved.cells import Curved
+from constrainednn._pde.stationary.curved.cells import Outline
 from constrainednn._pde.stationary.curved.places import Cuts
 from constrainednn._pde.stationary.curved.rows import seen_at
 from constrainednn._pde.stationary.discretisation import Discretisation, clear_of_rounding, tables
@@ -23,7 +23,7 @@ def watched_within(
     disc: Discretisation, mesh: Mesh, c: Float[np.ndarray, "N n d"]
 ) -> Float[np.ndarray, " N"]:
     """As `watched`, at places within the region and on its boundary."""
-    assert isinstance(mesh.region, Curved)
+    assert isinstance(mesh.region, Outline)
     cuts, squares = Cuts(mesh.region, mesh, disc.width), np.zeros(len(c))
     for residual, places in _watched_places(disc, cuts, len(c)):
         seen = seen_at(residual, disc, mesh, c, places)
@@ -36,13 +36,13 @@ def watched_within(
 
 
 def squares_within(
-    curved: Curved, mesh: Mesh, width: int, c: Float[np.ndarray, "N n d"]
+    outline: Outline, mesh: Mesh, width: int, c: Float[np.ndarray, "N n d"]
 ) -> Float[np.ndarray, " d"]:
     """Integrals of the squares of components over the region, by the weights of the places.
 
     Beyond the boundary a polynomial is what rounding makes of it.
     """
-    cuts, total = Cuts(curved, mesh, width), np.zeros(c.shape[2])
+    cuts, total = Cuts(outline, mesh, width), np.zeros(c.shape[2])
     for number, area in enumerate(mesh.area):
         own = cuts[number]
         values = tables(own.s, width, ((0, 0),))[0] @ c[number]
@@ -58,10 +58,10 @@ def _watched_places(
     s, even = disc.on_faces[:, 0], np.full(len(disc.on_faces), 1 / len(disc.on_faces))
     for part, condition in enumerate(disc.equations.faces):
         along = []
-        for n, arcs in enumerate(cuts.arcs):
+        for n, arcs in enumerate(cuts.mesh.arcs):
             own = [arc for arc in arcs if arc.part == part]
             if own:
-                x = cuts.curved.at_rule(own, s, even)[0]
+                x = cuts.outline.at_rule(own, s, even)[0]
                 low, high = cuts.mesh.low[n], cuts.mesh.high[n]
                 along.append((n, (x - low) / (high - low) * 2 - 1))
         if condition is not None and along:
@@ -69,11 +69,11 @@ def _watched_places(
     return groups
 
 
-def training_draw(
-    disc: Discretisation, mesh: Mesh, curved: Curved, constraint: Constraint
-) -> Draw | None:
+def training_draw(disc: Discretisation, mesh: Mesh, constraint: Constraint) -> Draw | None:
     """The rows of the solve for one constraint: places within, or on a part of the boundary."""
-    cuts, names = Cuts(curved, mesh, disc.width), curved.boundary.names
+    assert isinstance(mesh.region, Outline)
+    cuts, curved = Cuts(mesh.region, mesh, disc.width), mesh.region.curved
+    names = curved.boundary.names
     points, weights = [], []
     for number, area in enumerate(mesh.area):
         low, high = mesh.low[number], mesh.high[number]
