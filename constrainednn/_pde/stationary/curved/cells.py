@@ -95,10 +95,11 @@ class Outline:
     def reaches(
         self, low: Float[np.ndarray, "N 2"], high: Float[np.ndarray, "N 2"]
     ) -> Bool[np.ndarray, " N"]:
-        """Whether it has points in a box, of those of a grid within."""
+        """Whether it has points in a box: of those of a grid within, or beside its boundary."""
         s = (np.arange(_GRID) + 0.5) / _GRID * 2 - 1
         grid = np.stack(np.meshgrid(s, s, indexing="ij"), axis=-1).reshape(-1, 2)
-        return self.holds(places(low, high, grid)).any(axis=1)
+        beside = np.array([bool(arcs) for arcs in self.arcs(low, high)], bool)
+        return self.holds(places(low, high, grid)).any(axis=1) | beside
 
     def reaches_sides(
         self, low: Float[np.ndarray, "N 2"], high: Float[np.ndarray, "N 2"]

@@ -1,0 +1,107 @@
+"""Stationary equations on regions of the plane: elements that a boundary cuts."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from marks import slow
+
+import constrainednn as cx
+from constrainednn._pde.stationary.curved.cells import Curved, Outline
+from constrainednn._pde.stationary.curved.places import Cuts
+from constrainednn._pde.stationary.mesh import Mesh
+from constrainednn.domains import Ball
+
+HOLE = cx.Box([0, 0], [1, 1]) - Ball(2, 0.25, center=[0.5, 0.5], name="hole")
+
+
+def cells_of(region, count):
+    """Boxes of an even grid that a region reaches into."""
+    outline = Outline(Curved.of(region))
+    ends = np.linspace(*outline.curved.ends, count + 1)
+    low = np.stack(np.meshgrid(*ends[:-1].T, indexing="ij"), axis=-1).reshape(-1, 2)
+    high = np.stack(np.meshgrid(*ends[1:].T, indexing="ij"), axis=-1).reshape(-1, 2)
+    kept = outline.reaches(low, high)
+    return Mesh(low[kept], high[kept], outline)
+
+
+@pytest.mark.parametrize("count", [2, 5, 8])
+def test_places_of_cut_elements_measure_area_and_length(count):
+    mesh = cells_of(HOLE, count)
+    cuts = Cuts(mesh.region, mesh, 10)
+    area = sum(a * cuts[k].weights.sum() for k, a in enumerate(mesh.area))
+    # Points of a rule are counted, not integrated: right to some of them at the edge.
+    assert abs(area - (1 - np.pi / 16)) < 0.05 / count
+    lengths = dict.fromkeys(range(5), 0.0)
+    for k, (low, high) in enumerate(zip(mesh.low, mesh.high, strict=True)):
+        for part, s, weights in cuts[k].arcs:
+            lengths[part] += weights.sum() * (high - low).min()
+            x = low + (high - low) * (s + 1) / 2
+            assert np.abs(HOLE.distance(x)).max() < 1e-14
+            assert np.abs(s).max() < 1 + 1e-4  # arcs end at sides, to some digits
+    np.testing.assert_allclose(list(lengths.values()), [1, 1, 1, 1, np.pi / 2], rtol=1e-6)
+
+
+def test_elements_within_a_hole_are_left_out_and_slivers_kept():
+    # The middle of the hole holds 2 x 2 elements of 8 x 8 whole; the circle touches sides of others.
+    mesh = cells_of(HOLE, 8)
+    assert len(mesh.low) == 60
+    x = np.asarray(HOLE.boundary.faces[-1].along(np.linspace(0, 1, 999)))
+    inside = ((x[:, None] >= mesh.low - 1e-12) & (x[:, None] <= mesh.high + 1e-12)).all(axis=2)
+    assert inside.any(axis=1).all()
+
+
+@pytest.fixture(scope="module")
+def disk():
+    return cx.solve(cx.load_problem("poisson_disk"))
+
+
+def test_disk_to_rounding(disk):
+    x = np.random.default_rng(0).uniform(-1, 1, (500, 2))
+    x = x[np.hypot(*x.T) < 1]
+    exact = jax.vmap(disk.problem.reference)(x)
+    np.testing.assert_allclose(disk(x), exact, atol=1e-14)
+    assert disk.verdict.word == "solved"
+    assert disk.gap.worst is not None
+    assert [item.name for item in disk.problem.constraints] == ["poisson", "circle", "jumps"]
+    assert disk.error_estimate().relative < 1e-12
+
+
+def test_outside_of_the_disk_is_refused(disk):
+    with pytest.raises(cx.errors.UsageError, match=r"known in Ball\(2, 1\), got \(0.9, 0.9\)"):
+        disk([0.9, 0.9])
+    with pytest.raises(cx.errors.UsageError, match="compare needs"):
+        disk.compare()
+
+
+@slow
+def test_flux_through_a_hole():
+    solution = cx.solve(cx.load_problem("poisson_hole"))
+    x = np.random.default_rng(0).uniform(0, 1, (500, 2))
+    x = x[HOLE.holds(x)]
+    np.testing.assert_allclose(solution(x), jax.vmap(solution.problem.reference)(x), atol=1e-12)
+    assert solution.verdict.word == "solved"
+
+
+def laplace(u, x):
+    return cx.laplacian(u)(x)
+
+
+def test_a_part_of_the_boundary_that_does_not_exist():
+    zero = lambda u, x: u(x)  # noqa: E731
+    with pytest.raises(cx.errors.UsageError, match=r"names 'inlet': there are 'left', .*'hole'"):
+        cx.pde(laplace, over=HOLE, boundary={"inlet": zero})
+    with pytest.raises(cx.errors.UsageError, match="needs 1 conditions at 'hole'"):
+        cx.pde(laplace, over=HOLE, boundary=dict.fromkeys(["left", "right", "bottom", "top"], zero))
+
+
+def test_the_same_statement_with_random_features():
+    problem = cx.pde(
+        laplace,
+        over=HOLE,
+        boundary=lambda u, x, n: u(x) - x @ jnp.array([1.0, 2.0]),
+        model=cx.RandomFeatures(cx.Box([0, 0], [1, 1]), "scalar", width=60),
+    )
+    names = [item.name for item in problem.constraints]
+    assert names == ["laplace", "left", "right", "bottom", "top", "hole"]
+    assert problem.constraints[-1].over.names == ("hole",)
