@@ -43,7 +43,7 @@ def test_places_of_cut_elements_measure_area_and_length(count):
 
 
 def test_elements_within_a_hole_are_left_out_and_slivers_kept():
-    # The middle of the hole holds 2 x 2 elements of 8 x 8 whole; the circle touches sides of others.
+    # Of 8 x 8 elements 2 x 2 lie in the hole; the circle touches sides of others.
     mesh = cells_of(HOLE, 8)
     assert len(mesh.low) == 60
     x = np.asarray(HOLE.boundary.faces[-1].along(np.linspace(0, 1, 999)))
