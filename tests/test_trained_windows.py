@@ -8,6 +8,7 @@ import signal
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from marks import slow
 
 import constrainednn as cx
 from constrainednn._solve.training import trainer
@@ -74,7 +75,7 @@ def is_same(one, other):
     assert one.history.best_step == other.history.best_step
 
 
-@pytest.mark.parametrize(("method", "look"), [(cx.LevenbergMarquardt(), 2), (None, 20)])
+@pytest.mark.parametrize(("method", "look"), [(cx.LevenbergMarquardt(), 2), slow(None, 20)])
 def test_a_march_that_was_stopped_goes_on_where_it_was(method, look, quick, tmp_path, monkeypatch):
     monkeypatch.setattr("constrainednn._storage.run_folder._EVERY", 0.0)
     monkeypatch.setattr("constrainednn._storage.run_folder._SHARE", 1e9)
@@ -130,6 +131,7 @@ def test_one_sequence_of_steps_with_the_window_named(quick, tmp_path):
     assert [json.loads(line)["step"] for line in lines] == sink.steps
 
 
+@pytest.mark.slow
 def test_all_that_was_trained_is_counted():
     found = cx.solve(march(), steps=12, **FEW)
     # One input, eight units, two values: 8 + 8 + 16 + 2, in each of three windows.
@@ -138,6 +140,7 @@ def test_all_that_was_trained_is_counted():
     assert alone.parameters == 34
 
 
+@pytest.mark.slow
 def test_the_best_step_is_that_of_the_last_window():
     found = cx.solve(march(), cx.LevenbergMarquardt(), steps=150, early_stopping=True, **FEW)
     ends = [item for item in found.history.monitor_steps]
