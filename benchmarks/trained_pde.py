@@ -190,7 +190,7 @@ def poisson_5d(exact):
 
     rows = [
         cx.Constraint(poisson, over=CUBE, points=3000, sampler=Sobol()),
-        cx.Constraint(face, over=BoxBoundary(CUBE), points=1500),
+        cx.Constraint(face, over=BoxBoundary(CUBE.low, CUBE.high), points=1500),
     ]
     return cx.Problem(rows, cx.MLP(5, "scalar"), reference=exact)
 
