@@ -1,4 +1,4 @@
-"""Convection 40 by networks in 20 windows of time, one after another; a line for each, errors so far.
+"""Convection 40 by networks in 20 windows of time, one after another; a line for each.
 
     python benchmarks/convection_in_windows.py
 
