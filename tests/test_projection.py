@@ -280,6 +280,8 @@ def test_what_cannot_be_projected_is_said(as_released):
         "iterations of with_projection": {"equalities": on_sphere, "iterations": 0},
         "tolerance of with_projection": {"equalities": on_sphere, "tolerance": -1.0},
         "holds arrays": {"equalities": eqx.Partial(on_sphere, jnp.ones(2))},
+        "equalities of with_projection must take one point and": {"equalities": lambda y: y @ y},
+        "inequalities of with_projection must take one": {"inequalities": lambda x, y, z: y},
     }.items():
         with pytest.raises(cx.errors.UsageError, match=words):
             cx.with_projection(net, **given)
@@ -287,10 +289,32 @@ def test_what_cannot_be_projected_is_said(as_released):
         cx.with_projection(3, equalities=on_sphere)
     with pytest.raises(cx.errors.BadTypeError, match="equalities of with_projection must return"):
         onto(equalities=lambda x, y: y > 0)(jnp.ones(2))
+    for wrong in (lambda x, y: "y", lambda x, y: None, lambda x, y: ()):
+        with pytest.raises(cx.errors.BadTypeError, match="inequalities of with_projection must re"):
+            onto(inequalities=wrong)(jnp.ones(2))
     with pytest.raises(cx.errors.BadValueError, match="for values of 3 numbers"):
         onto(equalities=on_sphere, metric=[1.0, 1.0, 1.0])(jnp.ones(2))
     with pytest.raises(cx.errors.BadTypeError, match="one array of reals"):
         Projected(lambda x: (x, x), onto(equalities=on_sphere).projection)(jnp.ones(2))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        (stays_on_circle, "is not callable"),
+        (lambda x, y: y.reshape(3, 3) @ x, "reshape"),
+        (lambda x, y: jnp.ones((2, 3)) @ y - x, "shape"),
+    ],
+)
+def test_a_function_of_something_else_is_named_with_the_shapes_it_is_called_with(wrong, says):
+    words = r"equalities of with_projection .* point x of shape \(2,\) and .* y of shape \(2,\): "
+    model = onto(equalities=wrong)
+    with pytest.raises(cx.errors.BadTypeError, match=words) as refused:
+        model(jnp.ones(2))
+    assert says in str(refused.value) and "no residual of (u, x)" in str(refused.value)
+    held = cx.Constraint(points_along, over=cx.Normal(2))
+    with pytest.raises(cx.errors.UsageError, match="equalities of with_projection"):
+        cx.solve(cx.Problem(held, model), steps=1)
 
 
 def test_factors_of_more_rows_than_one_loop_takes_are_those_of_dense_algebra():

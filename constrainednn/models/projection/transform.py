@@ -1,6 +1,7 @@
 """Models whose values are moved onto a set, so that constraints hold at every point."""
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from jaxtyping import Array, ArrayLike, Float, Key, PyTree
 
 from constrainednn._common.arguments import as_count, as_positive, as_reals
 from constrainednn._common.messages import shown
-from constrainednn.errors import BadTypeError, BadValueError
+from constrainednn.errors import BadTypeError, BadValueError, UsageError
 from constrainednn.models.projection.affine import is_affine
 from constrainednn.models.projection.derivative import projected
 from constrainednn.models.projection.factors import backward
@@ -93,14 +94,49 @@ class Projection(eqx.Module):
 def _flat(fn: Callable | None, name: str, shape: tuple, back: Callable, x: Any, z: Array) -> Array:
     if fn is None:
         return jnp.zeros(0, z.dtype)
-    value = fn(x, back(z).reshape(shape))
-    leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(value)]
-    if not leaves or any(not jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves):
+    value = _called(fn, name, x, back(z).reshape(shape))
+    leaves = jax.tree.leaves(value)
+    if not leaves or not all(_is_real(leaf) for leaf in leaves):
         raise BadTypeError(
             f"{name} of with_projection must return real numbers, fn(x, y) for a point x and the "
             f"model's value y of shape {shape}, got {shown(value)}."
         )
-    return jnp.concatenate([leaf.ravel().astype(z.dtype) for leaf in leaves])
+    return jnp.concatenate([jnp.ravel(leaf).astype(z.dtype) for leaf in leaves])
+
+
+def _is_real(leaf: Any) -> bool:
+    kind = getattr(leaf, "dtype", type(leaf))
+    return kind is float or (hasattr(leaf, "dtype") and jnp.issubdtype(kind, jnp.floating))
+
+
+def _called(fn: Callable, name: str, x: Any, y: Array) -> Any:
+    """The value of a constraint; what Python or jax says of a wrong call, in our words."""
+    try:
+        return fn(x, y)
+    except (jax.errors.JAXTypeError, UsageError):  # the trial evaluation says what to write instead
+        raise
+    except TypeError as error:
+        shapes = jax.tree.map(jnp.shape, x)
+        raise BadTypeError(
+            f"{name} of with_projection cannot be called with a point x of shape {shapes} and the "
+            f"model's value y of shape {y.shape}: {str(error).splitlines()[0].rstrip('.')}. It "
+            "must be a function of both for one point, such as lambda x, y: y @ y - 1, and no "
+            "residual of (u, x)."
+        ) from error
+
+
+def _check_signature(fn: Callable, name: str) -> None:
+    try:
+        signature = inspect.signature(fn)
+    except (TypeError, ValueError):  # some callables do not tell
+        return
+    try:
+        signature.bind(object(), object())
+    except TypeError as error:
+        raise BadTypeError(
+            f"{name} of with_projection must take one point and the model's value there, such as "
+            f"lambda x, y: y @ y - 1, but it takes {signature}. {str(error).capitalize()}."
+        ) from None
 
 
 class Projected(eqx.Module):
@@ -195,6 +231,8 @@ def with_projection(
             raise BadTypeError(
                 f"{name} of with_projection must be a function of (x, y), got {shown(fn)}."
             )
+        if fn is not None:
+            _check_signature(fn, name)
         if recipe and fn is not None and not is_recipe(fn):
             raise BadTypeError(
                 f"{name} of with_projection holds arrays as a module does, and the model is a "
