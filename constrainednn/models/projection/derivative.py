@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, PyTree
 
 from constrainednn.models.projection.affine import is_affine
 from constrainednn.models.projection.equalities import nearest
-from constrainednn.models.projection.factors import backward, cholesky, forward
+from constrainednn.models.projection.factors import inverse_factor
 from constrainednn.models.projection.interior import nearest_within
 from constrainednn.models.projection.polyhedron import faces, nearest_in_polyhedron
 from constrainednn.models.projection.rows import RowSpace, jacobian, row_space
@@ -102,10 +102,9 @@ def _along(rows: RowSpace, curvature: Array, b: Array) -> Float[Array, " n"]:
     # Positive definite at a nearest point. Elsewhere, where no derivative exists or the point is
     # another stationary one, the set is taken as flat.
     curved = P @ (eye + curvature) @ P + (eye - P)
-    factor = cholesky((curved + curved.T) / 2)
-    factor = jnp.where(jnp.isfinite(factor).all(), factor, eye)
-    inner = backward(factor, forward(factor, P))
-    return P @ (inner @ b)
+    M = inverse_factor((curved + curved.T) / 2)
+    M = jnp.where(jnp.isfinite(M).all(), M, eye)
+    return P @ (M.T @ (M @ (P @ b)))
 
 
 def _or_zeros(value: Array, change: Array | None) -> Array:

@@ -8,7 +8,7 @@ tangent (n,)    Newton step of the distance along the set
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -52,54 +52,77 @@ def nearest(
         for _ in range(2):  # the shift of the factor costs digits where rows are nearly dependent
             y = y - rows.step(fn(y))
         return y
-    eps, size = jnp.finfo(y0.dtype).eps, 1 + jnp.linalg.norm(y0)
+    end = _looked_for(fn, y0, iterations)
+    return jnp.where(end.seeking, end.best, end.y)
 
-    def body(state: tuple) -> tuple:
-        k, y, _ = state
+
+class _State(NamedTuple):
+    """How far the iteration is. It seeks where it takes steps towards the equations alone.
+
+    Attributes:
+        y: The point.
+        size: Norm of the equations there.
+        k: Steps since it started, or since it seeks.
+        seeking: True for a point that is not on the set when steps along it have ended.
+        best, fewest: The point with the least norm since it seeks, and that norm.
+        restarts: How often it started from elsewhere.
+        going: False at the end.
+    """
+
+    y: Array
+    size: Array
+    k: Any
+    seeking: Any
+    best: Array
+    fewest: Array
+    restarts: Any
+    going: Any
+
+
+def _looked_for(fn: Callable, y0: Array, iterations: int) -> _State:
+    """Steps to the nearest point; where they end off the set, to any point of it.
+
+    One loop for both, since a program with a second one takes twice as long to compile.
+    """
+    eps, scale = jnp.finfo(y0.dtype).eps, 1 + jnp.linalg.norm(y0)
+    others = jnp.asarray(_directions(y0.size), y0.dtype) * scale
+
+    def body(old: _State) -> _State:
+        y = old.y
         c, C = jacobian(fn, y)
         rows = row_space(C)
-        step, weight = _step(fn, rows, c, y, y0)
-        after, better = _best_part(fn, rows, c, (y, y0), step, weight)
-        after = jnp.where(better, after, y)
-        going = better & (jnp.linalg.norm(step) > jnp.sqrt(eps) * size)
-        return k + 1, after, going
+        normal, along, weight = _step(fn, rows, c, y, y0)
+        step = jnp.where(old.seeking, normal, normal + along)
+        near = jnp.where(old.seeking, 0.0, 1.0)
+        weight = jnp.where(old.seeking, 1.0, weight)
+        after, size, better = _best_part(fn, rows, c, (y, y0), step, (near, weight))
+        moving = better & (jnp.linalg.norm(step) > jnp.sqrt(eps) * scale)
 
-    start = 0, y0, jnp.asarray(True)
-    _, y, _ = jax.lax.while_loop(lambda s: s[-1] & (s[0] < iterations), body, start)
-    return _restored(fn, y, y0, iterations)
+        # Where no step lowers the norm, as between two parts of a set, from elsewhere again.
+        stuck = old.seeking & (size > 0.99 * old.size)
+        closer = old.seeking & (size < old.fewest)
+        best = jnp.where(closer, after, old.best)
+        fewest = jnp.where(closer, size, old.fewest)
+        again = stuck & (fewest > jnp.sqrt(eps) * scale) & (old.restarts < _RESTARTS)
+        elsewhere = y0 + others[jnp.minimum(old.restarts, _RESTARTS - 1)]
 
+        left = (old.k + 1 < iterations) & jnp.where(old.seeking, ~stuck | again, moving)
+        off = ~old.seeking & ~left & (size > 100 * eps * scale)
+        return _State(
+            jnp.where(again, elsewhere, after),
+            jnp.where(again, jnp.inf, size),
+            jnp.where(off, 0, old.k + 1),
+            old.seeking | off,
+            jnp.where(off, after, best),
+            jnp.where(off, size, fewest),
+            old.restarts + again,
+            left | off,
+        )
 
-def _restored(fn: Callable, y: Array, y0: Array, iterations: int) -> Float[Array, " n"]:
-    """Gauss-Newton steps towards the equations alone, for a point that is not on the set yet.
-
-    Where no step lowers the violation, as between two parts of a set, they start from elsewhere.
-    """
-    eps, size = jnp.finfo(y0.dtype).eps, 1 + jnp.linalg.norm(y0)
-    others = jnp.asarray(_directions(y0.size), y0.dtype) * size
-    parts = jnp.asarray(_PARTS, y0.dtype)
-
-    def body(state: tuple) -> tuple:
-        k, restarts, y, least, (best, fewest) = state
-        c, C = jacobian(fn, y)
-        step = row_space(C).step(c)
-        ends = jax.vmap(lambda part: y - part * step)(parts)
-        sizes = jax.vmap(lambda y: jnp.linalg.norm(fn(y)))(ends)
-        sizes = jnp.where(jnp.isfinite(sizes), sizes, jnp.inf)
-        at = jnp.argmin(sizes)
-        found, end = sizes[at], ends[at]
-        stuck = found > 0.99 * least
-        best = jnp.where(found < fewest, end, best)
-        fewest = jnp.minimum(found, fewest)
-        again = stuck & (fewest > jnp.sqrt(eps) * size) & (restarts < _RESTARTS)
-        elsewhere = y0 + others[jnp.minimum(restarts, _RESTARTS - 1)]
-        k = jnp.where(stuck & ~again, iterations, k + 1)
-        y, least = jnp.where(again, elsewhere, end), jnp.where(again, jnp.inf, found)
-        return k, restarts + again, y, least, (best, fewest)
-
-    size0 = jnp.linalg.norm(fn(y))
-    k = jnp.where(size0 > 100 * eps * size, 0, iterations)
-    start = k, 0, y, size0, (y, size0)
-    return jax.lax.while_loop(lambda s: s[0] < iterations, body, start)[-1][0]
+    no, yes = jnp.asarray(False), jnp.asarray(True)
+    none = jnp.full((), jnp.inf, y0.dtype)
+    start = _State(y0, none, 0, no, y0, none, 0, yes)
+    return jax.lax.while_loop(lambda state: state.going, body, start)
 
 
 def _directions(n: int) -> np.ndarray:
@@ -110,37 +133,49 @@ def _directions(n: int) -> np.ndarray:
 
 def _step(
     fn: Callable, rows: RowSpace, c: Array, y: Array, y0: Array
-) -> tuple[Float[Array, " n"], Float[Array, ""]]:
-    """The full step, and a weight of |c| for which it lowers distance and violation together."""
+) -> tuple[Float[Array, " n"], Float[Array, " n"], Float[Array, ""]]:
+    """The full step, to the set and along it, and a weight of |c|.
+
+    With that weight the step lowers distance and violation together.
+    """
     w = rows.multipliers(y0 - y)
     slope = jax.grad(lambda y: w @ fn(y))
     apply = lambda v: v + jax.jvp(slope, (y,), (v,))[1]  # noqa: E731
     normal = -rows.step(c)
     b = rows.tangent(y0 - y - apply(normal))
-    step = normal + tangent_solve(rows, apply, b, min(y.size, _INNER))
-    return step, 1e-3 + 2 * jnp.linalg.norm(rows.multipliers(y0 - y - normal))
+    along = tangent_solve(rows, apply, b, min(y.size, _INNER))
+    return normal, along, 1e-3 + 2 * jnp.linalg.norm(rows.multipliers(y0 - y - normal))
 
 
 def _best_part(
-    fn: Callable, rows: RowSpace, c: Array, points: tuple[Any, Any], step: Array, weight: Array
-) -> tuple[Float[Array, " n"], Any]:
-    """The end of the best part of a step, and whether it is better than where it starts."""
-    y, y0 = points
+    fn: Callable, rows: RowSpace, c: Array, points: tuple[Any, Any], step: Array, weights: Any
+) -> tuple[Float[Array, " n"], Float[Array, ""], Any]:
+    """The end of the best part of a step, the norm there, and whether it is a better point.
 
-    def merit(y: Array, c: Array) -> Array:
-        value = 0.5 * jnp.sum((y - y0) ** 2) + weight * jnp.linalg.norm(c)
+    Where it is none, the point at which the step starts. The weights are those of distance and
+    violation.
+    """
+    y, y0 = points
+    near, weight = weights
+
+    def merit(y: Array, size: Array) -> Array:
+        value = near * 0.5 * jnp.sum((y - y0) ** 2) + weight * size
         return jnp.where(jnp.isfinite(value), value, jnp.inf)
 
-    def end(part: Array) -> tuple[Array, Array]:
+    def end(part: Array) -> tuple[Array, Array, Array]:
         first = y + part * step
         c = fn(first)
         second = first - rows.step(c)  # with the same factor: right near the set, wild far away
-        values = jnp.stack([merit(first, c), merit(second, fn(second))])
+        ends = jnp.stack([first, second])
+        sizes = jnp.stack([jnp.linalg.norm(c), jnp.linalg.norm(fn(second))])
+        values = jax.vmap(merit)(ends, sizes)
         best = jnp.argmin(values)
-        return jnp.where(best, second, first), values[best]
+        return ends[best], sizes[best], values[best]
 
-    ends, values = jax.vmap(end)(jnp.asarray(_PARTS, y.dtype))
+    ends, sizes, values = jax.vmap(end)(jnp.asarray(_PARTS, y.dtype))
     # Near the end merits differ by rounding: the longest of parts as good as the best is taken.
-    slack = 100 * jnp.finfo(y.dtype).eps * (1 + jnp.sum((y - y0) ** 2))
+    slack = near * 100 * jnp.finfo(y.dtype).eps * (1 + jnp.sum((y - y0) ** 2))
     best = jnp.argmax(values <= jnp.min(values) + slack)
-    return ends[best], values[best] <= merit(y, c) + slack
+    size = jnp.linalg.norm(c)
+    better = jnp.isfinite(values[best]) & (values[best] <= merit(y, size) + slack)
+    return jnp.where(better, ends[best], y), jnp.where(better, sizes[best], size), better

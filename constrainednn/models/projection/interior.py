@@ -6,6 +6,7 @@ h, K            inequalities h <= 0 and their Jacobian
 s, v    (p,)    slacks, h + s = 0, and multipliers of the inequalities, both above zero
 w       (m,)    multipliers of the equations
 W       n x n   I + curvature + K^T diag(v / s) K
+M       n x n   inverse of its Cholesky factor
 """
 
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from constrainednn.models.projection.factors import backward, cholesky, forward
+from constrainednn.models.projection.factors import inverse_factor
 from constrainednn.models.projection.rows import jacobian, row_space
 
 _PARTS = (1.0, 0.5, 0.125, 1 / 64)
@@ -100,19 +101,18 @@ def _advanced(g: Callable, h: Callable, y0: Array, state: _State) -> tuple[_Stat
     eye = jnp.eye(y.size, dtype=y.dtype)
     convex = eye + K.T @ ((v / s)[:, None] * K)
     curved = convex + jax.hessian(lambda y: w @ g(y) + v @ h(y))(y)
-    # Without the curvature where that leaves no positive definite matrix; one after the other, see
-    # `factors`.
-    definite = jnp.isfinite(cholesky(curved)).all()
-    factor = cholesky(jnp.where(definite, curved, convex))
+    # Without the curvature where that leaves no positive definite matrix.
+    both = jax.vmap(inverse_factor)(jnp.stack([curved, convex]))
+    M = jnp.where(jnp.isfinite(both[0]).all(), both[0], both[1])
     product, gap = s * v - aim, h_y + s
     b = -slope - K.T @ ((v * gap - product) / s)
-    along = forward(factor, b)
-    dy, dw = backward(factor, along), jnp.zeros_like(w)
+    along = M @ b
+    dy, dw = M.T @ along, jnp.zeros_like(w)
     if w.size:
         # (G W^-1 G^T) dw = G W^-1 b + g, by the rows of G W^-1/2: they may be dependent.
-        rows = row_space(forward(factor, G.T).T)
+        rows = row_space(G @ M.T)
         dz = rows.tangent(along) - rows.step(g_y)
-        dy = backward(factor, dz)
+        dy = M.T @ dz
         dw = rows.multipliers(along - dz)
     ds = -gap - K @ dy
     dv = (-product - v * ds) / s
@@ -149,8 +149,10 @@ def _polished(g: Callable, h: Callable, y: Array, active: Array) -> Array:
     size = lambda y: jnp.max(  # noqa: E731
         jnp.concatenate([jnp.abs(g(y)), jnp.maximum(h(y), 0.0)]), initial=0.0
     )
-    for _ in range(2):
+
+    def closer(_, y: Array) -> Array:
         c, C = jacobian(fn, y)
         after = y - row_space(C).step(c)
-        y = jnp.where(size(after) < size(y), after, y)
-    return y
+        return jnp.where(size(after) < size(y), after, y)
+
+    return jax.lax.fori_loop(0, 2, closer, y)

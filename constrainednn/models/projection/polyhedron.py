@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from constrainednn.models.projection.factors import backward, cholesky, forward
+from constrainednn.models.projection.factors import inverse_factor
 from constrainednn.models.projection.rows import RowSpace, jacobian, row_space
 
 # Slacks and multipliers keep this share of themselves in a step.
@@ -35,7 +35,7 @@ class Faces(NamedTuple):
         equations: Those of A.
         R: K T, with zeros where an inequality does not hold the point.
         K: K, likewise.
-        factor: Cholesky factor of R R^T, with ones and a shift on its diagonal.
+        factor: Inverse of the Cholesky factor of R R^T, with ones and a shift on its diagonal.
     """
 
     equations: RowSpace
@@ -48,17 +48,17 @@ class Faces(NamedTuple):
         m = self.equations.C.shape[0]
         first = self.equations.step(c[:m])
         rest = c[m:] - self.K @ first
-        return first + self.R.T @ backward(self.factor, forward(self.factor, rest))
+        return first + self.R.T @ (self.factor.T @ (self.factor @ rest))
 
     def multipliers(self, v: Float[Array, " n"]) -> Float[Array, " k"]:
         """The w for which |C^T w - v| is least."""
-        held = backward(self.factor, forward(self.factor, self.R @ v))
+        held = self.factor.T @ (self.factor @ (self.R @ v))
         return jnp.concatenate([self.equations.multipliers(v - self.K.T @ held), held])
 
     def tangent(self, v: Float[Array, " n"]) -> Float[Array, " n"]:
         """The part of v that C maps to zero."""
         v = self.equations.tangent(v)
-        return v - self.R.T @ backward(self.factor, forward(self.factor, self.R @ v))
+        return v - self.R.T @ self.factor.T @ (self.factor @ (self.R @ v))
 
 
 def faces(C: Float[Array, "k n"], m: int, active: Float[Array, " p"]) -> Faces:
@@ -71,7 +71,7 @@ def faces(C: Float[Array, "k n"], m: int, active: Float[Array, " p"]) -> Faces:
     gram = active[:, None] * (R @ R.T) * active[None]
     # As in `row_space`, dependent rows are made harmless; the ones are of those that are not there.
     shift = 4 * active.size * jnp.finfo(C.dtype).eps * jnp.trace(gram)
-    factor = cholesky(gram + jnp.diag(shift + (1 - active)))
+    factor = inverse_factor(gram + jnp.diag(shift + (1 - active)))
     return Faces(equations, active[:, None] * R, active[:, None] * K, factor)
 
 
@@ -129,10 +129,10 @@ def _complementary(M: Array, d: Array, iterations: int) -> tuple[Array, Array]:
     def body(state: tuple) -> tuple:
         k, v, s, _ = state
         off, gap = d + M @ v - s, jnp.mean(s * v)
-        factor = cholesky(M + jnp.diag(s / v))
+        factor = inverse_factor(M + jnp.diag(s / v))
 
         def move(products: Array) -> tuple[Array, Array]:
-            dv = backward(factor, forward(factor, products / v - off))
+            dv = factor.T @ (factor @ (products / v - off))
             return dv, off + M @ dv
 
         dv, ds = move(-s * v)

@@ -1,8 +1,8 @@
 """The rows of a Jacobian as a space: least-squares steps, multipliers, and what is tangent to it.
 
     C       m x n   Jacobian of the constraints that hold as equalities
-    factor  m x m   Cholesky factor L of C C^T + shift I
-    Q       m x n   L^-1 C: orthonormal rows, but for those of dependent constraints, which vanish
+    M       m x m   inverse of the Cholesky factor of C C^T + shift I
+    Q       m x n   M C: orthonormal rows, but for those of dependent constraints, which vanish
 
 The shift makes dependent rows harmless: what lies in directions whose singular value is below the
 root of it is left alone. It is about the rounding error of the Gram matrix, so directions that
@@ -18,26 +18,28 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from constrainednn.models.projection.factors import backward, cholesky, forward
+from constrainednn.models.projection.factors import inverse_factor
 
 # A curvature below this share of that of the distance is none: the step is then the gradient's.
 _CURVED = 1e-3
+# Of a Newton step, what is left undone: the next one does it.
+_INEXACT = 1e-3
 
 
 class RowSpace(NamedTuple):
     """The Jacobian of some constraints at a point, and a factor of its Gram matrix."""
 
     C: Float[Array, "m n"]
-    factor: Float[Array, "m m"]
+    M: Float[Array, "m m"]
     Q: Float[Array, "m n"]
 
     def step(self, c: Float[Array, " m"]) -> Float[Array, " n"]:
         """The shortest v for which |C v - c| is least."""
-        return self.Q.T @ forward(self.factor, c)
+        return self.Q.T @ (self.M @ c)
 
     def multipliers(self, v: Float[Array, " n"]) -> Float[Array, " m"]:
         """The shortest w for which |C^T w - v| is least."""
-        return backward(self.factor, self.Q @ v)
+        return self.M.T @ (self.Q @ v)
 
     def tangent(self, v: Float[Array, " n"]) -> Float[Array, " n"]:
         """The part of v that C maps to zero."""
@@ -48,8 +50,8 @@ def row_space(C: Float[Array, "m n"]) -> RowSpace:
     """Factorise the Gram matrix; where C does not depend on the point, once for a whole batch."""
     gram, kind, size = C @ C.T, jnp.finfo(C.dtype), C.shape[0]
     shift = 4 * size * kind.eps * jnp.trace(gram) + kind.tiny
-    factor = cholesky(gram + shift * jnp.eye(size, dtype=C.dtype))
-    return RowSpace(C, factor, forward(factor, C))
+    M = inverse_factor(gram + shift * jnp.eye(size, dtype=C.dtype))
+    return RowSpace(C, M, M @ C)
 
 
 def jacobian(fn: Callable, y: Float[Array, " n"]) -> tuple[Float[Array, " m"], Float[Array, "m n"]]:
@@ -66,7 +68,7 @@ def tangent_solve(
     b: Float[Array, " n"],
     steps: int,
 ) -> Float[Array, " n"]:
-    """Solve P A P t = b among tangent vectors by a fixed number of conjugate gradient steps.
+    """Solve P A P t = b among tangent vectors by a few conjugate gradient steps.
 
     A is the identity and the curvature of the constraints, so few steps do. They end where A is not
     positive along a direction; if it is not along the first one, b itself is returned.
@@ -75,20 +77,23 @@ def tangent_solve(
         rows: P projects onto what is tangent to these.
         apply: A times a vector.
         b: A tangent vector.
-        steps: Their number.
+        steps: Their number at most.
     """
 
-    def body(_, state):
-        t, r, p, square, active = state
+    end = _INEXACT**2 * (b @ b)
+
+    def body(state):
+        k, t, r, p, square, _ = state
         q = rows.tangent(apply(p))
         curvature = p @ q
-        active = active & (square > 0) & (curvature > _CURVED * (p @ p))
+        active = curvature > _CURVED * (p @ p)
         length = jnp.where(active, square / jnp.where(active, curvature, 1.0), 0.0)
         t, r = t + length * p, r - length * q
         after = r @ r
         p = jnp.where(active, r + after / jnp.where(square > 0, square, 1.0) * p, p)
-        return t, r, p, after, active
+        return k + 1, t, r, p, after, active
 
-    start = jnp.zeros_like(b), b, b, b @ b, jnp.asarray(True)
-    t, *_ = jax.lax.fori_loop(0, steps, body, start)
+    start = 0, jnp.zeros_like(b), b, b, b @ b, jnp.asarray(True)
+    going = lambda state: state[-1] & (state[-2] > end) & (state[0] < steps)  # noqa: E731
+    _, t, *_ = jax.lax.while_loop(going, body, start)
     return jnp.where(jnp.any(t != 0), t, b)

@@ -16,7 +16,6 @@ from constrainednn._common.messages import shown
 from constrainednn.errors import BadTypeError, BadValueError, UsageError
 from constrainednn.models.projection.affine import is_affine
 from constrainednn.models.projection.derivative import projected
-from constrainednn.models.projection.factors import backward
 from constrainednn.models.recipes import AbstractRecipe, Frozen, Place, is_recipe
 
 # Of the machine precision: 1.8e-12 in double and 6.4e-6 in single precision.
@@ -64,8 +63,7 @@ class Projection(eqx.Module):
         """The inverse of `forth`."""
         if self.metric is None:
             return z
-        L = jnp.asarray(self.metric, z.dtype)
-        return backward(L, z)
+        return jnp.asarray(np.linalg.inv(self.metric), z.dtype).T @ z
 
     def __call__(self, x: PyTree, y: Float[Array, "..."]) -> Float[Array, "..."]:
         """The nearest value in the set."""
