@@ -5,8 +5,8 @@ that run at once, as those of two constraints on one projected model, may wait f
 ever, where there are as few threads as factorisations. So a loop over columns takes their place,
 for halves of halves of larger matrices, which products put together.
 
-The inverse of the factor, and not the factor: each solve by substitution would be a loop of its own,
-slow to compile and to run.
+The inverse of the factor, and not the factor: each solve by substitution would be a loop of its
+own, slow to compile and to run.
 """
 
 import jax

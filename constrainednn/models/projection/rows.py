@@ -79,7 +79,6 @@ def tangent_solve(
         b: A tangent vector.
         steps: Their number at most.
     """
-
     end = _INEXACT**2 * (b @ b)
 
     def body(state):
