@@ -130,7 +130,7 @@ def _image_lines(gap: "ConstraintGap") -> list[str]:
     lines = [line]
     if image.degree:
         lines.append(
-            f"degree {image.degree} on a circle around the points: somewhere inside the "
+            f"degree {image.degree} around the points: somewhere inside the "
             "constraint must fail, or u must jump"
         )
     if image.collapsed:

@@ -14,13 +14,22 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from constrainednn._common.batched import flat_value, in_blocks
-from constrainednn.targets.sets import AbstractTarget, Circle
+from constrainednn.targets.degree import (
+    circle_points,
+    sphere_triangles,
+    times_covered,
+    winding_number,
+)
+from constrainednn.targets.sets import AbstractTarget, Circle, Sphere
 
 # Relative to the target's spread: smaller singular values do not count for the rank.
 _RELEVANT = 1e-2
-# A map that reaches less than this share of the target is no proof that it fills it, and one that
-# reaches more none that it collapsed.
+# Of a set that is measured by balls or sectors: below, it may be less than 5 % of the target.
+_LITTLE = 0.1
+# A map that reaches more of the target has not collapsed, unless its image has too few dimensions.
 _PART = 0.25
+# Such an image has too low a rank at this share of the points.
+_NEARLY_ALL = 0.95
 # What calling a model raises that is used some other way than u(x).
 OTHER_USE = (TypeError, ValueError, AttributeError, IndexError, KeyError)
 
@@ -37,11 +46,12 @@ class Image:
             target's spread; None without target.
         coverage: Share of the target that is reached, where it can say so.
         degree: For a map of the plane with a circle as target, the winding number of its values
-            along a circle around all points. A continuous map that satisfies the constraint on the
-            whole plane has degree zero, so a nonzero degree proves a hole inside.
-        collapsed: True if the values hardly vary, or their rank is below what the target allows
-            and they cover little of it; False if they have its rank and cover a part; None where
-            rank and coverage disagree, and without target.
+            along a circle around all points; for a map of space with a sphere as target, how often
+            they cover it along a sphere around all points. A continuous map that satisfies the
+            constraint everywhere has degree zero, so a nonzero degree proves a hole inside.
+        collapsed: True if the values hardly vary, if they cover less than 10 % of the target, or if
+            at 95 % of the points their rank is below what the target allows; False if they cover
+            more than 25 % and have its rank; None where neither is so, and without target.
     """
 
     spread: tuple[float, ...]
@@ -79,14 +89,14 @@ def image_of(model: PyTree, target: AbstractTarget | None, points: PyTree) -> Im
     rank, collapsed, coverage, degree = None, None, None, None
     if target is not None:
         least = _RELEVANT * target.spread
-        rank = int((slope * math.sqrt(flat.var(axis=0).mean()) > least).sum())
-        possible = min(target.dimension, flat.shape[1])
-        flat_map = rank < possible or math.sqrt(float((spread**2).sum())) <= least
+        size = math.sqrt(flat.var(axis=0).mean())
+        rank, possible = int((slope * size > least).sum()), min(target.dimension, flat.shape[1])
+        low = float(((slopes * size > least).sum(axis=1) < possible).mean())
         coverage = target.coverage(values)
-        if coverage is None or flat_map == (coverage < _PART):
-            collapsed = flat_map
-        if isinstance(target, Circle) and x.shape[1:] == (2,) and values.shape[1] == 2:
-            degree = _degree(model, float(np.linalg.norm(x, axis=1).max()), x.dtype)
+        collapsed = _verdict(low, rank >= possible, coverage)
+        if math.sqrt(float((spread**2).sum())) <= least:
+            collapsed = True
+        degree = _degree(model, target, x, values.shape[1])
     return Image(tuple(spread.tolist()), tuple(slope.tolist()), rank, coverage, degree, collapsed)
 
 
@@ -95,12 +105,25 @@ def _singular_values(model: PyTree, x: Array) -> Float[Array, " q"]:
     return jnp.linalg.svd(J, compute_uv=False)
 
 
-def _degree(model: PyTree, radius: float, dtype: np.dtype) -> int:
-    """Winding number of u along the circle of given radius, from 4,096 steps of its angle."""
-    t = np.linspace(0, 2 * np.pi, 4097)[:-1]
-    loop = (radius * np.stack([np.cos(t), np.sin(t)], axis=1)).astype(dtype)
-    values = in_blocks(eqx.Partial(flat_value, model), loop)
-    angles = np.arctan2(values[:, 1], values[:, 0])
-    steps = np.roll(angles, -1) - angles
-    turns = np.mod(steps + np.pi, 2 * np.pi) - np.pi
-    return round(float(turns.sum()) / (2 * np.pi))
+def _verdict(low: float, full: bool, coverage: float | None) -> bool | None:
+    """Did it collapse? From the share of points of too low a rank, the usual rank, and coverage."""
+    if coverage is None:
+        return not full
+    if low >= _NEARLY_ALL or coverage < _LITTLE:
+        return True
+    return False if full and coverage > _PART else None
+
+
+def _degree(model: PyTree, target: AbstractTarget, x: np.ndarray, entries: int) -> int | None:
+    """How often u covers its target along a circle or sphere around all points."""
+    radius = float(np.linalg.norm(x.reshape(len(x), -1), axis=1).max())
+    if isinstance(target, Circle) and x.shape[1:] == (2,) and entries == 2:
+        return winding_number(_along(model, radius * circle_points(), x.dtype))
+    if isinstance(target, Sphere) and x.shape[1:] == (3,) and entries == 3:
+        corners, triangles = sphere_triangles()
+        return times_covered(_along(model, radius * corners, x.dtype), triangles)
+    return None
+
+
+def _along(model: PyTree, points: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    return in_blocks(eqx.Partial(flat_value, model), points.astype(dtype))
