@@ -37,7 +37,7 @@ def fits(u, x):
 
 
 def as_matrix(x, y):
-    return y.reshape(3, 2)
+    return y.reshape(3, 2) + jnp.eye(3, 2)
 
 
 def problem(width=16, points=80):

@@ -52,14 +52,21 @@ def fits(u, t):
     return u(t) - swing(t)
 
 
+def from_spring(t, y):
+    """The swing of a spring to start from, with the same period."""
+    w = 2 * np.pi / PERIOD
+    return y + START * jnp.stack([jnp.cos(w * t), -w * jnp.sin(w * t)])
+
+
 def problem(width=16, points=40):
     over = cx.Interval(0, PERIOD)
     target = cx.targets.Manifold(level, over=cx.Interval(0, 2 * np.pi))
+    network = cx.with_output(cx.MLP("scalar", 2, width=width), from_spring)
     return cx.Problem(
         [
             cx.Constraint(keeps_energy, over=over, points=points, target=target, tolerance=1e-12),
             cx.Constraint(fits, over=over, points=points, tolerance=1e-2),
         ],
-        model=cx.with_projection(cx.MLP("scalar", 2, width=width), equalities=energy),
+        model=cx.with_projection(network, equalities=energy),
         reference=swing,
     )

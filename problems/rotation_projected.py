@@ -36,7 +36,7 @@ def fits(u, x):
 
 
 def as_matrix(x, y):
-    return y.reshape(3, 3)
+    return y.reshape(3, 3) + jnp.eye(3)
 
 
 def problem(width=32, points=150):

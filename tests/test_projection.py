@@ -13,6 +13,7 @@ from constrainednn._common.batched import in_blocks
 from constrainednn.models import Projected
 from constrainednn.models.projection import factors
 from constrainednn.models.projection.affine import is_affine
+from constrainednn.models.projection.groups import in_groups
 
 # Of the violation of a point that arrived, and of its distance from the exact nearest point.
 ROUNDING, NEAREST = 1e-13, 1e-9
@@ -325,6 +326,23 @@ def test_factors_of_more_rows_than_one_loop_takes_are_those_of_dense_algebra():
     np.testing.assert_allclose(M.T @ (M @ b), np.linalg.solve(A, b), atol=1e-10)
     A[60, 60] = -1.0
     assert not np.isfinite(factors.inverse_factor(jnp.asarray(A))).all()
+
+
+def test_groups_of_a_batch_give_what_each_point_gives_alone():
+    def root(parts, y):
+        scale, shift = parts
+        halved = lambda state: (state[0] + 1, (state[1] + y / state[1]) / 2)  # noqa: E731
+        more = lambda state: (state[0] < 60) & (jnp.abs(state[1] ** 2 - y) > 1e-14 * y)  # noqa: E731
+        return scale * jax.lax.while_loop(more, halved, (0, 1 + y))[1] + shift
+
+    grouped = in_groups(root, size=16)
+    y = np.random.default_rng(0).uniform(0.1, 1e6, size=53)
+    shift = np.arange(53.0)
+    found = jax.vmap(lambda shift, y: grouped((2.0, shift), y))(shift, y)
+    np.testing.assert_allclose(found, 2 * np.sqrt(y) + shift, rtol=1e-14)
+    np.testing.assert_array_equal(grouped((2.0, shift[7]), y[7]), found[7])
+    shared = jax.vmap(lambda y: grouped((jnp.asarray(2.0), jnp.asarray(1.0)), y))(y)
+    np.testing.assert_allclose(shared, 2 * np.sqrt(y) + 1, rtol=1e-14)
 
 
 @pytest.mark.slow

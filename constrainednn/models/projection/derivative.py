@@ -22,9 +22,13 @@ from jaxtyping import Array, Float, PyTree
 from constrainednn.models.projection.affine import is_affine
 from constrainednn.models.projection.equalities import nearest
 from constrainednn.models.projection.factors import inverse_factor
+from constrainednn.models.projection.groups import in_groups
 from constrainednn.models.projection.interior import nearest_within
 from constrainednn.models.projection.polyhedron import faces, nearest_in_polyhedron
 from constrainednn.models.projection.rows import RowSpace, jacobian, row_space
+
+# Entries of Jacobians that stay in a processor's cache together.
+_CACHED = 2**17
 
 
 @eqx.filter_custom_jvp
@@ -49,8 +53,12 @@ def projected(
             return nearest_in_polyhedron(*fns, y0, iterations=iterations)
         return nearest_within(lambda y: g(x, y), lambda y: h(x, y), y0, iterations=iterations)
     affine = is_affine(g, x, y0)
-    y = nearest(lambda y: g(x, y), y0, iterations=iterations, affine=affine)
-    return y, jnp.zeros(0, y0.dtype)
+    find = lambda g, x, y0: nearest(  # noqa: E731
+        lambda y: g(x, y), y0, iterations=iterations, affine=affine
+    )
+    if not affine:  # the factor of affine equations is one for all points
+        find = in_groups(find, size=_CACHED // (y0.size * jax.eval_shape(g, x, y0).size))
+    return find(g, x, y0), jnp.zeros(0, y0.dtype)
 
 
 @projected.def_jvp
