@@ -6,8 +6,9 @@ Rows: the problems of the gallery below, for each seed (10) trained by Levenberg
 steps: the largest violation that a search over the held-out measure found, the share of the 4,096
 held-out points where the projection did not arrive with the largest violation there, coverage of
 the target, the held-out RMS of what was fitted, and CPU seconds; the worst seed of each is shown,
-and each seed on the standard error output. And `projection`: 10,000 points in 100 dimensions onto 50 nonlinear equations, ten
-iterations, warm: CPU seconds, the largest violation, and the share that arrived.
+and each seed on the standard error output. And `projection`: 10,000 points in 100 dimensions onto
+50 nonlinear equations, ten iterations, warm: CPU seconds, the largest violation, and the share that
+arrived.
 """
 
 import json

@@ -1,8 +1,8 @@
 """Map two angles onto a torus in space: every value lies on the surface, by projection.
 
-What is learned is a twisted parametrisation, from the usual one inside of the surface; with a residual
-alone the values would lie near it, here they lie on it at angles nobody tried as well. The radii are 2
-and 1.
+What is learned is a twisted parametrisation, from the usual one inside of the surface; with a
+residual alone the values would lie near it, here they lie on it at angles nobody tried as well. The
+radii are 2 and 1.
 
 Source: M. P. do Carmo, Differential Geometry of Curves and Surfaces (1976), section 2-2, example 6.
 """
