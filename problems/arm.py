@@ -30,7 +30,7 @@ def collides(x, y):
     ends = joints(y)
     starts = jnp.concatenate([jnp.zeros((1, 2)), ends[:2]])
     near = jnp.concatenate([ends[:2], (starts + ends) / 2])
-    inside = RADIUS**2 - ((near - OBSTACLE) ** 2).sum(axis=1)
+    inside = RADIUS**2 - ((near - OBSTACLE[None]) ** 2).sum(axis=1)
     return jnp.concatenate([inside, y**2 - MOST**2])
 
 

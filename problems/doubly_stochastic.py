@@ -35,7 +35,7 @@ def scaled(x):
 
     def both(_, A):
         A = A / A.sum(axis=1, keepdims=True)
-        return A / A.sum(axis=0)
+        return A / A.sum(axis=0, keepdims=True)
 
     return jax.lax.fori_loop(0, 100, both, jnp.exp(scores))
 

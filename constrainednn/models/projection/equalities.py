@@ -115,7 +115,7 @@ def _looked_for(fn: Callable, y0: Array, iterations: int) -> _State:
             old.seeking | off,
             jnp.where(off, after, best),
             jnp.where(off, size, fewest),
-            old.restarts + again,
+            jnp.where(again, old.restarts + 1, old.restarts),
             left | off,
         )
 
