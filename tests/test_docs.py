@@ -37,8 +37,8 @@ FENCE = re.compile(
 RUN = {"python", "{code-cell} python"}
 CELL_OPTION = re.compile(r"^:\w+:.*\n", re.M)
 SHELL = {"sh", "console"}
-# What is shown and not run: terminal output, directives of the documentation.
-SHOWN = {"text", "{eval-rst}", "{toctree}", "{image}", "{include}"}
+# What is shown and not run: terminal output, directives, code of other packages.
+SHOWN = {"text", "{code-block}", "{eval-rst}", "{toctree}", "{image}", "{include}"}
 
 
 def _blocks(page: Path) -> list[tuple[str, str, int]]:
