@@ -4,6 +4,9 @@ import importlib.metadata
 import os
 import re
 
+import latex2mathml.converter
+from docutils import nodes
+
 # The matrices of these pages are small: one thread is as fast, and does not fight over the cores.
 for variable in ("NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
@@ -21,6 +24,8 @@ html_theme = "furo"
 html_title = "constrainednn"
 html_static_path = ["_static"]
 html_css_files = ["tables.css"]
+# MathML, which browsers draw: MathJax would be fetched from elsewhere.
+html_math_renderer = "mathml"
 html_show_copyright = False
 html_show_sourcelink = False
 html_copy_source = False
@@ -74,6 +79,15 @@ def _plain_text(app, what, name, obj, options, lines):
     lines[:] = text
 
 
+def _set(display):
+    def visit(translator, node):
+        translator.body.append(latex2mathml.converter.convert(node.astext(), display=display))
+        raise nodes.SkipNode
+
+    return visit, None
+
+
 def setup(app):
+    app.add_html_math_renderer("mathml", _set("inline"), _set("block"))
     app.connect("autodoc-process-docstring", _plain_text)
     app.connect("autodoc-process-signature", _short_types)

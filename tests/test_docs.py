@@ -38,7 +38,7 @@ RUN = {"python", "{code-cell} python"}
 CELL_OPTION = re.compile(r"^:\w+:.*\n", re.M)
 SHELL = {"sh", "console"}
 # What is shown and not run: terminal output, directives, code of other packages.
-SHOWN = {"text", "{code-block}", "{eval-rst}", "{toctree}", "{image}", "{include}"}
+SHOWN = {"text", "{code-block}", "{eval-rst}", "{math}", "{toctree}", "{image}", "{include}"}
 
 
 def _blocks(page: Path) -> list[tuple[str, str, int]]:
