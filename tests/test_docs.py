@@ -192,6 +192,8 @@ def test_gallery_shows_every_problem_with_its_picture():
     cards = re.findall(r'<img src="(\S+/(\w+)\.png)"', PAGES["gallery.md"].read_text())
     assert [name for _, name in cards] == list(gallery())
     assert all((ROOT / "docs" / file).exists() for file, _ in cards)
+    pages = (ROOT / "docs" / "gallery").glob("*.md")
+    assert sorted(page.stem for page in pages) == sorted(gallery())
 
 
 def test_citation_is_of_this_version():
