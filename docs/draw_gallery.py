@@ -92,6 +92,8 @@ def picture(solution: Solution) -> Figure:
 
 def save(figure: Figure, file: Path) -> None:
     """Save as a picture of 256 colours, which takes a third of the space."""
+    # The first layout may choose other ticks, whose labels need other room.
+    figure.draw_without_rendering()
     drawn = io.BytesIO()
     figure.savefig(drawn, dpi=200)
     # Without dithering: dots on flat areas take space and are seen.
