@@ -92,10 +92,9 @@ def picture(solution: Solution) -> Figure:
 
 def save(figure: Figure, file: Path) -> None:
     """Save as a picture of 256 colours, which takes a third of the space."""
-    # The first layout may choose other ticks, whose labels need other room.
-    figure.draw_without_rendering()
     drawn = io.BytesIO()
-    figure.savefig(drawn, dpi=200)
+    # The layout may be that of other ticks, whose labels need less room: "tight" cuts none off.
+    figure.savefig(drawn, dpi=200, bbox_inches="tight")
     # Without dithering: dots on flat areas take space and are seen.
     colours = Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE)
     colours.save(file, optimize=True)
