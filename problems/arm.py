@@ -2,7 +2,8 @@
 
 Three links of length 1, joints within 2.5 radians, and an obstacle, a disc of radius 0.3 at
 (0.5, 0.9), that joints and middles of links stay out of. Of all such postures the one that bends
-least is sought, as the least mean of the squared angles. There is no reference.
+least is sought near a bent one, a local minimum of the mean of the squared angles. There is no
+reference.
 
 The equations are those of B. Siciliano et al., Robotics: Modelling, Planning and Control (2009),
 section 2.12.1; the numbers are our own.

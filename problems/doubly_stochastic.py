@@ -29,7 +29,7 @@ def not_negative(u, x):
 
 
 def scaled(x):
-    """Scores of 0.2 to 8, scaled a hundred times: rows and columns are then at rounding."""
+    """Scores of 0.14 to 7.4, scaled a hundred times: rows and columns are then at rounding."""
     a, b = x
     scores = jnp.array([[a + b, a, -b], [b - a, a * b, 1.0], [jnp.sin(2 * a), b, jnp.cos(b)]])
 

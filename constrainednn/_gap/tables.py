@@ -75,7 +75,7 @@ def notes(report: "GapReport") -> list[str]:
             train, judge = "none of its rows", "rows"
         trained = f"trained on {train}"
         if least is not None and gap.holds.kind in ENFORCED:
-            trained = "held by the projection, not trained on"
+            trained = "enforced by the projection, not trained on"
         lines.append(
             f"{gap.name}: {trained}; judged on {gap.heldout.n} {judge} of {gap.measure}; "
             "95 % intervals over that draw; a region of probability below "
@@ -136,7 +136,10 @@ def _image_lines(gap: "ConstraintGap") -> list[str]:
     if image.collapsed:
         lines.append("collapsed: the values do not fill the target")
     elif image.rank is not None and image.collapsed is None:
-        lines.append("cannot tell whether the map collapsed: rank and coverage disagree")
+        lines.append(
+            "cannot tell whether the map collapsed: it covers a part of the target, or there are "
+            "too few points"
+        )
     return lines
 
 

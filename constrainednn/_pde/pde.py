@@ -98,8 +98,8 @@ def pde(
         residual: `residual(u, p)` of the model and a point of shape (2,), zero where the equation
             holds. Derivatives by time up to order 2, by space up to order 4.
         over: The interval of space; without `time=` also a rectangle or a region of the plane, such
-            as `Box([-1, -1], [1, 1]) - Box([0, -1], [1, 0])` or `cx.domains.Ball(2)`. For a model
-            that is trained a box or a region in any dimension.
+            as `Box([-1, -1], [1, 1]) - Box([0, -1], [1, 0])` or `cx.domains.Ball(2)`, sides by
+            `over.boundary.names`. For a model that is trained a box or a region in any dimension.
         time: Start and end; None for an equation in space alone.
         start: From a place x to u at the start: a number, an array or a pytree of them. For an
             equation of order two in time the pair (u, du/dt). With a second argument it gets
@@ -107,8 +107,7 @@ def pde(
         boundary: A condition `condition(u, p)` that is zero at both ends of the interval;
             or one for each, `{"left": ..., "right": ...}`; or "periodic". With a third argument
             it gets the outward normal, -1 at the left end and 1 at the right one. In a plane
-            the sides are "left", "right", "bottom" and "top" by their normals, of shape (2,), and
-            those of a region are `region.boundary.names`;
+            the sides are "left", "right", "bottom" and "top" by their normals, of shape (2,);
             without `time=`, a point such as `(0.0, 1.0)` may have a condition, too.
         args: Numbers of the equation, which all residuals find in `u.args`. Floats in it become
             arrays, so that other values need no compilation. An `Unknown` is estimated from `data`.

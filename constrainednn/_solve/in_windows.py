@@ -1,5 +1,7 @@
 """Windows that are trained one after another, each from the end of the one before."""
 
+import jax
+
 from constrainednn._gap.residuals import monitor_loss
 from constrainednn._gap.streams import problem_streams
 from constrainednn._ode.trained.scheme import TrainedWindows
@@ -9,7 +11,7 @@ from constrainednn._solve.training.steps import Raised, RunRequests, is_out_of_m
 from constrainednn._solve.training.trainer import Training
 from constrainednn._solve.training.training_points import TrainingPoints
 from constrainednn._storage.run_folder import Checkpoint
-from constrainednn.errors import ProblemError, StoreError
+from constrainednn.errors import ProblemError
 from constrainednn.methods.stages import described
 from constrainednn.runs.history import Status
 from constrainednn.runs.outcome import Outcome
@@ -36,9 +38,7 @@ class TrainingInWindows(Training):
             training = Training(part, self.stages, checked=self.checked or march.count > 0)
             try:
                 outcome = yield from training.go()
-            except StoreError:
-                raise
-            except Exception as error:
+            except (ProblemError, Raised, MemoryError, jax.errors.JaxRuntimeError) as error:
                 if not march.count:  # nothing is lost yet
                     raise
                 march.failed(*_failure(error))

@@ -91,15 +91,16 @@ class MarchOfWindows:
 
     @property
     def result(self) -> Windowed:
-        """The model, without the windows that no step was taken in."""
+        """The model, without a last window that no step was taken in, or whose values blew up."""
         if self._reached == self.scheme.windows:
             return self.model
         return self.model.cut(self._reached)
 
     @property
     def _reached(self) -> int:
-        untouched = self.found[-1].status not in GOES_ON and not self.found[-1].steps
-        return max(1, self.count - untouched)
+        last = self.found[-1]
+        useless = last.status is Status.NONFINITE or not last.steps
+        return max(1, self.count - (last.status not in GOES_ON and useless))
 
     def ending(self) -> tuple[Status, str]:
         """How the march ended: as the window that ended it, else as the first cut short."""

@@ -65,7 +65,8 @@ def solve(
         method: A method, a stage, or a sequence of stages. Default: Levenberg-Marquardt; with an
             objective, L-BFGS on an augmented Lagrangian. Problems made by `ivp` and `bvp` bring
             their own.
-        steps: Largest number of steps; 0 evaluates the untrained model. Default: the stages' own,
+        steps: Largest number of steps, for each window where `ivp` trains a model in several; 0
+            evaluates the untrained model. Default: the stages' own,
             1,000 for a bare method, 100,000 Newton steps for `ivp` and `bvp`.
         seed: Seed of the model, of the training points and of the held-out points, in streams
             that do not depend on each other.

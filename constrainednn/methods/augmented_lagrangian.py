@@ -5,6 +5,7 @@ w (m,)  multipliers
 s       penalty: a round lowers f + w^T c + s |c|^2
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -32,7 +33,8 @@ from constrainednn.methods.first_order import Optax
 # A round that does not lower the violation to this share of it has the next one press harder,
 # and for longer: the harder the penalty, the more steps its minimum takes.
 _LESS, _HARDER, _LONGER = 0.25, 4.0, 1.5
-# The penalty at which no harder one would help, and the share of the first gradient that is none.
+# So many times the first penalty no harder one would help; the share of the first gradient that is
+# none.
 _HARDEST, _FLAT = 1e8, 1e-6
 
 
@@ -54,6 +56,7 @@ class _State(NamedTuple):
         violation: |c| at the end of the last round that lowered it enough.
         largest: The largest |c| at the end of a round, or before the first.
         slope: Length of the gradient before the first round.
+        hardest: The largest penalty that is tried.
         length: Steps of the round.
         left: Steps of the round that are still to be taken.
     """
@@ -63,6 +66,7 @@ class _State(NamedTuple):
     violation: Float[Array, ""]
     largest: Float[Array, ""]
     slope: Float[Array, ""]
+    hardest: Float[Array, ""]
     length: Int[Array, ""]
     left: Int[Array, ""]
     verdict: Int[Array, ""]
@@ -77,8 +81,8 @@ class AugmentedLagrangian(AbstractMethod[_State]):
     After a round that quartered the violation the multipliers take over what the penalty had to
     hold; after another the penalty grows fourfold, and rounds are half as long again. A run is
     converged when its violation has fallen to the root of the rounding unit and its gradient by
-    1e6, and stalled when no penalty lowers the violation: the model cannot meet the constraints at
-    all training points. The parameters after the last step are the result.
+    1e6, and stalled when no penalty lowers the violation, as where the model cannot meet the
+    constraints at all training points. The parameters after the last step are the result.
 
     Residuals of inequalities, `at_most` and `at_least`, have multipliers that only grow, up to
     where the penalty is exact.
@@ -111,7 +115,7 @@ class AugmentedLagrangian(AbstractMethod[_State]):
         return f"AugmentedLagrangian({self.inner!r}, every={self.every})"
 
     def init(self, residual: AbstractResidual | AbstractLagrangian, params: PyTree) -> _State:
-        """No multipliers yet, and the weights of the constraints as the penalty."""
+        """No multipliers yet, and a penalty whose gradient is no smaller than the objective's."""
         if not isinstance(residual, AbstractLagrangian):
             raise BadTypeError(
                 "AugmentedLagrangian is for problems with an objective. To meet constraints alone "
@@ -119,6 +123,10 @@ class AugmentedLagrangian(AbstractMethod[_State]):
             )
         f, rows = residual.parts(params)
         multipliers, penalty = jnp.zeros_like(rows), jnp.ones_like(f)
+        if rows.size:
+            objective = _length(lambda params: residual.parts(params)[0], params)
+            pressed = _length(lambda params: jnp.sum(residual.parts(params)[1] ** 2), params)
+            penalty = jnp.where(pressed > 0, jnp.maximum(objective / pressed, 1.0), 1.0)
         every = jnp.asarray(self.every)
         augmented = _Augmented(residual, multipliers, penalty)
         return _State(
@@ -127,6 +135,7 @@ class AugmentedLagrangian(AbstractMethod[_State]):
             violation=jnp.full_like(f, jnp.inf),
             largest=jnp.linalg.norm(rows),
             slope=_slope(augmented, params),
+            hardest=_HARDEST * penalty,
             length=every,
             left=every,
             verdict=jnp.asarray(RUNNING),
@@ -161,7 +170,9 @@ class AugmentedLagrangian(AbstractMethod[_State]):
         longer = (_LONGER * state.length).astype(state.length.dtype)
         length = jnp.where(lowered, state.length, longer)
         flat = _slope(_Augmented(residual, multipliers, penalty), params) <= _FLAT * state.slope
-        verdict = jnp.where(penalty > _HARDEST, STALLED, jnp.where(met & flat, CONVERGED, RUNNING))
+        verdict = jnp.where(
+            penalty > state.hardest, STALLED, jnp.where(met & flat, CONVERGED, RUNNING)
+        )
         # What the inner method has learned is of another function, if there are multipliers.
         inner = state.inner
         if rows.size:
@@ -172,10 +183,18 @@ class AugmentedLagrangian(AbstractMethod[_State]):
             jnp.where(lowered, violation, state.violation),
             largest,
             state.slope,
+            state.hardest,
             length,
             length,
             verdict.astype(state.verdict.dtype),
             inner,
+        )
+
+    @property
+    def why_converged(self) -> str:
+        """What is known of a run that converged."""
+        return (
+            f"the gradient with multipliers fell to {_FLAT:g} of its first, violations to rounding"
         )
 
     def explain(self, params: PyTree, state: _State) -> tuple[str, PyTree | None]:
@@ -183,11 +202,16 @@ class AugmentedLagrangian(AbstractMethod[_State]):
         del params
         share = float(state.violation / state.largest)
         return (
-            f"no penalty lowers the violation below {share:.1g} of its largest: the model cannot "
-            "meet the constraints at all training points. A wider model may, or with_projection"
+            f"no penalty lowered the violation below {share:.1g} of its largest. Either the model "
+            "cannot meet the constraints at all training points, and a wider one may, or "
+            "with_projection; or rounds are too short for the method: every="
         ), None
 
 
 def _slope(lagrangian: AbstractLagrangian, params: PyTree) -> Float[Array, ""]:
     """Length of the gradient of a loss."""
-    return jnp.linalg.norm(ravel_pytree(jax.grad(lambda at: loss_of(lagrangian, at))(params))[0])
+    return _length(lambda params: loss_of(lagrangian, params), params)
+
+
+def _length(fn: Callable[[PyTree], Array], params: PyTree) -> Float[Array, ""]:
+    return jnp.linalg.norm(ravel_pytree(jax.grad(fn)(params))[0])

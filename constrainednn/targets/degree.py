@@ -13,8 +13,10 @@ def circle_points() -> Float[np.ndarray, "n 2"]:
     return np.stack([np.cos(t), np.sin(t)], axis=1)
 
 
-def winding_number(values: Float[np.ndarray, "n 2"]) -> int:
-    """How often values along a closed curve turn around the origin."""
+def winding_number(values: Float[np.ndarray, "n 2"]) -> int | None:
+    """How often values along a closed curve turn around the origin; None if one is not finite."""
+    if not np.isfinite(values).all():
+        return None
     angles = np.arctan2(values[:, 1], values[:, 0])
     steps = np.roll(angles, -1) - angles
     turns = np.mod(steps + np.pi, 2 * np.pi) - np.pi
@@ -44,13 +46,20 @@ def sphere_triangles() -> tuple[Float[np.ndarray, "n 3"], Int[np.ndarray, "m 3"]
     return corners, np.concatenate([top, first, second, bottom])
 
 
-def times_covered(values: Float[np.ndarray, "n 3"], triangles: Int[np.ndarray, "m 3"]) -> int:
+def times_covered(
+    values: Float[np.ndarray, "n 3"], triangles: Int[np.ndarray, "m 3"]
+) -> int | None:
     """How often the image of a closed surface covers the sphere, by solid angles with their sign.
+
+    None where a value is not finite, or zero.
 
     Source:
         A. van Oosterom and J. Strackee, IEEE Trans. Biomed. Eng. 30 (1983) 125, equation 8.
     """
-    a, b, c = (values / np.linalg.norm(values, axis=1, keepdims=True))[triangles.T]
+    size = np.linalg.norm(values, axis=1, keepdims=True)
+    if not (np.isfinite(size) & (size > 0)).all():
+        return None
+    a, b, c = (values / size)[triangles.T]
     volume = (a * np.cross(b, c)).sum(axis=1)
     dots = (a * b).sum(axis=1), (b * c).sum(axis=1), (c * a).sum(axis=1)
     return round(float(np.arctan2(volume, 1 + sum(dots)).sum()) / (2 * np.pi))

@@ -30,6 +30,8 @@ _LITTLE = 0.1
 _PART = 0.25
 # Such an image has too low a rank at this share of the points.
 _NEARLY_ALL = 0.95
+# Fewer points cover little of anything.
+_FEWEST = 100
 # What calling a model raises that is used some other way than u(x).
 OTHER_USE = (TypeError, ValueError, AttributeError, IndexError, KeyError)
 
@@ -48,7 +50,8 @@ class Image:
         degree: For a map of the plane with a circle as target, the winding number of its values
             along a circle around all points; for a map of space with a sphere as target, how often
             they cover it along a sphere around all points. A continuous map that satisfies the
-            constraint everywhere has degree zero, so a nonzero degree proves a hole inside.
+            constraint everywhere has degree zero, so a nonzero degree proves a hole inside. None
+            where the points do not surround the origin.
         collapsed: True if the values hardly vary, if they cover less than 10 % of the target, or if
             at 95 % of the points their rank is below what the target allows; False if they cover
             more than 25 % and have its rank; None where neither is so, and without target.
@@ -92,8 +95,9 @@ def image_of(model: PyTree, target: AbstractTarget | None, points: PyTree) -> Im
         size = math.sqrt(flat.var(axis=0).mean())
         rank, possible = int((slope * size > least).sum()), min(target.dimension, flat.shape[1])
         low = float(((slopes * size > least).sum(axis=1) < possible).mean())
-        coverage = target.coverage(values)
-        collapsed = _verdict(low, rank >= possible, coverage)
+        if len(x) >= _FEWEST:
+            coverage = target.coverage(values)
+        collapsed = _verdict(low, rank >= possible, coverage, few=len(x) < _FEWEST)
         if math.sqrt(float((spread**2).sum())) <= least:
             collapsed = True
         degree = _degree(model, target, x, values.shape[1])
@@ -105,10 +109,10 @@ def _singular_values(model: PyTree, x: Array) -> Float[Array, " q"]:
     return jnp.linalg.svd(J, compute_uv=False)
 
 
-def _verdict(low: float, full: bool, coverage: float | None) -> bool | None:
+def _verdict(low: float, full: bool, coverage: float | None, *, few: bool) -> bool | None:
     """Did it collapse? From the share of points of too low a rank, the usual rank, and coverage."""
     if coverage is None:
-        return not full
+        return None if full and few else not full
     if low >= _NEARLY_ALL or coverage < _LITTLE:
         return True
     return False if full and coverage > _PART else None
@@ -116,14 +120,17 @@ def _verdict(low: float, full: bool, coverage: float | None) -> bool | None:
 
 def _degree(model: PyTree, target: AbstractTarget, x: np.ndarray, entries: int) -> int | None:
     """How often u covers its target along a circle or sphere around all points."""
-    radius = float(np.linalg.norm(x.reshape(len(x), -1), axis=1).max())
+    flat = x.reshape(len(x), -1)
+    # Around points that do not surround the origin the circle would lie where nobody trained.
+    if not ((flat.min(axis=0) < 0).all() and (flat.max(axis=0) > 0).all()):
+        return None
+    radius = float(np.linalg.norm(flat, axis=1).max())
+    along = lambda unit: in_blocks(  # noqa: E731
+        eqx.Partial(flat_value, model), (radius * unit).astype(x.dtype)
+    )
     if isinstance(target, Circle) and x.shape[1:] == (2,) and entries == 2:
-        return winding_number(_along(model, radius * circle_points(), x.dtype))
+        return winding_number(along(circle_points()))
     if isinstance(target, Sphere) and x.shape[1:] == (3,) and entries == 3:
         corners, triangles = sphere_triangles()
-        return times_covered(_along(model, radius * corners, x.dtype), triangles)
+        return times_covered(along(corners), triangles)
     return None
-
-
-def _along(model: PyTree, points: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    return in_blocks(eqx.Partial(flat_value, model), points.astype(dtype))

@@ -55,9 +55,10 @@ class ObjectiveGap:
 
     @property
     def excess_gap(self) -> Estimate | None:
-        """How much larger the excess is on fresh points: the gap without the luck of the draws.
+        """How much larger the excess is on fresh points than on these training points.
 
-        `difference` has the luck of the training points in it, which the reference shares.
+        `difference` has the luck of the training points in it. The reference shares that luck, the
+        more of it the closer the model is to it. The interval is over the held-out draw alone.
         """
         if self.excess is None or self.train_excess is None:
             return None

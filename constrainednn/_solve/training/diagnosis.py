@@ -133,6 +133,8 @@ def refuse_stale(stage: Stage, run: Run, soft: Soft) -> None:
 def why_converged(now: InStage, points: TrainingPoints) -> str:
     """What is known of a stationary point: unused parameters, inequalities that are violated."""
     method, reason = now.stage.method, "no step can lower the loss further"
+    if isinstance(method, AugmentedLagrangian):
+        reason = method.why_converged
     if isinstance(method, LevenbergMarquardt) and (unseen := method.unseen(now.params, now.state)):
         reason += f"; the residual does not depend on {unseen}"
     for item, drawn in points.pairs:

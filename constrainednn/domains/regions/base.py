@@ -124,7 +124,7 @@ class Region(AbstractRegion):
             if not isinstance(item, AbstractShape):
                 raise BadTypeError(
                     f"{_SIGNS[operation]} combines shapes of cx.domains, such as Box, Ball, "
-                    f"Polygon, HalfSpace and LevelSet, got {shown(item)}."
+                    f"Polygon and HalfSpace, got {shown(item)}."
                 )
         dims = [len(item.bounds[0]) for item in (first, second)]
         if dims[0] != dims[1]:

@@ -38,7 +38,7 @@ def nearest(
     Args:
         fn: The equations; they may depend on each other.
         y0: The point.
-        iterations: Jacobians at most.
+        iterations: Steps at most, and as many again where those end off the set.
         affine: True if the Jacobian is the same everywhere: one factorisation is exact then.
 
     Source:
@@ -97,17 +97,20 @@ def _looked_for(fn: Callable, y0: Array, iterations: int) -> _State:
         weight = jnp.where(old.seeking, 1.0, weight)
         after, size, better = _best_part(fn, rows, c, (y, y0), step, (near, weight))
         moving = better & (jnp.linalg.norm(step) > jnp.sqrt(eps) * scale)
+        # In units of y, since the equations may have any: |c| may be large by rounding alone.
+        short = jnp.linalg.norm(normal) <= jnp.sqrt(eps) * scale
+        there = short & (jnp.linalg.norm(c + C @ normal) < 0.5 * jnp.linalg.norm(c))
 
         # Where no step lowers the norm, as between two parts of a set, from elsewhere again.
         stuck = old.seeking & (size > 0.99 * old.size)
         closer = old.seeking & (size < old.fewest)
         best = jnp.where(closer, after, old.best)
         fewest = jnp.where(closer, size, old.fewest)
-        again = stuck & (fewest > jnp.sqrt(eps) * scale) & (old.restarts < _RESTARTS)
+        again = stuck & ~there & (fewest > jnp.sqrt(eps) * scale) & (old.restarts < _RESTARTS)
         elsewhere = y0 + others[jnp.minimum(old.restarts, _RESTARTS - 1)]
 
         left = (old.k + 1 < iterations) & jnp.where(old.seeking, ~stuck | again, moving)
-        off = ~old.seeking & ~left & (size > 100 * eps * scale)
+        off = ~old.seeking & ~left & ~there & (size > 100 * eps * scale)
         return _State(
             jnp.where(again, elsewhere, after),
             jnp.where(again, jnp.inf, size),

@@ -1,7 +1,8 @@
 """The rows of a Jacobian as a space: least-squares steps, multipliers, and what is tangent to it.
 
     C       m x n   Jacobian of the constraints that hold as equalities
-    M       m x m   inverse of the Cholesky factor of C C^T + shift I
+    D       m x m   diagonal: rows of D C have length one, since units of constraints may differ
+    M       m x m   M = L D, with L the inverse of the Cholesky factor of D C C^T D + shift I
     Q       m x n   M C: orthonormal rows, but for those of dependent constraints, which vanish
 
 The shift makes dependent rows harmless: what lies in directions whose singular value is below the
@@ -22,6 +23,8 @@ from constrainednn.models.projection.factors import inverse_factor
 
 # A curvature below this share of that of the distance is none: the step is then the gradient's.
 _CURVED = 1e-3
+# A row whose length is this share of the longest one's is none.
+_NONE = 1e-12
 # Of a Newton step, what is left undone: the next one does it.
 _INEXACT = 1e-3
 
@@ -34,7 +37,7 @@ class RowSpace(NamedTuple):
     Q: Float[Array, "m n"]
 
     def step(self, c: Float[Array, " m"]) -> Float[Array, " n"]:
-        """The shortest v for which |C v - c| is least."""
+        """The shortest v for which |D (C v - c)| is least."""
         return self.Q.T @ (self.M @ c)
 
     def multipliers(self, v: Float[Array, " n"]) -> Float[Array, " m"]:
@@ -48,9 +51,15 @@ class RowSpace(NamedTuple):
 
 def row_space(C: Float[Array, "m n"]) -> RowSpace:
     """Factorise the Gram matrix; where C does not depend on the point, once for a whole batch."""
-    gram, kind, size = C @ C.T, jnp.finfo(C.dtype), C.shape[0]
+    kind, size = jnp.finfo(C.dtype), C.shape[0]
+    squares = jnp.sum(C**2, axis=1)
+    # A row that is nothing but rounding beside the longest one stays so.
+    least = _NONE**2 * jnp.max(squares, initial=0.0) + kind.tiny
+    D = jax.lax.rsqrt(jnp.maximum(squares, least))
+    scaled = D[:, None] * C
+    gram = scaled @ scaled.T
     shift = 4 * size * kind.eps * jnp.trace(gram) + kind.tiny
-    M = inverse_factor(gram + shift * jnp.eye(size, dtype=C.dtype))
+    M = inverse_factor(gram + shift * jnp.eye(size, dtype=C.dtype)) * D[None]
     return RowSpace(C, M, M @ C)
 
 
