@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from marks import slow
 
 import constrainednn as cx
 from constrainednn._pde.stationary.curved.cells import Curved, Outline
@@ -75,7 +74,7 @@ def test_outside_of_the_disk_is_refused(disk):
         disk.compare()
 
 
-@slow
+@pytest.mark.slow
 def test_flux_through_a_hole():
     solution = cx.solve(cx.load_problem("poisson_hole"))
     x = np.random.default_rng(0).uniform(0, 1, (500, 2))
@@ -106,3 +105,63 @@ def test_the_same_statement_with_random_features():
     names = [item.name for item in problem.constraints]
     assert names == ["laplace", "left", "right", "bottom", "top", "hole"]
     assert problem.constraints[-1].over.names == ("hole",)
+
+
+UNIT = cx.Box([0, 0], [1, 1])
+BESIDE = cx.domains.Polygon([[1, 0], [2, 0], [2, 1], [1, 1]])
+L_SHAPE = cx.Box([-1, -1], [1, 1]) - cx.Box([0, -1], [1, 0])
+
+
+@pytest.mark.parametrize(
+    ("region", "count", "sides"),
+    [(UNIT | BESIDE, 2, 4), (L_SHAPE - Ball(2, 0.2, center=[-0.5, 0.5]), 2, 2)],
+)
+def test_elements_are_joined_where_parts_of_a_region_meet(region, count, sides):
+    """On the seam the signed distance is zero, as at a boundary."""
+    assert len(cells_of(region, count).sides) == sides
+
+
+def loaded(u, x):
+    return cx.laplacian(u)(x) + 1.0
+
+
+def clamped(u, x):
+    return u(x)
+
+
+@pytest.mark.slow
+def test_a_seam_within_a_region_is_none():
+    shape = {"boundary": clamped, "width": 10}
+    whole = cx.solve(cx.pde(loaded, over=cx.Box([0, 0], [2, 1]), **shape), tolerance=1e-5)
+    joined = cx.solve(cx.pde(loaded, over=UNIT | BESIDE, **shape), tolerance=1e-5)
+    x = np.array([[0.999, 0.5], [1.001, 0.5], [0.5, 0.3], [1.7, 0.6]])
+    np.testing.assert_allclose(joined(x), whole(x), atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_value_at_a_point_fixes_what_fluxes_leave_free():
+    def exact(x):
+        return 5.0 + x[0] ** 2 - x[1] ** 2
+
+    def flux(u, x, n):
+        return cx.operators.normal_derivative(u, n)(x) - jax.grad(exact)(x) @ n
+
+    def value(u, x):
+        return u(x) - exact(x)
+
+    boundary = {"circle": flux, (0.3, 0.2): value}
+    found = cx.solve(cx.pde(laplace, over=Ball(2), boundary=boundary, reference=exact))
+    np.testing.assert_allclose(found([0.3, 0.2]), exact(np.array([0.3, 0.2])), atol=1e-10)
+    np.testing.assert_allclose(found([-0.5, 0.6]), exact(np.array([-0.5, 0.6])), atol=1e-10)
+
+
+def test_what_elements_cannot_resolve_is_refused_in_words():
+    lens = UNIT & Ball(2, 1e4, center=[0.5, 0.9 - 1e4], name="lens")
+    thin = Ball(2, 1e7, center=[0.5 - 1e7, 0]) & Ball(2, 1e7, center=[1e7 - 0.5, 0])
+    for region, words in [
+        (lens, "'lens' of length .*HalfSpace"),
+        (thin, "thinner than can be resolved"),
+        (cx.Box([0.0], [1.0]), "cx.Interval"),
+    ]:
+        with pytest.raises(cx.errors.UsageError, match=words):
+            cx.pde(loaded, over=region, boundary=clamped)

@@ -207,3 +207,21 @@ def test_worst_point_stays_inside():
     gap = cx.solve(problem, steps=2, heldout=200, monitor=10).gap["slope"]
     assert 1 - 1e-5 < np.hypot(*gap.worst.point) <= 1 + 1e-12
     assert abs(abs(gap.worst.point.sum()) - np.sqrt(2)) < 1e-2
+
+
+def test_two_faces_at_one_place_bound_what_lies_on_either_side():
+    right = Ball(2) & HalfSpace([-1, 0], 0)
+    left = Ball(2, center=[0, 3]) & HalfSpace([1, 0], 0)
+    normal = (right | left).boundary.normal
+    np.testing.assert_allclose(normal(np.array([0.0, 0.5])), [-1, 0], atol=1e-12)
+    np.testing.assert_allclose(normal(np.array([0.0, 3.5])), [1, 0], atol=1e-12)
+
+
+def test_a_face_that_was_taken_away_hides_no_other():
+    unit, beside = cx.Box([0, 0], [1, 1]), Polygon([[1, 0], [2, 0], [2, 1], [1, 1]])
+    again = Polygon([[0, 0], [1, 0], [1, 1], [0, 1]], name="cut")
+    boundary = ((unit | beside) - again).boundary
+    points = drawn(boundary, 400)
+    share = (np.abs(points[:, 0] - 1) < 1e-9).mean()
+    # A quarter of the length, within five standard errors.
+    assert abs(share - 0.25) < 5 * np.sqrt(0.25 * 0.75 / 400)

@@ -164,7 +164,7 @@ class JumpResidual(eqx.Module):
         """The jumps at the lower ends of the piece it lies in."""
         if isinstance(u, SpacePieces) and self.region is not None:
             region = self.region
-            return u.jumps(p, lambda x: region.distance(x) < 0)
+            return u.jumps(p, lambda x: jnp.asarray(region.distance(x) < 0))
         return u.jumps(p) if isinstance(u, IN_PIECES) else jnp.zeros(1)
 
 

@@ -98,12 +98,11 @@ def pde(
         residual: `residual(u, p)` of the model and a point of shape (2,), zero where the equation
             holds. Derivatives by time up to order 2, by space up to order 4.
         over: The interval of space; without `time=` also a rectangle or a region of the plane, such
-            as `Box([-1, -1], [1, 1]) - Box([0, -1], [1, 0])` or `cx.domains.Ball(2)`, sides by
-            `over.boundary.names`. For a model that is trained a box or a region in any dimension.
+            as `Box([-1, -1], [1, 1]) - cx.domains.Ball(2)`, with sides `over.boundary.names`. For a
+            model that is trained a box or a region in any dimension.
         time: Start and end; None for an equation in space alone.
         start: From a place x to u at the start: a number, an array or a pytree of them. For an
-            equation of order two in time the pair (u, du/dt). With a second argument it gets
-            `args`.
+            equation of order two in time (u, du/dt). With a second argument it gets `args`.
         boundary: A condition `condition(u, p)` that is zero at both ends of the interval;
             or one for each, `{"left": ..., "right": ...}`; or "periodic". With a third argument
             it gets the outward normal, -1 at the left end and 1 at the right one. In a plane

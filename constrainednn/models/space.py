@@ -80,7 +80,7 @@ class SpacePieces(eqx.Module):
         """Jumps across the lower sides of the element that a point lies in, beside the point.
 
         In units of u: derivatives are multiplied by powers of the length of the element. There are
-        none at the boundary, nor where `within`, a function of the point of a side, is false.
+        none at the boundary, nor where `within`, a function of a point, is false beside a side.
         """
         p = jnp.atleast_1d(p)
         element, _ = self._element_of(p)
@@ -91,7 +91,8 @@ class SpacePieces(eqx.Module):
             foot = p.at[axis].set(low[axis])
             other, inside = self._element_of(foot.at[axis].add(-_BESIDE * lengths[axis]))
             if within is not None:
-                inside &= within(foot)
+                step = _BESIDE * lengths[axis] * unit
+                inside &= within(foot - step) & within(foot + step)
             orders = [tuple((k * unit).tolist()) for k in range(max(self.smooth))]
             here, there = (self._on(number, foot, orders) for number in (element, other))
             scale = lengths[axis] ** jnp.arange(max(self.smooth))[:, None]

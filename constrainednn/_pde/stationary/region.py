@@ -64,7 +64,9 @@ class Region(NamedTuple):
     def some_points(self, count: int) -> Float[np.ndarray, "count dim"]:
         """Points of all parts, the same ones each time."""
         if self.curved is not None:
-            return _drawn(self.curved.shape, count)
+            shape = self.curved.shape
+            assert isinstance(shape, AbstractDomain)
+            return _drawn(shape, count)
         rng, parts = np.random.default_rng(1), self.parts
         part = np.arange(count) % len(parts.low)
         return rng.uniform(parts.low[part], parts.high[part])
@@ -97,9 +99,10 @@ def as_region(value: Any, most: int = 2) -> Region:
         return Region(Mesh(np.array([[value.low]]), np.array([[value.high]])), True)
     if isinstance(value, (Box, Boxes)) and value.unit_dim == 2:
         return Region(Mesh(*parts_of(value)), False)
-    if isinstance(value, AbstractShape) and len(value.bounds[0]) <= most:
+    if isinstance(value, AbstractShape) and 2 <= len(value.bounds[0]) <= most:
         curved = Curved.of(value)
-        return Region(Mesh(*(end[None] for end in curved.ends)), False, curved)
+        low, high = curved.ends
+        return Region(Mesh(low[None], high[None]), False, curved)
     raise BadTypeError(
         "over of pde without time= must be an interval, a rectangle, or a region of the plane, "
         "such as cx.Box([0, 0], [1, 1]) - cx.domains.Ball(2, 0.25, center=[0.5, 0.5]), got "

@@ -151,6 +151,10 @@ class System:
         disc, mesh = self.disc, self.mesh
         if self._cuts is not None:
             cut = rows_of_cut(disc, mesh, self._cuts, self._weight, c, list(wanted))
+            parts = {number: [rows] for number, rows in zip(wanted, cut, strict=True)}
+            self._add_points(c, parts)
+            both = [tuple(zip(*parts[number], strict=True)) for number in wanted]
+            cut = [(np.vstack(J), np.concatenate(r)) for J, r in both]
             joined = [(*item, *self._traces_of(n)) for n, item in zip(wanted, cut, strict=True)]
             return [_Own(*held(*item, c[n])) for n, item in zip(wanted, joined, strict=True)]
         s, weights = disc.rule
@@ -159,7 +163,7 @@ class System:
             *(disc.equations.interior, disc.interior_tables),
             *(c[own], mesh.low[own], mesh.high[own], s),
         )
-        parts: dict[int, list] = {}
+        parts = {}
         for place, number in enumerate(own):
             root = self._weight[number] * np.sqrt(weights)
             parts[number] = [seen.rows(place, disc.interior_tables, root)]

@@ -15,6 +15,7 @@ from constrainednn._pde.stationary.region import as_conditions, as_region, over_
 from constrainednn._pde.stationary.statement import with_normal
 from constrainednn._pde.trained import Stated, trained
 from constrainednn._problem.problem import Problem
+from constrainednn.domains.base import AbstractDomain
 from constrainednn.domains.boundaries import BoxBoundary
 from constrainednn.domains.boxes import Box, Interval
 from constrainednn.domains.regions.base import AbstractShape
@@ -64,6 +65,7 @@ def trained_in_space(
             for label, place in [over_at(side, region)]
         ]
     shared = {"args": args, "name": name, "reference": reference}
+    assert isinstance(over, AbstractDomain)
     return trained(residual, model, stated, over=over, observed=data_constraints(data), **shared)
 
 

@@ -95,7 +95,7 @@ class AbstractRegion(AbstractShape, AbstractDomain):
 
     def accepts(self, z: Float[Array, " d"]) -> Bool[Array, ""]:
         """Whether the point lies in it."""
-        return self.distance(self.place(z)) < 0
+        return jnp.asarray(self.distance(self.place(z)) < 0)
 
     @property
     def boundary(self) -> RegionBoundary:
@@ -134,8 +134,8 @@ class Region(AbstractRegion):
         low, high = self.bounds
         if not (high > low).all() or (np.isfinite([low, high]).all() and self._is_empty(low, high)):
             raise BadValueError(
-                f"the {operation} of {first!r} and {second!r} is empty, or fills less than one in "
-                f"{_TRIED:,} of the box around it."
+                f"the {operation} of {first!r} and {second!r} is empty: none of {_TRIED:,} points "
+                "of the box around it lies in it."
             )
 
     def _is_empty(self, low: np.ndarray, high: np.ndarray) -> bool:

@@ -15,8 +15,11 @@ from constrainednn.domains.boundaries import picked
 from constrainednn.domains.regions.faces import AbstractFace, Numbers, name_of, namespace
 from constrainednn.errors import BadValueError
 
-# Points of each face that are tried for whether any of it is left.
-_TRIED = 512
+# Points of each face that are tried for whether any of it is left: even ones in the plane, so that
+# no piece of a larger share is missed, else random ones.
+_TRIED = 4096
+# Length of a face, in sizes of the region, beyond which too little of it may be on the boundary.
+_LONGEST = 200.0
 # A face is on the boundary where the region ends across it, by so many roots of the rounding unit.
 _ACROSS = 4.0
 
@@ -32,14 +35,14 @@ class RegionBoundary(AbstractDomain):
         extent: The size of the region.
     """
 
-    distance: Callable[[Any], Array]
+    distance: Callable[[Any], Any]
     faces: tuple[AbstractFace, ...]
     extent: float
     chosen: tuple[int, ...]
 
     def __init__(
         self,
-        distance: Callable[[Any], Array],
+        distance: Callable[[Any], Any],
         faces: tuple[AbstractFace, ...],
         extent: float,
         chosen: tuple[int, ...] | None = None,
@@ -47,13 +50,23 @@ class RegionBoundary(AbstractDomain):
         self.distance, self.faces, self.extent = distance, faces, extent
         if chosen is None:
             chosen = tuple(k for k in range(len(faces)) if self._is_left(k))
+        if not chosen:
+            raise BadValueError("the region has no boundary: it is thinner than can be resolved.")
         self.chosen = chosen
 
     def _is_left(self, number: int) -> bool:
         face = self.faces[number]
-        z = np.random.default_rng(1).uniform(size=(_TRIED, face.unit_dim))
-        x = in_blocks(face.place, z.astype(jnp.result_type(float)))
-        return bool(self.bounds_at(x, number).any())
+        if face.unit_dim > 1:
+            z = np.random.default_rng(1).uniform(size=(_TRIED, face.unit_dim))
+            x = in_blocks(face.place, z.astype(jnp.result_type(float)))
+            return bool(np.any(self.bounds_at(x, number)))
+        if face.content > _LONGEST * self.extent:
+            raise BadValueError(
+                f"{name_of(face)!r} of length {face.content:.3g} is all but straight in a region "
+                f"of size {self.extent:.3g}. Write cx.domains.HalfSpace(normal, offset) instead."
+            )
+        x = face.along((np.arange(_TRIED) + 0.5) / _TRIED)
+        return bool(np.any(self.bounds_at(x, number)))
 
     def __repr__(self) -> str:
         return f"boundary({', '.join(map(repr, self.names))})"
@@ -100,7 +113,7 @@ class RegionBoundary(AbstractDomain):
 
     def accepts(self, z: Float[Array, " unit_dim"]) -> Bool[Array, ""]:
         """Whether the face bounds the region where the point is placed."""
-        return self.bounds_at(*self._placed(z))
+        return jnp.asarray(self.bounds_at(*self._placed(z)))
 
     def _placed(self, z: Float[Array, " unit_dim"]) -> tuple[Float[Array, " d"], Int[Array, ""]]:
         """A point and the number of the face it lies on."""
@@ -111,12 +124,19 @@ class RegionBoundary(AbstractDomain):
 
     def bounds_at(self, x: Float[Numbers, "*n d"], number: int | Array) -> Bool[Numbers, "*n"]:
         """Whether the region ends at points of a face, which no face before it holds too."""
-        xp = namespace(x)
-        step = _ACROSS * math.sqrt(float(jnp.finfo(x.dtype).eps)) * self.extent
-        n = xp.stack([face.normal(x) for face in self.faces])[number]
+        xp, step = namespace(x), self._step(x)
+        normals = xp.stack([face.normal(x) for face in self.faces])
+        n = normals[number]
         ends = (self.distance(x + step * n) > 0) & (self.distance(x - step * n) < 0)
-        near = xp.stack([face.nearness(x) for face in self.faces], axis=-1) < step / 2
-        return ends & ~xp.any(near & (np.arange(len(self.faces)) < number), axis=-1)
+        near = xp.stack([face.nearness(x) for face in self.faces]) < step / 2
+        # One with the opposite normal has the region on its other side: it is another boundary.
+        alike = (normals * n[None]).sum(axis=-1) > 0
+        before = (np.arange(len(self.faces)) < number).reshape(-1, *[1] * (x.ndim - 1))
+        return ends & ~(near & alike & before).any(axis=0)
+
+    def _step(self, x: Numbers) -> float:
+        """How far beside a face it is asked whether the region ends there."""
+        return _ACROSS * math.sqrt(float(jnp.finfo(x.dtype).eps)) * self.extent
 
     def normal(self, x: Float[Numbers, "*n d"]) -> Float[Numbers, "*n d"]:
         """The outward unit normal of the nearest face, at a point of the boundary."""
@@ -124,7 +144,11 @@ class RegionBoundary(AbstractDomain):
         near = xp.stack([face.nearness(x) for face in self._parts], axis=-1)
         normals = xp.stack([face.normal(x) for face in self._parts], axis=-2)
         nearest = xp.argmin(near, axis=-1)[..., None, None]
-        return xp.take_along_axis(normals, nearest, axis=-2)[..., 0, :]
+        n = xp.take_along_axis(normals, nearest, axis=-2)[..., 0, :]
+        # Of two faces at one place, with the region on either side of them, it may be the other.
+        step = self._step(x)
+        outwards = self.distance(x + step * n) >= self.distance(x - step * n)
+        return xp.where(outwards[..., None], n, -n)
 
 
 def turned(face: AbstractFace) -> AbstractFace:

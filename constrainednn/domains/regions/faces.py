@@ -177,5 +177,5 @@ def box_faces(low: Float[np.ndarray, " d"], high: Float[np.ndarray, " d"]) -> tu
         edges = tuple(map(tuple, np.delete(sides, axis, axis=0).tolist()))
         for end, corner in enumerate((low, low + sides[axis])):
             across = tuple(((2.0 * end - 1) * unit).tolist())
-            found.append(Flat(tuple(corner.tolist()), edges, across, None))
+            found.append(Flat(corner=tuple(corner.tolist()), edges=edges, across=across, name=None))
     return tuple(found)

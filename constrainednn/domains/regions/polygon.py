@@ -81,7 +81,12 @@ class Polygon(AbstractRegion):
         normals = turn * np.stack([edges[:, 1], -edges[:, 0]], axis=1)
         normals /= np.linalg.norm(edges, axis=1, keepdims=True)
         return tuple(
-            Flat(tuple(corner), (tuple(edge),), tuple(normal), f"{self.name} {number + 1}")
+            Flat(
+                corner=tuple(corner),
+                edges=(tuple(edge),),
+                across=tuple(normal),
+                name=f"{self.name} {number + 1}",
+            )
             for number, (corner, edge, normal) in enumerate(
                 zip(corners.tolist(), edges.tolist(), normals.tolist(), strict=True)
             )

@@ -88,7 +88,7 @@ class Ball(AbstractShape, AbstractDomain):
     def faces(self, low: Float[np.ndarray, " dim"], high: Float[np.ndarray, " dim"]) -> Faces:
         """Its sphere."""
         del low, high
-        return (Round(self.center, self.radius, self.name),)
+        return (Round(center=self.center, radius=self.radius, name=self.name),)
 
     @property
     def boundary(self) -> RegionBoundary:
@@ -122,6 +122,8 @@ class HalfSpace(AbstractShape):
             )
         self.across = tuple((given / length).tolist())
         self.offset = as_real(offset, "offset of HalfSpace") / length
+        if not math.isfinite(self.offset):
+            raise BadValueError(f"offset of HalfSpace must be finite, got {offset}.")
         self.name = as_name(name, "HalfSpace", "line" if given.size == 2 else "plane")
 
     def __repr__(self) -> str:
@@ -151,7 +153,7 @@ class HalfSpace(AbstractShape):
         along = np.linalg.svd(normal[None])[2][1:]
         corner = tuple((foot - reach * along.sum(axis=0)).tolist())
         edges = tuple(map(tuple, (2 * reach * along).tolist()))
-        return (Flat(corner, edges, self.across, self.name),)
+        return (Flat(corner=corner, edges=edges, across=self.across, name=self.name),)
 
 
 def as_name(value: str | None, what: str, default: str) -> str:

@@ -20,6 +20,7 @@ from constrainednn._pieces.mesh import places
 from constrainednn.domains.regions.base import AbstractShape, boundary_of, ends_of
 from constrainednn.domains.regions.boundary import RegionBoundary
 from constrainednn.domains.regions.faces import name_of
+from constrainednn.errors import BadValueError
 
 # Places of a face at which it is asked for the box it lies in; then the interval between two that
 # differ is halved so often.
@@ -29,7 +30,7 @@ _END = 1e-6
 # Places along each coordinate of a box at which it is asked whether any of it lies in the region.
 _GRID = 24
 # Places of a side at which that is asked.
-_ON_SIDE = 64
+_ON_SIDE = 512
 # A place of the boundary lies in the box that holds the point so far inside, as a share of all.
 _INSIDE = 1e-7
 
@@ -90,7 +91,7 @@ class Outline:
 
     def holds(self, x: Float[np.ndarray, "*n 2"]) -> Bool[np.ndarray, "*n"]:
         """Whether points lie within the region."""
-        return np.asarray(self.curved.shape.distance(x) < 0)
+        return np.asarray(self.curved.shape.distance(x)) < 0
 
     def reaches(
         self, low: Float[np.ndarray, "N 2"], high: Float[np.ndarray, "N 2"]
@@ -99,15 +100,23 @@ class Outline:
         s = (np.arange(_GRID) + 0.5) / _GRID * 2 - 1
         grid = np.stack(np.meshgrid(s, s, indexing="ij"), axis=-1).reshape(-1, 2)
         beside = np.array([bool(arcs) for arcs in self.arcs(low, high)], bool)
-        return self.holds(places(low, high, grid)).any(axis=1) | beside
+        found = self.holds(places(low, high, grid)).any(axis=1) | beside
+        if not found.any():
+            raise BadValueError("the region is thinner than elements can resolve.")
+        return found
 
     def reaches_sides(
         self, low: Float[np.ndarray, "N 2"], high: Float[np.ndarray, "N 2"]
     ) -> Bool[np.ndarray, " N"]:
-        """Whether it has points on lines between two corners."""
+        """Whether it has points on both sides of lines along an axis, given by their ends.
+
+        On the lines themselves a signed distance may be zero where two parts of a region meet.
+        """
         share = (np.arange(_ON_SIDE) + 0.5) / _ON_SIDE
         points = low[:, None] + (high - low)[:, None] * share[None, :, None]
-        return self.holds(points).any(axis=1)
+        beside = _INSIDE * self.curved.boundary.extent * (high == low)[:, None]
+        both = np.asarray(self.holds(points - beside) & self.holds(points + beside))
+        return both.any(axis=1)
 
     def length_of(self, part: str) -> float:
         """Length of a part of the boundary."""
@@ -154,7 +163,7 @@ class Outline:
         return found
 
     def _is_boundary(self, face: int, z: Float[np.ndarray, " k"]) -> Bool[np.ndarray, " k"]:
-        return self.curved.boundary.bounds_at(self.on(face, z)[0], face)
+        return np.asarray(self.curved.boundary.bounds_at(self.on(face, z)[0], face))
 
     def on(
         self, face: int, z: Float[np.ndarray, " k"]
@@ -190,7 +199,7 @@ def _box_of(
     x: Float[np.ndarray, "k 2"], low: Float[np.ndarray, "N 2"], high: Float[np.ndarray, "N 2"]
 ) -> Int[np.ndarray, " k"]:
     """The box that points lie in; -1 for none."""
-    within = ((x[:, None] >= low) & (x[:, None] <= high)).all(axis=2)
+    within = np.asarray(((x[:, None] >= low) & (x[:, None] <= high)).all(axis=2))
     return np.where(within.any(axis=1), within.argmax(axis=1), -1)
 
 
