@@ -207,7 +207,6 @@ def rows_problem(x, y):
     return cx.Problem(cx.Constraint(misfit, over=cx.Data((x, y))), cx.Linear(3, "scalar"))
 
 
-@pytest.mark.slow
 def test_folds_are_the_parts_and_agree_with_dense_algebra():
     rng = np.random.default_rng(2)
     x = rng.normal(size=(31, 3))

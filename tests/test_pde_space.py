@@ -343,7 +343,7 @@ def test_boxes_are_put_together(as_released):
     assert overlap == cx.Box([0.0], [3.0])  # what is in both counts once
     with pytest.raises(cx.errors.UsageError, match="is empty"):
         _ = cx.Box([0.0], [1.0]) - cx.Box([-1.0], [2.0])
-    with pytest.raises(cx.errors.UsageError, match="takes boxes"):
+    with pytest.raises(cx.errors.UsageError, match="combines shapes"):
         _ = L_SHAPE - cx.Interval(0.0, 1.0)  # pyright: ignore[reportOperatorIssue]
 
 

@@ -284,12 +284,7 @@ PROJECTED = {
     "sphere_projected": (["on_sphere"], None),
     "torus": (["on_torus"], 0.9),
     "ellipse": (["on_ellipse"], 0.95),
-    "rotation_projected": (["is_rotation"], 0.25),
-    "orthogonal": (["is_orthonormal"], None),
-    "positive_definite": (["is_symmetric", "is_definite"], None),
-    "doubly_stochastic": (["sum_to_one", "not_negative"], None),
     "pendulum_energy": (["keeps_energy"], 0.95),
-    "arm": (["reaches", "allowed"], None),
 }
 
 

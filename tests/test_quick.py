@@ -9,6 +9,7 @@ import constrainednn as cx
 
 # Results have no name in a test: here is what gives them, where that is not the name in lower case.
 GIVEN_BY = {
+    "AbstractShape": "HalfSpace",
     "AbstractTarget": "target",
     "Comparison": "compare",
     "ConstraintGap": "constraints",
@@ -22,6 +23,7 @@ GIVEN_BY = {
     "Paired": "compare",
     "ObjectiveGap": "objective",
     "PieceHistory": "pieces",
+    "RegionBoundary": "boundary",
     "Sink": "sinks",
     "Solution": "solve",
     "SpaceTimeErrorEstimate": "error_estimate",

@@ -149,10 +149,10 @@ def table_rows(report: "GapReport") -> list[tuple[str, ...]]:
     if (least := report.objective) is not None:
         means = number(least.train), interval(least.heldout), interval(least.difference)
         rows.insert(0, (f"{least.name} (mean)", *means, *["-"] * 3))
-        above, more = least.excess, least.excess_gap
-        if least.train_excess is not None and above is not None and more is not None:
-            above = number(least.train_excess), interval(above), interval(more)
-            rows.insert(1, (f"{least.name} (excess)", *above, *["-"] * 3))
+        train, fresh, more = least.train_excess, least.excess, least.excess_gap
+        if train is not None and fresh is not None and more is not None:
+            excess = number(train), interval(fresh), interval(more)
+            rows.insert(1, (f"{least.name} (excess)", *excess, *["-"] * 3))
     rows += [(item.name, number(item.rms), *["-"] * 5) for item in report.finite]
     if report.heldout is not None and report.difference is not None and len(report.constraints) > 1:
         rounding = all(gap.at_rounding for gap in report.constraints)

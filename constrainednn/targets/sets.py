@@ -38,7 +38,7 @@ class AbstractTarget(eqx.Module):
     def coverage(self, values: Float[np.ndarray, "n ..."]) -> float | None:
         """Share of the set that `values` come near, or None where no such measure is defined.
 
-        By balls around the values, as wide as these are apart; up to six dimensions.
+        By balls around the values, as wide as these are apart; up to three dimensions.
         """
         flat = values.reshape(len(values), -1)
         sample = self.sample(SAMPLE) if self.dimension <= MOST_DIMENSIONS else None

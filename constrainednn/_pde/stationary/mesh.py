@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import itertools
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -14,6 +14,7 @@ from constrainednn._pieces.mesh import Side, divided, shared_sides
 MOST_ELEMENTS = 2048
 
 
+@runtime_checkable
 class Cutter(Protocol):
     """What a mesh asks of a region that cuts its elements."""
 

@@ -1,5 +1,6 @@
 """The statement of an equation in space alone for a model that is trained, in any dimension."""
 
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,9 +21,6 @@ from constrainednn.domains.boundaries import BoxBoundary
 from constrainednn.domains.boxes import Box, Interval
 from constrainednn.domains.regions.base import AbstractShape
 from constrainednn.errors import BadValueError
-
-# Dimensions of a region whose parts of the boundary have names.
-_MOST = 1000
 
 
 class _WithFace(eqx.Module):
@@ -58,7 +56,7 @@ def trained_in_space(
         fn = _WithFace(fn, over.boundary) if takes(fn, 3) else fn
         stated = [Stated("boundary", fn, over.boundary)]
     else:
-        region = as_region(over, most=_MOST)
+        region = as_region(over, most=sys.maxsize)
         stated = [
             Stated(label, with_normal(fn, region, side), place)
             for side, fn in as_conditions(boundary, region).items()

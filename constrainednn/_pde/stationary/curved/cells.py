@@ -115,8 +115,8 @@ class Outline:
         share = (np.arange(_ON_SIDE) + 0.5) / _ON_SIDE
         points = low[:, None] + (high - low)[:, None] * share[None, :, None]
         beside = _INSIDE * self.curved.boundary.extent * (high == low)[:, None]
-        both = np.asarray(self.holds(points - beside) & self.holds(points + beside))
-        return both.any(axis=1)
+        both = self.holds(points - beside) & self.holds(points + beside)
+        return np.any(both, axis=1)
 
     def length_of(self, part: str) -> float:
         """Length of a part of the boundary."""
