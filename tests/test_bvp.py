@@ -507,6 +507,7 @@ def test_solution_as_guess_brings_its_elements():
     assert solved_by_scheme(again, 1e-12).steps <= 2
 
 
+@pytest.mark.slow
 def test_other_arguments_need_no_compilation():
     from constrainednn._ode.linearised.elements import solve_elements
 

@@ -183,7 +183,8 @@ def test_recurrence_of_an_activation_agrees_with_nested_forward_mode(activation)
     "name",
     [
         slow(name)
-        if name in ("fields", "scalar features", "periodic", "learnt activation")
+        if name
+        in ("fields", "scalar features", "periodic", "learnt activation", "scalar final activation")
         else name
         for name in MODELS_OF_TIME
     ],

@@ -91,7 +91,7 @@ def test_keywords_named_like_arguments_are_refused(tmp_path, name):
     ("method", "options", "steps"),
     [
         ("lm", ("--steps", 2), 2),
-        ("gd", ("--steps", 3), 3),
+        slow("gd", ("--steps", 3), 3),
         slow("adam", ("--steps", 0), 0),
         slow("lbfgs", ("--steps", 1), 1),
         slow("slow", ("--steps", 2), 2),
@@ -180,6 +180,7 @@ def test_record_says_which_method_with_which_numbers(file, tmp_path):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", [None, slow("2")])
 def test_blas_takes_one_thread_unless_told_otherwise(file, given):
     file.write_text("import os\nprint('threads', os.environ['OPENBLAS_NUM_THREADS'])\n" + SETTINGS)
@@ -222,7 +223,7 @@ def test_version_and_help():
         assert command in good("--help")
 
 
-@pytest.mark.parametrize("width", [40, 80, 160])
+@pytest.mark.parametrize("width", [slow(40), 80, slow(160)])
 def test_table_is_whole_at_any_width(width):
     def first(u, x):
         return u(x) - 1.0

@@ -392,6 +392,7 @@ def test_numbers_are_those_that_python_and_numpy_make(make, held):
         )
 
 
+@pytest.mark.slow
 def test_single_precision_does_not_change_what_python_computes():
     code = """
 import numpy as np

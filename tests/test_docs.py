@@ -29,7 +29,15 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = {page.name: page for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
 # Pages that are run when the documents are built, and shown with their output, are not run here.
 BUILT = {name for name, page in PAGES.items() if "file_format: mystnb" in page.read_text()}
-LONG = {"README.md", "constraints.md", "files.md", "methods.md", "problems.md", "runs.md"}
+LONG = {
+    "README.md",
+    "constraints.md",
+    "files.md",
+    "methods.md",
+    "problems.md",
+    "report.md",
+    "runs.md",
+}
 
 FENCE = re.compile(
     r"^(?P<fence>`{3,})(?P<info>[^\n`]*)\n(?P<body>.*?)^(?P=fence)[ ]*$", re.M | re.S

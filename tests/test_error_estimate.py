@@ -695,6 +695,7 @@ def test_comparison_takes_radau_where_the_problem_is_stiff():
     assert found.difference < 1e-9
 
 
+@pytest.mark.slow
 def test_other_problems_are_refused():
     solution = solved("oscillator", 1e-8)
     problem = dataclasses.replace(solution.problem, scheme=TrainedScheme())

@@ -549,6 +549,7 @@ def test_settings_of_an_experiment(keywords, words, as_released):
         known(**keywords)
 
 
+@pytest.mark.slow
 def test_data_outside_of_the_span_of_their_experiment():
     late = cx.Data((np.array([0.5, 1.5]), np.ones(2)), holdout=0.0)
     experiments = [known(span=(0.0, 2.0)), known(name="short", data=late)]

@@ -691,6 +691,7 @@ def test_c15_help_does_not_import_jax(tmp_path):
     subprocess.run([sys.executable, "-c", LIGHT, tmp_path / "new.py"], check=True)
 
 
+@pytest.mark.slow
 def test_c16_environment(write, monkeypatch):
     path = write(HEADER + BODY)
     monkeypatch.setenv("JAX_ENABLE_X64", "maybe")
@@ -759,6 +760,7 @@ def late_nan(u, x):
     return (u(x) - 1.0) * jnp.where(x > 0.995, jnp.nan, 1.0)
 
 
+@pytest.mark.slow
 def test_d1_redraws_do_not_cost_the_training():
     line = cx.Linear("scalar", "scalar")
     problem = stated(late_nan, name="r", over=cx.Interval(0, 1), points=20, model=line)
@@ -776,6 +778,7 @@ def test_d1_redraws_do_not_cost_the_training():
     assert solution.history.best_step == 150
 
 
+@pytest.mark.slow
 def test_d4_tolerance_met_by_the_last_step():
     free = small(stated(on_circle), steps=100, tolerance=1e-3)
     limited = small(stated(on_circle), steps=free.steps, tolerance=1e-3)

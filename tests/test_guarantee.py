@@ -149,6 +149,7 @@ def test_void_where_points_were_looked_at_before_the_run_went_on(tmp_path):
     assert fresh.guarantee.void == "" and fresh.guarantee.share < 1 and fresh.note == ""
 
 
+@pytest.mark.slow
 def test_void_for_rows_of_data():
     x = np.linspace(0, 1, 40)
     fit = cx.Constraint(lambda u, row: u(row[0]) - row[1], over=cx.Data((x, x**2)), name="fit")

@@ -88,6 +88,7 @@ def test_with_probability_where_nothing_enforces_it(residual, model):
     assert how_it_holds(residual, model, POINTS, void).kind == "not known"
 
 
+@pytest.mark.slow
 def test_a_number_in_a_closure_is_part_of_the_function():
     def of_radius(radius):
         return lambda x, y: y @ y - radius**2

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from marks import slow
 
 import constrainednn as cx
 from constrainednn.domains.samplers.draws import draw
@@ -227,7 +228,10 @@ PLANTED = {
 }
 
 
-@pytest.mark.parametrize("name", PLANTED)
+@pytest.mark.parametrize(
+    "name",
+    [slow(name) if name in ("rotations", "torus", "flat torus") else name for name in PLANTED],
+)
 def test_planted_maps_that_reach_little_are_flagged_and_healthy_ones_never(name):
     make, target, over = PLANTED[name]
     for share, collapsed in {0.01: True, 0.045: True, 0.35: False, 1.0: False}.items():

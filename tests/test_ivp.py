@@ -249,6 +249,7 @@ def test_convergence_in_the_number_of_features_is_spectral():
 # A solution is a function -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_array_of_times_gives_what_single_calls_give():
     solution = solved_with("lotka_volterra")
     t = np.resize(np.concatenate([solution.model.ends, [0.123, 5.9]]), N)

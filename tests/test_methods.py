@@ -167,6 +167,7 @@ def test_nonlinear_least_squares_ends_where_scipy_does(fn, start):
         assert np.allclose(theta, known.x, rtol=0, atol=100 * np.sqrt(EPS))
 
 
+@pytest.mark.slow
 def test_residual_zero_is_reached_to_rounding():
     theta, loss, verdict = minimise(rosenbrock, jnp.array([-1.2, 1.0]))
     assert verdict == CONVERGED
@@ -267,7 +268,7 @@ def test_the_reference_datasets_are_those_that_are_certified():
 @pytest.mark.parametrize(
     ("fn", "start", "certified"),
     [
-        (osborne, [50, 150, -100, 1, 2], 5.4648946975e-5),
+        slow(osborne, [50, 150, -100, 1, 2], 5.4648946975e-5),
         (osborne, [0.5, 1.5, -1, 0.01, 0.02], 5.4648946975e-5),
         slow(meyer, [0.02, 4000, 250], 8.7945855171e1),
     ],
@@ -466,7 +467,7 @@ LINE = cx.Problem(
 )
 
 
-@pytest.mark.parametrize("make", [optax.sgd, optax.adam, optax.adamw])
+@pytest.mark.parametrize("make", [optax.sgd, optax.adam, slow(optax.adamw)])
 @pytest.mark.parametrize("rate", [0.0, -1e-3, float("nan"), float("inf")])
 def test_learning_rates_that_cannot_be_right_are_refused(make, rate):
     method = cx.Optax(make(rate))  # which computes nothing
@@ -479,6 +480,7 @@ def test_a_learning_rate_in_quotes_is_refused():
         cx.check(LINE, cx.Optax(optax.sgd("1e-3")))
 
 
+@pytest.mark.slow
 def test_what_only_suits_the_real_parameters_is_tried_on_them():
     """Centred gradients leave nothing of a constant one, and labels name leaves that there are."""
     labels = lambda params: jax.tree.map(lambda leaf: "ab"[leaf.ndim % 2], params)  # noqa: E731

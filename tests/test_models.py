@@ -152,6 +152,7 @@ def test_output_transform_holds_a_value_whatever_the_parameters():
         assert model(key=jax.random.key(seed))(jnp.zeros(())) == 1.0
 
 
+@pytest.mark.slow
 def test_periodic_input_makes_value_and_slope_periodic():
     fourier = cx.models.PeriodicInput(2.0, harmonics=3)
     u = cx.models.with_input(cx.MLP(fourier.out_size, "scalar", width=8), fourier)(key=KEY)

@@ -62,6 +62,7 @@ def hard():
     return cx.solve(stated(HARD, reference=nearest), method, steps=400, heldout=400)
 
 
+@pytest.mark.slow
 def test_objective_under_a_projection_reaches_its_minimum(hard):
     least = hard.gap.objective
     # The model holds the solution, so what is left is rounding of the cost.
@@ -324,6 +325,7 @@ def test_study_of_an_objective_has_its_columns():
     assert len(found.rows) == 4
 
 
+@pytest.mark.slow
 def test_name_of_the_method_says_what_its_rounds_take():
     assert repr(AugmentedLagrangian(every=7)).startswith(
         "AugmentedLagrangian(Optax(scale_by_lbfgs("

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from marks import slow
 
 import constrainednn as cx
 
@@ -250,8 +251,9 @@ def test_estimate_follows_an_error_that_grows(growth, tolerance):
     solution = cx.solve(problem, tolerance=tolerance)
     t, _, p = grid(0.0, 1.0)
     error = relative(solution(p), np.sin(9 * t))
-    round_off = np.exp(growth) * np.finfo(float).eps  # of the start, grown
-    assert error / 3 < solution.error_estimate().relative < max(3 * error, round_off)
+    estimate, round_off = solution.error_estimate(), np.exp(growth) * np.finfo(float).eps
+    # Round-off differs between processors, and grows as any error does.
+    assert error / 3 < max(estimate.relative, estimate.rounding) < 3 * max(error, 30 * round_off)
 
 
 @pytest.mark.slow
@@ -352,7 +354,7 @@ def broken(u, p):
         (heat, {"start": lambda x: (x, x)}, "start must return u alone"),
         (heat, {"start": lambda x: np.sin(x)}, "written with jax.numpy"),
         (heat, {"start": lambda x: jnp.exp(1j * x)}, "start of pde is complex"),
-        (turning, {}, "ill-posed forwards in time"),
+        slow(turning, {}, "ill-posed forwards in time"),
         (nothing, {}, "returns nothing"),
         (heat, {"boundary": "neumann"}, "boundary must be a condition"),
         (heat, {"boundary": {"top": wall}}, "boundary must be a condition"),
@@ -360,7 +362,7 @@ def broken(u, p):
         (heat, {"start": lambda x: 1 / x}, "start of pde is NaN or infinite at x = 0"),
         (heat, {"mesh": [0.0, 0.5]}, "mesh must begin and end where over= does"),
         (far, {}, "away from its point"),
-        (fifth, {"boundary": "periodic"}, "sees derivatives of order"),
+        slow(fifth, {"boundary": "periodic"}, "sees derivatives of order"),
         (backwards, {}, "ill-posed forwards in time"),
         (still, {}, "no derivative of u by time"),
         (broken, {}, "cannot be evaluated"),

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from marks import slow
 
 import constrainednn as cx
 from constrainednn._pde.fitted import FittedSpaceTimeScheme
@@ -290,11 +291,11 @@ def test_drift_of_a_density_that_zero_has_not():
     [
         ({"data": None}, "nothing to estimate them from"),
         ({"args": {"diffusivity": 1.0, "size": 1.0}}, "holds no cx.Unknown"),
-        ({"data": cx.Data((np.full((20, 2), 0.5), np.zeros((20, 2))))}, "holds 2 numbers"),
+        slow({"data": cx.Data((np.full((20, 2), 0.5), np.zeros((20, 2))))}, "holds 2 numbers"),
         ({"data": cx.Data((np.full((20, 2), 1.5), np.zeros(20)))}, "outside of the box"),
         ({"data": cx.Data((np.full((20, 3), 0.5), np.zeros(20)))}, r"of shape \(2,\)"),
         ({"invariants": [wall], "model": cx.MLP(2, "scalar")}, "invariants= is for elements"),
-        ({"data": cx.Data((np.full((1, 2), 0.5), np.zeros(1)), holdout=0)}, "cannot determine"),
+        slow({"data": cx.Data((np.full((1, 2), 0.5), np.zeros(1)), holdout=0)}, "cannot determine"),
     ],
 )
 @pytest.mark.filterwarnings("ignore::constrainednn.errors.ProblemWarning")

@@ -56,6 +56,7 @@ def disk():
     return cx.solve(cx.load_problem("poisson_disk"))
 
 
+@pytest.mark.slow
 def test_disk_to_rounding(disk):
     x = np.random.default_rng(0).uniform(-1, 1, (500, 2))
     x = x[np.hypot(*x.T) < 1]
@@ -67,6 +68,7 @@ def test_disk_to_rounding(disk):
     assert disk.error_estimate().relative < 1e-12
 
 
+@pytest.mark.slow
 def test_outside_of_the_disk_is_refused(disk):
     with pytest.raises(cx.errors.UsageError, match=r"known in Ball\(2, 1\), got \(0.9, 0.9\)"):
         disk([0.9, 0.9])

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from marks import slow
 
 import constrainednn as cx
 from constrainednn.domains import Normal
@@ -110,7 +111,7 @@ def regression(x, **settings):
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("shares", [{}, {"monitor": 0.2}, {"fold": (1, 4)}])
+@pytest.mark.parametrize("shares", [slow({}), {"monitor": 0.2}, slow({"fold": (1, 4)})])
 def test_units_lie_where_the_rows_that_are_trained_on_do(shares):
     x = np.linspace(0, 1000, 60)
     problem = regression(x, **shares)
@@ -124,6 +125,7 @@ def test_units_lie_where_the_rows_that_are_trained_on_do(shares):
     np.testing.assert_array_equal(spread.layers[0].bias, built.layers[0].bias)
 
 
+@pytest.mark.slow
 def test_other_held_out_rows_move_no_unit():
     x = np.linspace(0, 1, 20)
     problem = regression(x)

@@ -221,6 +221,7 @@ def test_what_cannot_be_drawn_is_refused_with_what_can(plane, arguments, said):
         plane.plot(ax=new_figure(2, 2).subplots())
 
 
+@pytest.mark.slow
 def test_no_panel_is_empty_where_the_residual_is_rounding():
     def fit(u, x):
         return u(x)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from marks import slow
 
 import constrainednn as cx
 from constrainednn.domains import Ball, HalfSpace, Independent, Polygon
@@ -76,7 +77,9 @@ def test_second_moments_of_a_square_with_a_hole():
     assert (np.abs(mean - expected) < error).all()
 
 
-@pytest.mark.parametrize("region", [HOLE, L_SHAPE, CAP, HOLE.boundary, CAP.boundary], ids=repr)
+@pytest.mark.parametrize(
+    "region", [HOLE, L_SHAPE, slow(CAP), slow(HOLE.boundary), CAP.boundary], ids=repr
+)
 def test_contract(region):
     check_domain(region, key=jax.random.key(1))
     check_domain(region * cx.Interval(0, 1), key=jax.random.key(1))
@@ -133,6 +136,7 @@ def test_boundary_is_uniform_in_length():
     assert abs(upper - np.pi / left) < 4 * np.sqrt(0.25 / N)
 
 
+@pytest.mark.slow
 def test_what_shapes_share_is_no_boundary_or_counts_once():
     beside = cx.Box([0, 0], [1, 1]) | Polygon([[1, 0], [2, 0], [2, 1], [1, 1]])
     x = drawn(beside.boundary)
@@ -197,6 +201,7 @@ def test_box_boundary_has_normals_too():
     np.testing.assert_array_equal(boundary.normal(jnp.array([0.4, -1.0])), [0, -1])
 
 
+@pytest.mark.slow
 def test_worst_point_stays_inside():
     # What a bounded model leaves of x + y is largest at 45 degrees, and grows outwards.
     over = Ball(2) & cx.Box([-1, -1], [1, 1])

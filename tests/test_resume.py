@@ -118,7 +118,7 @@ def equal(first, second):
 
 @pytest.mark.parametrize("bits", [64, slow(32)])
 @pytest.mark.parametrize(
-    "name", [name if name in ("lm", "adam, drawn again") else slow(name) for name in METHODS]
+    "name", [name if name == "adam, drawn again" else slow(name) for name in METHODS]
 )
 def test_resume_matrix(tmp_path, name, bits):
     """Methods, dtypes and places where the run is interrupted; also more than once."""
@@ -166,6 +166,7 @@ def test_more_steps_are_the_longer_run(tmp_path, method):
         cx.resume(tmp_path / "a", CIRCLE, method, steps=5)
 
 
+@pytest.mark.slow
 def test_new_limit_of_steps_is_remembered(tmp_path):
     out = tmp_path / "a"
     cx.solve(CIRCLE, ADAM, steps=6, **SMALL, out=out)

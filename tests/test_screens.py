@@ -233,6 +233,7 @@ def test_notebooks_show_tables_in_which_names_are_text(named):
     assert found.count("<tr>") == 2 and "losses: median over seeds [smallest to largest]" in found
 
 
+@pytest.mark.slow
 def test_errors_are_tables_of_components(solved):
     found = solved("lotka_volterra").error_estimate()
     shown = found._repr_html_()
@@ -291,6 +292,7 @@ def test_notebook_has_a_bar_below_its_cell_that_is_empty_afterwards(named, monke
     assert seen[-1] == "" and seen[-2].startswith('<progress value="100" max="100">')
 
 
+@pytest.mark.slow
 def test_notebooks_show_all_figures_of_a_study(named):
     found = cx.study(named.problem, seeds=2, steps=1, heldout=32).plot()
     shown = found._repr_html_()

@@ -181,6 +181,7 @@ def test_g9_rows_of_another_problem_or_method_in_python_are_refused(tmp_path):
         named(1.0, 0.2)
 
 
+@pytest.mark.slow
 def test_settings_that_are_objects_have_the_same_label_in_every_process():
     found = cx.study(
         lambda activation=jnp.tanh: circle(), seeds=1, method=cx.Optax(optax.sgd(0.1)), **SMALL

@@ -150,6 +150,7 @@ def test_g6_g11_workers_end_with_who_started_them():
         assert process.wait(timeout=10) == 0
 
 
+@pytest.mark.slow
 def test_workers_answer_with_errors_and_end_with_us():
     with Workers(1) as workers:
         future = workers.submit(cx.load_study, "/nowhere/at/all")

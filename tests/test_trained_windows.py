@@ -75,6 +75,7 @@ def is_same(one, other):
     assert one.history.best_step == other.history.best_step
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "look"), [(cx.LevenbergMarquardt(), 2), slow(None, 20)])
 def test_a_march_that_was_stopped_goes_on_where_it_was(method, look, quick, tmp_path, monkeypatch):
     monkeypatch.setattr("constrainednn._storage.run_folder._EVERY", 0.0)
@@ -102,6 +103,7 @@ def test_more_steps_are_for_the_last_window(quick, tmp_path):
         cx.resume(folder, march(), method, steps=13)
 
 
+@pytest.mark.slow
 def test_another_first_window_is_refused(quick, tmp_path):
     folder = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
@@ -156,6 +158,7 @@ def test_the_best_step_is_that_of_the_last_window():
     assert found.steps - found.history.best_step == alone.steps - alone.history.best_step
 
 
+@pytest.mark.slow
 def test_what_cannot_go_on_keeps_what_it_has():
     with pytest.raises(cx.results.SolveFailed) as caught:
         cx.solve(march(ends_at_two, state=(1.9,)), steps=12, **FEW)
@@ -169,6 +172,7 @@ def test_what_cannot_go_on_keeps_what_it_has():
         found(2.5)
 
 
+@pytest.mark.slow
 def test_an_interrupted_march_says_how_far_it_came(quick, tmp_path):
     stop = lambda: signal.raise_signal(signal.SIGINT)  # noqa: E731
     folder, problem = tmp_path / "run", march(windows=4, span=(3.0, 0.0))

@@ -136,6 +136,7 @@ def test_trained_with_a_tolerance():
     assert "unreliable" in unsure.verdict.reason
 
 
+@pytest.mark.slow
 def test_a_minimum_is_no_solution():
     def impossible(u, x):
         return jnp.stack([u(x) - 1.0, u(x) + 1.0])

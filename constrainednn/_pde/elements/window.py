@@ -39,7 +39,18 @@ _BATCH = 16
 def newton_step(
     disc: Discretisation, span: Span, start: State, c: Float[np.ndarray, "E Kt Kx d"]
 ) -> Float[np.ndarray, "E Kt Kx d"]:
-    """The coefficients that solve the linearised window in least squares.
+    """The coefficients that solve the linearised window in least squares; see `carrying_step`."""
+    return carrying_step(disc, span, start, c, np.zeros((*start.S.shape, 0)))[0]
+
+
+def carrying_step(
+    disc: Discretisation,
+    span: Span,
+    start: State,
+    c: Float[np.ndarray, "E Kt Kx d"],
+    errors: Float[np.ndarray, "E o Kx d g"],
+) -> tuple[Float[np.ndarray, "E Kt Kx d"], Float[np.ndarray, "E Kt Kx d g"]]:
+    """The same, and what becomes of errors of the start.
 
     Round-off breaks the continuity of derivatives, which no step restores by itself: it is
     restored before each. Otherwise small jumps stay, and act like sources.
@@ -52,7 +63,9 @@ def newton_step(
     first = np.stack(at_time(-1.0, disc, eqs.order)[: eqs.order])
     there = np.einsum("oi,eijd->eojd", first, c)
     missed = _in_units_of_u(there, 2.0) - _in_units_of_u(start.S, span.h)
-    return c + _solved(disc, span, start.edges, c, missed[..., None], unknowns=False)[..., 0]
+    missed = np.concatenate([missed[..., None], -_in_units_of_u(errors, span.h)], axis=-1)
+    found = _solved(disc, span, start.edges, c, missed, unknowns=False)
+    return c + found[..., 0], found[..., 1:]
 
 
 def by_unknowns(
@@ -99,7 +112,7 @@ def _solved(
         c: Coefficients, of continuous traces.
         missed: Right-hand sides of the start, in units of u.
         unknowns: Whether the other right-hand sides are derivatives of residuals by the unknowns,
-            or the residuals.
+            or the residuals, and then zero.
     """
     eqs, (Kt, Kx) = disc.equations, disc.shape
     lengths, d, k, g = np.diff(edges), c.shape[3], eqs.k, missed.shape[4]
@@ -116,7 +129,7 @@ def _solved(
             Rows((name(e), name(e + 1)), R[e - first, inner:, inner:])
             for e in range(part.start, part.stop)
         ]
-    rows += _boundary_rows(disc, span, edges, c, units, unknowns=unknowns)
+    rows += _boundary_rows(disc, span, edges, c, units, g, unknowns=unknowns)
     nodes = couple(rows, {name(e): n for e in range(E + (not eqs.periodic))}, g)
     traces = np.stack([np.concatenate([nodes[name(e)], nodes[name(e + 1)]]) for e in range(E)])
     R = np.concatenate(inside)
@@ -170,7 +183,7 @@ def _interior_rows(
     v, p = v.reshape(-1, *v.shape[3:]), points_of(table, span, edges).reshape(-1, 2)
     r, G = eqs.interior.linearised(v, p)
     mt, mx, e = len(table.t), len(table.x), r.shape[1]
-    right = eqs.interior.by_unknowns(v, p) if unknowns else r[..., None]
+    right = eqs.interior.by_unknowns(v, p) if unknowns else _first(r, g)
     # The mean over time and the integral over space, in units of u.
     weight = np.sqrt(lengths)[:, None, None] * disc.weights
     weight = weight[..., None] * disc.in_units_of_u(h)
@@ -203,6 +216,7 @@ def _boundary_rows(
     edges: Float[np.ndarray, " E_1"],
     c: np.ndarray,
     units: Float[np.ndarray, " E_1"],
+    g: int,
     *,
     unknowns: bool,
 ) -> list[Rows]:
@@ -213,7 +227,7 @@ def _boundary_rows(
         at = at_boundary(disc, span, edges, c, side, disc.train)
         if at is None:
             continue
-        right = at.r[..., None]
+        right = _first(at.r, g)
         if unknowns:
             right = at.condition.by_unknowns(at.v, at.p) * at.unit[:, None]
         mt, count = at.r.shape
@@ -226,3 +240,8 @@ def _boundary_rows(
         table = (weight[:, None, None] * table).reshape(mt * count, -1)
         found.append(Rows((len(c) * side,), table))
     return found
+
+
+def _first(r: Float[np.ndarray, "..."], g: int) -> Float[np.ndarray, "... g"]:
+    """A residual as the first of g right-hand sides; the others are zero."""
+    return np.concatenate([r[..., None], np.zeros((*r.shape, g - 1))], axis=-1)

@@ -28,8 +28,8 @@ from constrainednn.results.facts import Facts
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Round-off of the solve of a window, in last digits of u: where exact solutions tell, the errors of
-# marches at round-off are 4 to 40 times the root of their number of windows.
+# Round-off of the solve of a window, in last digits of u: where exact solutions tell and errors do
+# not grow, those of marches at round-off are 4 to 40 times the root of their number of windows.
 _DIGITS = 30
 
 
@@ -93,8 +93,10 @@ def space_time_error(facts: Facts) -> SpaceTimeErrorEstimate:
     pairs = zip(found.c, own, strict=True)
     sizes = _norms(u, own, edges)
     errors = _norms(u, [new - np.pad(old, padding) for new, old in pairs], edges)
-    size, error = (float(np.linalg.norm(item)) for item in (sizes, errors))
+    grown = _norms(u, found.rounding, edges)
+    size, error, grown = (float(np.linalg.norm(item)) for item in (sizes, errors, grown))
     rounding = _DIGITS * float(jnp.finfo(jnp.result_type(float)).eps) * np.sqrt(u.count)
+    rounding = max(rounding, grown / (size or 1.0))
     # Of a component that is nothing but rounding beside the others no error can be told.
     clear = errors > rounding * size
     components = np.where(clear, errors / np.where(sizes > 0, sizes, 1.0), 0.0)

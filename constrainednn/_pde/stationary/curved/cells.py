@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 
 from constrainednn._pieces.mesh import places
 from constrainednn.domains.regions.base import AbstractShape, boundary_of, ends_of
@@ -207,7 +207,7 @@ def _last(
     box_at: Callable[[np.ndarray], np.ndarray],
     within: Float[np.ndarray, " k"],
     beyond: Float[np.ndarray, " k"],
-    box: Int[np.ndarray, " k"],
+    box: Shaped[np.ndarray, " k"],
 ) -> Float[np.ndarray, " k"]:
     """The last places with the answer that is given, between one with it and one beyond."""
     if not len(box):
