@@ -397,7 +397,8 @@ def test_time_limit_of_none_changes_nothing():
 
 def test_g9_g10_folder_of_another_study_and_two_at_once(tmp_path):
     out = tmp_path / "a"
-    cx.study(circle, seeds=1, out=out, **SMALL)
+    found = cx.study(circle, seeds=1, out=out, **SMALL)
+    assert numbers(cx.load_study(out)) == numbers(found)
 
     def other(points=6):
         return circle(points)
