@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import constrainednn as cx
@@ -66,6 +67,17 @@ def test_solved_needs_the_residual_on_fresh_points(initial):
     found = float(re.search(r"fresh points (\S+) of", verdict.reason)[1])
     assert 1e-7 < found < 1e-5
     assert "tolerance 1.0e-12" in verdict.reason
+
+
+@pytest.mark.parametrize(("allowed", "word"), [(1e-9, "not solved"), (1.0, "solved")])
+def test_a_tolerance_that_a_constraint_names_must_hold(allowed, word):
+    # The slope is learned to some 1e-5 of 2: below the tolerance of the run, above 1e-9.
+    over, model = cx.Box([0.0], [1.0]), cx.Linear(1, "scalar")
+    constraint = cx.Constraint(line, over=over, points=16, tolerance=allowed)
+    method = cx.Optax(optax.sgd(0.5))
+    verdict = cx.solve(cx.Problem(constraint, model), method, tolerance=1e-3, **QUICK).verdict
+    assert verdict.word == word
+    assert ("line: |r| > 1e-09 at" in verdict.reason) == (word == "not solved")
 
 
 def test_solved_needs_the_conditions(boundary):

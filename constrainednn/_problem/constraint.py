@@ -39,7 +39,8 @@ class Constraint(eqx.Module):
             are named by it.
         tolerance: Size of the residual, |r|, above which a point counts as a violation. The report
             then bounds the share of fresh points that violate, which it can for a number named
-            before the run only. It does not change what is trained.
+            before the run only, and a solution that violates it at more than 1 % of points is
+            "not solved". It does not change what is trained.
         target: Set that the model's values should fill, if there is one: it allows the verdict
             "collapsed" in the gap report.
 

@@ -68,6 +68,25 @@ class Verdict:
 
 def verdict(facts: Facts) -> Verdict:
     """Judge a solution by what was measured after the last step."""
+    found = _judged(facts)
+    violated = found.success and next(filter(None, map(_violated, facts.gap.constraints)), "")
+    if not violated:
+        return found
+    return dataclasses.replace(found, word="not solved", reason=f"{violated}; {found.reason}")
+
+
+def _violated(item: ConstraintGap) -> str:
+    """How the tolerance that a constraint names is violated on fresh points; empty if it is not."""
+    proved, allowed = item.guarantee, item.guarantee.tolerance
+    held = proved.violated == 0 or (
+        allowed is not None and proved.bound is not None and proved.bound <= allowed
+    )
+    if allowed is None or held:
+        return ""
+    return f"{item.name}: |r| > {allowed:g} at {proved.violated} of {proved.points} held-out points"
+
+
+def _judged(facts: Facts) -> Verdict:
     status, reason = facts.status, facts.reason
     if status in _FAILED:
         return Verdict("not solved", f"{status}, {reason}")
@@ -113,13 +132,8 @@ def _of_objective(facts: Facts, least: ObjectiveGap) -> Verdict:
     for item in facts.gap.constraints:
         if math.isnan(item.heldout_rms.value):
             return Verdict("not solved", f"{item.name} is NaN on fresh points; {found[0]}")
-        proved, allowed = item.guarantee, item.guarantee.tolerance
-        if allowed is None:
+        if item.guarantee.tolerance is None:
             found.append(f"{item.name}: held-out RMS {item.heldout_rms.value:.3g}")
-        elif not (proved.violated == 0 or (proved.bound is not None and proved.bound <= allowed)):
-            share = f"{proved.violated} of {proved.points} held-out points"
-            text = f"{item.name}: |r| > {allowed:g} at {share}; {found[0]}"
-            return Verdict("not solved", text)
     if math.isnan(least.heldout.value):
         return Verdict("not solved", f"{least.name} is NaN on fresh points")
     return Verdict("no tolerance to meet", "; ".join(found))
