@@ -1,5 +1,7 @@
 """Figures say what is there: shares of all points, pieces instead of steps, limits that compare."""
 
+import itertools
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import constrainednn as cx
 from constrainednn._figures.curves import hues
 from constrainednn._figures.panels.residual import share_above
 from constrainednn._figures.style import new_figure, widen
+from constrainednn.errors import StoreError
 
 
 def titles(figure):
@@ -233,3 +236,50 @@ def test_no_panel_is_empty_where_the_residual_is_rounding():
     assert titles(figure) == ["u(x)", "loss"]
     loss = figure.axes[-1]
     assert loss.get_xscale() == "linear" and loss.get_xlabel() == "step"
+
+
+def moments_of(file):
+    """The pictures of a film as arrays, and how long each is seen."""
+    from PIL import Image
+
+    pictures, durations = [], []
+    with Image.open(file) as film:
+        for k in range(film.n_frames):
+            film.seek(k)
+            pictures.append(np.asarray(film.convert("RGB"), float))
+            durations.append(film.info["duration"])
+    return pictures, durations
+
+
+def test_film_of_training_shows_every_kept_model_and_stays_small(plane, tmp_path):
+    file = tmp_path / "out.gif"
+    plane.animate(file)
+    pictures, durations = moments_of(file)
+    assert len(pictures) == len(plane.history.snapshots) == 3  # steps 0, 1 and 2
+    assert durations == [600, 600, 2500]
+    assert all(np.abs(a - b).max() > 50 for a, b in itertools.pairwise(pictures))
+    assert file.stat().st_size < 100_000
+    plane.animate(file)  # its own film is replaced, another file is not
+    file.write_bytes(b"GIF89a of somebody else")
+    with pytest.raises(StoreError, match="no film of this package"):
+        plane.animate(file)
+    with pytest.raises(StoreError, match=r"must end in \.gif"):
+        plane.animate(tmp_path / "out.mp4")
+
+
+def test_film_over_time_grows_curves_up_to_the_moment(oscillator, tmp_path):
+    oscillator.animate(tmp_path / "out.gif")
+    pictures, _ = moments_of(tmp_path / "out.gif")
+    assert len(pictures) == 61
+    # The first component is blue: less of it is there the earlier it is, and nothing moves back.
+    blue = [(np.abs(part - (0, 114, 178)).max(axis=2) < 40).sum() for part in pictures]
+    assert blue[0] < blue[20] < blue[40] < blue[60]
+    assert (tmp_path / "out.gif").stat().st_size < 300_000
+
+
+def test_nothing_is_animated_of_a_loaded_training_or_of_several_experiments(plane, tmp_path):
+    plane.save(tmp_path / "run")
+    loaded = cx.load_solution(tmp_path / "run", plane.problem)
+    with pytest.raises(ValueError, match="no models of the training are known"):
+        loaded.animate(tmp_path / "out.gif")
+    assert not (tmp_path / "out.gif").exists()

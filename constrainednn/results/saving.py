@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from constrainednn._common.pytrees import tree_to_arrays
+from constrainednn._figures.animation import FILM, animation
 from constrainednn._figures.moments import moments
 from constrainednn._figures.overview import overview
 from constrainednn._gap.streams import drawn_arrays
@@ -26,8 +27,10 @@ from constrainednn._pages.written import write_own_page
 from constrainednn._problem.experiments import Experiments
 from constrainednn._problem.scheme import PieceHistory
 from constrainednn._storage.archive import pack_arrays, seal
+from constrainednn._storage.files import read_limited, refusal, write_atomically
 from constrainednn._storage.folders import write_folder
 from constrainednn._storage.run_folder import REPORT
+from constrainednn.errors import StoreError
 from constrainednn.results.comparison.comparison import Comparison
 from constrainednn.results.estimates.estimates import estimates, has_unknowns
 from constrainednn.results.facts import Facts
@@ -40,6 +43,8 @@ if TYPE_CHECKING:
 
 
 MODEL, LOSSES = "model.npz", "history.npz"
+# A film is read to see whether it is one of ours.
+_MOST_BYTES = 1 << 26
 
 
 def save_solution(facts: Facts, judged: Verdict, path: Path) -> None:
@@ -68,6 +73,23 @@ def write_page(
     """
     report = json.loads(dict(_numbers(facts, judged))[REPORT])
     write_own_page(path, run_page([contents(facts, judged, report, comparison)]))
+
+
+def write_film(facts: Facts, path: Path) -> None:
+    """Write the animation of a solution.
+
+    Raises:
+        StoreError: If the file is no film of an earlier time, or cannot be written.
+    """
+    if path.suffix != ".gif":
+        raise StoreError(f"{path} must end in .gif, or no viewer would show it.")
+    if path.exists() and FILM not in read_limited(path, _MOST_BYTES):
+        raise StoreError(f"{path} is no film of this package and is not overwritten: give another.")
+    content = animation(shown(facts))
+    try:
+        write_atomically(path, content)
+    except OSError as error:
+        raise refusal(path, error) from None
 
 
 def result_files(facts: Facts, judged: Verdict) -> Iterator[tuple[str, bytes]]:

@@ -35,7 +35,7 @@ from constrainednn.results.estimates.from_rows import Estimates
 from constrainednn.results.evaluation import evaluated, point_of
 from constrainednn.results.facts import Facts
 from constrainednn.results.one_experiment import one_experiment
-from constrainednn.results.saving import save_solution, write_page
+from constrainednn.results.saving import save_solution, write_film, write_page
 from constrainednn.results.shown import shown
 from constrainednn.results.summary import summary, summary_html
 from constrainednn.results.verdict import Verdict, verdict
@@ -213,6 +213,22 @@ class Solution(Facts):
     def plot_moments(self) -> "Figure":
         """Draw the map at several moments of training, on train and monitor points."""
         return moments(shown(self))
+
+    def animate(self, path: str | Path) -> None:
+        """Write a GIF of the solution over time, or of its training step by step.
+
+        A solution in pieces is shown over time: curves that grow, or u against x. A trained one is
+        shown at the steps whose models were kept: the image of a map, a curve or a field.
+
+        Args:
+            path: The file, ending in .gif; only a film of this package is overwritten.
+
+        Raises:
+            ValueError: If nothing moves, or there are no models of the training, as there are none
+                of a loaded solution.
+            StoreError: If the file cannot be written, or is no film of this package.
+        """
+        write_film(self, as_path(path, "path of animate"))
 
     def save(self, path: str | Path) -> None:
         """Write model, history, report and figures into a new folder."""

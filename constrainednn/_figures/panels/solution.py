@@ -36,7 +36,7 @@ def draw_solution(axes: "Axes", shown: Shown, seen: Evaluated, names: Sequence[s
     elif len(seen.grid) == 1:
         _draw_curves(axes, seen, names)
     elif len(seen.grid) == 2:
-        name = _names(seen.values.shape[-1], names)[0]
+        name = component_names(seen.values.shape[-1], names)[0]
         draw_map_of_values(axes, seen.grid, seen.values[..., 0])
         axes.set(xlabel=seen.axes[0], ylabel=seen.axes[1])
         axes.set_title(f"{name}({seen.axes[0]}, {seen.axes[1]})", parse_math=False)
@@ -55,7 +55,7 @@ def scale_alike(axes: "Axes", seen: Evaluated) -> None:
         axes.set_aspect("equal")
 
 
-def _names(count: int, given: Sequence[str]) -> list[str]:
+def component_names(count: int, given: Sequence[str] = ()) -> list[str]:
     """Names of components."""
     return list(given) or (["u"] if count == 1 else [f"u[{k}]" for k in range(count)])
 
@@ -65,7 +65,7 @@ def _draw_curves(axes: "Axes", seen: Evaluated, names: Sequence[str]) -> None:
     if early(x):
         axes.set_xscale("log")
         x = np.maximum(x, x[1] / 3)
-    draw_curves(axes, x, seen.values, known, _names(seen.values.shape[-1], names))
+    draw_curves(axes, x, seen.values, known, component_names(seen.values.shape[-1], names))
     for item in seen.residuals:
         parts = (
             (item.heldout, item.heldout_rows, HELDOUT, "held-out"),
@@ -111,7 +111,7 @@ def draw_error(axes: "Axes", seen: Evaluated) -> None:
 def draw_phase(axes: "Axes", seen: Evaluated, names: Sequence[str] = ()) -> None:
     """The path of the first two components, with its start and its end."""
     u = seen.values[:, :2]
-    first, second = _names(seen.values.shape[1], names)[:2]
+    first, second = component_names(seen.values.shape[1], names)[:2]
     axes.plot(u[:, 0], u[:, 1], color=COMPONENTS[2], lw=1.4)
     axes.plot(*u[0], "o", color=KNOWN, ms=5, label=f"{seen.axes[0]} = {seen.grid[0][0]:.3g}")
     axes.plot(*u[-1], "s", color=KNOWN, ms=5, label=f"{seen.axes[0]} = {seen.grid[0][-1]:.3g}")
