@@ -39,9 +39,9 @@ def oscillator():
 @pytest.mark.slow
 def test_pieces_are_drawn_with_their_lengths_and_the_solution_at_all_edges(oscillator):
     figure, pieces = oscillator.plot(), oscillator.history.pieces
-    title = f"{len(pieces.edges) - 1} pieces, {pieces.rejected} rejected attempts"
-    lengths = next(axes for axes in figure.axes if axes.get_title() == title).patches[0]
-    np.testing.assert_allclose(lengths.get_data().values, np.diff(pieces.edges))
+    (steps,) = oscillator.plot("history").axes[0].patches
+    np.testing.assert_allclose(np.diff(steps.get_data().edges), np.diff(pieces.edges))
+    np.testing.assert_array_equal(steps.get_data().values, pieces.monitor)
     u = next(axes for axes in figure.axes if axes.get_title() == "u(t)")
     labels = [text.get_text() for text in u.get_legend().get_texts()]
     assert labels == ["u[0]", "u[1]", "reference"]
@@ -212,7 +212,7 @@ def test_components_have_the_names_they_are_given(oscillator):
     ("arguments", "said"),
     [
         ({"kind": "eror"}, "kind of plot is no 'eror'.*error"),
-        ({"kind": "phase"}, "only a solution over time.*There is: solution, residual, error"),
+        ({"kind": "phase"}, "only a solution over time.*There is: solution, slices, residual"),
         ({"constraint": "edge"}, "no constraint named 'edge'.*off_edge"),
         ({"names": ["a", "b"]}, "has 2 entries, and u has 1"),
     ],
@@ -283,3 +283,68 @@ def test_nothing_is_animated_of_a_loaded_training_or_of_several_experiments(plan
     with pytest.raises(ValueError, match="no models of the training are known"):
         loaded.animate(tmp_path / "out.gif")
     assert not (tmp_path / "out.gif").exists()
+
+
+def of_space(u, x):
+    return u(x) - x[0] * x[1] - x[2]
+
+
+@pytest.fixture(scope="module")
+def space():
+    problem = cx.Problem(
+        cx.Constraint(of_space, over=cx.Box([0, 0, 0], [1, 1, 1]), points=20),
+        cx.MLP(3, "scalar", width=4),
+        reference=lambda x: x[0] * x[1] + x[2],
+    )
+    return cx.solve(problem, steps=2, heldout=40, monitor=10)
+
+
+def test_space_is_drawn_in_a_plane_through_the_worst_point(space):
+    worst = space.gap["of_space"].worst
+    axes, _ = space.plot("residual").axes
+    assert f"x[2] = {worst.point[2]:.3g}" in axes.get_ylabel()
+    (mesh,) = axes.collections
+    corners = mesh.get_coordinates()
+    x = np.asarray(corners[:-1, :-1] + corners[1:, 1:]) / 2
+    x = np.concatenate([x, np.full((*x.shape[:2], 1), worst.point[2])], axis=-1)
+    r = np.abs(space(x) - x[..., 0] * x[..., 1] - x[..., 2])
+    np.testing.assert_allclose(mesh.get_array(), r, rtol=1e-6, atol=1e-12)
+    (ring,) = [line for line in axes.get_lines() if line.get_marker() == "o"]
+    np.testing.assert_array_equal(ring.get_xydata()[0], worst.point[:2])
+
+
+def test_slices_are_the_solution_at_values_of_the_first_coordinate(plane):
+    (axes,) = plane.plot("slices").axes
+    assert axes.get_title() == "slices at values of x[0]" and axes.get_xlabel() == "x[1]"
+    curves = [line for line in axes.get_lines() if line.get_linestyle() != ":"]
+    assert len(curves) == 5
+    y, last = curves[-1].get_data()
+    x = plane.plot("solution").axes[0].get_xlim()[1]
+    np.testing.assert_allclose(last, plane(np.stack([np.full_like(y, x), y], axis=1)), atol=0.02)
+
+
+def swirl(u, x):
+    return u(x) - jnp.stack([-x[1], x[0]])
+
+
+def test_one_component_and_arrows_of_two_are_drawn():
+    problem = cx.Problem(
+        cx.Constraint(swirl, over=cx.Box([-1, -1], [1, 1]), points=9), cx.Linear(2, 2)
+    )
+    solution = cx.solve(problem, steps=3, heldout=40, monitor=10)
+    mesh, arrows = solution.plot("vectors").axes[0].collections
+    x = arrows.get_offsets()
+    np.testing.assert_allclose(arrows.U, -x[:, 1], atol=1e-5)
+    np.testing.assert_allclose(arrows.V, x[:, 0], atol=1e-5)
+    assert mesh.get_array().max() == pytest.approx(np.sqrt(2), rel=0.1)
+    (axes,) = solution.plot("slices", component=1).axes
+    assert axes.get_ylabel() == "u[1]"
+    first = axes.get_lines()[0].get_ydata()
+    np.testing.assert_allclose(first, first[0], atol=1e-5)  # it does not depend on x[1]
+    with pytest.raises(ValueError, match="component of plot must be a number below"):
+        solution.plot(component=5)
+
+
+def test_no_column_is_empty_where_all_experiments_are_at_rounding(solved):
+    figure = solved("experiments").plot()
+    assert len(figure.axes) % 2 == 0 and all(axes.axison for axes in figure.axes)

@@ -9,12 +9,12 @@ from jaxtyping import Float
 
 from constrainednn._common.tables import number
 from constrainednn._figures.curves import draw_cloud, hues, values_at, window
-from constrainednn._figures.evaluate import evaluate, on_grid
+from constrainednn._figures.evaluate import evaluate, places_of
 from constrainednn._figures.panels.solution import component_names, draw_phase, draw_solution
 from constrainednn._figures.shown import Shown
 from constrainednn._figures.space import held_in
 from constrainednn._figures.space_time import map_grid, map_points
-from constrainednn._figures.style import COMPONENTS, KNOWN, draw_map_of_values, new_figure
+from constrainednn._figures.style import COMPONENTS, DASHES, KNOWN, draw_map_of_values, new_figure
 from constrainednn._pages.drawing.plot import early, is_plane
 from constrainednn._pages.evaluated import Evaluated
 from constrainednn.errors import BadValueError
@@ -126,7 +126,7 @@ def _training(shown: Shown, seen: Evaluated) -> _Film:
         )
     if not len(seen.images) and not seen.grid:
         raise BadValueError("nothing to animate: u is no function of one or two numbers, no map.")
-    places = seen.inputs if len(seen.images) else on_grid(seen.grid)
+    places = seen.inputs if len(seen.images) else places_of(shown, seen.grid)
     found = [values_at(model, places) for _, model in snapshots]
     values = np.stack([part for part in found if part is not None])
     if len(seen.images):
@@ -136,7 +136,7 @@ def _training(shown: Shown, seen: Evaluated) -> _Film:
         # A first guess may be far from all that follows.
         figure, draw = _curves(seen.axes[0], seen.grid[0], values, known, values[-1])
     else:
-        figure, draw = _fields(shown, seen, values[..., 0])
+        figure, draw = _fields(shown, seen, values[..., 0], values.shape[-1])
 
     def show(k: int) -> None:
         draw(k)
@@ -163,7 +163,8 @@ def _curves(
     count = values.shape[2]
     lines = []
     for k, name in enumerate(component_names(count)):
-        (line,) = axes.plot([], [], color=COMPONENTS[k % len(COMPONENTS)], lw=1.8, label=name)
+        colour, dash = (some[k % len(some)] for some in (COMPONENTS, DASHES))
+        (line,) = axes.plot([], [], color=colour, ls=dash, lw=1.8, label=name)
         lines.append((line, values[..., k]))
     for k in range(0 if known is None else count):
         assert known is not None
@@ -201,14 +202,14 @@ def _clouds(
 
 
 def _fields(
-    shown: Shown, seen: Evaluated, values: Float[np.ndarray, "moments n"]
+    shown: Shown, seen: Evaluated, values: Float[np.ndarray, "moments n"], count: int
 ) -> "tuple[Figure, _Show]":
     """A map of colours that mean the same in every picture: those of the last."""
-    values = np.where(held_in(shown.problem, on_grid(seen.grid)), values, np.nan)
+    values = np.where(held_in(shown.problem, places_of(shown, seen.grid)), values, np.nan)
     shape = [len(part) for part in seen.grid]
     figure = new_figure(5.2, 4.2)
     axes = figure.subplots()
-    draw_map_of_values(axes, seen.grid, values[-1].reshape(shape))
+    draw_map_of_values(axes, seen.grid, values[-1].reshape(shape), component_names(count)[0])
     axes.set(xlabel=seen.axes[0], ylabel=seen.axes[1])
     if is_plane(seen.axes, *(float(part[-1] - part[0]) for part in seen.grid)):
         axes.set_aspect("equal")

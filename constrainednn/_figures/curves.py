@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, PyTree
 
 from constrainednn._common.batched import flat_value, in_blocks
-from constrainednn._figures.style import COMPONENTS, KNOWN, TRAIN
+from constrainednn._figures.style import COMPONENTS, DASHES, KNOWN, TRAIN
 from constrainednn.targets.image import OTHER_USE
 from constrainednn.targets.sets import AbstractTarget, Circle
 
@@ -46,9 +46,12 @@ def draw_curves(
     count = values.shape[1]
     few = count <= len(COMPONENTS)
     colours = COMPONENTS if few else colormaps["viridis"](np.linspace(0, 0.9, count))
-    for k, (factor, colour) in enumerate(zip(_magnified(values), colours, strict=False)):
+    dashes = DASHES if few else ("-",) * count
+    styles = zip(_magnified(values), colours, dashes, strict=False)
+    for k, (factor, colour, dash) in enumerate(styles):
         label = names[k] + (f" × {factor:g}" if factor > 1 else "")
-        axes.plot(x, factor * values[:, k], color=colour, lw=1.6, label=label if few else None)
+        style = {"color": colour, "ls": dash, "lw": 1.6, "label": label if few else None}
+        axes.plot(x, factor * values[:, k], **style)
         if known is not None:
             label = "reference" if k == count - 1 else None
             axes.plot(x, factor * known[:, k], ":", color=KNOWN, lw=1.4, label=label, zorder=4)

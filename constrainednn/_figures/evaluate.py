@@ -42,9 +42,10 @@ def evaluate(shown: Shown) -> tuple[Evaluated, ...]:
 
 def _evaluated(name: str, shown: Shown) -> Evaluated:
     axes, grid = _grid(shown)
-    places = on_grid(grid) if grid else None
+    places = places_of(shown, grid) if grid else None
     values = None if places is None else values_at(shown.model, places)
-    if values is None:
+    # A cut shows one number; of more entries the image is drawn.
+    if values is None or (_cut(shown) is not None and values.shape[1] > 1):
         axes, grid, values = (), (), np.zeros((0, 0))
     if places is not None and len(grid) == 2:
         values = np.where(held_in(shown.problem, places)[:, None], values, np.nan)
@@ -64,6 +65,24 @@ def _evaluated(name: str, shown: Shown) -> Evaluated:
     return Evaluated(name, axes, grid, values, reference, inputs, images, radius, tuple(residuals))
 
 
+def places_of(shown: Shown, grid: tuple[np.ndarray, ...]) -> np.ndarray:
+    """The points of a grid, with all their coordinates where it is a plane through a space."""
+    places, through = on_grid(grid), _cut(shown)
+    if through is None:
+        return places
+    every = np.tile(through, (len(places), 1))
+    every[:, :2] = places
+    return every
+
+
+def _cut(shown: Shown) -> np.ndarray | None:
+    """The worst point, which a plane through points of three coordinates or more goes through."""
+    inputs = None if shown.history.pieces is not None else _inputs(shown)
+    if inputs is None or inputs.ndim != 2 or inputs.shape[1] < 3 or inputs.dtype.kind != "f":
+        return None
+    return inputs[-1]
+
+
 def on_grid(grid: tuple[np.ndarray, ...]) -> np.ndarray:
     """All points of a grid: numbers for one axis, rows of two for two."""
     if len(grid) == 1:
@@ -80,16 +99,25 @@ def _grid(shown: Shown) -> tuple[tuple[str, ...], tuple[np.ndarray, ...]]:
         return names, place_grid(shown.model)
     if shown.history.pieces is not None:
         return ("t",), _times(shown)
-    inputs = _inputs(shown)
-    if inputs is None or panel_width(inputs) not in (1, 2) or inputs.dtype.kind != "f":
+    inputs, through = _inputs(shown), _cut(shown)
+    if inputs is not None and through is not None:
+        names, inputs = _names_of_cut(through), inputs[:, :2]
+    elif inputs is None or panel_width(inputs) not in (1, 2) or inputs.dtype.kind != "f":
         return (), ()
+    else:
+        names = ("x",) if panel_width(inputs) == 1 else ("x[0]", "x[1]")
     if inputs.ndim > 2 or (inputs.ndim == 2 and inputs.shape[1] == 1):
         return (), ()  # a single number in an array: drawn as a cloud would be
     columns = inputs.reshape(len(inputs), -1).T
     count = CURVE if len(columns) == 1 else FIELD
     ends = [_ends(column) for column in columns]
-    names = ("x",) if len(columns) == 1 else ("x[0]", "x[1]")
     return names, tuple(np.linspace(*pair, count, dtype=inputs.dtype) for pair in ends)
+
+
+def _names_of_cut(through: np.ndarray) -> tuple[str, str]:
+    """The two coordinates of a cut, with what the others are there."""
+    others = ", ".join(f"x[{k}] = {x:.3g}" for k, x in enumerate(through) if k > 1)
+    return "x[0]", f"x[1] at {others}" if len(through) < 5 else "x[1] through the worst point"
 
 
 def _times(shown: Shown) -> tuple[np.ndarray, ...]:
@@ -162,13 +190,17 @@ def _residual(
     worst = np.zeros(0) if gap is None else _flat(gap.worst.point)
     sizes = [_sizes(shown, constraint, item) for item in (points.train, points.heldout)]
     kept = [_kept(len(size)) for size in sizes]
-    alike = width == len(grid) or (width == 1 and len(grid) == 1)
+    # A cut is a plane through points of more coordinates.
+    alike = width == len(grid) or (len(grid) == 2 < width and _cut(shown) is not None)
+    found = shown.first_with_heldout()
     entries = max(train[1].shape[1], heldout[1].shape[1])
     field = np.zeros(0)
     on_boundary = isinstance(constraint.over, (BoxBoundary, RegionBoundary, Segment, Segments))
     if grid and alike and not entries and not on_boundary:
         known = np.concatenate([part[0] for part in (train, heldout) if part[0].size])
         field = _on_field(shown, constraint, known, grid)
+        if width > 2 and found is not None and found[0] is constraint:
+            worst = worst[:2]  # the cut goes through it
     names = axes if len(axes) == width else tuple(f"x[{k}]" for k in range(width))
     return ResidualSeen(
         name=constraint.name,
@@ -250,7 +282,7 @@ def _on_field(
     low, high = points.min(axis=0), points.max(axis=0)
     if not (high > low).all():
         return np.zeros(0)
-    places = on_grid(grid)
+    places = places_of(shown, grid)
     try:
         r = residuals_at(constraint.residual, shown.model, places)
     except OTHER_USE:  # its points are pairs, or of a shape of their own
@@ -259,7 +291,8 @@ def _on_field(
     flat = places.reshape(len(places), -1)
     slack = 0.02 * (high - low)  # the outermost points lie a little inside of the ends
     outside = ~held_in(shown.problem, places)
-    outside |= ((flat < low - slack) | (flat > high + slack)).any(axis=1)
+    beyond = (flat < low - slack) | (flat > high + slack)
+    outside |= beyond[:, : len(grid)].any(axis=1)  # a cut may lie at the end of the others
     if len(grid) > 1:
         size = np.where(outside, np.nan, size)
     return size.reshape([len(part) for part in grid])

@@ -49,7 +49,7 @@ def moments(shown: Shown) -> "Figure":
     if shown.experiments:
         return _experiments(shown)
     found = shown.first_with_heldout()
-    if found is None or not shown.history.snapshots:
+    if found is None or not (shown.history.snapshots or shown.history.pieces):
         figure = new_figure(6, 3)
         say(figure.subplots(), "no snapshots, or no constraint with held-out points")
         return figure

@@ -1,5 +1,6 @@
 """Figures of a solution, as `Figure` objects: no pyplot, no global state."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +9,8 @@ from constrainednn._common.messages import shown as in_words
 from constrainednn._common.tables import number
 from constrainednn._figures.evaluate import evaluate
 from constrainednn._figures.panels.history import draw_history, draw_pieces
+from constrainednn._figures.panels.parameters import draw_parameters
+from constrainednn._figures.panels.plane import draw_slices, draw_vectors, draws_vectors
 from constrainednn._figures.panels.residual import (
     draw_distance,
     draw_residual,
@@ -15,9 +18,14 @@ from constrainednn._figures.panels.residual import (
     draws_distance,
     draws_residual,
 )
-from constrainednn._figures.panels.solution import draw_error, draw_phase, draw_solution
+from constrainednn._figures.panels.solution import (
+    component_names,
+    draw_error,
+    draw_phase,
+    draw_solution,
+)
 from constrainednn._figures.shown import Shown
-from constrainednn._figures.style import new_figure, say, say_how_many_experiments
+from constrainednn._figures.style import new_figure, say_how_many_experiments
 from constrainednn._pages.evaluated import Evaluated, ResidualSeen
 from constrainednn.errors import BadTypeError, BadValueError
 
@@ -26,7 +34,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # What can be drawn, in the order of the overview.
-KINDS = ("solution", "residual", "error", "phase", "spread", "distance", "history")
+KINDS = (
+    *("solution", "slices", "vectors", "residual", "error", "phase", "parameters"),
+    *("spread", "distance", "history"),
+)
+# Panels that make room for others where there are more than a page holds, the first to go first.
+_SPARED = ("distance", "slices", "spread")
 _MOST_PANELS = 6
 
 Panels = dict[str, Callable[[Any], None]]
@@ -46,18 +59,19 @@ def one_figure(
     shown: Shown,
     kind: str | None,
     constraint: str | None,
+    component: int | None,
     names: Sequence[str] | None,
     ax: "Axes | None",
 ) -> "Figure":
     """One panel, or all of them; `Solution.plot` has the documentation."""
     if shown.experiments:
-        if any(item is not None for item in (kind, constraint, names, ax)):
+        if any(item is not None for item in (kind, constraint, component, names, ax)):
             raise BadValueError(
                 "there are several experiments: draw one, as in solution[0].plot('residual')."
             )
         return overview(shown)
     seen = evaluate(shown)[0]
-    called = _as_names(names, seen)
+    seen, called = _of_component(component, seen, _as_names(names, seen))
     found = _residual_of(shown, constraint, seen)
     if kind is None:
         if ax is not None:
@@ -89,6 +103,20 @@ def _as_names(names: Sequence[str] | None, seen: Evaluated) -> tuple[str, ...]:
     return tuple(names)
 
 
+def _of_component(
+    k: int | None, seen: Evaluated, names: tuple[str, ...]
+) -> tuple[Evaluated, tuple[str, ...]]:
+    """One component of what is seen, with its name; all of them for None."""
+    if k is None:
+        return seen, names
+    count = seen.values.shape[-1] if seen.grid else 0
+    if isinstance(k, bool) or not isinstance(k, int) or not -count <= k < count:
+        raise BadValueError(f"component of plot must be a number below {count}, got {in_words(k)}.")
+    known = seen.reference[..., [k]] if seen.reference.size else seen.reference
+    chosen = dataclasses.replace(seen, values=seen.values[..., [k]], reference=known)
+    return chosen, (component_names(count, names)[k],)
+
+
 def _residual_of(
     shown: Shown, constraint: str | None, seen: Evaluated
 ) -> tuple[Evaluated, ResidualSeen | None]:
@@ -111,6 +139,10 @@ def _panels(
     panels: Panels = {}
     if seen.grid or len(seen.images):
         panels["solution"] = lambda axes: draw_solution(axes, shown, seen, names)
+    if len(seen.grid) == 2:
+        panels["slices"] = lambda axes: draw_slices(axes, seen, names)
+    if draws_vectors(seen):
+        panels["vectors"] = lambda axes: draw_vectors(axes, seen, names)
     if item is not None and draws_residual(item):
         panels["residual"] = lambda axes: draw_residual(axes, seen, item)
     if seen.reference.size:
@@ -124,14 +156,19 @@ def _panels(
         gap = next((gap for gap in shown.gap.constraints if gap.name == item.name), None)
     if gap is not None and draws_distance(gap):
         panels["distance"] = lambda axes: draw_distance(axes, gap)
+    if unknowns := shown.unknowns():
+        panels["parameters"] = lambda axes: draw_parameters(axes, unknowns)
     panels["history"] = lambda axes: draw_history(axes, shown)
     return panels
 
 
 def _why_not(kind: str) -> str:
     return {
-        "solution": "u is no function of one or two numbers, and no map between planes.",
-        "residual": "it is at rounding, or its points vary in more than two coordinates.",
+        "solution": "u is no function of numbers, and no map between planes.",
+        "slices": "only a function of two coordinates or more has slices.",
+        "vectors": "only two components or more over a plane are arrows.",
+        "parameters": "there are no unknowns, or the data do not determine them.",
+        "residual": "it is at rounding, or its points vary in too many coordinates.",
         "error": "there is no reference to compare with, or no grid to do so on.",
         "phase": "only a solution over time with two components or more has a path.",
         "spread": "the residual is at rounding, or there are no held-out points.",
@@ -144,8 +181,9 @@ def _all(
 ) -> "Figure":
     seen, item = found
     panels = _panels(shown, seen, item, names)
-    if len(panels) > _MOST_PANELS:
-        panels.pop("distance", None)
+    for kind in _SPARED:
+        if len(panels) > _MOST_PANELS:
+            panels.pop(kind, None)
     columns = 1 if len(panels) == 1 else 2 if len(panels) in (2, 4) else 3
     rows = -(-len(panels) // columns)
     figure = new_figure(4.2 * columns, 3.5 * rows + 0.4)
@@ -178,19 +216,26 @@ def _title(shown: Shown, item: ResidualSeen | None) -> str:
 
 def _experiments(shown: Shown) -> "Figure":
     """A row for each experiment: its solution with data, its pieces, and its residual."""
-    parts = shown.experiments
-    figure = new_figure(11, 3.3 * len(parts))
-    grid = figure.subplots(len(parts), 3, squeeze=False)
-    for seen, (first, second, third) in zip(evaluate(shown), grid, strict=True):
+    parts, every = shown.experiments, evaluate(shown)
+    items = [_residual_of(parts[seen.name], None, seen)[1] for seen in every]
+    drawn = [item is not None and draws_residual(item) for item in items]
+    columns = 2 + any(drawn)
+    figure = new_figure(1 + 3.4 * columns, 2.8 * len(parts))
+    grid = figure.subplots(len(parts), columns, squeeze=False)
+    for seen, item, has_residual, (first, second, *third) in zip(
+        every, items, drawn, grid, strict=True
+    ):
         part = parts[seen.name]
         draw_solution(first, part, seen)
         first.set_title(seen.name, fontsize=9, parse_math=False)
         draw_pieces(second, part)
-        _, item = _residual_of(part, None, seen)
-        if item is not None and draws_residual(item):
-            draw_residual(third, seen, item)
-        else:
-            say(third, "residual at rounding")
-        third.set_title(seen.residuals[0].name, fontsize=9, parse_math=False)
+        second.title.set_fontsize(9)
+        if third and has_residual and item is not None:
+            draw_residual(third[0], seen, item)
+            third[0].set_title(item.name, fontsize=9, parse_math=False)
+        elif third:
+            third[0].remove()
+    if not any(drawn):
+        figure.suptitle("residuals at rounding", fontsize=9)
     say_how_many_experiments(figure, len(parts), len(shown.model.names))
     return figure

@@ -1,10 +1,12 @@
 """What the figures of a solution are drawn from."""
 
 import dataclasses
+from collections.abc import Callable
 
 from jaxtyping import PyTree
 
 from constrainednn._gap.report import ConstraintGap, GapReport
+from constrainednn._gap.statistics import Estimate
 from constrainednn._gap.streams import Streams
 from constrainednn._problem.constraint import Constraint
 from constrainednn._problem.problem import Problem
@@ -23,6 +25,7 @@ class Shown:
         streams: The points of each constraint.
         tolerance: What the residual of each piece was to be below; 0 for the default.
         experiments: The same for each of several experiments that fits on a page, by name.
+        unknowns: Estimates the unknowns, by name; nothing where there are none to estimate.
     """
 
     problem: Problem
@@ -32,6 +35,7 @@ class Shown:
     streams: tuple[Streams, ...]
     tolerance: float
     experiments: "dict[str, Shown]"
+    unknowns: Callable[[], dict[str, Estimate]]
 
     def first_with_heldout(self) -> tuple[Constraint, Streams, ConstraintGap] | None:
         """The first constraint with held-out points: what one page can show."""

@@ -46,12 +46,12 @@ def place_points(u: SpacePieces) -> np.ndarray:
 
 
 def held_in(problem: Problem, places: np.ndarray) -> np.ndarray:
-    """Which places of the plane lie in the regions that constraints hold over, if all are such."""
+    """Which places lie in the regions that constraints hold over, if all are such."""
     over = [item.over for item in problem.constraints]
     regions = [item for item in over if isinstance(item, AbstractShape)]
     lines = AbstractShape, BoxBoundary, RegionBoundary, Segment, Segments
     known = all(isinstance(item, lines) for item in over if isinstance(item, AbstractDomain))
-    if not regions or not known or any(len(item.bounds[0]) != 2 for item in regions):
+    if not regions or not known or any(len(item.bounds[0]) != places.shape[1] for item in regions):
         return np.ones(len(places), bool)
     return np.any([item.holds(places) for item in regions], axis=0)
 
@@ -91,10 +91,10 @@ def solution_beside_residual(shown: Shown) -> "Figure":
         grid = place_grid(u)
         inside = held_in(shown.problem, points)
         values = np.where(inside[:, None], values, np.nan)
-        draw_map_of_values(left, grid, values[:, 0].reshape([len(part) for part in grid]))
+        name = "u[0]" if values.shape[1] > 1 else "u"
+        draw_map_of_values(left, grid, values[:, 0].reshape([len(part) for part in grid]), name)
         r = np.where(inside[:, None], r, np.nan)
         draw_boxes(left, u)
-        name = "u[0]" if values.shape[1] > 1 else "u"
         left.set(xlabel="x", ylabel="y", aspect="equal", title=f"{name}(x, y), with elements")
     draw_sizes(right, u, np.linalg.norm(r, axis=1), "|r|")
     right.set_title(f"residual on {u.count} elements")

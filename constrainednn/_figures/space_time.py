@@ -34,7 +34,7 @@ def profiles(shown: Shown) -> "Figure":
     """The solution against x at a few moments above a map of its residual."""
     u, constraint = shown.model, shown.problem.constraints[0]
     figure = new_figure(11, 6.5)
-    rows = figure.subplots(2, _MOMENTS, squeeze=False)
+    rows = figure.subplots(2, _MOMENTS, squeeze=False, sharey="row")
     times, places = map_grid(u, _MOMENTS, 801)
     reference = shown.problem.reference
     for axes, t in zip(rows[0], times, strict=True):
@@ -44,6 +44,8 @@ def profiles(shown: Shown) -> "Figure":
         known = None if reference is None else values_at(reference, p)
         names = [f"u[{k}]" for k in range(values.shape[1])] if values.shape[1] > 1 else ["u"]
         draw_curves(axes, places, values, known, names)
+        if axes is not rows[0, 0] and (legend := axes.get_legend()):
+            legend.remove()  # it says the same, and lies on the curves
         axes.set(title=f"t = {t:.4g}", xlabel="x")
         axes.title.set_fontsize(9)
         axes.tick_params(labelsize=8)

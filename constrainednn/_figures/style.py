@@ -21,11 +21,19 @@ if TYPE_CHECKING:
 TRAIN, MONITOR, HELDOUT, KNOWN = "#0072B2", "#E69F00", "#D55E00", "#444444"
 # The same set for the components of a value.
 COMPONENTS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+# Dashes that tell them apart where there are no colours.
+DASHES = ("-", (0, (7, 1.5)), "-.", (0, (3, 1)), (0, (9, 1.5, 2, 1.5)), (0, (5, 1, 1, 1, 1, 1)))
+# A legend that may lie on points.
+LEGEND = {"framealpha": 0.85, "edgecolor": "none", "fontsize": 8}
 
 
 def new_figure(width: float, height: float) -> "Figure":
     """An empty figure, made without pyplot and its global state."""
-    return _figure_class()(figsize=(width, height), layout="constrained")
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    # Axes of equal scales move within their place; with less room their labels were cut off.
+    layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06)
+    return _figure_class()(figsize=(width, height), layout=layout)
 
 
 @functools.cache
@@ -130,7 +138,9 @@ def mark(axes: "Axes", x: float, y: float, label: str) -> None:
 _DECADES = 8
 
 
-def draw_map_of_values(axes: "Axes", grid: tuple[np.ndarray, ...], values: np.ndarray) -> None:
+def draw_map_of_values(
+    axes: "Axes", grid: tuple[np.ndarray, ...], values: np.ndarray, name: str
+) -> None:
     """Values over two coordinates as colours; blue and red where both signs occur."""
     finite = values[np.isfinite(values)]
     low, high = (finite.min(), finite.max()) if finite.size else (0.0, 1.0)
@@ -145,19 +155,24 @@ def draw_map_of_values(axes: "Axes", grid: tuple[np.ndarray, ...], values: np.nd
         vmax=top if signed else high,
         rasterized=True,
     )
-    axes.figure.colorbar(image, ax=axes)
+    bar = axes.figure.colorbar(image, ax=axes)
+    bar.set_label(name, parse_math=False)
 
 
 def draw_map_of_sizes(
-    axes: "Axes", grid: tuple[np.ndarray, ...], sizes: np.ndarray, name: str
+    axes: "Axes",
+    grid: tuple[np.ndarray, ...],
+    sizes: np.ndarray,
+    name: str,
+    least: float = 0.0,
 ) -> None:
-    """Sizes over two coordinates as colours on a logarithmic scale."""
+    """Sizes over two coordinates as colours on a logarithmic scale, from `least` upwards."""
     from matplotlib.colors import LogNorm
 
     shade = on_log_axis(sizes)
     # One place, as a corner where derivatives are infinite, would leave no colour to all others.
     top = max(float(np.nanquantile(shade, 0.999)), 1e-200) if np.isfinite(shade).any() else 1e-200
-    low = max(float(np.nanmin(shade, initial=top)), top * 10.0**-_DECADES)
+    low = max(float(np.nanmin(shade, initial=top)), top * 10.0**-_DECADES, least)
     # Equal sizes are one colour, whatever their last digits do.
     low = low if low < top else top / 10
     norm = LogNorm(low, top)

@@ -192,23 +192,27 @@ class Solution(Facts):
         kind: str | None = None,
         *,
         constraint: str | None = None,
+        component: int | None = None,
         names: Sequence[str] | None = None,
         ax: "Axes | None" = None,
     ) -> "Figure":
         """Draw the solution and its residual: all there is on one page, or one panel.
 
         Args:
-            kind: One panel: "solution", "residual" (with training points and the worst point),
-                "error" against the reference, "phase" (the path of two components over time),
-                "spread" (quantiles of |r|), "distance" to the nearest training point, or "history".
+            kind: One panel: "solution" (of three coordinates or more in a plane through the worst
+                point), "slices", "vectors" (two components as arrows), "residual" (with training
+                points and the worst point), "error" against the reference, "phase" (the path of
+                two components over time), "parameters" (unknowns with intervals), "spread"
+                (quantiles of |r|), "distance" to the nearest training point, or "history".
             constraint: Whose residual is drawn; by default the first with held-out points.
+            component: The one component that is drawn; by default all, and the first of a field.
             names: What the components of u are called, one text for each.
             ax: Axes of yours to draw one panel into.
 
         Raises:
             ValueError: If there is no such kind, constraint or component, or nothing to draw of it.
         """
-        return one_figure(shown(self), kind, constraint, names, ax)
+        return one_figure(shown(self), kind, constraint, component, names, ax)
 
     def plot_moments(self) -> "Figure":
         """Draw the map at several moments of training, on train and monitor points."""

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from constrainednn._figures.shown import Shown
-from constrainednn._figures.style import KNOWN, MONITOR, TRAIN, on_log_axis, say, widen
+from constrainednn._figures.style import KNOWN, LEGEND, MONITOR, TRAIN, on_log_axis, say, widen
 from constrainednn._problem.scheme import AbstractPieceScheme, PieceHistory
 from constrainednn.models.space import SpacePieces
 
@@ -43,7 +43,7 @@ def draw_history(axes: "Axes", shown: Shown) -> None:
     monitor = shape(history.monitor)
     if np.isfinite(monitor).any():
         taken = history.monitor_steps + first
-        axes.plot(taken, monitor, color=MONITOR, lw=1.2, marker=".", label="monitor")
+        axes.plot(taken, monitor, color=MONITOR, lw=1.4, ls="--", marker=".", label="monitor")
     for step in history.redraws[:50]:
         axes.axvline(step + first, color=KNOWN, lw=0.3)
     title = "total loss" if len(shown.problem.statements) > 1 else "loss"
@@ -62,7 +62,7 @@ def draw_history(axes: "Axes", shown: Shown) -> None:
 
 
 def draw_pieces(axes: "Axes", shown: Shown) -> None:
-    """Length of each piece and, on an axis at the right, what was compared with the tolerance."""
+    """What was compared with the tolerance on each piece; a step is as wide as its piece."""
     pieces = shown.history.pieces
     assert isinstance(pieces, PieceHistory)
     edges, order = np.asarray(pieces.edges, float), 1
@@ -72,33 +72,45 @@ def draw_pieces(axes: "Axes", shown: Shown) -> None:
     if edges[1] < edges[0]:
         edges, order = edges[::-1], -1
     places = on_time_axis(axes, edges)
+    residual = on_log_axis(np.asarray(pieces.monitor, float))[::order]
+    axes.stairs(residual, places, color=MONITOR, lw=1.6, baseline=None)
+    axes.set_xlabel("t")
+    _draw_tolerance(axes, shown)
+    lengths = np.diff(edges)
+    low, high = f"{lengths.min():.2g}", f"{lengths.max():.2g}"
+    long = low if low == high else f"{low} to {high}"
+    rejected = f", {pieces.rejected} rejected" if pieces.rejected else ""
+    axes.set_title(f"{_count(len(lengths), 'piece')}, {long} long{rejected}")
+    widen(axes)
+
+
+def _draw_tolerance(axes: "Axes", shown: Shown) -> None:
+    """The line that residuals of pieces are to be below, and the axis they are on."""
     scheme = shown.problem.scheme
     assert isinstance(scheme, AbstractPieceScheme)
-    axes.stairs(np.diff(edges), places, color=TRAIN, lw=1.4, baseline=None)
-    axes.set(yscale="log", xlabel="t")
-    axes.set_ylabel("length of the piece", color=TRAIN)
-    beside = axes.twinx()
-    residual = on_log_axis(np.asarray(pieces.monitor, float))[::order]
-    beside.stairs(residual, places, color=MONITOR, lw=1.4, baseline=None)
-    beside.axhline(shown.tolerance or scheme.default_tolerance, color=MONITOR, lw=0.9, ls="--")
-    beside.set_yscale("log")
-    beside.set_ylabel("monitor residual / solution (dashed: tolerance)", color=MONITOR, fontsize=8)
-    axes.set_title(f"{len(edges) - 1} pieces, {pieces.rejected} rejected attempts")
-    widen(axes)
-    widen(beside)
+    tolerance = shown.tolerance or scheme.default_tolerance
+    axes.axhline(tolerance, color=KNOWN, lw=0.9, ls="--", label=f"tolerance {tolerance:.2g}")
+    axes.set(yscale="log", ylabel="monitor residual / solution")
+    axes.legend(**LEGEND)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def _draw_sorted(axes: "Axes", shown: Shown) -> None:
     """What was compared with the tolerance on each element, the largest first."""
-    pieces, scheme = shown.history.pieces, shown.problem.scheme
+    from matplotlib.ticker import MaxNLocator
+
+    pieces = shown.history.pieces
     assert isinstance(pieces, PieceHistory)
-    assert isinstance(scheme, AbstractPieceScheme)
     sizes = np.sort(on_log_axis(np.asarray(pieces.monitor, float)))[::-1]
     axes.stairs(sizes, np.arange(len(sizes) + 1), color=MONITOR, lw=1.4, baseline=None)
-    axes.axhline(shown.tolerance or scheme.default_tolerance, color=MONITOR, lw=0.9, ls="--")
-    axes.set(yscale="log", xlabel="elements, by residual")
-    axes.set_ylabel("monitor residual / solution (dashed: tolerance)", fontsize=8)
-    axes.set_title(f"{len(sizes)} elements after {pieces.rejected + 1} rounds")
+    axes.set_xlabel("elements, the largest residual first")
+    _draw_tolerance(axes, shown)
+    rounds = _count(pieces.rejected + 1, "round")
+    axes.set_title(f"{_count(len(sizes), 'element')} after {rounds}")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     widen(axes)
 
 

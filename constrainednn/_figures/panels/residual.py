@@ -11,6 +11,7 @@ from constrainednn._figures.panels.solution import scale_alike
 from constrainednn._figures.style import (
     HELDOUT,
     KNOWN,
+    LEGEND,
     TRAIN,
     draw_map_of_sizes,
     mark,
@@ -50,7 +51,8 @@ def draw_residual(axes: "Axes", seen: Evaluated, item: ResidualSeen) -> None:
     if item.field.ndim == 2:
         draw_map_of_sizes(axes, seen.grid, item.field, "|r|")
         style = {"ms": 2.5, "alpha": 0.8, "mew": 0}
-        axes.plot(item.train[:, 0], item.train[:, 1], ".", color="white", **style)
+        if item.train.shape[1] == 2:  # those of more coordinates lie beside the plane
+            axes.plot(item.train[:, 0], item.train[:, 1], ".", color="white", **style)
         axes.set(xlabel=seen.axes[0], ylabel=seen.axes[1])
         scale_alike(axes, seen)
         if len(item.worst) == 2:
@@ -60,21 +62,21 @@ def draw_residual(axes: "Axes", seen: Evaluated, item: ResidualSeen) -> None:
     assert k is not None
     if item.field.ndim == 1 and item.field.size:
         axes.plot(seen.grid[0], on_log_axis(item.field), color=KNOWN, lw=0.5, alpha=0.5)
-    for name, points, size, count, colour in (
-        ("held-out", item.heldout, item.heldout_size, item.heldout_count, HELDOUT),
-        ("train", item.train, item.train_size, item.train_count, TRAIN),
+    for name, points, size, count, colour, mark_ in (
+        ("held-out", item.heldout, item.heldout_size, item.heldout_count, HELDOUT, "."),
+        ("train", item.train, item.train_size, item.train_count, TRAIN, "+"),
     ):
         if points.size:
             of = f"{len(points)} of " if len(points) < count else ""
             label = f"{name}, {of}{count}"
-            axes.plot(points[:, k], on_log_axis(size), ".", color=colour, ms=3.5, label=label)
+            axes.plot(points[:, k], on_log_axis(size), mark_, color=colour, ms=4, label=label)
     axes.set(yscale="log", xlabel=item.axes[k], ylabel="|r|")
     if len(seen.grid) == 1 and early(seen.grid[0]):
         axes.set_xscale("log")
     widen(axes)
     if len(item.worst) > k and item.worst_size > 0:
         mark(axes, float(item.worst[k]), item.worst_size, _worst(item))
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    axes.legend(**LEGEND, loc="lower right")
 
 
 def _worst(item: ResidualSeen) -> str:
@@ -83,12 +85,13 @@ def _worst(item: ResidualSeen) -> str:
 
 def draw_spread(axes: "Axes", item: ResidualSeen) -> None:
     """Share of points with a residual above a size, on log axes."""
-    for name, part, count, colour in (
-        ("train", item.train_shares, item.train_count, TRAIN),
-        ("held-out", item.heldout_shares, item.heldout_count, HELDOUT),
+    for name, part, count, colour, dash in (
+        ("train", item.train_shares, item.train_count, TRAIN, "-"),
+        ("held-out", item.heldout_shares, item.heldout_count, HELDOUT, "--"),
     ):
         if part.shape[1]:
-            axes.plot(part[0], part[1], color=colour, lw=1.4, label=f"{name} (n = {count})")
+            style = {"color": colour, "ls": dash, "lw": 1.6, "label": f"{name}, {count}"}
+            axes.plot(part[0], part[1], **style)
     axes.set(xscale="log", yscale="log", xlabel="|r|", ylabel="share of points above")
     axes.set_title(f"spread of the residual of {item.name}", parse_math=False)
     widen(axes)
@@ -128,9 +131,9 @@ def draw_distance(axes: "Axes", gap: ConstraintGap) -> None:
     axes.set(
         xscale="log",
         yscale="log",
-        xlabel="distance to the nearest training point; a fifth of the points in each step",
+        xlabel="distance to the nearest training point\n(a fifth of the points in each step)",
         ylabel="held-out RMS |r|",
-        title="between the points or outside the cloud?",
+        title="residual by distance",
     )
     axes.xaxis.label.set_fontsize(8)
     widen(axes)

@@ -13,6 +13,7 @@ from constrainednn._figures.style import (
     COMPONENTS,
     HELDOUT,
     KNOWN,
+    LEGEND,
     TRAIN,
     draw_map_of_sizes,
     draw_map_of_values,
@@ -37,7 +38,7 @@ def draw_solution(axes: "Axes", shown: Shown, seen: Evaluated, names: Sequence[s
         _draw_curves(axes, seen, names)
     elif len(seen.grid) == 2:
         name = component_names(seen.values.shape[-1], names)[0]
-        draw_map_of_values(axes, seen.grid, seen.values[..., 0])
+        draw_map_of_values(axes, seen.grid, seen.values[..., 0], name)
         axes.set(xlabel=seen.axes[0], ylabel=seen.axes[1])
         axes.set_title(f"{name}({seen.axes[0]}, {seen.axes[1]})", parse_math=False)
         scale_alike(axes, seen)
@@ -68,15 +69,15 @@ def _draw_curves(axes: "Axes", seen: Evaluated, names: Sequence[str]) -> None:
     draw_curves(axes, x, seen.values, known, component_names(seen.values.shape[-1], names))
     for item in seen.residuals:
         parts = (
-            (item.heldout, item.heldout_rows, HELDOUT, "held-out"),
-            (*(item.train, item.train_rows, TRAIN, "train"),),
+            (item.heldout, item.heldout_rows, HELDOUT, ".", "held-out"),
+            (item.train, item.train_rows, TRAIN, "+", "train"),
         )
-        for points, measured, colour, which in parts:
+        for points, measured, colour, marked, which in parts:
             if not measured.size:
                 continue
             label = f"{item.name}, {which}"
             for column in measured.T:
-                axes.plot(points[:, 0], column, ".", color=colour, ms=4, alpha=0.7, label=label)
+                axes.plot(points[:, 0], column, marked, color=colour, ms=5, alpha=0.7, label=label)
                 label = "_"  # one entry of the legend for all columns
             axes.legend(frameon=False, fontsize=8)
     axes.set(xlabel=seen.axes[0], title=f"u({seen.axes[0]})")
@@ -96,12 +97,18 @@ def _draw_image(axes: "Axes", shown: Shown, seen: Evaluated) -> None:
 def draw_error(axes: "Axes", seen: Evaluated) -> None:
     """The largest difference from the reference over components."""
     axes.set_title("error against the reference")
+    known = np.abs(seen.reference)
+    # Below the distance of neighbouring numbers an error is noise, and zero has no logarithm.
+    least = float(np.finfo(seen.values.dtype).eps * known.max(initial=0, where=np.isfinite(known)))
     if len(seen.grid) == 2:
-        draw_map_of_sizes(axes, seen.grid, seen.error, "|u - reference|")
+        draw_map_of_sizes(axes, seen.grid, seen.error, "|u - reference|", least)
         axes.set(xlabel=seen.axes[0], ylabel=seen.axes[1])
         scale_alike(axes, seen)
         return
-    axes.plot(seen.grid[0], on_log_axis(seen.error), color=KNOWN, lw=1)
+    axes.plot(seen.grid[0], on_log_axis(np.maximum(seen.error, least)), color=KNOWN, lw=1)
+    if least and np.nanmin(seen.error) <= least:
+        axes.axhline(least, color=HELDOUT, lw=0.9, ls=":", label="rounding of the reference")
+        axes.legend(**LEGEND)
     axes.set(yscale="log", xlabel=seen.axes[0], ylabel="|u - reference|")
     if early(seen.grid[0]):
         axes.set_xscale("log")

@@ -113,7 +113,7 @@ def _field_plot(
     drawing.field(shade, colours)
     drawing.colour_bar(scale, colours, name)
     if residual is not None:
-        if len(residual.train):
+        if residual.train.shape[1] == 2:  # those of more coordinates lie beside the plane
             drawing.dots(residual.train[:, 0], residual.train[:, 1], "train onfield", size=1.0)
             few = len(residual.train) < residual.train_count
             of = f"{len(residual.train)} of " if few else ""
