@@ -128,7 +128,17 @@ def test_a_map_pools_no_other_axis(stopped):
                 ]
                 assert numbers["heldout"][f"steps {steps}"][j, i] == np.median(losses)
     titles = [axes.get_title() for axes in figure.axes[:2]]
-    assert titles == ["median held-out loss\nsteps 2", "median held-out loss\nsteps 3"]
+    assert titles == ["steps 2", "steps 3"]
+    assert figure.axes[2].get_ylabel() == "median held-out loss"
+
+
+@pytest.mark.slow
+def test_every_figure_of_a_study_says_what_was_run(stopped):
+    for figure in stopped.plot().values():
+        assert figure.get_suptitle().startswith("stated, 2 seeds, method gd, heldout 16, monitor 8")
+    time = stopped.plot()["time"].axes[0]
+    assert time.get_xscale() == "linear" and time.get_xlabel() == "step"  # three steps at most
+    assert all(tick == round(tick) for tick in time.get_xticks())
 
 
 def test_a_law_whose_exponent_may_be_zero_is_no_trend():

@@ -101,7 +101,7 @@ def _draw(folder: Path) -> None:
 
         found = load_study(folder)
         show_text(found.shown(terminal_width()))
-        for line in write_figures(found.rows, found.axes, folder):
+        for line in write_figures(found.rows, found.axes, found.name, folder):
             show_text(line)
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # With so few steps an axis of whole numbers shows more than a logarithmic one.
-_FEW = 20
+FEW = 20
 
 
 def draw_history(axes: "Axes", shown: Shown) -> None:
@@ -28,7 +28,7 @@ def draw_history(axes: "Axes", shown: Shown) -> None:
     # An objective may be below zero.
     shape = (lambda values: values) if shown.problem.objective is not None else on_log_axis
     loss = shape(history.loss)
-    few = len(loss) <= _FEW
+    few = len(loss) <= FEW
     # Log axes have no zero: step k is drawn at k + 1.
     first = 0 if few else 1
     steps = np.arange(len(loss)) + first

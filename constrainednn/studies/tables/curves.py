@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
+from constrainednn._figures.panels.history import FEW
 from constrainednn._figures.style import (
     COMPONENTS,
+    DASHES,
     HELDOUT,
+    LEGEND,
     MONITOR,
     TRAIN,
     new_figure,
@@ -24,6 +27,9 @@ from constrainednn.studies.tables.panels import (
     Drawn,
     around,
     band,
+    columns_of,
+    grid_of,
+    hold,
     say_how_many,
     title_of,
     ylabel,
@@ -45,8 +51,8 @@ def against(axis: str, rows: Sequence[Row], varied: Sequence[str]) -> Drawn:
     """Train, held-out and gap over an axis of numbers, a panel for each other combination."""
     every = groups(rows, [name for name in varied if name != axis])
     drawn = every[:MOST]
-    figure = new_figure(4.2 * len(drawn), 3.6)
-    panels = figure.subplots(1, len(drawn), squeeze=False, sharey=True)[0]
+    figure = new_figure(*_size(len(drawn), 4.2, 3.4))
+    panels = grid_of(figure, len(drawn))
     numbers: dict[str, Any] = {"laws": [], "groups": {}}
     for axes, (where, group) in zip(panels, drawn, strict=True):
         title, sizes = title_of(where), _sizes(axis, group)
@@ -67,6 +73,12 @@ def against(axis: str, rows: Sequence[Row], varied: Sequence[str]) -> Drawn:
     panels[0].set_ylabel(ylabel("loss", groups(rows, varied)))
     say_how_many(figure, len(drawn), len(every))
     return figure, numbers
+
+
+def _size(panels: int, width: float, height: float) -> tuple[float, float]:
+    """Inches of a figure of so many panels, with room for what stands above."""
+    columns = columns_of(panels)
+    return width * columns, 0.5 + height * -(-panels // columns)
 
 
 def _draw_losses(
@@ -117,8 +129,9 @@ def _set_axis(axes: "Axes", axis: str, x: Float[np.ndarray, " n"]) -> None:
     axes.set_xscale("log" if (x > 0).all() and x.max() >= 4 * x.min() else "linear")
     axes.set_yscale("log")
     axes.set_xlabel(axis)
-    axes.legend(fontsize=7, frameon=False)
+    axes.legend(**LEGEND | {"fontsize": 7})
     widen(axes)
+    hold(axes)
     if len(x) <= MOST:
         axes.set_xticks(x, [f"{value:g}" for value in x])
         axes.xaxis.set_minor_locator(NullLocator())
@@ -155,34 +168,38 @@ def _interpolation(sizes: dict[float, tuple[int, int]]) -> float | None:
 
 def time(rows: Sequence[Row], varied: Sequence[str]) -> Drawn:
     """Train and monitor loss over the steps."""
+    from matplotlib.ticker import MaxNLocator
+
     every = groups(rows, varied)
     drawn = every[: 2 * MOST]
-    columns = min(3, len(drawn))
-    lines = -(-len(drawn) // columns)
-    figure = new_figure(3.6 * columns, 0.4 + 2.6 * lines)
-    panels = figure.subplots(lines, columns, squeeze=False, sharey=True).ravel()
+    figure = new_figure(*_size(len(drawn), 3.6, 2.6))
+    panels = grid_of(figure, len(drawn))
     numbers = {}
-    for axes, (labels, group) in zip(panels, drawn, strict=False):
+    for axes, (labels, group) in zip(panels, drawn, strict=True):
         histories = [None if has_failed(row) else row.get("history") for row in group]
         steps = np.array(sorted({s for h in histories if h for s in h["steps"]}), float)
         entry: dict[str, Any] = {"steps": steps}
+        few = steps.max(initial=0) <= FEW
         for name, colour in (("train", TRAIN), ("monitor", MONITOR)):
             curves = [_carried(history, name, steps) for history in histories]
             known = [curve for curve in curves if not np.isnan(curve).all()]
             if known and len(steps):
                 bands = np.stack([quantiles_of(column) for column in np.stack(known).T])
                 entry[name] = bands
-                band(axes, np.maximum(steps, 0.5), bands, colour, name)
-        axes.set_xscale("log")
+                band(axes, steps + (not few), bands, colour, name)
         axes.set_yscale("log")
         ended = endings(group)
         marked = f"\nof {len(group)}: {ended}" if ended else ""
         axes.set_title(title_of(labels) + marked, fontsize=8, parse_math=False)
-        axes.set_xlabel("step")
+        # Log axes have no zero: step k is drawn at k + 1.
+        axes.set_xlabel("step" if few else "step + 1")
+        if few:
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        else:
+            axes.set_xscale("log")
         widen(axes)
+        hold(axes)
         numbers[title_of(labels)] = entry
-    for axes in panels[len(drawn) :]:
-        axes.set_axis_off()
     for axes in panels:
         if axes.lines:  # the first one may be of runs that all failed
             axes.legend(fontsize=7, frameon=False)
@@ -208,14 +225,17 @@ def distance(rows: Sequence[Row], varied: Sequence[str]) -> Drawn:
     figure = new_figure(5.5, 3.6)
     axes = figure.subplots()
     numbers = {}
-    for (labels, group), colour in zip(drawn, COMPONENTS, strict=False):
+    for (labels, group), colour, dash in zip(drawn, COMPONENTS, DASHES, strict=False):
         by_name: dict[str, list[tuple[list[float], list[float]]]] = {}
         for row in group:
             for part in (row.get("gap") or {}).get("constraints", []):
                 if part["distance"] and not has_failed(row):
                     seen = part["distance"]
                     by_name.setdefault(part["name"], []).append((seen["edges"], seen["rms"]))
-        for (name, seen), style in zip(by_name.items(), ("-", "--", ":", "-."), strict=False):
+        # One dash for each setting; where constraints differ, they have the dashes.
+        for (name, seen), style in zip(
+            by_name.items(), DASHES if len(by_name) > 1 else [dash], strict=False
+        ):
             edges = np.median([edge for edge, _ in seen], axis=0)
             classes = np.array([rms for _, rms in seen], float).T
             bands = np.stack([quantiles_of(values) for values in classes])
@@ -223,7 +243,7 @@ def distance(rows: Sequence[Row], varied: Sequence[str]) -> Drawn:
             numbers[label] = {"distance": edges, "rms": bands}
             low, middle, high = (on_log_axis(column) for column in bands.T)
             x, how = (edges[:-1] + edges[1:]) / 2, {"marker": "o", "markersize": 3}
-            axes.plot(x, middle, style, color=colour, label=label, **how)
+            axes.plot(x, middle, ls=style, color=colour, label=label, **how)
             axes.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0)
     axes.set_yscale("log")
     axes.set_xlabel("distance to the nearest training point")

@@ -22,7 +22,14 @@ from constrainednn.results.saving import plain, rendered
 from constrainednn.studies.folder import Row
 from constrainednn.studies.tables.curves import against, distance, time
 from constrainednn.studies.tables.paired import pairs_along
-from constrainednn.studies.tables.panels import MOST, Drawn, is_numeric, say_how_many, title_of
+from constrainednn.studies.tables.panels import (
+    MOST,
+    Drawn,
+    is_numeric,
+    name_all,
+    say_how_many,
+    title_of,
+)
 from constrainednn.studies.tables.rows import endings, groups, quantiles_of, values_of
 
 if TYPE_CHECKING:
@@ -41,16 +48,22 @@ class Figures(dict):
         return "\n".join(parts)
 
 
-def figures(rows: Sequence[Row], varied: Sequence[str]) -> Figures:
-    """All figures that what was varied allows, by name."""
-    return Figures({name: draw()[0] for name, draw in _available(rows, varied)})
+def figures(rows: Sequence[Row], varied: Sequence[str], problem: str) -> Figures:
+    """All figures that what was varied allows, by name; each says what was run."""
+    drawn = Figures({name: draw()[0] for name, draw in _available(rows, varied)})
+    for figure in drawn.values():
+        name_all(figure, problem, rows, varied)
+    return drawn
 
 
-def write_figures(rows: Sequence[Row], varied: Sequence[str], folder: Path) -> Iterator[str]:
+def write_figures(
+    rows: Sequence[Row], varied: Sequence[str], problem: str, folder: Path
+) -> Iterator[str]:
     """Write all figures as PNG and their numbers as `figures.json`; say what there is."""
     numbers = {}
     for name, draw in _available(rows, varied):
         figure, numbers[name] = draw()
+        name_all(figure, problem, rows, varied)
         write_atomically(folder / f"{name}.png", rendered(figure))
         yield from [*numbers[name].get("laws", []), *numbers[name].get("pairs", [])]
         yield f"drawn: {folder / name}.png"
@@ -127,17 +140,16 @@ def _map(one: str, other: str, rows: Sequence[Row], varied: Sequence[str]) -> Dr
         norm = LogNorm(low, high if high > low else 10 * low)
     box = {"facecolor": "white", "alpha": 0.6, "linewidth": 0, "pad": 1}
     for axes, (where, _), values, colours in zip(panels, drawn, found, seen, strict=True):
-        image = axes.imshow(colours, norm=norm, origin="lower", aspect="auto")
+        image = axes.imshow(colours, norm=norm, origin="lower", aspect="auto", cmap="cividis")
         for (j, i), value in np.ndenumerate(values):
             text = number(float(value))
             axes.text(i, j, text, ha="center", va="center", fontsize=7, bbox=box)
         axes.set_xticks(range(len(x)), map(str, x))
         axes.set_yticks(range(len(y)), map(str, y))
         axes.set_xlabel(one, parse_math=False)
-        title = "median held-out loss" + (f"\n{title_of(where)}" if where else "")
-        axes.set_title(title, fontsize=9, parse_math=False)
+        axes.set_title(title_of(where) if where else "", fontsize=9, parse_math=False)
         if axes is panels[-1] and norm is not None:
-            figure.colorbar(image, ax=[*panels])
+            figure.colorbar(image, ax=[*panels], label="median held-out loss")
     panels[0].set_ylabel(other, parse_math=False)
     say_how_many(figure, len(drawn), len(every))
     numbers = {one: x, other: y}

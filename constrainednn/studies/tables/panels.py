@@ -1,6 +1,7 @@
 """What the figures of a study share."""
 
-from collections.abc import Iterable
+import textwrap
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 Drawn = tuple["Figure", dict[str, Any]]
 # Combinations in one figure.
 MOST = len(COMPONENTS)
+# Panels in a row, letters that an inch of a figure holds, powers of ten that a scale of losses has.
+COLUMNS, _LETTERS, _DECADES = 3, 13, 18
 
 
 def is_numeric(axis: str, rows: Iterable[Row]) -> bool:
@@ -36,6 +39,41 @@ def say_how_many(figure: "Figure", drawn: int, groups: int) -> None:
     """Say that not all combinations are drawn."""
     if drawn < groups:
         figure.suptitle(f"first {drawn} of {groups} combinations", fontsize=9)
+
+
+def name_all(figure: "Figure", problem: str, rows: Sequence[Row], varied: Sequence[str]) -> None:
+    """Write the problem, the seeds and what all runs have in common above a figure."""
+    seeds = len({row["seed"] for row in rows})
+    kept = {key: value for key, value in rows[0]["given"].items() if key not in varied}
+    # What is not set, or switched off, says nothing.
+    set_ = {key: value for key, value in kept.items() if value is not None and value is not False}
+    shown = [f"{key} {value}" for key, value in set_.items()]
+    text = ", ".join([problem, f"{seeds} seed{'s' * (seeds > 1)}", *shown])
+    columns = int(figure.get_figwidth() * _LETTERS)
+    lines = [*textwrap.wrap(text, columns, break_on_hyphens=False), figure.get_suptitle()]
+    figure.suptitle("\n".join(filter(None, lines)), fontsize=9, parse_math=False)
+
+
+def columns_of(panels: int) -> int:
+    """Panels in a row, so that few places stay empty."""
+    return 2 if panels == 4 else min(COLUMNS, panels)
+
+
+def grid_of(figure: "Figure", panels: int) -> "list[Axes]":
+    """So many panels in rows, on one scale of losses."""
+    columns = columns_of(panels)
+    rows = -(-panels // columns)
+    grid = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
+    for axes in grid[panels:]:
+        axes.remove()
+    return list(grid[:panels])
+
+
+def hold(axes: "Axes") -> None:
+    """Let a scale of losses end where the rounding of one number would hide all others."""
+    low, high = axes.get_ylim()
+    if axes.get_yscale() == "log" and low < high * 10.0**-_DECADES:
+        axes.set_ylim(bottom=high * 10.0**-_DECADES)
 
 
 def title_of(labels: dict[str, Any]) -> str:
@@ -60,7 +98,8 @@ def band(
     top = np.where(np.isinf(bands[:, 2]), 1e200, high)
     if np.isinf(bands[:, 2]).any():
         axes.set_autoscaley_on(False)
-    style = "o--" if label == "gap" else "o-"  # it may lie on the held-out loss
+    # A gap may lie on the held-out loss, and the monitor loss on that of training.
+    style = "o--" if label in ("gap", "monitor") else "o-"
     axes.plot(x, middle, style, color=colour, markersize=3, linewidth=1, label=label)
     axes.fill_between(x, low, top, color=colour, alpha=0.15, linewidth=0)
     axes.set_autoscaley_on(True)

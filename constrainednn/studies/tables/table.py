@@ -53,6 +53,11 @@ class Study:
         """True if all runs are done."""
         return not self.ended_by
 
+    @property
+    def name(self) -> str:
+        """What was run: its file, or the name of the function."""
+        return self.source.get("file", "").removesuffix(".py") or self.source.get("name", "")
+
     def table(self) -> list[dict[str, Any]]:
         """Flat rows: settings, seed, status, and the numbers of the total gap.
 
@@ -124,7 +129,7 @@ class Study:
 
     def plot(self) -> Figures:
         """All figures that the axes of this study allow, by their names; a notebook shows them."""
-        return figures(self.rows, self.axes)
+        return figures(self.rows, self.axes, self.name)
 
     def report(self, path: str | Path) -> None:
         """Write one page to send: failures, losses, all runs, the problem's text.
