@@ -22,7 +22,6 @@ from constrainednn import testing
 from constrainednn._common.paths import gallery
 from constrainednn._solve.problem_files import load_module, resolve
 from constrainednn._solve.problem_functions import build, problem_keywords
-from constrainednn.cli import solve
 from constrainednn.cli.entry import app
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -219,11 +218,10 @@ def test_page_of_faults_lists_what_is_tested():
     assert {row for name in names for row in rows_of(name)} == ROWS.keys()
 
 
-def test_readme_shows_what_is_printed(solved, capsys):
+def test_readme_shows_what_is_printed(solved):
     texts = [body for kind, body, _ in _blocks(PAGES["README.md"]) if kind == "text"]
     (shown,) = (body for body in texts if "train RMS" in body)
-    solve._print_solution(solved("unit_circle"), 0.0)
-    printed = capsys.readouterr().out
+    printed = repr(solved("unit_circle"))
 
     def words(text):
         # Digits change with the machine, and columns with the digits; seconds are left out.

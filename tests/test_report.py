@@ -413,6 +413,10 @@ def test_problems_shows_the_source_of_one_and_near_names_of_none():
     from constrainednn._common.paths import gallery
 
     source = gallery()["lotka_volterra"].read_text()
-    assert run("problems", "lotka_volterra").stdout == source
+    shown = run("problems", "lotka_volterra").stdout
+    assert shown.endswith(source)
+    settings = shown.removesuffix(source)
+    assert all(line.startswith("# ") for line in settings.splitlines())  # it stays a problem file
+    assert "prey=2.5, predators=1.25, birth=1.5" in settings and "end=6.0" in settings
     missed = run("problems", "lotka_voltera")
     assert missed.exit_code == 2 and "lotka_volterra" in missed.stderr

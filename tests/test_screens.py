@@ -58,6 +58,31 @@ def test_problems_and_show_fit_into_80_columns(tmp_path, monkeypatch):
     assert "convection" in words
 
 
+@pytest.mark.slow
+def test_python_prints_what_the_command_line_prints():
+    from constrainednn.results.summary import summary
+
+    arguments = {"heldout": 64, "monitor": 16, "steps": 3}
+    problem = cx.load_problem("unit_circle")
+    text = repr(cx.solve(problem, **arguments))
+    flags = [part for key, value in arguments.items() for part in (f"--{key}", value)]
+    printed = run("solve", "unit_circle", *flags).output
+    seconds = re.compile(r"import|[\d.]+ s,?")
+    same = [seconds.sub("", part).split() for part in (text, printed)]
+    assert same[0] == same[1]
+    solution = cx.solve(problem, **arguments)
+    assert max(map(len, summary(solution, solution.verdict, 80).splitlines())) <= 80
+
+
+def test_help_lists_whole_sentences():
+    import subprocess
+
+    command = [sys.executable, "-m", "constrainednn", "--help"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "..." not in shown.partition("Commands:")[2]
+    assert max(map(len, shown.splitlines())) <= 80
+
+
 def test_a_table_that_is_too_wide_is_stacked():
     table = [["points", "width", "runs", "train"], ["6", "300", "3", "0.1 [0.05, 0.2]"]]
     assert table_lines(table, 2, None) == table_lines(table, 2, 80)

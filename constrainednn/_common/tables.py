@@ -12,6 +12,10 @@ from collections.abc import Iterable, Sequence
 _LABEL = re.compile(r"\S(?:\S| (?! ))*\s{2,}(?=\S)")
 
 
+# Columns of a table in a file, where no terminal is.
+WIDEST = 160
+
+
 def terminal_width() -> int | None:
     """Columns of the terminal that stdout is, None if it is none: files keep whole lines."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from constrainednn._common.tables import html_table, number, table_lines, wrapped
+from constrainednn._common.tables import WIDEST, html_table, number, table_lines, wrapped
 from constrainednn._gap.holds.kind import ENFORCED
 from constrainednn._gap.statistics import Estimate
 
@@ -175,7 +175,7 @@ def gap_html(report: "GapReport") -> str:
 
 def gap_text(report: "GapReport", width: int | None) -> str:
     """The table as text, stacked where a terminal is too narrow, with what to know below it."""
-    lines = [*table_lines([COLUMNS, *table_rows(report)], 1, width), "", *notes(report)]
+    lines = [*table_lines([COLUMNS, *table_rows(report)], 1, width or WIDEST), "", *notes(report)]
     return wrapped("\n".join(lines), width)
 
 

@@ -1,5 +1,6 @@
 """The entry point of the command line."""
 
+import inspect
 import io
 import os
 import sys
@@ -13,6 +14,10 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a C locale cannot show every name
+    for command in app.registered_commands:
+        # Lists of commands would be cut in the middle of a sentence.
+        about = inspect.getdoc(command.callback) or ""
+        command.short_help = about.partition("\n\n")[0].replace("\n", " ")
     try:
         app()
     finally:

@@ -1,6 +1,8 @@
 """The commands that show runs, check problems, list the gallery and write a new problem."""
 
+import ast
 import shlex
+import textwrap
 from pathlib import Path
 from typing import Annotated
 
@@ -77,12 +79,10 @@ def check(
 @app.command()
 def problems(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="One problem, to show its source.")
+        str | None, typer.Argument(metavar="[NAME]", help="One problem, to show with its settings.")
     ] = None,
 ) -> None:
-    """List the gallery, one line each, or show the source of one problem."""
-    import ast
-
+    """List the gallery, one line each, or show the settings and the source of one."""
     from constrainednn._common.paths import gallery
 
     listed = gallery()
@@ -91,12 +91,29 @@ def problems(
 
         if name not in listed:
             fail(f"no gallery problem is named {name!r}. {known_names(name, listed)}")
-        say(listed[name].read_text().rstrip())
+        source = listed[name].read_text()
+        settings = [f"{key}={value}" for key, value in _settings(ast.parse(source))]
+        if settings:  # a comment, so that what is shown is a problem file
+            text = f"settings, each for --set: {', '.join(settings)}"
+            mark = {"initial_indent": "# ", "subsequent_indent": "# "}
+            say(textwrap.fill(text, 78, break_on_hyphens=False, **mark))
+        say(source.rstrip())
         return
     width = max((len(name) for name in listed), default=0)
     for name, path in listed.items():
         doc = ast.get_docstring(ast.parse(path.read_text())) or ""
         show_text(f"{name:<{width}}  {doc.splitlines()[0] if doc else ''}")
+
+
+def _settings(module: ast.Module) -> list[tuple[str, str]]:
+    """The keywords of the problem function, with their defaults as written."""
+    for node in module.body:
+        if isinstance(node, ast.FunctionDef) and node.name == "problem":
+            first = len(node.args.args) - len(node.args.defaults)
+            names = [item.arg for item in node.args.args[first:] + node.args.kwonlyargs]
+            values = [*node.args.defaults, *filter(None, node.args.kw_defaults)]
+            return [(key, ast.unparse(value)) for key, value in zip(names, values, strict=True)]
+    return []
 
 
 @app.command()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from constrainednn._common.tables import table_lines, terminal_width
+from constrainednn._common.tables import terminal_width
 from constrainednn.cli.app import app
 from constrainednn.cli.environment import STARTED, prepare_jax
 from constrainednn.cli.terminal import ENVIRONMENT, errors, fail, say, show_text
@@ -156,7 +156,9 @@ def end_of(
     """Print what was found and where it is, and end with the code that says how it went."""
     solution, failure = outcome
     code = _exit_code(solution)
-    _print_solution(solution, imported)
+    from constrainednn.results.summary import summary
+
+    show_text(summary(solution, solution.verdict, terminal_width(), imported))
     if failure:
         say(f"error: {failure}", err=True)
     if folder is None:
@@ -174,22 +176,6 @@ def end_of(
 
 def _resume(folder: "RunFolder") -> str:
     return f"constrainednn resume {shlex.quote(str(folder.path))}"
-
-
-def _print_solution(solution: "Solution", imported: float) -> None:
-    from constrainednn._gap.tables import COLUMNS, notes, table_rows
-    from constrainednn.results.summary import error_lines, header, unknown_lines
-
-    rows = [COLUMNS, *table_rows(solution.gap)]
-    lines = [str(solution.verdict), "", *table_lines(rows, 1, terminal_width() or 160), ""]
-    lines += [
-        *unknown_lines(solution),
-        *error_lines(solution, solution.verdict),
-        *notes(solution.gap),
-        "",
-    ]
-    lines.append(header(solution).replace("compile ", f"import {imported:.2f} s, compile "))
-    show_text("\n".join(lines))
 
 
 def interrupted(reason: str) -> int:

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from constrainednn._common.arguments import as_path, as_seed
+from constrainednn._common.tables import terminal_width
 from constrainednn._figures.moments import moments
 from constrainednn._figures.overview import one_figure
 from constrainednn._gap.measure import evaluate_over
@@ -124,7 +125,7 @@ class Solution(Facts):
         return one_experiment(self, which)
 
     def __repr__(self) -> str:
-        return summary(self, self.verdict)
+        return summary(self, self.verdict, terminal_width())
 
     def _repr_html_(self) -> str:
         return summary_html(self, self.verdict)

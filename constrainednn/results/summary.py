@@ -1,13 +1,14 @@
 """The gap report as text for terminals and as a table for notebooks."""
 
 import html
+import math
 from collections.abc import Sequence
 
 import jax
 import numpy as np
 
-from constrainednn._common.tables import html_table
-from constrainednn._gap.tables import COLUMNS, notes, row, table_rows
+from constrainednn._common.tables import WIDEST, html_table, table_lines, wrapped
+from constrainednn._gap.tables import COLUMNS, notes, table_rows
 from constrainednn._problem.experiments import Experiments
 from constrainednn._problem.problem import Problem
 from constrainednn.domains.finite import Data
@@ -44,17 +45,22 @@ def _redrawn(redraws: Sequence[int], steps: int) -> str:
     return f"train = last of {len(used)} draws, used for {used[-1]} steps; all for {each}\n"
 
 
-def summary(facts: Facts, judged: Verdict) -> str:
-    """Plain text of a solution."""
-    lines = [str(judged), header(facts)]
-    for gap in facts.gap.constraints:
-        cells = row(gap)
-        lines.append(
-            f"{cells[0]}: train RMS {cells[1]}, held-out RMS {cells[2]}, gap {cells[3]}, "
-            f"worst {cells[5]} at {cells[6]}"
-        )
-    lines += notes(facts.gap) + missing_lines(facts.problem)
-    return "\n".join([*lines, *error_lines(facts, judged), *unknown_lines(facts)])
+def summary(facts: Facts, judged: Verdict, width: int | None, imported: float = math.nan) -> str:
+    """Plain text of a solution, as a terminal shows it.
+
+    Args:
+        facts: The run.
+        judged: Its verdict.
+        width: Columns of the terminal; None for a file, whose lines stay whole.
+        imported: Seconds that the command line took to import what it needs.
+    """
+    ended = header(facts)
+    if math.isfinite(imported):
+        ended = ended.replace("compile ", f"import {imported:.2f} s, compile ")
+    table = table_lines([COLUMNS, *table_rows(facts.gap)], 1, width or WIDEST)
+    said = [*unknown_lines(facts), *error_lines(facts, judged), *notes(facts.gap)]
+    said += missing_lines(facts.problem)
+    return wrapped("\n".join([str(judged), "", *table, "", *said, "", ended]), width)
 
 
 def summary_html(facts: Facts, judged: Verdict) -> str:
