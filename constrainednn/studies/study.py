@@ -94,7 +94,8 @@ def study(
             "study with workers needs the problem as a file, study('my_problem.py'): other "
             "processes are told its path and never sent code."
         )
-    _refuse_too_many(math.prod(len(values) for values in axes.values()) * len(chosen))
+    runs = math.prod(len(values) for values in axes.values()) * len(chosen)
+    _refuse_too_many(runs)
     limits = list(axes.get("time_limit", {"": None}).values())
     folder = None if out is None else StudyFolder(as_path(out, "out"), stated.origin)
     combinations = [
@@ -120,6 +121,8 @@ def study(
             executor = stack.enter_context(Workers(count, patience(limits)))
         serve = Here(stated) if executor is None else Elsewhere(executor, stated.origin)
         display = stack.enter_context(displayed(progress, _in_words))
+        if display is not None and display is not progress:  # a bar: the first runs compile
+            display(StudyProgress(sum(len(item.rows) for item in combinations), runs, math.nan))
         run_all(combinations, serve, stop, folder, display)
     rows = tuple(item.rows[seed] for item in combinations for seed in chosen if seed in item.rows)
     before = sum(item.before for item in combinations)
