@@ -117,6 +117,15 @@ class Browser:
                 **({"text": "\r", "windowsVirtualKeyCode": 13} if name == "Enter" else {}),
             )
 
+    def drag(self, start, end):
+        """Press the mouse at one point and let it go at another."""
+        for kind, (x, y) in (
+            ("mousePressed", start),
+            ("mouseMoved", end),
+            ("mouseReleased", end),
+        ):
+            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
     def move(self, x, y):
         self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
 

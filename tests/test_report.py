@@ -402,6 +402,53 @@ def test_browser_shows_sorts_and_saves_without_a_request_or_complaint(
         assert page.complaints() == []
 
 
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+@pytest.mark.slow
+def test_part_of_a_history_is_enlarged_and_read_off(line, tmp_path):
+    _, solution = line
+    solution.report(tmp_path / "line.html")
+    with browser() as page:
+        page.open(tmp_path / "line.html", height=4000)
+        page.eval(
+            "window.loss = [...document.querySelectorAll('figure[data-plot]')]"
+            ".find(part => part.querySelector('h3').textContent === 'Loss')"
+        )
+        whole = page.eval("loss.querySelector('.marks').getAttribute('viewBox')")
+        left, top, wide, high = map(float, whole.split())
+        box = page.eval(
+            "(b => [b.x, b.y, b.width])(loss.querySelector('svg').getBoundingClientRect())"
+        )
+        unit = box[2] / 420  # pixels of one unit of the drawing
+
+        def at(share):
+            return box[0] + unit * (left + share * wide), box[1] + unit * (top + high / 2)
+
+        page.drag(at(0.5), at(0.9))
+        shown = page.eval("loss.querySelector('.marks').getAttribute('viewBox')").split()
+        assert float(shown[0]) == pytest.approx(left + 0.5 * wide, abs=1.5)
+        assert float(shown[2]) == pytest.approx(0.4 * wide, abs=1.5)
+        assert float(shown[3]) < high  # the heights are those of what is seen
+        # What is read under the pointer is the loss at the step that is drawn there, on a log axis.
+        page.move(*at(0.5))
+        step = 7 ** (0.7)  # the middle of 0.5 to 0.9 of the way from step + 1 = 1 to 7
+        read = page.eval("loss.querySelector('.read').textContent")
+        near, train = map(
+            float, re.match(r"step \+ 1 = ([\d.e-]+): train ([\d.e-]+)", read).groups()
+        )
+        assert near == round(step)
+        assert train == pytest.approx(solution.history.loss[round(near) - 1], rel=1e-4)
+        labels = page.eval(
+            "[...loss.querySelectorAll('svg > g .tick')].map(t => Number(t.textContent))"
+        )
+        assert labels and all(np.isfinite(labels))
+        page.eval("loss.focus()")
+        page.key("Escape")
+        assert page.eval("loss.querySelector('.marks').getAttribute('viewBox')") == whole
+        assert page.eval("loss.querySelectorAll('svg > g .tick').length") == 0
+        assert page.complaints() == []
+        assert "Drag over a curve" in page.eval("document.querySelector('footer').textContent")
+
+
 @pytest.mark.slow
 def test_show_prints_the_table_of_a_study(studied):
     shown = run("show", str(studied))

@@ -53,12 +53,14 @@ def curve_data(
     drawing: Drawing, axis: str, x: np.ndarray, series: list[tuple[str, np.ndarray]]
 ) -> dict[str, Any]:
     """What a page needs to say the values under a pointer."""
-    scale = drawing.x
+    scale, up = drawing.x, drawing.y
     return {
         "kind": "curve",
         "names": [axis, *(name for name, _ in series)],
         "frame": [scale.start, scale.end, scale.low, scale.high],
+        "upright": [up.start, up.end, up.low, up.high],
         "log": scale.log,
+        "uplog": up.log,
         "x": plain_numbers(x),
         "y": [plain_numbers(values) for _, values in series],
     }

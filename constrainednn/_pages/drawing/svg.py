@@ -47,7 +47,7 @@ class Drawing:
         for px, py in places.tolist():
             there = math.isfinite(px) and math.isfinite(py)
             if there:
-                parts.append(f"{'M' if broken else 'L'}{px:.1f} {py:.1f}")
+                parts.append(f"{'M' if broken else 'L'}{px:.1f} {py:.2f}")
             broken = not there
         if parts:
             self._marks.append(f'<path class="line {style}" d="{"".join(parts)}"/>')
@@ -130,7 +130,14 @@ class Drawing:
     def text(self) -> str:
         """The drawing as an element of a page."""
         left, right, bottom = _LEFT, WIDTH - self._right, HEIGHT - _BOTTOM
-        lines = [f'<path class="grid" d="{self._grid()}"/>', *self._marks]
+        # A drawing of its own, so that the script can enlarge a part of it.
+        size = f"{left:g} {_TOP:g} {right - left:g} {bottom - _TOP:g}"
+        x, y, width, height = size.split()
+        marks = (
+            f'<svg class="marks" x="{x}" y="{y}" width="{width}" height="{height}" '
+            f'viewBox="{size}" preserveAspectRatio="none">{"".join(self._marks)}</svg>'
+        )
+        lines = [f'<path class="grid" d="{self._grid()}"/>', marks]
         frame = f"M{left} {_TOP}H{right}V{bottom}H{left}Z"
         lines.append(f'<path class="frame" d="{frame}"/>')
         for value, label in self.x.ticks():
