@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+# Points that show a target.
+_OUTLINE = 800
 # Fewer points of the plane are dots, not a field.
 _FIELD = 30
 
@@ -72,7 +74,8 @@ def window(clouds: list[np.ndarray], target: AbstractTarget | None) -> tuple[flo
 
     A few values far out would shrink a circle to a dot: then they stay outside.
     """
-    points = np.concatenate([cloud[:, :2] for cloud in clouds])
+    known = outline(target, clouds[0].shape[1])
+    points = np.concatenate([cloud[:, :2] for cloud in (*clouds, known)])
     points = points[np.isfinite(points).all(axis=1)]
     if isinstance(target, Circle):
         reach = np.abs(points).max(axis=1, initial=0)
@@ -85,6 +88,14 @@ def window(clouds: list[np.ndarray], target: AbstractTarget | None) -> tuple[flo
     return float(middle[0]), float(middle[1]), 1.05 * half or 1.0
 
 
+def outline(target: AbstractTarget | None, width: int) -> Float[np.ndarray, "n _"]:
+    """Points that show a target in a space of so many numbers; none where there are none."""
+    known = None if target is None or isinstance(target, Circle) else target.sample(_OUTLINE)
+    if known is None or known.reshape(len(known), -1).shape[1] != width:
+        return np.zeros((0, 2))
+    return known.reshape(len(known), -1)[:, :2]
+
+
 def draw_cloud(
     axes: "Axes",
     cloud: Float[np.ndarray, "n k"],
@@ -92,11 +103,14 @@ def draw_cloud(
     square: tuple[float, float, float],
     target: AbstractTarget | None = None,
 ) -> None:
-    """Draw points of the plane in a square window, with the circle they should lie on."""
+    """Draw points of the plane in a square window, with the target that they should fill."""
     x, y, half = square
     if isinstance(target, Circle):
         angle = np.linspace(0, 2 * np.pi, 200)
         axes.plot(target.radius * np.cos(angle), target.radius * np.sin(angle), color=KNOWN, lw=0.6)
+    else:
+        known = outline(target, cloud.shape[1])
+        axes.plot(known[:, 0], known[:, 1], ".", color=KNOWN, ms=1.5, mew=0, alpha=0.6, zorder=1)
     axes.scatter(cloud[:, 0], cloud[:, 1], s=7, c=colour, alpha=0.8, lw=0, zorder=2)
     axes.set(xlim=(x - half, x + half), ylim=(y - half, y + half), aspect="equal")
     outside = int((~(np.abs(cloud[:, :2] - (x, y)).max(axis=1) <= half)).sum())

@@ -181,6 +181,8 @@ def _all(
 ) -> "Figure":
     seen, item = found
     panels = _panels(shown, seen, item, names)
+    if len(seen.images):  # it is a map: its image says what curves and arrows would say again
+        panels = {kind: panels[kind] for kind in panels if kind not in ("slices", "vectors")}
     for kind in _SPARED:
         if len(panels) > _MOST_PANELS:
             panels.pop(kind, None)

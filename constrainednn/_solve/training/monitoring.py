@@ -65,9 +65,9 @@ class Monitoring:
 
 
 def is_shown(step: int) -> bool:
-    """True for steps whose model is kept for figures."""
+    """True for steps whose model is kept for figures: the first, then five a decade."""
     place = log_place(step)
-    return step == 0 or (place is not None and place % 5 == 0)
+    return step == 0 or (place is not None and (step < 10 or place % 2 == 0))
 
 
 def log_place(step: int) -> int | None:
