@@ -119,7 +119,7 @@ def as_function(value: Any, what: str, example: str) -> Callable[..., Any]:
 def as_path(value: Any, what: str) -> Path:
     """Return `value` as a path, or raise naming `what`."""
     if not isinstance(value, (str, os.PathLike)) or not str(value):
-        raise BadTypeError(f"{what} must be the name of a folder, got {shown(value)}.")
+        raise BadTypeError(f"{what} must be the name of a file or folder, got {shown(value)}.")
     return Path(value)
 
 

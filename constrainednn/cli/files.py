@@ -95,8 +95,8 @@ def problems(
         settings = [f"{key}={value}" for key, value in _settings(ast.parse(source))]
         if settings:  # a comment, so that what is shown is a problem file
             text = f"settings, each for --set: {', '.join(settings)}"
-            mark = {"initial_indent": "# ", "subsequent_indent": "# "}
-            say(textwrap.fill(text, 78, break_on_hyphens=False, **mark))
+            for line in textwrap.wrap(text, 76, break_on_hyphens=False):
+                say(f"# {line}")
         say(source.rstrip())
         return
     width = max((len(name) for name in listed), default=0)
