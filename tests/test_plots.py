@@ -348,3 +348,18 @@ def test_one_component_and_arrows_of_two_are_drawn():
 def test_no_column_is_empty_where_all_experiments_are_at_rounding(solved):
     figure = solved("experiments").plot()
     assert len(figure.axes) % 2 == 0 and all(axes.axison for axes in figure.axes)
+
+
+def test_default_is_the_first_constraint_whose_residual_is_no_rounding():
+    def always(u, x):
+        return 0 * u(x)
+
+    def fit(u, x):
+        return u(x) - jnp.sin(3 * x)
+
+    over = cx.Interval(0, 1)
+    constraints = [cx.Constraint(fn, over=over, points=5) for fn in (always, fit)]
+    problem = cx.Problem(constraints, cx.MLP("scalar", "scalar", width=3))
+    figure = cx.solve(problem, steps=2, heldout=30, monitor=10).plot()
+    assert figure.get_suptitle().startswith("constraint 2 of 2: fit")
+    assert "residual of fit" in titles(figure)

@@ -120,11 +120,14 @@ def _of_component(
 def _residual_of(
     shown: Shown, constraint: str | None, seen: Evaluated
 ) -> tuple[Evaluated, ResidualSeen | None]:
-    """What is drawn of a constraint: of the one that is named, else of the first with a gap."""
+    """What is drawn of a constraint: the one that is named, else the first that is no rounding."""
     names = [item.name for item in shown.problem.constraints]
     if constraint is None:
         found = shown.first_with_heldout()
         constraint = names[0] if found is None else found[0].name
+        seen_by_figure = {item.name for item in seen.residuals if draws_residual(item)}
+        telling = [item.name for item in shown.gap.constraints if not item.at_rounding]
+        constraint = next((name for name in telling if name in seen_by_figure), constraint)
     elif constraint not in names:
         known = known_names(str(constraint), names)
         raise BadValueError(f"there is no constraint named {in_words(constraint)}. {known}")

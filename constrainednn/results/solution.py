@@ -205,7 +205,7 @@ class Solution(Facts):
                 points and the worst point), "error" against the reference, "phase" (the path of
                 two components over time), "parameters" (unknowns with intervals), "spread"
                 (quantiles of |r|), "distance" to the nearest training point, or "history".
-            constraint: Whose residual is drawn; by default the first with held-out points.
+            constraint: Whose residual is drawn; by default the first that is no rounding.
             component: The one component that is drawn; by default all, and the first of a field.
             names: What the components of u are called, one text for each.
             ax: Axes of yours to draw one panel into.

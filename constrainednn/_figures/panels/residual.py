@@ -60,8 +60,13 @@ def draw_residual(axes: "Axes", seen: Evaluated, item: ResidualSeen) -> None:
         return
     k = _varying(item)
     assert k is not None
+    # Where time is on a log axis, all before the first place lies there: zero has no logarithm.
+    is_early = len(seen.grid) == 1 and early(seen.grid[0])
+    first = float(seen.grid[0][1]) / 3 if is_early else -math.inf
     if item.field.ndim == 1 and item.field.size:
-        axes.plot(seen.grid[0], on_log_axis(item.field), color=KNOWN, lw=0.5, alpha=0.5)
+        axes.plot(
+            np.maximum(seen.grid[0], first), on_log_axis(item.field), color=KNOWN, lw=0.5, alpha=0.5
+        )
     for name, points, size, count, colour, mark_ in (
         ("held-out", item.heldout, item.heldout_size, item.heldout_count, HELDOUT, "."),
         ("train", item.train, item.train_size, item.train_count, TRAIN, "+"),
@@ -69,13 +74,20 @@ def draw_residual(axes: "Axes", seen: Evaluated, item: ResidualSeen) -> None:
         if points.size:
             of = f"{len(points)} of " if len(points) < count else ""
             label = f"{name}, {of}{count}"
-            axes.plot(points[:, k], on_log_axis(size), mark_, color=colour, ms=4, label=label)
+            axes.plot(
+                np.maximum(points[:, k], first),
+                on_log_axis(size),
+                mark_,
+                color=colour,
+                ms=4,
+                label=label,
+            )
     axes.set(yscale="log", xlabel=item.axes[k], ylabel="|r|")
-    if len(seen.grid) == 1 and early(seen.grid[0]):
+    if is_early:
         axes.set_xscale("log")
     widen(axes)
     if len(item.worst) > k and item.worst_size > 0:
-        mark(axes, float(item.worst[k]), item.worst_size, _worst(item))
+        mark(axes, max(float(item.worst[k]), first), item.worst_size, _worst(item))
     axes.legend(**LEGEND, loc="lower right")
 
 
