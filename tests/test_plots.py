@@ -363,3 +363,18 @@ def test_default_is_the_first_constraint_whose_residual_is_no_rounding():
     figure = cx.solve(problem, steps=2, heldout=30, monitor=10).plot()
     assert figure.get_suptitle().startswith("constraint 2 of 2: fit")
     assert "residual of fit" in titles(figure)
+
+
+@pytest.mark.slow
+def test_nothing_is_drawn_outside_of_a_region(solved):
+    solution = solved("poisson_disk")
+    field = solution.plot("solution").axes[0].collections[0]
+    error = solution.error_estimate().plot().axes[0].collections[0]
+    for mesh in (field, error):
+        corners = mesh.get_coordinates()
+        x = np.asarray(corners[:-1, :-1] + corners[1:, 1:]) / 2
+        shown = ~np.ma.getmaskarray(np.ma.masked_invalid(mesh.get_array()))
+        assert shown.any() and np.linalg.norm(x[shown], axis=-1).max() < 1 + 1e-6
+    for line in solution.plot("slices").axes[0].get_lines():
+        y = line.get_ydata()
+        assert y[np.isfinite(y)].min() > -0.05  # the solution vanishes on the edge, and is positive

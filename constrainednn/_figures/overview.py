@@ -1,6 +1,7 @@
 """Figures of a solution, as `Figure` objects: no pyplot, no global state."""
 
 import dataclasses
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +41,8 @@ KINDS = (
 )
 # Panels that make room for others where there are more than a page holds, the first to go first.
 _SPARED = ("distance", "slices", "spread")
-_MOST_PANELS = 6
+# Panels of a page, and letters of a title that an inch holds.
+_MOST_PANELS, _LETTERS = 6, 12
 
 Panels = dict[str, Callable[[Any], None]]
 
@@ -198,7 +200,8 @@ def _all(
         axes.title.set_fontsize(10)
     for axes in grid.flat[len(panels) :]:
         axes.remove()
-    figure.suptitle(_title(shown, item), parse_math=False, fontsize=11)
+    title = textwrap.fill(_title(shown, item), int(_LETTERS * figure.get_figwidth()))
+    figure.suptitle(title, parse_math=False, fontsize=11)
     return figure
 
 

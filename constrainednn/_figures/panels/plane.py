@@ -30,9 +30,11 @@ def draw_slices(axes: "Axes", seen: Evaluated, names: Sequence[str] = ()) -> Non
         at = first[k] if abs(first[k]) > 1e-3 * np.ptp(first) else 0.0
         style = {"color": colour, "ls": dash, "lw": 1.6, "label": f"{at:.3g}"}
         axes.plot(second, seen.values[k, :, 0], **style)
+    there = np.isfinite(seen.values[..., 0])
     for k in places if seen.reference.size else ():
         label = "reference" if k == places[-1] else None
-        axes.plot(second, seen.reference[k, :, 0], ":", color=KNOWN, lw=1.2, label=label)
+        known = np.where(there[k], seen.reference[k, :, 0], np.nan)  # in the region alone
+        axes.plot(second, known, ":", color=KNOWN, lw=1.2, label=label)
     axes.set_xlabel(seen.axes[1])
     axes.set_ylabel(name, parse_math=False)
     axes.set_title(f"slices at values of {seen.axes[0]}", parse_math=False)

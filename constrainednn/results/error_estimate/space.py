@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from constrainednn._common.batched import in_blocks
 from constrainednn._common.random_keys import stream
-from constrainednn._figures.space import draw_sizes, place_points
+from constrainednn._figures.space import draw_sizes, held_in, place_points
 from constrainednn._figures.style import new_figure
 from constrainednn._gap.residuals import residuals_at
 from constrainednn._pde.conditions import LocalEquation
@@ -23,6 +23,7 @@ from constrainednn._pde.stationary.mesh import Mesh
 from constrainednn._pde.stationary.region import SIDES
 from constrainednn._pde.stationary.scheme import StationaryScheme, coefficients
 from constrainednn._pde.stationary.system import System
+from constrainednn._problem.problem import Problem
 from constrainednn.domains.boundaries import Segment, Segments
 from constrainednn.domains.finite import Points
 from constrainednn.domains.regions.boundary import RegionBoundary
@@ -45,13 +46,21 @@ _DIGITS = 30
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class SpaceErrorEstimate(FieldErrorEstimate):
-    """True minus computed in space, from a solve with more polynomials on the same elements."""
+    """True minus computed in space, from a solve with more polynomials on the same elements.
+
+    Attributes:
+        problem: What was solved, for where it is drawn: elements reach beyond a curved boundary.
+    """
+
+    problem: Problem
 
     def plot(self) -> "Figure":
         """Draw the size of the estimate."""
         figure = new_figure(6, 4.5)
         axes, points = figure.subplots(), place_points(self.solution)
         sizes = np.linalg.norm(self(points), axis=1)
+        if not self.solution.scalar:
+            sizes = np.where(held_in(self.problem, points), sizes, np.nan)
         draw_sizes(axes, self.solution, sizes, "|true - computed|")
         axes.set_title("estimated error")
         return figure
@@ -87,7 +96,7 @@ def space_error(facts: Facts) -> SpaceErrorEstimate:
     clear = errors > rounding * size
     components = np.where(clear, errors / np.where(sizes > 0, sizes, 1.0), 0.0)
     richer = scheme.stacked(mesh, c, width)
-    return SpaceErrorEstimate(richer, u, error / (size or 1.0), components, rounding)
+    return SpaceErrorEstimate(richer, u, error / (size or 1.0), components, rounding, facts.problem)
 
 
 def _step(system: System, c: np.ndarray) -> np.ndarray:
