@@ -327,13 +327,16 @@ def test_factors_of_more_rows_than_one_loop_takes_are_those_of_dense_algebra():
 
 
 def test_groups_of_a_batch_give_what_each_point_gives_alone():
-    def root(parts, y):
-        scale, shift = parts
-        halved = lambda state: (state[0] + 1, (state[1] + y / state[1]) / 2)  # noqa: E731
-        more = lambda state: (state[0] < 60) & (jnp.abs(state[1] ** 2 - y) > 1e-14 * y)  # noqa: E731
-        return scale * jax.lax.while_loop(more, halved, (0, 1 + y))[1] + shift
+    def start(parts, y):
+        return jnp.asarray(0), 1 + y, 1.0
 
-    grouped = in_groups(root, size=16)
+    def step(state, parts, y):
+        k, root, _ = state
+        scale, shift = parts
+        root = (root + y / root) / 2
+        return (k + 1, root, scale * root + shift), (k < 60) & (abs(root**2 - y) > 1e-14 * y)
+
+    grouped = in_groups(start, step, lambda state: state[2], size=16)
     y = np.random.default_rng(0).uniform(0.1, 1e6, size=53)
     shift = np.arange(53.0)
     found = jax.vmap(lambda shift, y: grouped((2.0, shift), y))(shift, y)

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from constrainednn.models.projection.affine import is_affine
-from constrainednn.models.projection.equalities import nearest
+from constrainednn.models.projection.equalities import advanced, nearest_affine, started
 from constrainednn.models.projection.factors import inverse_factor
 from constrainednn.models.projection.groups import in_groups
 from constrainednn.models.projection.interior import nearest_within
@@ -52,13 +52,16 @@ def projected(
             fns = (lambda y: g(x, y)), (lambda y: h(x, y))
             return nearest_in_polyhedron(*fns, y0, iterations=iterations)
         return nearest_within(lambda y: g(x, y), lambda y: h(x, y), y0, iterations=iterations)
-    affine = is_affine(g, x, y0)
-    find = lambda g, x, y0: nearest(  # noqa: E731
-        lambda y: g(x, y), y0, iterations=iterations, affine=affine
+    none = jnp.zeros(0, y0.dtype)
+    if is_affine(g, x, y0):  # the factor of affine equations is one for all points
+        return nearest_affine(lambda y: g(x, y), y0), none
+    find = in_groups(
+        lambda g, x, y0: started(y0),
+        lambda state, g, x, y0: advanced(lambda y: g(x, y), y0, state, iterations),
+        lambda state: state.found,
+        size=_CACHED // (y0.size * jax.eval_shape(g, x, y0).size),
     )
-    if not affine:  # the factor of affine equations is one for all points
-        find = in_groups(find, size=_CACHED // (y0.size * jax.eval_shape(g, x, y0).size))
-    return find(g, x, y0), jnp.zeros(0, y0.dtype)
+    return find(g, x, y0), none
 
 
 @projected.def_jvp

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from constrainednn.models.projection.rows import RowSpace, jacobian, row_space, tangent_solve
 
@@ -23,40 +23,22 @@ _PARTS = (1.0, 0.5, 0.125, 1 / 64)
 _INNER, _RESTARTS = 8, 8
 
 
-def nearest(
-    fn: Callable[[Float[Array, " n"]], Float[Array, " m"]],
-    y0: Float[Array, " n"],
-    *,
-    iterations: int,
-    affine: bool,
+def nearest_affine(
+    fn: Callable[[Float[Array, " n"]], Float[Array, " m"]], y0: Float[Array, " n"]
 ) -> Float[Array, " n"]:
-    """Move a point to the nearest one where fn is zero.
+    """The nearest point where affine equations hold, which may depend on each other.
 
-    Of a set with several nearest points, or none, it finds one that is stationary, or the point
-    where no step helps.
-
-    Args:
-        fn: The equations; they may depend on each other.
-        y0: The point.
-        iterations: Steps at most, and as many again where those end off the set.
-        affine: True if the Jacobian is the same everywhere: one factorisation is exact then.
-
-    Source:
-        Nocedal and Wright, Numerical Optimization (2006), sections 10.3 and 18.3, with a
-        second-order correction (18.3) for each part of a step that is tried.
+    Their Jacobian is the same everywhere, so one factorisation is exact.
     """
-    if affine:
-        c, C = jacobian(fn, y0)
-        rows = row_space(C)
-        y = y0 - rows.step(c)
-        for _ in range(2):  # the shift of the factor costs digits where rows are nearly dependent
-            y = y - rows.step(fn(y))
-        return y
-    end = _looked_for(fn, y0, iterations)
-    return jnp.where(end.seeking, end.best, end.y)
+    c, C = jacobian(fn, y0)
+    rows = row_space(C)
+    y = y0 - rows.step(c)
+    for _ in range(2):  # the shift of the factor costs digits where rows are nearly dependent
+        y = y - rows.step(fn(y))
+    return y
 
 
-class _State(NamedTuple):
+class State(NamedTuple):
     """How far the iteration is. It seeks where it takes steps towards the equations alone.
 
     Attributes:
@@ -66,7 +48,6 @@ class _State(NamedTuple):
         seeking: True for a point that is not on the set when steps along it have ended.
         best, fewest: The point with the least norm since it seeks, and that norm.
         restarts: How often it started from elsewhere.
-        going: False at the end.
     """
 
     y: Array
@@ -76,56 +57,78 @@ class _State(NamedTuple):
     best: Array
     fewest: Array
     restarts: Any
-    going: Any
+
+    @property
+    def found(self) -> Float[Array, " n"]:
+        """The point that it came to: of those it passed while seeking the best one."""
+        return jnp.where(self.seeking, self.best, self.y)
 
 
-def _looked_for(fn: Callable, y0: Array, iterations: int) -> _State:
-    """Steps to the nearest point; where they end off the set, to any point of it.
+def started(y0: Float[Array, " n"]) -> State:
+    """The state before the first step from a point."""
+    no, none = jnp.asarray(False), jnp.full((), jnp.inf, y0.dtype)
+    return State(y0, none, jnp.asarray(0), no, y0, none, jnp.asarray(0))
 
-    One loop for both, since a program with a second one takes twice as long to compile.
+
+def advanced(
+    fn: Callable[[Float[Array, " n"]], Float[Array, " m"]],
+    y0: Float[Array, " n"],
+    old: State,
+    iterations: int,
+) -> tuple[State, Bool[Array, ""]]:
+    """A step to the nearest point where fn is zero; from where steps end off the set, to any of it.
+
+    Of a set with several nearest points, or none, it finds one that is stationary, or the point
+    where no step helps.
+
+    Args:
+        fn: The equations; they may depend on each other.
+        y0: The point that is moved.
+        old: The state.
+        iterations: Steps at most, and as many again where those end off the set.
+
+    Returns:
+        The state after the step, and whether there are more.
+
+    Source:
+        Nocedal and Wright, Numerical Optimization (2006), sections 10.3 and 18.3, with a
+        second-order correction (18.3) for each part of a step that is tried.
     """
     eps, scale = jnp.finfo(y0.dtype).eps, 1 + jnp.linalg.norm(y0)
     others = jnp.asarray(_directions(y0.size), y0.dtype) * scale
+    y = old.y
+    c, C = jacobian(fn, y)
+    rows = row_space(C)
+    normal, along, weight = _step(fn, rows, c, y, y0)
+    step = jnp.where(old.seeking, normal, normal + along)
+    near = jnp.where(old.seeking, 0.0, 1.0)
+    weight = jnp.where(old.seeking, 1.0, weight)
+    after, size, better = _best_part(fn, rows, c, (y, y0), step, (near, weight))
+    moving = better & (jnp.linalg.norm(step) > jnp.sqrt(eps) * scale)
+    # In units of y, since the equations may have any: |c| may be large by rounding alone.
+    short = jnp.linalg.norm(normal) <= jnp.sqrt(eps) * scale
+    there = short & (jnp.linalg.norm(c + C @ normal) < 0.5 * jnp.linalg.norm(c))
 
-    def body(old: _State) -> _State:
-        y = old.y
-        c, C = jacobian(fn, y)
-        rows = row_space(C)
-        normal, along, weight = _step(fn, rows, c, y, y0)
-        step = jnp.where(old.seeking, normal, normal + along)
-        near = jnp.where(old.seeking, 0.0, 1.0)
-        weight = jnp.where(old.seeking, 1.0, weight)
-        after, size, better = _best_part(fn, rows, c, (y, y0), step, (near, weight))
-        moving = better & (jnp.linalg.norm(step) > jnp.sqrt(eps) * scale)
-        # In units of y, since the equations may have any: |c| may be large by rounding alone.
-        short = jnp.linalg.norm(normal) <= jnp.sqrt(eps) * scale
-        there = short & (jnp.linalg.norm(c + C @ normal) < 0.5 * jnp.linalg.norm(c))
+    # Where no step lowers the norm, as between two parts of a set, from elsewhere again.
+    stuck = old.seeking & (size > 0.99 * old.size)
+    closer = old.seeking & (size < old.fewest)
+    best = jnp.where(closer, after, old.best)
+    fewest = jnp.where(closer, size, old.fewest)
+    again = stuck & ~there & (fewest > jnp.sqrt(eps) * scale) & (old.restarts < _RESTARTS)
+    elsewhere = y0 + others[jnp.minimum(old.restarts, _RESTARTS - 1)]
 
-        # Where no step lowers the norm, as between two parts of a set, from elsewhere again.
-        stuck = old.seeking & (size > 0.99 * old.size)
-        closer = old.seeking & (size < old.fewest)
-        best = jnp.where(closer, after, old.best)
-        fewest = jnp.where(closer, size, old.fewest)
-        again = stuck & ~there & (fewest > jnp.sqrt(eps) * scale) & (old.restarts < _RESTARTS)
-        elsewhere = y0 + others[jnp.minimum(old.restarts, _RESTARTS - 1)]
-
-        left = (old.k + 1 < iterations) & jnp.where(old.seeking, ~stuck | again, moving)
-        off = ~old.seeking & ~left & ~there & (size > 100 * eps * scale)
-        return _State(
-            jnp.where(again, elsewhere, after),
-            jnp.where(again, jnp.inf, size),
-            jnp.where(off, 0, old.k + 1),
-            old.seeking | off,
-            jnp.where(off, after, best),
-            jnp.where(off, size, fewest),
-            jnp.where(again, old.restarts + 1, old.restarts),
-            left | off,
-        )
-
-    no, yes = jnp.asarray(False), jnp.asarray(True)
-    none = jnp.full((), jnp.inf, y0.dtype)
-    start = _State(y0, none, 0, no, y0, none, 0, yes)
-    return jax.lax.while_loop(lambda state: state.going, body, start)
+    left = (old.k + 1 < iterations) & jnp.where(old.seeking, ~stuck | again, moving)
+    off = ~old.seeking & ~left & ~there & (size > 100 * eps * scale)
+    new = State(
+        jnp.where(again, elsewhere, after),
+        jnp.where(again, jnp.inf, size),
+        jnp.where(off, 0, old.k + 1),
+        old.seeking | off,
+        jnp.where(off, after, best),
+        jnp.where(off, size, fewest),
+        jnp.where(again, old.restarts + 1, old.restarts),
+    )
+    return new, left | off
 
 
 def _directions(n: int) -> np.ndarray:
