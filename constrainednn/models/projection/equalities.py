@@ -145,8 +145,8 @@ def _step(
     With that weight the step lowers distance and violation together.
     """
     w = rows.multipliers(y0 - y)
-    slope = jax.grad(lambda y: w @ fn(y))
-    apply = lambda v: v + jax.jvp(slope, (y,), (v,))[1]  # noqa: E731
+    curvature = jax.linearize(jax.grad(lambda y: w @ fn(y)), y)[1]
+    apply = lambda v: v + curvature(v)  # noqa: E731
     normal = -rows.step(c)
     b = rows.tangent(y0 - y - apply(normal))
     along = tangent_solve(rows, apply, b, min(y.size, _INNER))

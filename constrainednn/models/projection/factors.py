@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 # Rows that one loop is for.
-_SMALL = 32
+_SMALL = 16
 
 
 def inverse_factor(A: Float[Array, "n n"]) -> Float[Array, "n n"]:

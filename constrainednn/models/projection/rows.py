@@ -27,6 +27,8 @@ _CURVED = 1e-3
 _NONE = 1e-12
 # Of a Newton step, what is left undone: the next one does it.
 _INEXACT = 1e-3
+# Rows of a Jacobian at a time.
+_ROWS = 25
 
 
 class RowSpace(NamedTuple):
@@ -64,11 +66,25 @@ def row_space(C: Float[Array, "m n"]) -> RowSpace:
 
 
 def jacobian(fn: Callable, y: Float[Array, " n"]) -> tuple[Float[Array, " m"], Float[Array, "m n"]]:
-    """Value and Jacobian, by the mode that needs fewer passes."""
-    value = jax.eval_shape(fn, y)
-    mode = jax.jacrev if value.size <= y.size else jax.jacfwd
-    C, c = mode(lambda y: (fn(y),) * 2, has_aux=True)(y)
-    return c, C
+    """Value and Jacobian, by the mode that needs fewer passes.
+
+    Rows of many are found a few at a time: that is a loop, so that what they share is computed
+    before it, and not once a row by a fused operation.
+    """
+    m = jax.eval_shape(fn, y).size
+    if m > y.size:
+        C, c = jax.jacfwd(lambda y: (fn(y),) * 2, has_aux=True)(y)
+        return c, C
+    c, pull = jax.vjp(fn, y)
+    parts = -(-m // _ROWS)
+    rows = jnp.eye(m, dtype=c.dtype)
+    one = lambda row: pull(row)[0]  # noqa: E731
+    if parts < 2:
+        return c, jax.vmap(one)(rows)
+    few = -(-m // parts)
+    rows = jnp.concatenate([rows, jnp.zeros((parts * few - m, m), c.dtype)])
+    C = jax.lax.map(jax.vmap(one), rows.reshape(parts, few, m))
+    return c, C.reshape(-1, y.size)[:m]
 
 
 def tangent_solve(
