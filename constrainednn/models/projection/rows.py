@@ -54,14 +54,14 @@ class RowSpace(NamedTuple):
 def row_space(C: Float[Array, "m n"]) -> RowSpace:
     """Factorise the Gram matrix; where C does not depend on the point, once for a whole batch."""
     kind, size = jnp.finfo(C.dtype), C.shape[0]
-    squares = jnp.sum(C**2, axis=1)
+    gram = C @ C.T
+    squares = jnp.diag(gram)
     # A row that is nothing but rounding beside the longest one stays so.
     least = _NONE**2 * jnp.max(squares, initial=0.0) + kind.tiny
     D = jax.lax.rsqrt(jnp.maximum(squares, least))
-    scaled = D[:, None] * C
-    gram = scaled @ scaled.T
-    shift = 4 * size * kind.eps * jnp.trace(gram) + kind.tiny
-    M = inverse_factor(gram + shift * jnp.eye(size, dtype=C.dtype)) * D[None]
+    scaled = D[:, None] * gram * D[None]
+    shift = 4 * size * kind.eps * jnp.trace(scaled) + kind.tiny
+    M = inverse_factor(scaled + shift * jnp.eye(size, dtype=C.dtype)) * D[None]
     return RowSpace(C, M, M @ C)
 
 
