@@ -172,16 +172,21 @@ def _best_part(
         first = y + part * step
         c = fn(first)
         second = first - rows.step(c)  # with the same factor: right near the set, wild far away
-        ends = jnp.stack([first, second])
-        sizes = jnp.stack([jnp.linalg.norm(c), jnp.linalg.norm(fn(second))])
-        values = jax.vmap(merit)(ends, sizes)
-        best = jnp.argmin(values)
-        return ends[best], sizes[best], values[best]
+        size, other = jnp.linalg.norm(c), jnp.linalg.norm(fn(second))
+        value, corrected = merit(first, size), merit(second, other)
+        takes = lambda a, b: jnp.where(corrected < value, a, b)  # noqa: E731
+        return takes(second, first), takes(other, size), takes(corrected, value)
 
-    ends, sizes, values = jax.vmap(end)(jnp.asarray(_PARTS, y.dtype))
+    parts = jnp.asarray(_PARTS, y.dtype)
+    ends, sizes, values = jax.vmap(end)(parts)
+    least = jnp.min(values)
     # Near the end merits differ by rounding: the longest of parts as good as the best is taken.
     slack = near * 100 * jnp.finfo(y.dtype).eps * (1 + jnp.sum((y - y0) ** 2))
-    best = jnp.argmax(values <= jnp.min(values) + slack)
+    taken = parts == jnp.max(jnp.where(values <= least + slack, parts, 0.0))
     size = jnp.linalg.norm(c)
-    better = jnp.isfinite(values[best]) & (values[best] <= merit(y, size) + slack)
-    return jnp.where(better, ends[best], y), jnp.where(better, sizes[best], size), better
+    value = jnp.sum(jnp.where(taken, values, 0.0))
+    better = jnp.isfinite(value) & (value <= merit(y, size) + slack)
+    # Sums of one entry and zeros: a program without look-ups is half as long.
+    after = jnp.sum(jnp.where(taken[:, None], ends, 0.0), axis=0)
+    at_after = jnp.sum(jnp.where(taken, sizes, 0.0))
+    return jnp.where(better, after, y), jnp.where(better, at_after, size), better

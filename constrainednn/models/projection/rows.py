@@ -106,18 +106,16 @@ def tangent_solve(
     """
     end = _INEXACT**2 * (b @ b)
 
-    def body(state):
-        k, t, r, p, square, _ = state
+    def body(_, state: tuple) -> tuple:
+        t, r, p = state
         q = rows.tangent(apply(p))
-        curvature = p @ q
-        active = curvature > _CURVED * (p @ p)
+        curvature, square = p @ q, r @ r
+        active = (curvature > _CURVED * (p @ p)) & (square > end)
         length = jnp.where(active, square / jnp.where(active, curvature, 1.0), 0.0)
-        t, r = t + length * p, r - length * q
-        after = r @ r
-        p = jnp.where(active, r + after / jnp.where(square > 0, square, 1.0) * p, p)
-        return k + 1, t, r, p, after, active
+        # A residual of zero ends it: the steps that are left change nothing.
+        r = jnp.where(active, r - length * q, 0.0)
+        return t + length * p, r, r + (r @ r) / jnp.where(active, square, 1.0) * p
 
-    start = 0, jnp.zeros_like(b), b, b, b @ b, jnp.asarray(True)
-    going = lambda state: state[-1] & (state[-2] > end) & (state[0] < steps)  # noqa: E731
-    _, t, *_ = jax.lax.while_loop(going, body, start)
+    # A fixed number of steps: of a batch some point takes them all.
+    t, *_ = jax.lax.fori_loop(0, steps, body, (jnp.zeros_like(b), b, b))
     return jnp.where(jnp.any(t != 0), t, b)
