@@ -58,7 +58,7 @@ def projected(
     find = in_groups(
         lambda g, x, y0: started(y0),
         lambda state, g, x, y0: advanced(lambda y: g(x, y), y0, state, iterations),
-        lambda state: state.found,
+        lambda state: state.best,
         size=_CACHED // (y0.size * jax.eval_shape(g, x, y0).size),
     )
     return find(g, x, y0), none

@@ -41,33 +41,25 @@ def nearest_affine(
 class State(NamedTuple):
     """How far the iteration is. It seeks where it takes steps towards the equations alone.
 
+    As few as may be, since what becomes of each is a piece of the program.
+
     Attributes:
         y: The point.
-        size: Norm of the equations there.
-        k: Steps since it started, or since it seeks.
-        seeking: True for a point that is not on the set when steps along it have ended.
-        best, fewest: The point with the least norm since it seeks, and that norm.
+        best, fewest: The last point, or the best one since it seeks, and the norm there.
         restarts: How often it started from elsewhere.
+        k: Steps: from `iterations` on it seeks, from twice as many on it has ended.
     """
 
     y: Array
-    size: Array
-    k: Any
-    seeking: Any
     best: Array
     fewest: Array
     restarts: Any
-
-    @property
-    def found(self) -> Float[Array, " n"]:
-        """The point that it came to: of those it passed while seeking the best one."""
-        return jnp.where(self.seeking, self.best, self.y)
+    k: Any
 
 
 def started(y0: Float[Array, " n"]) -> State:
     """The state before the first step from a point."""
-    no, none = jnp.asarray(False), jnp.full((), jnp.inf, y0.dtype)
-    return State(y0, none, jnp.asarray(0), no, y0, none, jnp.asarray(0))
+    return State(y0, y0, jnp.full((), jnp.inf, y0.dtype), jnp.asarray(0), jnp.asarray(0))
 
 
 def advanced(
@@ -96,13 +88,13 @@ def advanced(
     """
     eps, scale = jnp.finfo(y0.dtype).eps, 1 + jnp.linalg.norm(y0)
     others = jnp.asarray(_directions(y0.size), y0.dtype) * scale
-    y = old.y
+    y, seeking = old.y, old.k >= iterations
     c, C = jacobian(fn, y)
     rows = row_space(C)
     normal, along, weight = _step(fn, rows, c, y, y0)
-    step = jnp.where(old.seeking, normal, normal + along)
-    near = jnp.where(old.seeking, 0.0, 1.0)
-    weight = jnp.where(old.seeking, 1.0, weight)
+    step = jnp.where(seeking, normal, normal + along)
+    near = jnp.where(seeking, 0.0, 1.0)
+    weight = jnp.where(seeking, 1.0, weight)
     after, size, better = _best_part(fn, rows, c, (y, y0), step, (near, weight))
     moving = better & (jnp.linalg.norm(step) > jnp.sqrt(eps) * scale)
     # In units of y, since the equations may have any: |c| may be large by rounding alone.
@@ -110,25 +102,22 @@ def advanced(
     there = short & (jnp.linalg.norm(c + C @ normal) < 0.5 * jnp.linalg.norm(c))
 
     # Where no step lowers the norm, as between two parts of a set, from elsewhere again.
-    stuck = old.seeking & (size > 0.99 * old.size)
-    closer = old.seeking & (size < old.fewest)
-    best = jnp.where(closer, after, old.best)
+    stuck = seeking & (size > 0.99 * jnp.linalg.norm(c))
+    closer = ~seeking | (size < old.fewest)
     fewest = jnp.where(closer, size, old.fewest)
     again = stuck & ~there & (fewest > jnp.sqrt(eps) * scale) & (old.restarts < _RESTARTS)
     elsewhere = y0 + others[jnp.minimum(old.restarts, _RESTARTS - 1)]
 
-    left = (old.k + 1 < iterations) & jnp.where(old.seeking, ~stuck | again, moving)
-    off = ~old.seeking & ~left & ~there & (size > 100 * eps * scale)
+    more = ((old.k + 1) % iterations > 0) & jnp.where(seeking, ~stuck | again, moving)
+    off = ~seeking & ~there & (size > 100 * eps * scale)
     new = State(
         jnp.where(again, elsewhere, after),
-        jnp.where(again, jnp.inf, size),
-        jnp.where(off, 0, old.k + 1),
-        old.seeking | off,
-        jnp.where(off, after, best),
-        jnp.where(off, size, fewest),
-        jnp.where(again, old.restarts + 1, old.restarts),
+        jnp.where(closer, after, old.best),
+        fewest,
+        old.restarts + again,
+        jnp.where(more, old.k + 1, jnp.where(off, iterations, 2 * iterations)),
     )
-    return new, left | off
+    return new, new.k < 2 * iterations
 
 
 def _directions(n: int) -> np.ndarray:
