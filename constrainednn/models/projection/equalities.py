@@ -157,25 +157,23 @@ def _best_part(
         value = near * 0.5 * jnp.sum((y - y0) ** 2) + weight * size
         return jnp.where(jnp.isfinite(value), value, jnp.inf)
 
-    def end(part: Array) -> tuple[Array, Array, Array]:
-        first = y + part * step
+    # Near the end merits differ by rounding: the longest of parts as good as the best is taken.
+    slack = near * 100 * jnp.finfo(y.dtype).eps * (1 + jnp.sum((y - y0) ** 2))
+    parts = jnp.asarray(_PARTS, y.dtype)
+
+    def shorter(i: Any, best: tuple) -> tuple:
+        first = y + parts[i] * step
         c = fn(first)
         second = first - rows.step(c)  # with the same factor: right near the set, wild far away
         size, other = jnp.linalg.norm(c), jnp.linalg.norm(fn(second))
         value, corrected = merit(first, size), merit(second, other)
         takes = lambda a, b: jnp.where(corrected < value, a, b)  # noqa: E731
-        return takes(second, first), takes(other, size), takes(corrected, value)
+        after, size, value = takes(second, first), takes(other, size), takes(corrected, value)
+        better = value < best[2]
+        new = jnp.where(better, after, best[0]), jnp.where(better, size, best[1])
+        return *new, jnp.where(better, value - slack, best[2])
 
-    parts = jnp.asarray(_PARTS, y.dtype)
-    ends, sizes, values = jax.vmap(end)(parts)
-    least = jnp.min(values)
-    # Near the end merits differ by rounding: the longest of parts as good as the best is taken.
-    slack = near * 100 * jnp.finfo(y.dtype).eps * (1 + jnp.sum((y - y0) ** 2))
-    taken = parts == jnp.max(jnp.where(values <= least + slack, parts, 0.0))
     size = jnp.linalg.norm(c)
-    value = jnp.sum(jnp.where(taken, values, 0.0))
-    better = jnp.isfinite(value) & (value <= merit(y, size) + slack)
-    # Sums of one entry and zeros: a program without look-ups is half as long.
-    after = jnp.sum(jnp.where(taken[:, None], ends, 0.0), axis=0)
-    at_after = jnp.sum(jnp.where(taken, sizes, 0.0))
-    return jnp.where(better, after, y), jnp.where(better, at_after, size), better
+    start = merit(y, size) + slack
+    after, size, value = jax.lax.fori_loop(0, len(_PARTS), shorter, (y, size, start))
+    return after, size, value < start
