@@ -20,6 +20,7 @@ from constrainednn.domains.samplers.base import Draw
 from constrainednn.domains.spheres import Normal
 from constrainednn.models.networks import MLP
 from constrainednn.models.pieces import Pieces
+from constrainednn.models.projection.transform import Projected
 from constrainednn.targets.image import OTHER_USE, model_inputs
 
 # In lengths of the interval.
@@ -134,7 +135,10 @@ def _bends_without_curvature(constraint: Constraint, model: PyTree, train: Draw)
     if not (callable(model) and isinstance(inputs, np.ndarray) and inputs.dtype.kind == "f"):
         return False
     try:
-        program = jax.make_jaxpr(model)(inputs[0]).jaxpr
+        behind = model
+        while isinstance(behind, Projected):  # whose steps have kinks that the values do not show
+            behind = behind.model
+        program = jax.make_jaxpr(behind)(inputs[0]).jaxpr
         if _KINKS.isdisjoint(item.primitive.name for item in equations_of(program)):
             return False  # no kink, so no piecewise linear model; saves two compilations
         curvature = in_blocks(eqx.Partial(_curvature, model), inputs)

@@ -1,5 +1,6 @@
 """Residuals at points, their size, and the size of their terms."""
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -173,7 +174,7 @@ def _change(
     point, sign, signs = at
     here = model_inputs(point)
 
-    def stretched(u: Any) -> Any:
+    def stretched(step: Array, u: Any) -> Any:
         if not callable(u):
             return u
 
@@ -187,6 +188,10 @@ def _change(
             around.args = u.args  # type: ignore[attr-defined]
         return around
 
-    moved = jax.tree.map(stretched, model, is_leaf=callable)
-    changed, plain = (flat_value(eqx.Partial(residual, u), point) for u in (moved, model))
+    def found(step: Array) -> Array:
+        moved = jax.tree.map(functools.partial(stretched, step), model, is_leaf=callable)
+        return flat_value(eqx.Partial(residual, moved), point)
+
+    # Both at once: the program of a model may be long.
+    changed, plain = jax.vmap(found)(jnp.asarray([step, 0.0], here.dtype))
     return (changed - plain) / step

@@ -76,13 +76,12 @@ def image_of(model: PyTree, target: AbstractTarget | None, points: PyTree) -> Im
     if not (callable(model) and isinstance(x, np.ndarray) and x.dtype.kind == "f" and len(x) > 1):
         return None
     try:
-        values = in_blocks(model, x)
+        kind = jax.eval_shape(model, x[0])
+        if not isinstance(kind, jax.ShapeDtypeStruct) or kind.dtype.kind != "f":
+            return None
+        values, slopes = in_blocks(eqx.Partial(_value_and_slopes, model), x)
     except OTHER_USE:
         return None
-    if not (isinstance(values, np.ndarray) and values.dtype.kind == "f"):
-        return None
-    values = values.reshape(len(x), -1)
-    slopes = in_blocks(eqx.Partial(_singular_values, model), x)
     if not (np.isfinite(values).all() and np.isfinite(slopes).all()):
         return None
     covariance = np.atleast_2d(np.cov(values, rowvar=False))
@@ -104,9 +103,11 @@ def image_of(model: PyTree, target: AbstractTarget | None, points: PyTree) -> Im
     return Image(tuple(spread.tolist()), tuple(slope.tolist()), rank, coverage, degree, collapsed)
 
 
-def _singular_values(model: PyTree, x: Array) -> Float[Array, " q"]:
-    J = jax.jacfwd(lambda x: jnp.ravel(model(x)))(x).reshape(-1, x.size)
-    return jnp.linalg.svd(J, compute_uv=False)
+def _value_and_slopes(model: PyTree, x: Array) -> tuple[Float[Array, " k"], Float[Array, " q"]]:
+    """The value and the singular values of its derivative, of which one program does both."""
+    flat = lambda x: (jnp.ravel(model(x)),) * 2  # noqa: E731
+    J, value = jax.jacfwd(flat, has_aux=True)(x)
+    return value, jnp.linalg.svd(J.reshape(-1, x.size), compute_uv=False)
 
 
 def _verdict(low: float, full: bool, coverage: float | None, *, few: bool) -> bool | None:

@@ -87,7 +87,7 @@ def advanced(
         second-order correction (18.3) for each part of a step that is tried.
     """
     eps, scale = jnp.finfo(y0.dtype).eps, 1 + jnp.linalg.norm(y0)
-    others = jnp.asarray(_directions(y0.size), y0.dtype) * scale
+    others = jnp.asarray(_directions(y0.size), y0.dtype)
     y, seeking = old.y, old.k >= iterations
     c, C = jacobian(fn, y)
     rows = row_space(C)
@@ -106,7 +106,7 @@ def advanced(
     closer = ~seeking | (size < old.fewest)
     fewest = jnp.where(closer, size, old.fewest)
     again = stuck & ~there & (fewest > jnp.sqrt(eps) * scale) & (old.restarts < _RESTARTS)
-    elsewhere = y0 + others[jnp.minimum(old.restarts, _RESTARTS - 1)]
+    elsewhere = y0 + scale * others[jnp.minimum(old.restarts, _RESTARTS - 1)]
 
     more = ((old.k + 1) % iterations > 0) & jnp.where(seeking, ~stuck | again, moving)
     off = ~seeking & ~there & (size > 100 * eps * scale)
