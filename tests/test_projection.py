@@ -14,6 +14,7 @@ from constrainednn.models import Projected
 from constrainednn.models.projection import factors
 from constrainednn.models.projection.affine import is_affine
 from constrainednn.models.projection.groups import in_groups
+from constrainednn.models.projection.rows import jacobian
 
 # Of the violation of a point that arrived, and of its distance from the exact nearest point.
 ROUNDING, NEAREST = 1e-13, 1e-9
@@ -324,6 +325,16 @@ def test_factors_of_more_rows_than_one_loop_takes_are_those_of_dense_algebra():
     np.testing.assert_allclose(M.T @ (M @ b), np.linalg.solve(A, b), atol=1e-10)
     A[60, 60] = -1.0
     assert not np.isfinite(factors.inverse_factor(jnp.asarray(A))).all()
+
+
+def test_jacobians_of_more_rows_than_are_found_at_a_time_are_whole():
+    B = points(27, 40)
+    curved, y = lambda y: jnp.sin(B @ y), jnp.asarray(points(40))
+    value, slopes = jacobian(curved, y)
+    np.testing.assert_allclose(value, np.sin(B @ y), atol=1e-14)
+    np.testing.assert_allclose(slopes, np.cos(B @ y)[:, None] * B, atol=1e-14)
+    assert is_affine(lambda x, y: B @ y - 1.0, jnp.zeros(2), y)
+    assert not is_affine(lambda x, y: curved(y), jnp.zeros(2), y)
 
 
 def test_groups_of_a_batch_give_what_each_point_gives_alone():

@@ -10,7 +10,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, ArrayLike, PyTree
 
 # Points under way at least: with fewer the loop itself costs more than what it does.
 _LEAST = 16
@@ -40,17 +40,17 @@ def in_groups(
         first = lambda *leaves: start(*whole(leaves))  # noqa: E731
         advanced = lambda state, *leaves: step(state, *whole(leaves))  # noqa: E731
 
-        def plain(*leaves: Array) -> Array:
+        def plain(*leaves: ArrayLike) -> Array:
             body = lambda carry: advanced(carry[0], *leaves)  # noqa: E731
             going = jnp.asarray(True)
             return end(jax.lax.while_loop(lambda carry: carry[1], body, (first(*leaves), going))[0])
 
         @jax.custom_batching.custom_vmap
-        def one(*leaves: Array) -> Array:
+        def one(*leaves: ArrayLike) -> Array:
             return plain(*leaves)
 
         @one.def_vmap
-        def _many(n: int, batched: list[bool], *leaves: Array) -> tuple[Array, bool]:
+        def _many(n: int, batched: list[bool], *leaves: ArrayLike) -> tuple[Array, bool]:
             axes = tuple(0 if along else None for along in batched)
             if n <= size:
                 return jax.vmap(plain, axes)(*leaves), True
