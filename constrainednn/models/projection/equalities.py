@@ -109,7 +109,8 @@ def advanced(
     elsewhere = y0 + scale * others[jnp.minimum(old.restarts, _RESTARTS - 1)]
 
     more = ((old.k + 1) % iterations > 0) & jnp.where(seeking, ~stuck | again, moving)
-    off = ~seeking & ~there & (size > 100 * eps * scale)
+    # The last one of too few steps may have led off the set.
+    off = ~seeking & (~there | moving) & (size > 100 * eps * scale)
     new = State(
         jnp.where(again, elsewhere, after),
         jnp.where(closer, after, old.best),
