@@ -23,6 +23,10 @@ from constrainednn._pieces.mesh import Side, places
 from constrainednn._pieces.rows import by_coefficients
 from constrainednn.models.legendre import gauss
 
+# Rows of an element in its coefficients, the residual there, and its slopes by the number that is
+# added to an equation.
+Rows = tuple[Float[np.ndarray, "rows nd"], Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]
+
 # A residual of so many times its estimated round-off is round-off.
 _NOISE = 3.0
 # Weight of conditions and of traces: from 1 to 10 the error changes by a factor of three at most.
@@ -37,11 +41,16 @@ class Equations(eqx.Module):
         faces: The condition where the normal points down and up, for one axis after the other;
             None where there is none.
         at_points: Conditions at single points.
+        free: Components that these leave open by a constant. Their mean is zero.
+        balance: The equation to which a number is added that data which balance leave zero; None
+            where they need not. See `constants.py`.
     """
 
     interior: LocalResidual
     faces: tuple[LocalResidual | None, ...]
     at_points: tuple[tuple[tuple[float, ...], LocalResidual], ...]
+    free: tuple[int, ...] = eqx.field(static=True, default=())
+    balance: int | None = eqx.field(static=True, default=None)
 
     @property
     def smooth(self) -> tuple[int, ...]:
@@ -180,13 +189,31 @@ class Seen:
         self.unit = in_units_of_u(self.G)
 
     def rows(
-        self, number: int, T: list[Float[np.ndarray, "m n"]], root: Float[np.ndarray, " m"]
-    ) -> tuple[Float[np.ndarray, "me nd"], Float[np.ndarray, " me"]]:
+        self,
+        number: int,
+        T: list[Float[np.ndarray, "m n"]],
+        root: Float[np.ndarray, " m"],
+        balance: int | None = None,
+    ) -> Rows:
         """Rows of one element in its coefficients, in units of u, and the residual there."""
-        weights = root[:, None] * self.unit[number]
-        slopes = np.moveaxis(self.G[number] * weights[:, :, None, None], 2, 0)
-        J = by_coefficients(list(slopes), T)
-        return J.reshape(weights.size, -1), (self.r[number] * weights).ravel()
+        return weighted_rows(self.G[number], self.r[number], self.unit[number], T, root, balance)
+
+
+def weighted_rows(
+    G: Float[np.ndarray, "m e a d"],
+    r: Float[np.ndarray, "m e"],
+    unit: Float[np.ndarray, " e"],
+    T: list[Float[np.ndarray, "m n"]],
+    root: Float[np.ndarray, " m"],
+    balance: int | None,
+) -> Rows:
+    """Rows of one element, multiplied by `root` and `unit`; a number may be added to one of `r`."""
+    weights = root[:, None] * unit
+    slopes = np.moveaxis(G * weights[:, :, None, None], 2, 0)
+    J, b = by_coefficients(list(slopes), T), np.zeros_like(weights)
+    if balance is not None:
+        b[:, balance] = weights[:, balance]
+    return J.reshape(weights.size, -1), (r * weights).ravel(), b.ravel()
 
 
 def in_units_of_u(G: Float[np.ndarray, "N m e a d"]) -> Float[np.ndarray, "N e"]:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from constrainednn._pde.stationary.constants import balanced, centred
 from constrainednn._pde.stationary.curved.watching import watched_within
 from constrainednn._pde.stationary.discretisation import Discretisation, tails, watched
 from constrainednn._pde.stationary.mesh import MOST_ELEMENTS, Mesh
@@ -28,6 +29,8 @@ _SLOW = 0.1
 # Rounds in a row that may leave a residual below so much as it was, before rounding is taken for
 # the reason; and those in which Newton's method may not converge.
 _PATIENCE, _ROUNDED = 4, 1e-6
+# Share of a residual that is little beside what data that do not balance make of it.
+_LITTLE = 0.03
 
 
 @dataclasses.dataclass
@@ -44,6 +47,8 @@ class Rounds:
         known: What is left of elements of a linear equation, else None.
         local: Residual of each element in the last round, as in `watched`.
         unsolved: Rounds in a row in which Newton's method did not converge.
+        balance: What was added to the equation whose data must balance, see `constants.py`.
+        contradicted: Rounds in a row in which they did not, and nothing else was wrong.
     """
 
     disc: Discretisation
@@ -55,6 +60,8 @@ class Rounds:
     count: int = 0
     local: Float[np.ndarray, " N"] = dataclasses.field(default_factory=lambda: np.zeros(0))
     unsolved: int = 0
+    balance: float = 0.0
+    contradicted: int = 0
 
     @property
     def size(self) -> float:
@@ -87,6 +94,9 @@ class Rounds:
                 return "rounding"
             if self.taken >= steps:
                 return "steps"
+            self.contradicted = self.contradicted + 1 if self._contradicted() else 0
+            if self.contradicted > 1:
+                return "contradiction"
             across = self._across()
             if len(self.mesh.low) + int(across.any(axis=1).sum()) > MOST_ELEMENTS:
                 return "elements"
@@ -95,22 +105,30 @@ class Rounds:
             self.c = restricted(self.c, before, self.mesh, parent, self.disc.width)
 
     def _watch(self) -> None:
-        with np.errstate(all="ignore"):
-            if self.mesh.region is None:
-                self.local = watched(self.disc, self.mesh, self.c)
-            else:
-                self.local = watched_within(self.disc, self.mesh, self.c)
+        self.local = self._watched(self.disc)
         self.count += 1
+
+    def _watched(self, disc: Discretisation) -> Float[np.ndarray, " N"]:
+        with np.errstate(all="ignore"):
+            look = watched if self.mesh.region is None else watched_within
+            return look(disc, self.mesh, self.c)
+
+    def _contradicted(self) -> bool:
+        """Whether all but little of the residual is that data do not balance."""
+        if not self.balance or self.unsolved:
+            return False
+        left = self._watched(balanced(self.disc, self.balance))
+        return float(np.linalg.norm(left)) < _LITTLE * float(np.linalg.norm(self.local))
 
     def _solve(self, steps: int) -> str:
         """Newton steps on the present mesh; empty, or why they ended early."""
         system = System(self.disc, self.mesh, self.known)
         if self.known is not None:
             try:
-                self.c = system.solve()
+                self.c = self._centred(system.solve())
             except np.linalg.LinAlgError:
                 return "singular"
-            self.taken += 1
+            self.taken, self.balance = self.taken + 1, system.balance
             return "" if np.isfinite(self.c).all() else "nonfinite"
         at = begun(jnp.asarray(self.c), notes=None)
         limit = min(_STEPS, steps - self.taken)
@@ -121,7 +139,7 @@ class Rounds:
             return "singular"
         finally:
             self.taken += int(at.steps)
-        self.c = np.asarray(at.unknowns, float)
+        self.c, self.balance = self._centred(np.asarray(at.unknowns, float)), system.balance
         if not np.isfinite(self.c).all():
             return "nonfinite"
         if self.taken >= steps and not at.solved:
@@ -129,6 +147,9 @@ class Rounds:
         # On elements that are too large there may be no solution: they are divided, some times.
         self.unsolved = 0 if at.solved else self.unsolved + 1
         return "stuck" if self.unsolved > _PATIENCE else ""
+
+    def _centred(self, c: Float[np.ndarray, "N n d"]) -> Float[np.ndarray, "N n d"]:
+        return centred(self.disc.equations, self.mesh, self.disc.width, c)
 
     def _across(self) -> np.ndarray:
         """Across which axes each element is halved."""

@@ -191,7 +191,16 @@ def _verdict(rounds: Rounds, ending: str, steps: int) -> tuple[str, str]:
     if ending == "steps":
         return "max_steps", f"the limit of {steps} Newton steps, on {count}"
     if ending == "end":
-        return "converged", f"the residual is {rounds.error:.1e} of u on {count}"
+        found = f"the residual is {rounds.error:.1e} of u on {count}"
+        return "converged", found + _constants(rounds.disc.equations)
+    if ending == "contradiction":
+        return "stalled", (
+            "the data of equation and conditions contradict each other: nothing sees the value of "
+            "u but its slopes, and there is a solution only if they balance, as where the integral "
+            "of a source is that of the flux through the boundary. With "
+            f"{_added(rounds)} there is one. Or mesh= must name what is narrower than the elements "
+            "see"
+        )
     if ending == "rounding":
         return "stalled", (
             f"the residual stays at {rounds.error:.1e} of u on {count}, the largest near {near}: "
@@ -204,13 +213,31 @@ def _verdict(rounds: Rounds, ending: str, steps: int) -> tuple[str, str]:
         )
     if ending == "singular":
         return "stalled", (
-            "equation and conditions do not determine u near the guess. Where it is determined up "
-            "to a constant, fix it at a point: boundary={..., (0.0, 0.0): lambda u, x: u(x)}. A "
+            "equation and conditions do not determine u near the guess. Where its value is open at "
+            "a point, add a condition there: boundary={..., (0.0, 0.0): lambda u, x: u(x)}. A "
             "nonlinear equation may need another guess="
         )
     if ending == "nonfinite":
         return "nonfinite", f"the equation is NaN or infinite on {count}"
     return "stalled", f"Newton's method does not converge on {count}; another guess= may help"
+
+
+def _constants(equations: Equations) -> str:
+    """What is said of components that have any constant."""
+    free = ", ".join(str(k + 1) for k in equations.free)
+    if not free:
+        return ""
+    which = "u" if len(equations.smooth) == 1 else f"component {free} of u"
+    return (
+        f"; {which} is determined up to a constant, and its mean is set to zero. Another one is "
+        "chosen by a condition at a point"
+    )
+
+
+def _added(rounds: Rounds) -> str:
+    number = rounds.disc.equations.balance
+    which = "" if rounds.c.shape[2] == 1 else f"number {(number or 0) + 1} of "
+    return f"{rounds.balance:.4g} added to {which}the equation"
 
 
 def _to_resume(rounds: Rounds, running: float) -> Resumable:

@@ -20,6 +20,8 @@ from constrainednn._pde.conditions import (
     WithNormalField,
 )
 from constrainednn._pde.elements.germ import LocalResidual, local_residual, unabridged
+from constrainednn._pde.stationary.constants import seen as values_seen
+from constrainednn._pde.stationary.constants import with_constants
 from constrainednn._pde.stationary.discretisation import Equations, gauss_cube, tables
 from constrainednn._pde.stationary.mesh import Mesh
 from constrainednn._pde.stationary.region import (
@@ -78,17 +80,23 @@ def stationary(
     )
     interior = seen(residual, name, region.some_points(_TRIED))
     faces, at_points = {}, []
+    on_sides, points_see = (np.zeros(len(interior.highest), bool) for _ in range(2))
     for side, condition in conditions.items():
         if isinstance(side, str):
             points = region.some_points_along(side, _TRIED)
             fn = with_normal(condition, region, side)
-            faces[region.sides.index(side)] = seen(fn, f"the condition at {side!r}", points)
+            found = seen(fn, f"the condition at {side!r}", points)
+            faces[region.sides.index(side)] = found
+            on_sides |= values_seen(found, points, values=True).any(axis=0)
         else:
             points = np.tile(np.array([side]), (_TRIED, 1))
-            at_points.append((side, seen(condition, f"the condition at {side}", points)))
+            found = seen(condition, f"the condition at {side}", points)
+            at_points.append((side, found))
+            points_see |= values_seen(found, points, values=True).any(axis=0)
     equations = Equations(
         interior, tuple(map(faces.get, range(len(region.sides)))), tuple(at_points)
     )
+    equations = with_constants(equations, region.some_points(64), on_sides, points_see)
     _check_order(equations, name)
     _check_sides(equations, region, name)
     every = interior, *faces.values(), *(item for _, item in at_points)

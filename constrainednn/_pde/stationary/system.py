@@ -11,6 +11,7 @@ Symbols (others in `discretisation.py`)::
                        derivative across it after the other, in units of u
 """
 
+import functools
 from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ from jaxtyping import Array, Float
 
 from constrainednn._pde.stationary.curved.cells import Outline
 from constrainednn._pde.stationary.curved.places import Cuts
-from constrainednn._pde.stationary.curved.rows import held, rows_of_cut
+from constrainednn._pde.stationary.curved.rows import held, rows_of_cut, stacked
 from constrainednn._pde.stationary.discretisation import (
     Discretisation,
     Seen,
@@ -34,15 +35,22 @@ from constrainednn._pieces.coupling import Rows, couple
 from constrainednn._pieces.gauss_newton import Step
 from constrainednn._pieces.mesh import Side, places
 
+# The node of the number that is added to an equation. Where no data need balance it may be any: it
+# is then held at zero by this share of its column.
+_BALANCE, _HELD = "balance", 1e-4
 # What is left of elements, by what their rows depend on.
 Known = dict[tuple[bytes, ...], tuple[np.ndarray, np.ndarray]]
 
 
 class _Own(NamedTuple):
-    """Rows of one element: J in its coefficients, r, and its traces T, with their weights."""
+    """Rows of one element: J in its coefficients, r, and its traces T, with their weights.
+
+    And b by the number that is added to an equation.
+    """
 
     J: Float[np.ndarray, "rows nd"]
     r: Float[np.ndarray, " rows"]
+    b: Float[np.ndarray, " rows"]
     T: Float[np.ndarray, "traces nd"]
     weights: Float[np.ndarray, " traces"]
 
@@ -65,6 +73,9 @@ class System:
         self._smooth = smooth = np.array(disc.equations.smooth)
         self._traced = [(k, q) for k in range(smooth.max()) for q in np.flatnonzero(smooth > k)]
         self._size = len(self._traced) * len(disc.to_modes)
+        # The node of the number that is added to an equation, if one is, and its last value.
+        self._shared = () if disc.equations.balance is None else (_BALANCE,)
+        self.balance = 0.0
 
     def solve(self) -> Float[np.ndarray, "N n d"]:
         """Coefficients that solve a linear equation, up to the rounding of one step."""
@@ -111,10 +122,17 @@ class System:
 
     def _coupled(self, condensed: list[tuple[np.ndarray, np.ndarray]]) -> Float[np.ndarray, "N nd"]:
         """Unknowns of all elements from what is left of them."""
-        nodes = [tuple(found) for found in self.mesh.touching]
+        nodes: list[tuple[Hashable, ...]] = [(*own, *self._shared) for own in self.mesh.touching]
         rows = [Rows(own, outside) for own, (_, outside) in zip(nodes, condensed, strict=True)]
         sizes: dict[Hashable, int] = dict.fromkeys(range(len(self.mesh.sides)), self._size)
+        if self._shared:
+            columns = [table[:, -2] for both in condensed for table in both]
+            size = np.sqrt(sum(float(column @ column) for column in columns))
+            rows.append(Rows(self._shared, np.array([[_HELD * size, 0.0]])))
+            sizes[_BALANCE] = 1
         found = couple(rows, sizes)
+        if self._shared:
+            self.balance = float(found[_BALANCE][0, 0])
         return np.stack(
             [
                 recover(inside, np.concatenate([np.zeros((0, 1)), *(found[n] for n in own)]))[:, 0]
@@ -131,20 +149,26 @@ class System:
             for side in sides
         ]
         weights = [np.array(self._of_side(side)) for side in sides]
-        own = [mesh.low[number], mesh.high[number]]
+        own = [mesh.low[number], mesh.high[number], np.array(number == self._pinned)]
         return tuple(item.tobytes() for item in (*own, *numbers, *weights))
 
     def _table(
         self, own: _Own, c: Float[np.ndarray, " nd"], damping: float
     ) -> Float[np.ndarray, "rows all"]:
         """Rows of an element in its coefficients, its traces and one."""
-        J, r, T = own.J, own.r, own.T
+        J, r, b, T = own.J, own.r, own.b, own.T
         if damping:
             size = np.sqrt((J**2).sum(axis=0))
             J = np.vstack([J, np.sqrt(damping) * np.diag(size)])
-            r = np.concatenate([r, np.zeros(len(size))])
-        free = np.zeros((len(J), len(T)))
-        return np.block([[J, free, r[:, None]], [T, -np.diag(own.weights), (T @ c)[:, None]]])
+            r, b = (np.concatenate([item, np.zeros(len(size))]) for item in (r, b))
+        free, one = np.zeros((len(J), len(T))), slice(None, len(self._shared))
+        none = np.zeros((len(T), 1))
+        return np.block(
+            [
+                [J, free, b[:, None][:, one], r[:, None]],
+                [T, -np.diag(own.weights), none[:, one], (T @ c)[:, None]],
+            ]
+        )
 
     def _rows(self, c: Float[np.ndarray, "N n d"], wanted: Sequence[int]) -> list[_Own]:
         """Rows of some elements."""
@@ -153,10 +177,12 @@ class System:
             cut = rows_of_cut(disc, mesh, self._cuts, self._weight, c, list(wanted))
             parts = {number: [rows] for number, rows in zip(wanted, cut, strict=True)}
             self._add_points(c, parts)
-            both = [tuple(zip(*parts[number], strict=True)) for number in wanted]
-            cut = [(np.vstack(J), np.concatenate(r)) for J, r in both]
-            joined = [(*item, *self._traces_of(n)) for n, item in zip(wanted, cut, strict=True)]
-            return [_Own(*held(*item, c[n])) for n, item in zip(wanted, joined, strict=True)]
+            self._add_pin(parts)
+            traces = [self._traces_of(number) for number in wanted]
+            return [
+                _Own(*held(stacked(parts[number]), T, c[number]), T, weights)
+                for number, (T, weights) in zip(wanted, traces, strict=True)
+            ]
         s, weights = disc.rule
         own = list(wanted)
         seen = Seen(
@@ -166,14 +192,12 @@ class System:
         parts = {}
         for place, number in enumerate(own):
             root = self._weight[number] * np.sqrt(weights)
-            parts[number] = [seen.rows(place, disc.interior_tables, root)]
+            balance = disc.equations.balance
+            parts[number] = [seen.rows(place, disc.interior_tables, root, balance)]
         self._add_faces(c, parts)
         self._add_points(c, parts)
-        joined = (zip(*parts[number], strict=True) for number in own)
-        return [
-            _Own(np.vstack(J), np.concatenate(r), *self._traces_of(number))
-            for number, (J, r) in zip(own, joined, strict=True)
-        ]
+        self._add_pin(parts)
+        return [_Own(*stacked(parts[number]), *self._traces_of(number)) for number in own]
 
     def _add_faces(self, c: np.ndarray, parts: dict[int, list]) -> None:
         disc, mesh = self.disc, self.mesh
@@ -203,6 +227,34 @@ class System:
             T = tables(s, self.disc.width, condition.orders)
             seen = Seen(condition, T, c[number : number + 1], low, high, s)
             parts[number].append(seen.rows(0, T, np.full(1, self.disc.stress * self._weight.max())))
+
+    @functools.cached_property
+    def _pinned(self) -> int:
+        """The element in which components that have any constant are held; -1 if there are none."""
+        if not self.disc.equations.free:
+            return -1
+        shares = self.mesh.area
+        if self._cuts is not None:
+            left = [self._cuts[number].weights.sum() for number in range(len(shares))]
+            shares = shares * np.array(left)
+        return int(np.argmax(shares))
+
+    def _add_pin(self, parts: dict[int, list]) -> None:
+        """Rows that hold such components where they are, at a place in the middle."""
+        number, disc = self._pinned, self.disc
+        if number not in parts:
+            return
+        s = np.zeros((1, disc.dim))
+        if self._cuts is not None:
+            within = self._cuts[number].s
+            nearest = ((within - within.mean(axis=0)) ** 2).sum(axis=1).argmin()
+            s = within[[nearest]]
+        values = tables(s, disc.width, ((0,) * disc.dim,))[0][0]
+        free, d = disc.equations.free, len(self._smooth)
+        rows = np.zeros((len(free), len(values), d))
+        rows[range(len(free)), :, free] = disc.stress * self._weight.max() * values
+        nothing = np.zeros(len(free))
+        parts[number].append((rows.reshape(len(free), -1), nothing, nothing))
 
     def _traces_of(
         self, number: int
@@ -236,6 +288,9 @@ class System:
     def _loss(self, own: list[_Own], c: Float[np.ndarray, "N n d"]) -> float:
         """Sum of squares of all rows, with the traces that are best for these coefficients."""
         total = sum(float(item.r @ item.r) for item in own)
+        if self._shared:  # with the number that is best for them
+            size = sum(float(item.b @ item.b) for item in own)
+            total -= sum(float(item.b @ item.r) for item in own) ** 2 / size
         traces: dict[int, list[np.ndarray]] = {}
         for number, item in enumerate(own):
             values = (item.T @ c[number].ravel()).reshape(-1, self._size)

@@ -17,6 +17,7 @@ from constrainednn._figures.style import new_figure
 from constrainednn._gap.residuals import residuals_at
 from constrainednn._pde.conditions import LocalEquation
 from constrainednn._pde.elements.germ import LocalResidual
+from constrainednn._pde.stationary.constants import centred
 from constrainednn._pde.stationary.curved.cells import Outline
 from constrainednn._pde.stationary.curved.watching import squares_within
 from constrainednn._pde.stationary.mesh import Mesh
@@ -82,7 +83,9 @@ def space_error(facts: Facts) -> SpaceErrorEstimate:
         changed = system.sensitivity(c)
     except np.linalg.LinAlgError:
         c, second, changed = nothing, nothing, nothing
-    c = c + second
+    # Another constant is no error.
+    fixed = functools.partial(centred, scheme.equations, mesh, width)
+    c, second, changed = fixed(c + second), fixed(second), fixed(changed)
     norms = functools.partial(_norms, mesh, width)
     sizes, errors = norms(own), norms(c - own)
     size, error, last, moved = (

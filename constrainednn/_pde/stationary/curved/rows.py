@@ -17,17 +17,16 @@ from constrainednn._pde.elements.germ import LocalResidual
 from constrainednn._pde.stationary.curved.places import Cuts
 from constrainednn._pde.stationary.discretisation import (
     Discretisation,
+    Rows,
     derivatives_of_u,
     in_units_of_u,
     tables,
+    weighted_rows,
 )
 from constrainednn._pde.stationary.mesh import Mesh
-from constrainednn._pieces.rows import by_coefficients
 
 # Rows that hold coefficients weigh as much as so many rounding units of all others.
 _HOLD = 16 * float(np.finfo(float).eps)
-
-Rows = tuple[Float[np.ndarray, "rows nd"], Float[np.ndarray, " rows"]]
 
 
 class SeenApart:
@@ -67,12 +66,10 @@ class SeenApart:
         ]
         self.unit = [in_units_of_u(own[None])[0] for own in self.G]
 
-    def rows(self, place: int, root: Float[np.ndarray, " m"]) -> Rows:
+    def rows(self, place: int, root: Float[np.ndarray, " m"], balance: int | None) -> Rows:
         """Rows of one element in its coefficients, in units of u, and the residual there."""
-        weights = root[:, None] * self.unit[place]
-        slopes = np.moveaxis(self.G[place] * weights[:, :, None, None], 2, 0)
-        J = by_coefficients(list(slopes), self.T[place])
-        return J.reshape(weights.size, -1), (self.r[place] * weights).ravel()
+        own = self.G[place], self.r[place], self.unit[place], self.T[place]
+        return weighted_rows(*own, root, balance)
 
 
 def rows_of_cut(
@@ -88,13 +85,18 @@ def rows_of_cut(
     for residual, places in groups_of(disc, cuts, wanted):
         own = [number for number, _, _ in places]
         seen = seen_at(residual, disc, mesh, c, [(number, s) for number, s, _ in places])
-        stress = 1.0 if residual is disc.equations.interior else disc.stress
+        within = residual is disc.equations.interior
+        stress, balance = (1.0, disc.equations.balance) if within else (disc.stress, None)
         for place, (number, (_, _, weights)) in enumerate(zip(own, places, strict=True)):
-            found[number].append(seen.rows(place, stress * weight[number] * np.sqrt(weights)))
-    return [
-        (np.vstack([J for J, _ in found[n]]), np.concatenate([r for _, r in found[n]]))
-        for n in wanted
-    ]
+            root = stress * weight[number] * np.sqrt(weights)
+            found[number].append(seen.rows(place, root, balance))
+    return [stacked(found[n]) for n in wanted]
+
+
+def stacked(parts: Sequence[Rows]) -> Rows:
+    """Rows below each other."""
+    J, r, b = zip(*parts, strict=True)
+    return np.vstack(J), np.concatenate(r), np.concatenate(b)
 
 
 def groups_of(
@@ -123,13 +125,7 @@ def seen_at(
     return SeenApart(residual, disc.width, [c[n] for n in numbers], corners, [s for _, s in places])
 
 
-def held(
-    J: Float[np.ndarray, "rows nd"],
-    r: Float[np.ndarray, " rows"],
-    T: Float[np.ndarray, "traces nd"],
-    weights: Float[np.ndarray, " traces"],
-    c: Float[np.ndarray, "n d"],
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def held(own: Rows, T: Float[np.ndarray, "traces nd"], c: Float[np.ndarray, "n d"]) -> Rows:
     """Rows of an element with those that hold its coefficients, which come last."""
-    size = _HOLD * np.sqrt((J**2).sum(axis=0) + (T**2).sum(axis=0))
-    return np.vstack([J, np.diag(size)]), np.concatenate([r, size * c.ravel()]), T, weights
+    size = _HOLD * np.sqrt((own[0] ** 2).sum(axis=0) + (T**2).sum(axis=0))
+    return stacked([own, (np.diag(size), size * c.ravel(), np.zeros_like(size))])
