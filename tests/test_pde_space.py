@@ -184,9 +184,6 @@ def test_what_is_known_up_to_a_constant_is_fixed_at_a_point():
         return laplacian(u, x) + 2 * jnp.pi**2 * exact(x)
 
     sides = dict.fromkeys(SIDES, slope)
-    free = cx.solve(cx.pde(equation, over=SQUARE, boundary=sides))
-    assert free.status == "stalled" and "do not determine u" in free.reason
-    assert free.verdict.word == "not solved"
     fixed = {**sides, (0.0, 0.0): lambda u, x: u(x) - 1.0}
     solution = cx.solve(cx.pde(equation, over=SQUARE, boundary=fixed))
     assert error_of(solution, exact, grid([0, 0], [1, 1])) < 1e-13

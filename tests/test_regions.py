@@ -167,7 +167,7 @@ def test_names_of_parts():
         (lambda: Ball(2) - 3, "- combines shapes of cx.domains|Type-check error"),
         (lambda: Ball(2) | Ball(3), "shapes of one dimension, got 2 and 3"),
         (lambda: (Ball(2) | HalfSpace([0, 1])).boundary, "has no end"),
-        (lambda: Polygon([[0, 0], [1, 0], [0, 1], [1, 1]]), "meet at their ends alone"),
+        (lambda: Polygon([[0, 0], [1, 0], [0, 1], [1, 1]]), "begin at corners 2 and 4"),
         (lambda: Polygon([[0, 0], [1, 0], [1, 0], [1, 1]]), "must have a length"),
         (lambda: Polygon([[0, 0], [1, 0]]), "three or more points"),
         (lambda: Ball(2, center=[0, 0, 0]), "center of Ball must be a point of 2"),
@@ -230,3 +230,49 @@ def test_a_face_that_was_taken_away_hides_no_other():
     share = (np.abs(points[:, 0] - 1) < 1e-9).mean()
     # A quarter of the length, within five standard errors.
     assert abs(share - 0.25) < 5 * np.sqrt(0.25 * 0.75 / 400)
+
+
+def test_parts_of_a_kind_are_numbered_unless_they_are_named_alike():
+    plate = cx.Box([0, 0], [2, 1])
+    holes = [Ball(2, 0.2, center=[x, 0.5]) for x in (0.5, 1.5)]
+    assert (plate - holes[0]).boundary.names[4:] == ("circle",)
+    two = (plate - holes[0] - holes[1]).boundary
+    assert two.names[4:] == ("circle 1", "circle 2")
+    assert (drawn(two["circle 2"], 50)[:, 0] > 1).all()
+    named = [Ball(2, 0.2, center=[x, 0.5], name="hole") for x in (0.5, 1.5)]
+    assert (plate - named[0] - named[1]).boundary.names[4:] == ("hole",)
+    triangle = Polygon([[0.2, 0.2], [0.8, 0.2], [0.2, 0.8]])
+    both = (Polygon([[0, 0], [2, 0], [0, 2]]) - triangle).boundary
+    assert both.names == tuple(f"edge {k}" for k in range(1, 7))
+    assert (drawn(both["edge 4"], 20)[:, 1] == 0.2).all()
+
+
+def test_a_box_has_named_faces_as_regions_have():
+    boundary = cx.Box([0, -1], [2, 1]).boundary
+    assert boundary.names == ("left", "right", "bottom", "top")
+    x = drawn(boundary["right"], 100)
+    assert (x[:, 0] == 2).all() and np.ptp(x[:, 1]) > 1.5
+    np.testing.assert_array_equal(boundary["bottom"].normal(x), np.tile([0.0, -1.0], (100, 1)))
+    with pytest.raises(ValueError, match="no part 'front': there are 'left', 'right'"):
+        boundary["front"]
+    cube = cx.Box([0, 0, 0], [1, 1, 3]).boundary
+    assert cube.names[4:] == ("low 2", "high 2")
+    assert (drawn(cube["high 2"], 20)[:, 2] == 3).all()
+
+
+def test_where_parts_meet_inside_of_a_hole_nothing_is_held():
+    hole = cx.Box([-0.5, -0.5], [0, 0.5]) | Polygon([[0, -0.5], [0.5, 0], [0, 0.5]])
+    two = cx.Box([-0.5, -0.5], [0, 0.5]) | cx.Box([0, -0.5], [0.5, 0])
+    seam = np.array([[0.0, 0.1], [0.0, -0.3]])
+    ends = np.array([[0.0, 0.5], [-0.5, 0.2], [0.25, 0.25], [1.0, 0.0]])
+    around = Ball(2) - hole
+    assert not around.holds(seam).any() and around.holds(ends).all()
+    np.testing.assert_array_equal((Ball(2) - two).holds(seam), [True, False])
+    assert (hole | Ball(2, 0.1)).holds(seam).all()
+    # A hole that is put back is held, seam and all.
+    assert (around | hole).holds(np.concatenate([seam, ends])).all()
+    assert (
+        (Ball(3) - (cx.Box([-0.5] * 3, [0, 0.5, 0.5]) | Ball(3, 0.1)))
+        .holds(np.array([[0.0, 0.5, 0.5], [0.0, 0.3, 0.3]]))
+        .all()
+    )

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Places along each coordinate of a map, and of a curve.
-_MAP, _CURVE = 201, 801
+# Places along each coordinate of a map, of a curve, and of a side of an element.
+_MAP, _CURVE, _EDGE = 201, 801, 33
 
 
 def place_grid(u: SpacePieces) -> tuple[np.ndarray, ...]:
@@ -56,21 +56,30 @@ def held_in(problem: Problem, places: np.ndarray) -> np.ndarray:
     return np.any([item.holds(places) for item in regions], axis=0)
 
 
-def draw_boxes(axes: "Axes", u: SpacePieces) -> None:
-    """The edges of all elements, thin."""
-    for (a, b), (c, d) in zip(*u.corners, strict=True):
-        axes.plot([a, c, c, a, a], [b, b, d, d, b], color=KNOWN, lw=0.3, alpha=0.6)
+def draw_boxes(axes: "Axes", u: SpacePieces, problem: Problem) -> None:
+    """The edges of all elements, thin, as far as they lie in the region."""
+    low, high = u.corners
+    corners = np.stack([low, [1, 0] * high + [0, 1] * low, high, [1, 0] * low + [0, 1] * high], 1)
+    share = np.linspace(0, 1, _EDGE)[:, None]
+    sides = np.roll(corners, -1, axis=1) - corners
+    lines = corners[:, :, None] + share * sides[:, :, None]
+    inside = held_in(problem, lines.reshape(-1, 2)).reshape(lines.shape[:3])
+    for line in np.where(inside[..., None], lines, np.nan).reshape(len(low), -1, 2):
+        axes.plot(*line.T, color=KNOWN, lw=0.3, alpha=0.6)
 
 
-def draw_sizes(axes: "Axes", u: SpacePieces, sizes: Float[np.ndarray, " n"], name: str) -> None:
+def draw_sizes(
+    axes: "Axes", u: SpacePieces, problem: Problem, sizes: Float[np.ndarray, " n"], name: str
+) -> None:
     """Draw sizes at the points of the grid, on a logarithmic scale."""
     grid = place_grid(u)
     if u.scalar:
         axes.semilogy(grid[0], on_log_axis(sizes), color=KNOWN, lw=1)
         axes.set(xlabel="x", ylabel=name)
         return
+    sizes = np.where(held_in(problem, place_points(u)), sizes, np.nan)
     draw_map_of_sizes(axes, grid, sizes.reshape([len(part) for part in grid]), name)
-    draw_boxes(axes, u)
+    draw_boxes(axes, u, problem)
     axes.set(xlabel="x", ylabel="y", aspect="equal")
 
 
@@ -93,10 +102,9 @@ def solution_beside_residual(shown: Shown) -> "Figure":
         values = np.where(inside[:, None], values, np.nan)
         name = "u[0]" if values.shape[1] > 1 else "u"
         draw_map_of_values(left, grid, values[:, 0].reshape([len(part) for part in grid]), name)
-        r = np.where(inside[:, None], r, np.nan)
-        draw_boxes(left, u)
+        draw_boxes(left, u, shown.problem)
         left.set(xlabel="x", ylabel="y", aspect="equal", title=f"{name}(x, y), with elements")
-    draw_sizes(right, u, np.linalg.norm(r, axis=1), "|r|")
+    draw_sizes(right, u, shown.problem, np.linalg.norm(r, axis=1), "|r|")
     right.set_title(f"residual on {u.count} elements")
     figure.suptitle(shown.title_of(constraint), parse_math=False)
     return figure

@@ -185,6 +185,15 @@ class Mapped(AbstractDomain):
         return f"{self.base!r}.map({_name_of(self.fn)})"
 
 
+def picked(z: Float[Array, ""], content: Float[np.ndarray, " n"]) -> tuple[Array, Float[Array, ""]]:
+    """A part for a number between zero and one, and the number's place within its share."""
+    ends = np.concatenate([[0.0], np.cumsum(content / content.sum())])
+    # Counting ends below z stays inside 0 .. n - 1, where a search could step out.
+    part = jnp.sum(z >= jnp.asarray(ends[1:-1], z.dtype))
+    first, last = jnp.asarray(ends[:-1], z.dtype)[part], jnp.asarray(ends[1:], z.dtype)[part]
+    return part, jnp.clip((z - first) / (last - first), 0, 1)
+
+
 def _name_of(fn: Callable) -> str:
     return getattr(fn, "__name__", type(fn).__name__)
 

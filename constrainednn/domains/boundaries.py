@@ -1,12 +1,15 @@
 """Straight lines and the faces of boxes, with their lengths and areas as measures."""
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from constrainednn._common.arguments import as_reals
 from constrainednn._common.messages import shown
-from constrainednn.domains.base import AbstractDomain, Corner, GaussRule
+from constrainednn.domains.base import AbstractDomain, Corner, GaussRule, picked
+from constrainednn.domains.regions.faces import Flat, box_faces, name_of
 from constrainednn.errors import BadValueError
 
 
@@ -75,7 +78,9 @@ class Segments(AbstractDomain):
 class BoxBoundary(AbstractDomain):
     """The faces of a box, uniform in surface area. Points have shape (d,).
 
-    In one dimension the two end points have probability one half each.
+    In one dimension the two end points have probability one half each. `box.boundary["left"]` is
+    one face, `box.boundary.names` lists them: in the plane "left", "right", "bottom" and "top",
+    else "low 0", "high 0", "low 1" and so on, by axis.
     """
 
     low: tuple[float, ...]
@@ -83,6 +88,23 @@ class BoxBoundary(AbstractDomain):
 
     def __init__(self, low: Corner, high: Corner):
         self.low, self.high = as_corners("BoxBoundary", low, high)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the faces, the lower and the upper one of each axis in turn."""
+        return tuple(map(name_of, box_faces(np.array(self.low), np.array(self.high))))
+
+    def __getitem__(self, name: str) -> Flat:
+        """The face of a name, uniform, with its `normal`.
+
+        Raises:
+            ValueError: If there is none, with the names that there are.
+        """
+        for face in box_faces(np.array(self.low), np.array(self.high)):
+            if name_of(face) == name:
+                return dataclasses.replace(face, name=name)
+        known = ", ".join(map(repr, self.names))
+        raise BadValueError(f"the boundary has no part {name!r}: there are {known}.")
 
     @property
     def unit_dim(self) -> int:
@@ -141,12 +163,3 @@ def as_corners(name: str, low: Corner, high: Corner) -> tuple[tuple[float, ...],
             f"got low[{i}]={lows[i]:g} and high[{i}]={highs[i]:g}."
         )
     return tuple(lows.tolist()), tuple(highs.tolist())
-
-
-def picked(z: Float[Array, ""], content: Float[np.ndarray, " n"]) -> tuple[Array, Float[Array, ""]]:
-    """A part for a number between zero and one, and the number's place within its share."""
-    ends = np.concatenate([[0.0], np.cumsum(content / content.sum())])
-    # Counting ends below z stays inside 0 .. n - 1, where a search could step out.
-    part = jnp.sum(z >= jnp.asarray(ends[1:-1], z.dtype))
-    first, last = jnp.asarray(ends[:-1], z.dtype)[part], jnp.asarray(ends[1:], z.dtype)[part]
-    return part, jnp.clip((z - first) / (last - first), 0, 1)

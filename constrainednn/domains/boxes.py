@@ -10,8 +10,8 @@ from jaxtyping import Array, Bool, Float
 
 from constrainednn._common.arguments import as_real
 from constrainednn._common.messages import shown
-from constrainednn.domains.base import AbstractDomain, Corner, GaussRule, end_slack
-from constrainednn.domains.boundaries import BoxBoundary, as_corners, picked
+from constrainednn.domains.base import AbstractDomain, Corner, GaussRule, end_slack, picked
+from constrainednn.domains.boundaries import BoxBoundary, as_corners
 from constrainednn.domains.regions.base import (
     AbstractShape,
     Ends,

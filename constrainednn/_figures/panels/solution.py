@@ -45,7 +45,7 @@ def draw_solution(axes: "Axes", shown: Shown, seen: Evaluated, names: Sequence[s
         if isinstance(shown.model, SpaceTimePieces):
             draw_elements(axes, shown.model)
         elif isinstance(shown.model, SpacePieces):
-            draw_boxes(axes, shown.model)
+            draw_boxes(axes, shown.model, shown.problem)
     else:
         say(axes, "the solution is no function of one or two numbers")
 

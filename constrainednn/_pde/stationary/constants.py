@@ -27,7 +27,7 @@ from constrainednn._pde.stationary.discretisation import Discretisation, Equatio
 from constrainednn._pde.stationary.mesh import Mesh
 
 
-def seen(
+def dependence(
     residual: LocalResidual, points: Float[np.ndarray, "n dim"], *, values: bool
 ) -> Bool[np.ndarray, "e d"]:
     """Which equations depend on which components: on their values, or on anything of them."""
@@ -52,11 +52,13 @@ def with_constants(
         conditions: Of which components the conditions on sides see the value.
         at_points: Of which those at points do, and so fix the constant.
     """
-    free = ~(seen(equations.interior, points, values=True).any(axis=0) | conditions)
+    free = ~(dependence(equations.interior, points, values=True).any(axis=0) | conditions)
     missing = tuple(np.flatnonzero(free & ~at_points).tolist())
     # The equation whose data must balance: the only one, or that of the mass in a flow, which
     # does not see the pressure.
-    blind = np.flatnonzero(~seen(equations.interior, points, values=False)[:, free].any(axis=1))
+    blind = np.flatnonzero(
+        ~dependence(equations.interior, points, values=False)[:, free].any(axis=1)
+    )
     candidates = [0] if len(free) == 1 else blind.tolist()
     one = free.sum() == 1 and len(candidates) == 1
     return dataclasses.replace(equations, free=missing, balance=candidates[0] if one else None)

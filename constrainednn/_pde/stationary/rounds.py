@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from constrainednn._pde.stationary.constants import balanced, centred
-from constrainednn._pde.stationary.curved.watching import watched_within
+from constrainednn._pde.stationary.curved.watching import root_mean_squares, watched_within
 from constrainednn._pde.stationary.discretisation import Discretisation, tails, watched
 from constrainednn._pde.stationary.mesh import MOST_ELEMENTS, Mesh
 from constrainednn._pde.stationary.system import Known, System, restricted
@@ -49,6 +49,7 @@ class Rounds:
         unsolved: Rounds in a row in which Newton's method did not converge.
         balance: What was added to the equation whose data must balance, see `constants.py`.
         contradicted: Rounds in a row in which they did not, and nothing else was wrong.
+        size: Root mean square of u in the last round, of elements that are cut within the region.
     """
 
     disc: Discretisation
@@ -62,13 +63,7 @@ class Rounds:
     unsolved: int = 0
     balance: float = 0.0
     contradicted: int = 0
-
-    @property
-    def size(self) -> float:
-        """Root mean square of u."""
-        dim = self.disc.dim
-        squares = (self.c**2).sum(axis=(1, 2)) / 2**dim
-        return float(np.sqrt(self.mesh.area @ squares / self.mesh.area.sum()))
+    size: float = 0.0
 
     @property
     def error(self) -> float:
@@ -106,6 +101,7 @@ class Rounds:
 
     def _watch(self) -> None:
         self.local = self._watched(self.disc)
+        self.size = float(np.linalg.norm(root_mean_squares(self.mesh, self.disc.width, self.c)))
         self.count += 1
 
     def _watched(self, disc: Discretisation) -> Float[np.ndarray, " N"]:

@@ -224,10 +224,10 @@ def _verdict(rounds: Rounds, ending: str, steps: int) -> tuple[str, str]:
 
 def _constants(equations: Equations) -> str:
     """What is said of components that have any constant."""
-    free = ", ".join(str(k + 1) for k in equations.free)
-    if not free:
+    if not equations.free:
         return ""
-    which = "u" if len(equations.smooth) == 1 else f"component {free} of u"
+    several = len(equations.smooth) > 1
+    which = " and ".join(f"u[{k}]" for k in equations.free) if several else "u"
     return (
         f"; {which} is determined up to a constant, and its mean is set to zero. Another one is "
         "chosen by a condition at a point"
@@ -235,9 +235,8 @@ def _constants(equations: Equations) -> str:
 
 
 def _added(rounds: Rounds) -> str:
-    number = rounds.disc.equations.balance
-    which = "" if rounds.c.shape[2] == 1 else f"number {(number or 0) + 1} of "
-    return f"{rounds.balance:.4g} added to {which}the equation"
+    entry = "" if rounds.c.shape[2] == 1 else f"entry [{rounds.disc.equations.balance}] of "
+    return f"{rounds.balance:.4g} added to {entry}the residual"
 
 
 def _to_resume(rounds: Rounds, running: float) -> Resumable:

@@ -1,7 +1,7 @@
 """The statement of an equation in space alone."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -20,8 +20,7 @@ from constrainednn._pde.conditions import (
     WithNormalField,
 )
 from constrainednn._pde.elements.germ import LocalResidual, local_residual, unabridged
-from constrainednn._pde.stationary.constants import seen as values_seen
-from constrainednn._pde.stationary.constants import with_constants
+from constrainednn._pde.stationary.constants import dependence, with_constants
 from constrainednn._pde.stationary.discretisation import Equations, gauss_cube, tables
 from constrainednn._pde.stationary.mesh import Mesh
 from constrainednn._pde.stationary.region import (
@@ -79,27 +78,11 @@ def stationary(
         _seen, unravel=unravel, start=start, arguments=TracedArguments(arguments), region=region
     )
     interior = seen(residual, name, region.some_points(_TRIED))
-    faces, at_points = {}, []
-    on_sides, points_see = (np.zeros(len(interior.highest), bool) for _ in range(2))
-    for side, condition in conditions.items():
-        if isinstance(side, str):
-            points = region.some_points_along(side, _TRIED)
-            fn = with_normal(condition, region, side)
-            found = seen(fn, f"the condition at {side!r}", points)
-            faces[region.sides.index(side)] = found
-            on_sides |= values_seen(found, points, values=True).any(axis=0)
-        else:
-            points = np.tile(np.array([side]), (_TRIED, 1))
-            found = seen(condition, f"the condition at {side}", points)
-            at_points.append((side, found))
-            points_see |= values_seen(found, points, values=True).any(axis=0)
-    equations = Equations(
-        interior, tuple(map(faces.get, range(len(region.sides)))), tuple(at_points)
-    )
-    equations = with_constants(equations, region.some_points(64), on_sides, points_see)
+    equations = _equations(interior, conditions, region, seen)
     _check_order(equations, name)
     _check_sides(equations, region, name)
-    every = interior, *faces.values(), *(item for _, item in at_points)
+    faces = (item for item in equations.faces if item is not None)
+    every = interior, *faces, *(item for _, item in equations.at_points)
     low, high = (tuple(map(tuple, corner.tolist())) for corner in (first.low, first.high))
     linear = all(_linear(item, region) for item in every)
     arguments = TracedArguments(arguments)
@@ -113,6 +96,32 @@ def stationary(
         reference=reference,
         scheme=scheme,
     )
+
+
+def _equations(
+    interior: LocalResidual,
+    conditions: Mapping[str | tuple[float, ...], Callable],
+    region: Region,
+    seen: Callable[..., LocalResidual],
+) -> Equations:
+    """What must hold within, on the sides and at points."""
+    faces: list[LocalResidual | None] = [None] * len(region.sides)
+    at_points = []
+    on_sides, points_see = (np.zeros(len(interior.highest), bool) for _ in range(2))
+    for side, condition in conditions.items():
+        if isinstance(side, str):
+            points = region.some_points_along(side, _TRIED)
+            fn = with_normal(condition, region, side)
+            found = seen(fn, f"the condition at {side!r}", points)
+            faces[region.sides.index(side)] = found
+            on_sides |= dependence(found, points, values=True).any(axis=0)
+        else:
+            points = np.tile(np.array([side]), (_TRIED, 1))
+            found = seen(condition, f"the condition at {side}", points)
+            at_points.append((side, found))
+            points_see |= dependence(found, points, values=True).any(axis=0)
+    equations = Equations(interior, tuple(faces), tuple(at_points))
+    return with_constants(equations, region.some_points(_TRIED), on_sides, points_see)
 
 
 def _constraints(

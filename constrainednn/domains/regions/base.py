@@ -17,11 +17,13 @@ from jaxtyping import Array, Bool, Float
 from constrainednn._common.messages import shown
 from constrainednn.domains.base import AbstractDomain, end_slack
 from constrainednn.domains.regions.boundary import RegionBoundary, turned
-from constrainednn.domains.regions.faces import AbstractFace, Numbers, namespace
+from constrainednn.domains.regions.faces import AbstractFace, Numbers, namespace, numbered
 from constrainednn.errors import BadTypeError, BadValueError
 
 # Points of the bounding box that are tried for whether anything is left of a region.
 _TRIED = 16_384
+# Directions in which it is asked whether a point lies inside of a shape.
+_AROUND = 64
 
 Ends = tuple[Float[np.ndarray, " d"], Float[np.ndarray, " d"]]
 Operation = Literal["union", "difference", "intersection"]
@@ -48,7 +50,7 @@ class AbstractShape(eqx.Module):
         """Whether points lie in it; a few units in the last place beyond its boundary are on it."""
         ends = np.abs(self.bounds)
         size = float(ends[np.isfinite(ends)].max(initial=0.0))
-        return np.asarray(self.distance(x) <= end_slack(size, x.dtype))
+        return _holds(self, x, size)
 
     def __or__(self, other: "AbstractShape") -> "AbstractShape":
         """All points of either; those of both count once."""
@@ -178,6 +180,41 @@ class Region(AbstractRegion):
         return *self.first.faces(low, high), *others
 
 
+def _holds(shape: AbstractShape, x: Float[np.ndarray, "*n d"], size: float) -> np.ndarray:
+    """Whether points lie in a shape or on its boundary."""
+    if not isinstance(shape, Region):
+        return np.asarray(shape.distance(x) <= end_slack(size, x.dtype))
+    first, second = _holds(shape.first, x, size), shape.second
+    if shape.operation == "difference":
+        return first & ~_has_inside(second, x, size)
+    other = _holds(second, x, size)
+    return first | other if shape.operation == "union" else first & other
+
+
+def _has_inside(shape: AbstractShape, x: Float[np.ndarray, "*n d"], size: float) -> np.ndarray:
+    """Whether points lie in a shape, but not on its boundary.
+
+    Where two parts of it meet the distance is zero, too: there it is asked around the point.
+    """
+    slack = end_slack(size, x.dtype)
+    distance = np.asarray(shape.distance(x))
+    found = distance < -slack
+    near = (np.abs(distance) <= slack) & _holds(shape, x, size)
+    if near.any():
+        step = 4 * float(np.sqrt(np.finfo(x.dtype).eps)) * size
+        around = x[near][:, None] + (step * _directions(x.shape[-1])).astype(x.dtype)
+        found[near] = _holds(shape, around, size).all(axis=1)
+    return found
+
+
+def _directions(dim: int) -> Float[np.ndarray, "k d"]:
+    if dim == 2:
+        angles = 2 * np.pi * (np.arange(_AROUND) + 0.5) / _AROUND
+        return np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    found = np.random.default_rng(6).normal(size=(_AROUND, dim))
+    return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+
 def distance_to_box(
     x: Float[Numbers, "*n d"], low: Float[np.ndarray, " d"], high: Float[np.ndarray, " d"]
 ) -> Float[Numbers, "*n"]:
@@ -214,4 +251,4 @@ def boundary_of(shape: AbstractShape) -> RegionBoundary:
     """The boundary of a shape."""
     low, high = ends_of(shape)
     extent = float((high - low).max())
-    return RegionBoundary(shape.distance, shape.faces(low, high), extent)
+    return RegionBoundary(shape.distance, numbered(shape.faces(low, high)), extent)

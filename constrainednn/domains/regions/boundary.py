@@ -10,8 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from constrainednn._common.batched import in_blocks
-from constrainednn.domains.base import AbstractDomain
-from constrainednn.domains.boundaries import picked
+from constrainednn.domains.base import AbstractDomain, picked
 from constrainednn.domains.regions.faces import AbstractFace, Numbers, name_of, namespace
 from constrainednn.errors import BadValueError
 

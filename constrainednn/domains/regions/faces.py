@@ -1,6 +1,8 @@
 """Parts of boundaries: flat ones and round ones, each with its uniform measure and its normal."""
 
 import abc
+import collections
+import dataclasses
 import math
 from typing import Any
 
@@ -29,6 +31,7 @@ class AbstractFace(AbstractDomain):
     """A part of the boundary of a shape, uniform in length or area. Points have shape (d,)."""
 
     name: eqx.AbstractVar[str | None]
+    kind: eqx.AbstractVar[str]
     outward: eqx.AbstractVar[float]
 
     @property
@@ -56,7 +59,9 @@ class Flat(AbstractFace):
         corner: One corner.
         edges: Edges from there, at right angles to each other; the rows of an array (d - 1, d).
         across: The unit normal out of the shape that it bounds.
-        name: Its name; None for a name by the direction of the normal, which is along an axis.
+        name: Its name; None for a name by its kind, or else by the direction of the normal, which
+            is then along an axis.
+        kind: What it is called with a number where it has no name, see `numbered`.
         outward: 1, or -1 where the shape has been taken away.
     """
 
@@ -64,6 +69,7 @@ class Flat(AbstractFace):
     edges: tuple[tuple[float, ...], ...]
     across: tuple[float, ...]
     name: str | None
+    kind: str = ""
     outward: float = 1.0
 
     @property
@@ -108,13 +114,15 @@ class Round(AbstractFace):
     Attributes:
         center: Its middle.
         radius: Its radius.
-        name: Its name.
+        name: Its name; None for one by its kind.
+        kind: As for flat ones.
         outward: 1, or -1 where the ball has been taken away.
     """
 
     center: tuple[float, ...]
     radius: float
     name: str | None
+    kind: str = ""
     outward: float = 1.0
 
     @property
@@ -168,6 +176,22 @@ def name_of(face: AbstractFace) -> str:
     axis = int(np.argmax(np.abs(normal)))
     number = 2 * axis + int(normal[axis] > 0)
     return SIDES[number] if len(normal) == 2 else f"{('low', 'high')[number % 2]} {axis}"
+
+
+def numbered(faces: tuple[AbstractFace, ...]) -> tuple[AbstractFace, ...]:
+    """Faces with names: of a kind of which there are several, numbers in their order.
+
+    Two holes then are two parts of a boundary, unless they have been given one name.
+    """
+    counts = collections.Counter(face.kind for face in faces if face.name is None)
+    found, met = [], collections.Counter()
+    for face in faces:
+        if face.name is None and face.kind:
+            met[face.kind] += 1
+            number = f" {met[face.kind]}" if counts[face.kind] > 1 else ""
+            face = dataclasses.replace(face, name=face.kind + number)
+        found.append(face)
+    return tuple(found)
 
 
 def box_faces(low: Float[np.ndarray, " d"], high: Float[np.ndarray, " d"]) -> tuple[Flat, ...]:

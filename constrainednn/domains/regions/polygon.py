@@ -22,11 +22,12 @@ class Polygon(AbstractRegion):
     Args:
         vertices: Its corners in order, either way round, of shape (n, 2).
         name: Its edges are called `name` with their number: the first goes from the first corner to
-            the second.
+            the second. By default "edge"; those of a second such polygon in a region go on from
+            there.
     """
 
     vertices: tuple[tuple[float, float], ...]
-    name: str
+    name: str | None
 
     def __init__(self, vertices: Sequence[Corner] | np.ndarray, *, name: str | None = None):
         corners = as_reals(vertices, "vertices of Polygon").astype(float)
@@ -38,13 +39,13 @@ class Polygon(AbstractRegion):
         crossed = _crossed(corners)
         if not np.isfinite(corners).all() or crossed is not None:
             raise BadValueError(
-                "edges of Polygon must have a length and meet at their ends alone, but those from "
-                f"corners {crossed} do not."
+                "edges of Polygon must have a length and meet at their ends alone, but those that "
+                f"begin at corners {crossed[0] + 1} and {crossed[1] + 1}, counted from 1, do not."
                 if crossed
                 else "vertices of Polygon must be finite."
             )
         self.vertices = tuple((float(x), float(y)) for x, y in corners)
-        self.name = as_name(name, "Polygon", "edge")
+        self.name = as_name(name, "Polygon")
 
     def __repr__(self) -> str:
         return f"Polygon({len(self.vertices)} corners)"
@@ -85,7 +86,8 @@ class Polygon(AbstractRegion):
                 corner=tuple(corner),
                 edges=(tuple(edge),),
                 across=tuple(normal),
-                name=f"{self.name} {number + 1}",
+                name=None if self.name is None else f"{self.name} {number + 1}",
+                kind="edge",
             )
             for number, (corner, edge, normal) in enumerate(
                 zip(corners.tolist(), edges.tolist(), normals.tolist(), strict=True)

@@ -29,13 +29,14 @@ class Ball(AbstractShape, AbstractDomain):
         dim: Dimension of the space.
         radius: Its radius.
         center: Its middle, of shape (dim,). Default: the origin.
-        name: What its boundary is called, by default "circle" in the plane and "sphere" elsewhere.
+        name: What its boundary is called, by default "circle" in the plane and "sphere" elsewhere;
+            "circle 1", "circle 2", ... in a region of several.
     """
 
     dim: int
     radius: float
     center: tuple[float, ...]
-    name: str
+    name: str | None
 
     def __init__(
         self,
@@ -54,7 +55,7 @@ class Ball(AbstractShape, AbstractDomain):
                 f"{shown(center)}. Write Ball(2, 0.25, center=[0.5, 0.5])."
             )
         self.center = tuple(map(float, middle))
-        self.name = as_name(name, "Ball", "circle" if self.dim == 2 else "sphere")
+        self.name = as_name(name, "Ball")
 
     def __repr__(self) -> str:
         around = f", center={list(self.center)}" if any(self.center) else ""
@@ -88,7 +89,8 @@ class Ball(AbstractShape, AbstractDomain):
     def faces(self, low: Float[np.ndarray, " dim"], high: Float[np.ndarray, " dim"]) -> Faces:
         """Its sphere."""
         del low, high
-        return (Round(center=self.center, radius=self.radius, name=self.name),)
+        kind = "circle" if self.dim == 2 else "sphere"
+        return (Round(center=self.center, radius=self.radius, name=self.name, kind=kind),)
 
     @property
     def boundary(self) -> RegionBoundary:
@@ -105,12 +107,13 @@ class HalfSpace(AbstractShape):
         normal: Points out of it, of shape (dim,). Its length counts: `HalfSpace([1, 1], 1)` is
             x + y <= 1.
         offset: The number above.
-        name: What its boundary is called.
+        name: What its boundary is called, by default "line" in the plane and "plane" elsewhere,
+            with a number in a region of several.
     """
 
     across: tuple[float, ...]
     offset: float
-    name: str
+    name: str | None
 
     def __init__(self, normal: Corner, offset: float = 0.0, *, name: str | None = None):
         given = as_reals(normal, "normal of HalfSpace").astype(float)
@@ -124,7 +127,7 @@ class HalfSpace(AbstractShape):
         self.offset = as_real(offset, "offset of HalfSpace") / length
         if not math.isfinite(self.offset):
             raise BadValueError(f"offset of HalfSpace must be finite, got {offset}.")
-        self.name = as_name(name, "HalfSpace", "line" if given.size == 2 else "plane")
+        self.name = as_name(name, "HalfSpace")
 
     def __repr__(self) -> str:
         return f"HalfSpace({list(self.across)}, {self.offset:g})"
@@ -153,17 +156,16 @@ class HalfSpace(AbstractShape):
         along = np.linalg.svd(normal[None])[2][1:]
         corner = tuple((foot - reach * along.sum(axis=0)).tolist())
         edges = tuple(map(tuple, (2 * reach * along).tolist()))
-        return (Flat(corner=corner, edges=edges, across=self.across, name=self.name),)
+        kind = "line" if len(self.across) == 2 else "plane"
+        return (Flat(corner=corner, edges=edges, across=self.across, name=self.name, kind=kind),)
 
 
-def as_name(value: str | None, what: str, default: str) -> str:
-    """A name of a part of a boundary.
+def as_name(value: str | None, what: str) -> str | None:
+    """A name of a part of a boundary, if one is given.
 
     Raises:
         TypeError: If it is no text.
     """
-    if value is None:
-        return default
-    if not isinstance(value, str) or not value.strip():
+    if value is not None and (not isinstance(value, str) or not value.strip()):
         raise BadTypeError(f"name of {what} must be text such as 'hole', got {shown(value)}.")
     return value

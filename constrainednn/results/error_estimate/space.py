@@ -12,14 +12,14 @@ from jaxtyping import Array, Float, Int
 
 from constrainednn._common.batched import in_blocks
 from constrainednn._common.random_keys import stream
-from constrainednn._figures.space import draw_sizes, held_in, place_points
+from constrainednn._figures.space import draw_sizes, place_points
 from constrainednn._figures.style import new_figure
 from constrainednn._gap.residuals import residuals_at
 from constrainednn._pde.conditions import LocalEquation
 from constrainednn._pde.elements.germ import LocalResidual
 from constrainednn._pde.stationary.constants import centred
 from constrainednn._pde.stationary.curved.cells import Outline
-from constrainednn._pde.stationary.curved.watching import squares_within
+from constrainednn._pde.stationary.curved.watching import root_mean_squares
 from constrainednn._pde.stationary.mesh import Mesh
 from constrainednn._pde.stationary.region import SIDES
 from constrainednn._pde.stationary.scheme import StationaryScheme, coefficients
@@ -50,7 +50,7 @@ class SpaceErrorEstimate(FieldErrorEstimate):
     """True minus computed in space, from a solve with more polynomials on the same elements.
 
     Attributes:
-        problem: What was solved, for where it is drawn: elements reach beyond a curved boundary.
+        problem: What was solved, for figures.
     """
 
     problem: Problem
@@ -60,9 +60,7 @@ class SpaceErrorEstimate(FieldErrorEstimate):
         figure = new_figure(6, 4.5)
         axes, points = figure.subplots(), place_points(self.solution)
         sizes = np.linalg.norm(self(points), axis=1)
-        if not self.solution.scalar:
-            sizes = np.where(held_in(self.problem, points), sizes, np.nan)
-        draw_sizes(axes, self.solution, sizes, "|true - computed|")
+        draw_sizes(axes, self.solution, self.problem, sizes, "|true - computed|")
         axes.set_title("estimated error")
         return figure
 
@@ -86,7 +84,7 @@ def space_error(facts: Facts) -> SpaceErrorEstimate:
     # Another constant is no error.
     fixed = functools.partial(centred, scheme.equations, mesh, width)
     c, second, changed = fixed(c + second), fixed(second), fixed(changed)
-    norms = functools.partial(_norms, mesh, width)
+    norms = functools.partial(root_mean_squares, mesh, width)
     sizes, errors = norms(own), norms(c - own)
     size, error, last, moved = (
         float(np.linalg.norm(norms(item))) for item in (own, c - own, second, changed)
@@ -99,7 +97,8 @@ def space_error(facts: Facts) -> SpaceErrorEstimate:
     clear = errors > rounding * size
     components = np.where(clear, errors / np.where(sizes > 0, sizes, 1.0), 0.0)
     richer = scheme.stacked(mesh, c, width)
-    return SpaceErrorEstimate(richer, u, error / (size or 1.0), components, rounding, facts.problem)
+    relative = error / (size or 1.0)
+    return SpaceErrorEstimate(richer, u, relative, components, rounding, facts.problem)
 
 
 def _step(system: System, c: np.ndarray) -> np.ndarray:
@@ -113,21 +112,16 @@ def _padded(c: np.ndarray, K: int, width: int, dim: int) -> np.ndarray:
     return grid.reshape(len(c), -1, c.shape[2])
 
 
-def _norms(mesh: Mesh, width: int, c: Float[np.ndarray, "N n d"]) -> Float[np.ndarray, " d"]:
-    """Root mean squares of the components of what has these coefficients."""
-    if isinstance(mesh.region, Outline):
-        return np.sqrt(squares_within(mesh.region, mesh, width, c) / mesh.area.sum())
-    squares = (c**2).sum(axis=1) / 2 ** mesh.low.shape[1]
-    return np.sqrt(mesh.area @ squares / mesh.area.sum())
-
-
 def on_fresh_points(facts: Facts) -> list[Fresh]:
     """Residuals on held-out points in units of u: what was compared with the tolerance."""
     u, scheme = facts.model, facts.problem.scheme
     assert isinstance(scheme, StationaryScheme)
     mesh = scheme.mesh_of(u)
     relative = (mesh.lengths.min(axis=1) / mesh.extent) ** (-scheme.equations.order / 2)
-    size, found = float(np.linalg.norm(_norms(mesh, u.width, coefficients(u)))) or 1.0, []
+    size, found = (
+        float(np.linalg.norm(root_mean_squares(mesh, u.width, coefficients(u)))) or 1.0,
+        [],
+    )
     missed = 0.0
     for constraint, points in zip(facts.problem.constraints, facts.streams, strict=True):
         drawn = points.train if points.heldout is None else points.heldout

@@ -35,19 +35,22 @@ def watched_within(
     return np.sqrt(squares) * disc.weights(mesh)
 
 
-def squares_within(
-    outline: Outline, mesh: Mesh, width: int, c: Float[np.ndarray, "N n d"]
+def root_mean_squares(
+    mesh: Mesh, width: int, c: Float[np.ndarray, "N n d"]
 ) -> Float[np.ndarray, " d"]:
-    """Integrals of the squares of components over the region, by the weights of the places.
+    """Root mean squares of components, of elements that are cut by the weights of the places.
 
     Beyond the boundary a polynomial is what rounding makes of it.
     """
-    cuts, total = Cuts(outline, mesh, width), np.zeros(c.shape[2])
+    if not isinstance(mesh.region, Outline):
+        squares = (c**2).sum(axis=1) / 2 ** mesh.low.shape[1]
+        return np.sqrt(mesh.area @ squares / mesh.area.sum())
+    cuts, total = Cuts(mesh.region, mesh, width), np.zeros(c.shape[2])
     for number, area in enumerate(mesh.area):
         own = cuts[number]
         values = tables(own.s, width, ((0, 0),))[0] @ c[number]
         total += area * (own.weights @ values**2)
-    return total
+    return np.sqrt(total / mesh.area.sum())
 
 
 def _watched_places(
