@@ -8,8 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, PyTree
 
 from constrainednn._common.arguments import as_function
 from constrainednn._fitting.observations import data_constraints, refuse_without
@@ -34,7 +33,9 @@ from constrainednn._pde.conditions import (
 )
 from constrainednn._pde.conserved import drifts
 from constrainednn._pde.elements.discretisation import Equations
-from constrainednn._pde.elements.germ import LocalResidual, local_residual, unabridged
+from constrainednn._pde.elements.germ import LocalResidual, unabridged
+from constrainednn._pde.evolving.seen import condition_seen, equation_seen
+from constrainednn._pde.evolving.statement import in_the_plane
 from constrainednn._pde.fitted import FittedSpaceTimeScheme
 from constrainednn._pde.scheme import SpaceTimeScheme
 from constrainednn._pde.stationary.statement import stationary
@@ -50,20 +51,17 @@ from constrainednn._problem.constraint import Constraint
 from constrainednn._problem.equation_arguments import Arguments, TracedArguments
 from constrainednn._problem.problem import Problem
 from constrainednn._problem.unknowns import is_unknown
-from constrainednn.domains.boundaries import Segment
 from constrainednn.domains.boxes import Box, Interval
 from constrainednn.domains.finite import Data
 from constrainednn.domains.regions.base import AbstractShape
 from constrainednn.domains.samplers.grids import GaussQuadrature
-from constrainednn.errors import BadValueError, ProblemError
+from constrainednn.errors import BadValueError
 from constrainednn.models.space_time import SpaceTimePieces
 
 # Highest derivatives of an equation by time and by space.
 _HIGHEST = (2, 4)
 # Names of the other constraints.
 _RESERVED = "start", "left", "right", "bottom", "top", "periodic", "jumps"
-# Points at which it is tried which derivatives a residual sees.
-_TRIED = 384
 
 
 def pde(
@@ -155,7 +153,8 @@ def pde(
         raise BadValueError("start= is missing: an equation with time= begins with u at the start.")
     if guess is not None:
         raise BadValueError("guess= is for equations without time=: that of time is start=.")
-    return _in_time(
+    state = in_the_plane if isinstance(over, AbstractShape) else _in_time
+    return state(
         residual,
         name=name,
         over=over,
@@ -167,7 +166,7 @@ def pde(
         invariants=invariants,
         model=model,
         mesh=mesh,
-        width=(12, 18) if width is None else width,
+        width=width,
         reference=reference,
     )
 
@@ -190,18 +189,21 @@ def _in_time(
 ) -> Problem:
     """An equation that is marched; arguments as those of `pde`."""
     space, span, sides = as_space(over), as_time(time), as_sides(boundary)
-    edges, shape = as_mesh(mesh, space), as_widths(width)
+    edges, shape = as_mesh(mesh, space), as_widths((12, 18) if width is None else width)
     arguments, observed = Arguments(args), data_constraints(data)
     refuse_without(arguments, observed, "args")
     unknowns = jnp.asarray(arguments.start, jnp.result_type(float))
     value = as_start(start, space, arguments(unknowns))
     begin = FlatStart(start, 1, takes(start, 2), TracedArguments(arguments), unknowns)
     box = Box((span[0], space[0]), (span[1], space[1]))
-    local, unravel = _local(residual, name, value, begin, box)
+    local, unravel = equation_seen(residual, name, value, begin, box, _HIGHEST)
     begin = dataclasses.replace(begin, order=max(1, local.order(0)))
-    at = lambda side: (unravel, begin, side_of(box, side))  # noqa: E731
+    seen_at = functools.partial(condition_seen, unravel=unravel, start=begin, highest=_HIGHEST)
+    over_side = functools.partial(side_of, box)
     ends = {
-        side: _seen(at_side(condition, side), f"the condition at the {side} end", *at(side))
+        side: seen_at(
+            at_side(condition, side), f"the condition at the {side} end", over=over_side(side)
+        )
         for side, condition in (sides or {}).items()
     }
     periodic = sides is None
@@ -210,10 +212,7 @@ def _in_time(
     check_order(equations, name)
     check_conditions(equations, name)
     seam = SeamResidual(space[1], space[1] - space[0], k)
-    seen = {
-        label: _seen(fn, label, unravel, begin, box)
-        for label, fn in as_invariants(invariants).items()
-    }
+    seen = {label: seen_at(fn, label, over=box) for label, fn in as_invariants(invariants).items()}
     if model is not None:
         if seen:
             raise BadValueError(
@@ -268,74 +267,6 @@ def _constraints(
 def _traced(leaf: Any) -> Any:
     """Floats as arrays, whose values programs do not hold."""
     return jnp.asarray(leaf) if isinstance(leaf, (float, np.floating, np.ndarray)) else leaf
-
-
-def _structure(value: PyTree) -> Callable[[Array], PyTree]:
-    """From a vector to the structure of a value, in floating point."""
-    to_float = lambda leaf: jnp.asarray(leaf, jnp.result_type(float))  # noqa: E731
-    return ravel_pytree(jax.tree.map(to_float, value))[1]
-
-
-def _local(
-    residual: Callable, name: str, value: PyTree, start: FlatStart, box: Box
-) -> tuple[LocalResidual, Callable[[Array], PyTree]]:
-    """The equation by its derivatives, and how the value of u is put together.
-
-    For an equation of order two the start is a pair of such values; which it is, the residual
-    tells: it is of order two for one of them, and of order one for the whole.
-    """
-    pair = isinstance(value, tuple) and len(value) == 2
-    failed, misfit = None, None
-    for order, like in ((1, value), *([(2, value[0])] if pair else [])):
-        unravel = _structure(like)
-        p, values = _tried(box, dataclasses.replace(start, order=order))
-        given = start.arguments, start.unknowns
-        try:
-            local = local_residual(residual, unravel, p, values, _HIGHEST, name, *given)
-        except ProblemError:
-            raise
-        except Exception as error:  # noqa: BLE001  (the user's residual)
-            failed = failed or error
-            continue
-        if local.order(0) <= 1 == order or local.order(0) == order:
-            return local, unravel
-        misfit = local.order(0)
-    if misfit is not None:
-        wanted = "order one in time: start must return u alone"
-        if misfit == 2:
-            wanted = "order two in time: start must return the pair (u, du/dt)"
-        raise BadValueError(f"{name} is of {wanted}.")
-    raise ProblemError(
-        f"{name} cannot be evaluated for a u of the shape that start returns: {failed}"
-    ) from failed
-
-
-def _seen(
-    fn: Callable,
-    name: str,
-    unravel: Callable[[Array], PyTree],
-    start: FlatStart,
-    over: Box | Segment,
-) -> LocalResidual:
-    """A condition or a density by the derivatives that it sees."""
-    points, values = _tried(over, start)
-    given = start.arguments, start.unknowns
-    try:
-        return local_residual(fn, unravel, points, values, _HIGHEST, name, *given)
-    except ProblemError:
-        raise
-    except Exception as error:
-        raise ProblemError(f"{name} cannot be evaluated: {error}") from error
-
-
-def _tried(
-    over: Box | Segment, start: FlatStart
-) -> tuple[Float[np.ndarray, "n 2"], Float[np.ndarray, "n d"]]:
-    """Points, the same ones each time, and the values of the start at their places."""
-    low, high = (over.low, over.high) if isinstance(over, Box) else (over.start, over.end)
-    points = np.random.default_rng(1).uniform(low, high, (_TRIED, 2))
-    values = jax.vmap(start)(jnp.asarray(points[:, 1]))[:, 0]
-    return points, np.asarray(values, float)
 
 
 def _name_of(residual: Callable) -> str:

@@ -2,6 +2,7 @@
 
 from constrainednn.models.networks import MLP, Linear
 from constrainednn.models.pieces import Pieces
+from constrainednn.models.plane_time import PlaneTimePieces
 from constrainednn.models.projection.transform import Projected, with_projection
 from constrainednn.models.random_features import FeatureNetwork, RandomFeatures
 from constrainednn.models.recipes import AbstractRecipe, Frozen
@@ -17,6 +18,7 @@ __all__ = [
     "Linear",
     "PeriodicInput",
     "Pieces",
+    "PlaneTimePieces",
     "Projected",
     "RandomFeatures",
     "SpacePieces",

@@ -75,12 +75,16 @@ class SpacePieces(eqx.Module):
         return jnp.where(found, self._on(element, p, orders), jnp.nan)
 
     def jumps(
-        self, p: Float[Array, "..."], within: Callable[[Array], Array] | None = None
+        self,
+        p: Float[Array, "..."],
+        within: Callable[[Array], Array] | None = None,
+        most: Sequence[int | None] | None = None,
     ) -> Float[Array, " n"]:
         """Jumps across the lower sides of the element that a point lies in, beside the point.
 
         In units of u: derivatives are multiplied by powers of the length of the element. There are
         none at the boundary, nor where `within`, a function of a point, is false beside a side.
+        `most` are numbers of derivatives across each axis that are shared, if fewer than `smooth`.
         """
         p = jnp.atleast_1d(p)
         element, _ = self._element_of(p)
@@ -96,7 +100,9 @@ class SpacePieces(eqx.Module):
             orders = [tuple((k * unit).tolist()) for k in range(max(self.smooth))]
             here, there = (self._on(number, foot, orders) for number in (element, other))
             scale = lengths[axis] ** jnp.arange(max(self.smooth))[:, None]
-            found.append(jnp.where(inside & kept, scale * (here - there), 0).ravel())
+            limit = None if most is None else most[axis]
+            shared = kept if limit is None else kept & (np.arange(len(kept)) < limit)[:, None]
+            found.append(jnp.where(inside & shared, scale * (here - there), 0).ravel())
         return jnp.concatenate(found)
 
     def _element_of(self, p: Float[Array, " dim"]) -> tuple[Int[Array, ""], Bool[Array, ""]]:

@@ -75,8 +75,8 @@ class Rounds:
         """Solve, divide, solve; how it ended."""
         errors: list[float] = []
         while True:
-            ending = self._solve(steps)
-            self._watch()
+            ending = self.solve_once(steps)
+            self.watch()
             errors.append(self.error)
             if look(self):
                 return "stopped"
@@ -99,7 +99,8 @@ class Rounds:
             self.mesh, parent = before.divided(across)
             self.c = restricted(self.c, before, self.mesh, parent, self.disc.width)
 
-    def _watch(self) -> None:
+    def watch(self) -> None:
+        """Look at the residual and at the size of u."""
         self.local = self._watched(self.disc)
         self.size = float(np.linalg.norm(root_mean_squares(self.mesh, self.disc.width, self.c)))
         self.count += 1
@@ -116,7 +117,7 @@ class Rounds:
         left = self._watched(balanced(self.disc, self.balance))
         return float(np.linalg.norm(left)) < _LITTLE * float(np.linalg.norm(self.local))
 
-    def _solve(self, steps: int) -> str:
+    def solve_once(self, steps: int) -> str:
         """Newton steps on the present mesh; empty, or why they ended early."""
         system = System(self.disc, self.mesh, self.known)
         if self.known is not None:

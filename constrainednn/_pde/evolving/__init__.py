@@ -1,0 +1,1 @@
+"""Equations in time and two space coordinates."""
