@@ -7,6 +7,7 @@ from jaxtyping import Float, PyTree
 
 from constrainednn._figures.curves import values_at
 from constrainednn._figures.panels.residual import share_above
+from constrainednn._figures.panels.plane_time import AtTime, plane_grid
 from constrainednn._figures.shown import Shown
 from constrainednn._figures.space import held_in, place_grid
 from constrainednn._figures.space_time import map_grid
@@ -19,6 +20,7 @@ from constrainednn._problem.scheme import PieceHistory
 from constrainednn.domains.boundaries import BoxBoundary, Segment, Segments
 from constrainednn.domains.regions.boundary import RegionBoundary
 from constrainednn.domains.samplers.base import Draw
+from constrainednn.models.plane_time import PlaneTimePieces
 from constrainednn.models.space import SpacePieces
 from constrainednn.models.space_time import SpaceTimePieces
 from constrainednn.targets.image import OTHER_USE, model_inputs
@@ -43,7 +45,11 @@ def evaluate(shown: Shown) -> tuple[Evaluated, ...]:
 def _evaluated(name: str, shown: Shown) -> Evaluated:
     axes, grid = _grid(shown)
     places = places_of(shown, grid) if grid else None
-    values = None if places is None else values_at(shown.model, places)
+    model, known = shown.model, shown.problem.reference
+    if isinstance(model, PlaneTimePieces):  # it is drawn at its end
+        last = float(model.ends[-1])
+        model, known = AtTime(model, last), None if known is None else AtTime(known, last)
+    values = None if places is None else values_at(model, places)
     # A cut shows one number; of more entries the image is drawn.
     if values is None or (_cut(shown) is not None and values.shape[1] > 1):
         axes, grid, values = (), (), np.zeros((0, 0))
@@ -51,8 +57,8 @@ def _evaluated(name: str, shown: Shown) -> Evaluated:
         values = np.where(held_in(shown.problem, places)[:, None], values, np.nan)
     shape = [len(part) for part in grid]
     reference = np.zeros((0, 0))
-    if places is not None and shown.problem.reference is not None:
-        known = values_at(shown.problem.reference, places)
+    if places is not None and known is not None:
+        known = values_at(known, places)
         if known is not None and known.shape == values.shape:
             reference = known.reshape(*shape, -1)
     inputs, images, radius = _cloud(shown)
@@ -97,6 +103,8 @@ def _grid(shown: Shown) -> tuple[tuple[str, ...], tuple[np.ndarray, ...]]:
     if isinstance(shown.model, SpacePieces):
         names = ("x",) if shown.model.scalar else ("x", "y")
         return names, place_grid(shown.model)
+    if isinstance(shown.model, PlaneTimePieces):
+        return ("x", "y"), plane_grid(shown.model, FIELD)
     if shown.history.pieces is not None:
         return ("t",), _times(shown)
     inputs, through = _inputs(shown), _cut(shown)

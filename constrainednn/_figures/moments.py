@@ -8,6 +8,7 @@ from constrainednn._common.tables import number
 from constrainednn._figures.curves import draw_cloud, draw_values, hues, values_at, window
 from constrainednn._figures.evaluate import evaluate
 from constrainednn._figures.panels.solution import draw_solution
+from constrainednn._figures.plane_time import snapshots
 from constrainednn._figures.shown import Shown
 from constrainednn._figures.space import solution_beside_residual
 from constrainednn._figures.space_time import profiles
@@ -27,6 +28,7 @@ from constrainednn._gap.residuals import mean_square, residuals_at
 from constrainednn._pages.evaluated import Evaluated
 from constrainednn._problem.constraint import Constraint
 from constrainednn.domains.samplers.base import Draw
+from constrainednn.models.plane_time import PlaneTimePieces
 from constrainednn.models.space import SpacePieces
 from constrainednn.models.space_time import SpaceTimePieces
 from constrainednn.targets.image import model_inputs
@@ -58,6 +60,8 @@ def moments(shown: Shown) -> "Figure":
         return _snapshots(shown, constraint, trained(points))
     if isinstance(shown.model, SpaceTimePieces):
         return profiles(shown)
+    if isinstance(shown.model, PlaneTimePieces):
+        return snapshots(shown)
     if isinstance(shown.model, SpacePieces):
         return solution_beside_residual(shown)
     figure = new_figure(8, 6)

@@ -11,6 +11,7 @@ from constrainednn._problem.experiments import Experiments
 from constrainednn._problem.scheme import PieceHistory
 from constrainednn.results.comparison.comparison import Comparison
 from constrainednn.results.error_estimate.error_estimate import ErrorEstimate
+from constrainednn.results.error_estimate.plane_time import PlaneTimeErrorEstimate
 from constrainednn.results.error_estimate.space import SpaceErrorEstimate
 from constrainednn.results.error_estimate.space_time import SpaceTimeErrorEstimate
 from constrainednn.results.estimates.from_rows import Estimates
@@ -34,6 +35,7 @@ __all__ = [
     "Holds",
     "ObjectiveGap",
     "PieceHistory",
+    "PlaneTimeErrorEstimate",
     "Settings",
     "ShareAbove",
     "Solution",

@@ -16,6 +16,7 @@ from constrainednn._common.arguments import as_count, as_seed
 from constrainednn._common.pytrees import arrays_to_tree
 from constrainednn._gap.measure import gap_report
 from constrainednn._gap.streams import drawn_again, problem_streams
+from constrainednn._pde.conditions import IN_PIECES
 from constrainednn._problem.experiments import Experiments
 from constrainednn._problem.problem import Problem
 from constrainednn._problem.scheme import PieceHistory
@@ -23,8 +24,7 @@ from constrainednn._storage.archive import MAX_BYTES, read_arrays, unseal
 from constrainednn._storage.files import read_limited
 from constrainednn._storage.run_folder import REPORT
 from constrainednn.errors import BadValueError, StoreError
-from constrainednn.models.space import SpacePieces
-from constrainednn.models.space_time import SpaceTimePieces
+from constrainednn.models.plane_time import PlaneTimePieces
 from constrainednn.results.saving import LOSSES, MODEL, of_each, plain
 from constrainednn.results.solution import Solution
 from constrainednn.runs.history import History, Settings, Status, Timings
@@ -69,13 +69,15 @@ def load_solution(path: str | Path, problem: Problem) -> Solution:
         raise StoreError(f"{folder / 'report.json'} is damaged: {error}") from None
     blank = problem.build_model(key=key)
     if problem.scheme.in_pieces:
-        if not isinstance(blank, (SpaceTimePieces, SpacePieces)):
+        if not isinstance(blank, IN_PIECES):
             _check_pieces(blank, saved, folder)
         blank = _with_pieces(blank, saved)
     model = arrays_to_tree(blank, saved, str(folder))
-    if isinstance(
-        model, (SpaceTimePieces, SpacePieces)
-    ):  # known arguments are those of the problem
+    # Known arguments are those of the problem.
+    if isinstance(model, PlaneTimePieces):
+        boxes = dataclasses.replace(model.boxes, arguments=problem.model.boxes.arguments)
+        model = dataclasses.replace(model, boxes=boxes)
+    elif isinstance(model, IN_PIECES):
         model = dataclasses.replace(model, arguments=problem.model.arguments)
     streams = problem_streams(problem, model, key=key, **counts, redraw=redraw)
     if redraw:

@@ -22,6 +22,7 @@ from constrainednn.domains.base import AbstractDomain
 from constrainednn.domains.boxes import Box, Interval
 from constrainednn.domains.regions.base import AbstractShape
 from constrainednn.errors import BadValueError
+from constrainednn.models.plane_time import PlaneTimePieces
 from constrainednn.models.space import SpacePieces
 from constrainednn.models.space_time import SpaceTimePieces
 from constrainednn.operators.derivatives import derivative
@@ -29,6 +30,7 @@ from constrainednn.results.comparison.comparison import Comparison, compare
 from constrainednn.results.error_estimate.error_estimate import ErrorEstimate
 from constrainednn.results.error_estimate.field import FieldErrorEstimate
 from constrainednn.results.error_estimate.from_residual import error_estimate
+from constrainednn.results.error_estimate.plane_time import plane_time_error
 from constrainednn.results.error_estimate.space import space_error
 from constrainednn.results.error_estimate.space_time import space_time_error
 from constrainednn.results.estimates.estimates import estimates
@@ -182,6 +184,8 @@ class Solution(Facts):
             return space_time_error(self)
         if isinstance(self.model, SpacePieces):
             return space_error(self)
+        if isinstance(self.model, PlaneTimePieces):
+            return plane_time_error(self)
         return error_estimate(self, points)
 
     def compare(self) -> Comparison:

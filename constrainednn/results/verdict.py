@@ -24,9 +24,10 @@ from constrainednn._ode.trained.scheme import TrainedEquation
 from constrainednn._problem.experiments import Experiments
 from constrainednn._problem.scheme import AbstractPieceScheme
 from constrainednn.domains.finite import Data
+from constrainednn.models.plane_time import PlaneTimePieces
 from constrainednn.models.space import SpacePieces
 from constrainednn.models.space_time import SpaceTimePieces
-from constrainednn.results.error_estimate import space, space_time
+from constrainednn.results.error_estimate import plane_time, space, space_time
 from constrainednn.results.error_estimate.error_estimate import ErrorEstimate
 from constrainednn.results.error_estimate.field import FieldErrorEstimate, Fresh
 from constrainednn.results.error_estimate.from_residual import error_estimate
@@ -97,6 +98,8 @@ def _judged(facts: Facts) -> Verdict:
         return _of_fields(facts, space_time.on_fresh_points, space_time.space_time_error)
     if isinstance(facts.model, SpacePieces):
         return _of_fields(facts, space.on_fresh_points, space.space_error)
+    if isinstance(facts.model, PlaneTimePieces):
+        return _of_fields(facts, plane_time.on_fresh_points, plane_time.plane_time_error)
     if isinstance(scheme, AbstractPieceScheme):
         return _of_pieces(facts, scheme)
     if isinstance(scheme, TrainedEquation) and status is not Status.STALLED:

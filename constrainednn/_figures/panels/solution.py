@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from constrainednn._figures.curves import draw_cloud, draw_curves, hues, window
+from constrainednn._figures.plane_time import draw_last_boxes
 from constrainednn._figures.shown import Shown
 from constrainednn._figures.space import draw_boxes
 from constrainednn._figures.space_time import draw_elements
@@ -23,6 +24,7 @@ from constrainednn._figures.style import (
 )
 from constrainednn._pages.drawing.plot import early, is_plane
 from constrainednn._pages.evaluated import Evaluated
+from constrainednn.models.plane_time import PlaneTimePieces
 from constrainednn.models.space import SpacePieces
 from constrainednn.models.space_time import SpaceTimePieces
 
@@ -42,7 +44,10 @@ def draw_solution(axes: "Axes", shown: Shown, seen: Evaluated, names: Sequence[s
         axes.set(xlabel=seen.axes[0], ylabel=seen.axes[1])
         axes.set_title(f"{name}({seen.axes[0]}, {seen.axes[1]})", parse_math=False)
         scale_alike(axes, seen)
-        if isinstance(shown.model, SpaceTimePieces):
+        if isinstance(shown.model, PlaneTimePieces):
+            axes.set_title(f"{name} at t = {shown.model.ends[-1]:.4g}", parse_math=False)
+            draw_last_boxes(axes, shown.model)
+        elif isinstance(shown.model, SpaceTimePieces):
             draw_elements(axes, shown.model)
         elif isinstance(shown.model, SpacePieces):
             draw_boxes(axes, shown.model, shown.problem)

@@ -93,7 +93,8 @@ def in_the_plane(
         all(_linear(item, box) for item in every),
         unravel,
         span,
-        *(tuple(map(tuple, corner.tolist())) for corner in (first.low, first.high)),
+        tuple(map(tuple, first.low.tolist())),
+        tuple(map(tuple, first.high.tolist())),
         as_count(_WIDTH if width is None else width, "width of pde", least=_LEAST, most=_MOST),
     )
     guess = scheme.kept()

@@ -115,7 +115,8 @@ def compare(facts: Facts) -> Comparison:
     else:
         raise BadValueError(
             "compare needs the solution of a problem that SciPy can solve, made by cx.ivp without "
-            f"mass= and delays=, by cx.bvp or by cx.pde; got one with scheme={scheme!r}."
+            "mass= and delays=, by cx.bvp, or by cx.pde but in time and the plane; got one with "
+            f"scheme={scheme!r}."
         )
     if isinstance(facts.problem.scheme, (AbstractFittedScheme, TrainedEquation)):
         ours = {"ours": facts.timings.run, "compiling": facts.timings.compile, "fitted": True}

@@ -28,6 +28,7 @@ from constrainednn._problem.problem import Problem
 from constrainednn.domains.boundaries import Segment, Segments
 from constrainednn.domains.finite import Points
 from constrainednn.domains.regions.boundary import RegionBoundary
+from constrainednn.models.plane_time import PlaneTimePieces
 from constrainednn.models.space import SpacePieces
 from constrainednn.results.error_estimate.field import FieldErrorEstimate, Fresh
 from constrainednn.results.facts import Facts
@@ -73,7 +74,7 @@ def space_error(facts: Facts) -> SpaceErrorEstimate:
     key = stream(jax.random.key(facts.settings.seed), "monitor/error")
     disc = scheme.discretisation(width, key).weighed_otherwise()
     system = System(disc, mesh, {} if scheme.linear else None)
-    own = _padded(coefficients(u), u.width, width, scheme.dim)
+    own = padded(coefficients(u), u.width, width, scheme.dim)
     nothing = np.full_like(own, np.nan)
     try:
         c = own + _step(system, own)
@@ -105,7 +106,7 @@ def _step(system: System, c: np.ndarray) -> np.ndarray:
     return np.asarray(system.propose(jnp.asarray(c), jnp.zeros(()), None).change, float)
 
 
-def _padded(c: np.ndarray, K: int, width: int, dim: int) -> np.ndarray:
+def padded(c: np.ndarray, K: int, width: int, dim: int) -> np.ndarray:
     """The same polynomials among more."""
     grid = c.reshape(len(c), *[K] * dim, -1)
     grid = np.pad(grid, [(0, 0), *[(0, width - K)] * dim, (0, 0)])
@@ -128,8 +129,8 @@ def on_fresh_points(facts: Facts) -> list[Fresh]:
         r = residuals_at(constraint.residual, u, drawn.points)
         if isinstance(constraint.residual, LocalEquation):
             p = np.asarray(drawn.points, float).reshape(len(r), -1)
-            element = _element_of(mesh, p)
-            unit, terms = _units(constraint.residual.local, u, p, r, element, mesh)
+            element = element_of(mesh, p)
+            unit, terms = units_of(constraint.residual.local, u, p, r, element, mesh)
             if not found:
                 missed = float(np.max(np.sqrt((r**2).mean(axis=0)) / (terms + _TINY)))
             r = r * unit[element] * relative[element, None]
@@ -154,9 +155,9 @@ def on_fresh_points(facts: Facts) -> list[Fresh]:
     return found
 
 
-def _units(
+def units_of(
     local: LocalResidual,
-    u: SpacePieces,
+    u: SpacePieces | PlaneTimePieces,
     p: Float[np.ndarray, "n dim"],
     r: Float[np.ndarray, "n e"],
     element: Int[np.ndarray, " n"],
@@ -182,12 +183,12 @@ def _units(
     return 1 / np.sqrt(np.where(total > 0, total, 1.0)), terms
 
 
-def _element_of(mesh: Mesh, p: Float[np.ndarray, "n dim"]) -> Int[np.ndarray, " n"]:
+def element_of(mesh: Mesh, p: Float[np.ndarray, "n dim"]) -> Int[np.ndarray, " n"]:
     """The element that each point lies in, or the one that it lies beside."""
     middle, half = (mesh.low + mesh.high) / 2, mesh.lengths / 2
     found = [np.argmin((np.abs(x - middle) / half).max(axis=1)) for x in p]
     return np.array(found, int)
 
 
-def _seen(u: SpacePieces, orders: tuple, p: Array) -> Array:
+def _seen(u: SpacePieces | PlaneTimePieces, orders: tuple, p: Array) -> Array:
     return u.derivatives(p, orders)
