@@ -36,6 +36,8 @@ from constrainednn.models.plane_time import PlaneTimePieces
 _HIGHEST = (2, 4, 4)
 # Polynomials in each coordinate: by default, at least and at most.
 _WIDTH, _LEAST, _MOST = 10, 6, 16
+# Points at which residuals are tried before the solve, a power of three.
+_FIRST_POINTS = 125
 
 
 def in_the_plane(
@@ -97,11 +99,10 @@ def in_the_plane(
         tuple(map(tuple, first.high.tolist())),
         as_count(_WIDTH if width is None else width, "width of pde", least=_LEAST, most=_MOST),
     )
-    guess = scheme.kept()
-    check_direction(interior, guess, box, name)
+    check_direction(interior, GivenState(begin), box, name)
     return Problem(
         _constraints(scheme, name, box),
-        guess,
+        scheme.kept(),
         trainable=_trainable,
         reference=reference,
         scheme=scheme,
@@ -192,13 +193,14 @@ def _linear(residual: LocalResidual, box: Box) -> bool:
 def _constraints(scheme: PlaneTimeScheme, name: str, box: Box) -> list[Constraint]:
     """What must hold of a model in pieces."""
     measured = lambda item: LocalEquation(unabridged(item, _HIGHEST))  # noqa: E731
-    ruled = GaussQuadrature()  # for the points that are tried
-    found = [Constraint(measured(scheme.equations.interior), over=box, sampler=ruled, name=name)]
+    # A few points are tried; those of the rows are known when it is solved.
+    held = functools.partial(Constraint, over=box, points=_FIRST_POINTS, sampler=GaussQuadrature())
+    found = [held(measured(scheme.equations.interior), name=name)]
     for number, item in enumerate(scheme.equations.faces):
         if item is not None:
             over = face(box, number)
             found.append(Constraint(measured(item), over=over, name=FACES[number]))
-    return [*found, Constraint(JumpResidual(), over=box, sampler=ruled, name="jumps")]
+    return [*found, held(JumpResidual(), name="jumps")]
 
 
 def _trainable(u: PlaneTimePieces) -> tuple[PyTree, ...]:

@@ -1,15 +1,15 @@
 """What is refused before a march in the plane: statements that cannot determine u."""
 
-import jax
+from collections.abc import Callable
+
 import numpy as np
-from jaxtyping import Float
 
 from constrainednn._pde.elements.germ import LocalResidual
 from constrainednn._pde.evolving.scheme import FACES
+from constrainednn._pde.evolving.start import states_at
 from constrainednn._pde.stationary.discretisation import Equations
 from constrainednn.domains.boxes import Box
 from constrainednn.errors import ProblemError
-from constrainednn.models.plane_time import PlaneTimePieces
 
 # A slope by the highest derivatives is taken for zero below this share of the largest.
 _SMALL = 1e-9
@@ -55,7 +55,7 @@ def check_sides(equations: Equations, name: str) -> None:
             )
 
 
-def check_direction(interior: LocalResidual, start: PlaneTimePieces, box: Box, name: str) -> None:
+def check_direction(interior: LocalResidual, start: Callable, box: Box, name: str) -> None:
     """Refuse one equation of order two in space that does not go on from its start.
 
     With a the slope by the highest derivative by time and B those by the second ones in space,
@@ -71,7 +71,11 @@ def check_direction(interior: LocalResidual, start: PlaneTimePieces, box: Box, n
         return
     p = np.random.default_rng(6).uniform(box.low, box.high, (_TRIED, 3))
     p[:, 0] = box.low[0]
-    G = interior.linearised(_seen(start, p, orders), p)[1][:, 0, :, 0]
+    # Of the start its value alone: coefficients seldom depend on its slopes.
+    v = np.zeros((_TRIED, len(orders), 1))
+    if (0, 0, 0) in orders:
+        v[:, orders.index((0, 0, 0))] = states_at(start, p)[:, 0]
+    G = interior.linearised(v, p)[1][:, 0, :, 0]
     slope = lambda a: G[:, orders.index(a)] if a in orders else np.zeros(len(G))  # noqa: E731
     by_time = slope((interior.order(0), 0, 0))
     xx, xy, yy = map(slope, second)
@@ -86,9 +90,3 @@ def check_direction(interior: LocalResidual, start: PlaneTimePieces, box: Box, n
         raise ProblemError(
             f"{name} {what}: small changes of the start grow without limit. Is a sign wrong?"
         )
-
-
-def _seen(
-    u: PlaneTimePieces, p: Float[np.ndarray, "n 3"], orders: tuple
-) -> Float[np.ndarray, "n a 1"]:
-    return np.asarray(jax.vmap(lambda q: u.derivatives(q, orders))(p), float)

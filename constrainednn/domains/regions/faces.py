@@ -72,6 +72,11 @@ class Flat(AbstractFace):
     kind: str = ""
     outward: float = 1.0
 
+    def __repr__(self) -> str:
+        far = np.sum([self.corner, *self.edges], axis=0).tolist()
+        first, last = ("(" + ", ".join(f"{x:g}" for x in end) + ")" for end in (self.corner, far))
+        return f"Flat(from {first} to {last})"
+
     @property
     def unit_dim(self) -> int:
         """One less than the space."""

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from constrainednn._common.batched import in_blocks
 from constrainednn._common.tables import html_table
+from constrainednn.models.plane_time import PlaneTimePieces
 
 # An estimate below this many times the rounding level says "at rounding".
 _CLEAR = 10
@@ -44,7 +45,8 @@ class FieldErrorEstimate:
 
     def __call__(self, p: Any) -> Float[np.ndarray, "n d"]:
         """The estimate at n points, called as the solution is."""
-        shape = () if getattr(self.solution, "scalar", False) else (2,)
+        dim = 3 if isinstance(self.solution, PlaneTimePieces) else 2
+        shape = () if getattr(self.solution, "scalar", False) else (dim,)
         rows = jnp.asarray(np.reshape(p, (-1, *shape)), jnp.result_type(float))
         values = lambda u: np.asarray(in_blocks(eqx.Partial(_flat, u), rows))  # noqa: E731
         return values(self.richer) - values(self.solution)
