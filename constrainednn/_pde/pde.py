@@ -80,7 +80,7 @@ def pde(
     width: int | tuple[int, int] | None = None,
     reference: Callable[[Array], PyTree] | None = None,
 ) -> Problem:
-    """State an equation in time and one space coordinate, with points p = (t, x), or in space.
+    """State an equation in time and space, with points p = (t, x) or (t, x, y), or in space alone.
 
     With `time=`, `solve` marches from `time[0]` to `time[1]`. In each window the model is a
     polynomial on each of some elements; rows of the residual, the start and the boundary are
@@ -89,13 +89,15 @@ def pde(
     residual may be any function that sees u and its derivatives at its point:
     `cx.partial(u, 1, order=2)(p)`, `u(p) ** 2`.
 
+    In a rectangle with `time=` points are (t, x, y), and so are the elements of a window.
+
     Without `time=` points are places, of shape () in an interval and (2,) in a rectangle. All
     elements are solved together, and those with large residuals are divided.
 
     Args:
-        residual: `residual(u, p)` of the model and a point of shape (2,), zero where the equation
-            holds. Derivatives by time up to order 2, by space up to order 4.
-        over: The interval of space; without `time=` also a rectangle or a region of the plane, such
+        residual: `residual(u, p)` of the model and a point of shape (2,) or (3,), zero where the
+            equation holds. Derivatives by time up to order 2, by space up to order 4.
+        over: The interval or rectangle of space; without `time=` also a region of the plane, such
             as `Box([-1, -1], [1, 1]) - cx.domains.Ball(2)`, with sides `over.boundary.names`. For a
             model that is trained a box or a region in any dimension.
         time: Start and end; None for an equation in space alone.
@@ -103,8 +105,8 @@ def pde(
             equation of order two in time (u, du/dt). With a second argument it gets `args`.
         boundary: A condition `condition(u, p)` that is zero at both ends of the interval;
             or one for each, `{"left": ..., "right": ...}`; or "periodic". With a third argument
-            it gets the outward normal, -1 at the left end and 1 at the right one. In a plane
-            the sides are "left", "right", "bottom" and "top" by their normals, of shape (2,);
+            it gets the outward normal, -1 at the left end and 1 at the right one. In the
+            plane the sides are "left", "right", "bottom" and "top" by their normals, of shape (2,);
             without `time=`, a point such as `(0.0, 1.0)` may have a condition, too.
         args: Numbers of the equation, which all residuals find in `u.args`. Floats in it become
             arrays, so that other values need no compilation. An `Unknown` is estimated from `data`.
@@ -122,7 +124,7 @@ def pde(
         mesh: Ends of the elements to begin with, for a start with a kink or a layer; by default
             four of equal length. Of a rectangle the ends along each coordinate.
         width: Number of polynomials in time and in space on each element, (12, 18) by default;
-            without `time=` in each coordinate, 16 by default.
+            in a rectangle in each coordinate, 10 by default; without `time=` likewise, 16.
         reference: A known solution, called like the model.
 
     Returns:
