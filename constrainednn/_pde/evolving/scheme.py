@@ -67,7 +67,7 @@ class PlaneTimeScheme(AbstractPieceScheme):
     high: tuple[tuple[float, ...], ...]
     width: int = eqx.field(static=True)
 
-    default_tolerance = 1e-8
+    default_tolerance = 1e-7
     digits = 5000  # the residual of three coordinates loses more of them than of two
 
     def __repr__(self) -> str:
