@@ -6,9 +6,9 @@
 The problems are those of the gallery; `poisson_hanging` is the first on 25 elements that are
 divided towards a point, and so have hanging nodes. Error: relative L2 over 101 x 101 places against
 the closed form. Second: wall seconds of a second call of `solve`, its report included; the run
-alone is beside it. Estimate: what `error_estimate` says without a reference, and its seconds. Cold and cached: a
-whole process that imports, compiles, solves, draws and saves, with an empty and with a filled
-compilation cache. The elements are spectral, not neural.
+alone is beside it. Estimate: what `error_estimate` says without a reference, and its seconds. Cold
+and cached: a whole process that imports, compiles, solves, draws and saves, with an empty and with
+a filled compilation cache. The elements are spectral, not neural.
 """
 
 import dataclasses
