@@ -67,7 +67,7 @@ def test_refused(residual, changed, words):
 
 
 @pytest.mark.slow
-def test_heat_with_a_flux_and_sources_is_solved_to_its_estimate(tmp_path):
+def test_heat_with_a_flux_and_sources_is_solved_to_its_estimate():
     def exact(p):
         return jnp.exp(-p[0]) * jnp.cos(p[1]) * jnp.sin(p[2] + 1) + p[0] * p[1]
 
@@ -90,7 +90,7 @@ def test_heat_with_a_flux_and_sources_is_solved_to_its_estimate(tmp_path):
         "mesh": ([0.0, 0.4, 1.0], [0.0, 1.0]),
     }
     problem = cx.pde(equation, **(STATED | changed))
-    solution = cx.solve(problem, tolerance=1e-5, out=tmp_path / "run")
+    solution = cx.solve(problem, tolerance=1e-5)
     error, estimate = error_of(solution, exact), solution.error_estimate()
     assert solution.verdict.word == "solved"
     assert [item.name for item in solution.gap.constraints] == [
@@ -101,6 +101,13 @@ def test_heat_with_a_flux_and_sources_is_solved_to_its_estimate(tmp_path):
     assert error / 3 < estimate.relative < 3 * error < 1e-5
     train = solution.streams[0].train
     np.testing.assert_allclose(train.weights @ train.points, [0.5] * 3, rtol=1e-12)
+
+
+@pytest.mark.slow
+def test_what_is_saved_is_loaded_and_drawn(tmp_path):
+    problem = cx.pde(heat, **STATED, width=6)
+    solution = cx.solve(problem, tolerance=1e-3, out=tmp_path / "run")
+    estimate = solution.error_estimate()
     assert solution.plot().axes and solution.plot_moments().axes and estimate.plot().axes
     again = cx.load_solution(tmp_path / "run", problem)
     assert str(again.gap) == str(solution.gap)
