@@ -108,7 +108,10 @@ def test_what_is_saved_is_loaded_and_drawn(tmp_path):
     problem = cx.pde(heat, **STATED, width=6)
     solution = cx.solve(problem, tolerance=1e-3, out=tmp_path / "run")
     estimate = solution.error_estimate()
+    assert isinstance(estimate, cx.results.PlaneTimeErrorEstimate)
     assert solution.plot().axes and solution.plot_moments().axes and estimate.plot().axes
+    solution.animate(tmp_path / "film.gif")
+    assert (tmp_path / "film.gif").stat().st_size > 10_000
     again = cx.load_solution(tmp_path / "run", problem)
     assert str(again.gap) == str(solution.gap)
     with pytest.raises(cx.errors.UsageError, match="from 0 to 1"):

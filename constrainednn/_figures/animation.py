@@ -10,6 +10,7 @@ from jaxtyping import Float
 from constrainednn._common.tables import number
 from constrainednn._figures.curves import draw_cloud, hues, values_at, window
 from constrainednn._figures.evaluate import evaluate, places_of
+from constrainednn._figures.panels.plane_time import AtTime
 from constrainednn._figures.panels.solution import component_names, draw_phase, draw_solution
 from constrainednn._figures.shown import Shown
 from constrainednn._figures.space import held_in
@@ -18,6 +19,7 @@ from constrainednn._figures.style import COMPONENTS, DASHES, KNOWN, draw_map_of_
 from constrainednn._pages.drawing.plot import early, is_plane
 from constrainednn._pages.evaluated import Evaluated
 from constrainednn.errors import BadValueError
+from constrainednn.models.plane_time import PlaneTimePieces
 from constrainednn.models.space_time import SpaceTimePieces
 
 if TYPE_CHECKING:
@@ -63,6 +65,8 @@ def animation(shown: Shown) -> bytes:
         )
     if isinstance(shown.model, SpaceTimePieces):
         return _as_gif(_profiles(shown))
+    if isinstance(shown.model, PlaneTimePieces):
+        return _as_gif(_maps(shown))
     seen = evaluate(shown)[0]
     if shown.history.pieces is None:
         return _as_gif(_training(shown, seen))
@@ -116,6 +120,22 @@ def _profiles(shown: Shown) -> _Film:
     return _Film(figure, show, _MOMENTS, _MOMENT, (title, *figure.axes[0].get_lines()))
 
 
+def _maps(shown: Shown) -> _Film:
+    """The first component over the plane, moment after moment, in the colours of all of them."""
+    u, seen = shown.model, evaluate(shown)[0]
+    times, places = np.linspace(u.ends[0], u.ends[-1], _MOMENTS), places_of(shown, seen.grid)
+    found = [values_at(AtTime(u, float(t)), places) for t in times]
+    values = np.stack([part[:, 0] for part in found if part is not None])
+    largest = values[np.abs(values).max(axis=1).argmax()]
+    figure, draw = _fields(shown, seen, values, seen.values.shape[-1], largest)
+
+    def show(k: int) -> None:
+        draw(k)
+        figure.suptitle(f"t = {times[k]:.3f}", fontsize=11)
+
+    return _Film(figure, show, _MOMENTS, _MOMENT)
+
+
 def _training(shown: Shown, seen: Evaluated) -> _Film:
     """The image of a map, a curve or a field at the steps whose models were kept."""
     snapshots, loss = shown.history.snapshots, shown.history.loss
@@ -136,7 +156,7 @@ def _training(shown: Shown, seen: Evaluated) -> _Film:
         # A first guess may be far from all that follows.
         figure, draw = _curves(seen.axes[0], seen.grid[0], values, known, values[-1])
     else:
-        figure, draw = _fields(shown, seen, values[..., 0], values.shape[-1])
+        figure, draw = _fields(shown, seen, values[..., 0], values.shape[-1], values[-1, :, 0])
 
     def show(k: int) -> None:
         draw(k)
@@ -202,14 +222,18 @@ def _clouds(
 
 
 def _fields(
-    shown: Shown, seen: Evaluated, values: Float[np.ndarray, "moments n"], count: int
+    shown: Shown,
+    seen: Evaluated,
+    values: Float[np.ndarray, "moments n"],
+    count: int,
+    coloured: Float[np.ndarray, " n"],
 ) -> "tuple[Figure, _Show]":
-    """A map of colours that mean the same in every picture: those of the last."""
+    """A map of colours that mean the same in every picture: those of one."""
     values = np.where(held_in(shown.problem, places_of(shown, seen.grid)), values, np.nan)
     shape = [len(part) for part in seen.grid]
     figure = new_figure(5.2, 4.2)
     axes = figure.subplots()
-    draw_map_of_values(axes, seen.grid, values[-1].reshape(shape), component_names(count)[0])
+    draw_map_of_values(axes, seen.grid, coloured.reshape(shape), component_names(count)[0])
     axes.set(xlabel=seen.axes[0], ylabel=seen.axes[1])
     if is_plane(seen.axes, *(float(part[-1] - part[0]) for part in seen.grid)):
         axes.set_aspect("equal")

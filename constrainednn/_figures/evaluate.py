@@ -6,8 +6,8 @@ import numpy as np
 from jaxtyping import Float, PyTree
 
 from constrainednn._figures.curves import values_at
-from constrainednn._figures.panels.residual import share_above
 from constrainednn._figures.panels.plane_time import AtTime, plane_grid
+from constrainednn._figures.panels.residual import share_above
 from constrainednn._figures.shown import Shown
 from constrainednn._figures.space import held_in, place_grid
 from constrainednn._figures.space_time import map_grid

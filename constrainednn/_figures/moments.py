@@ -7,8 +7,8 @@ import numpy as np
 from constrainednn._common.tables import number
 from constrainednn._figures.curves import draw_cloud, draw_values, hues, values_at, window
 from constrainednn._figures.evaluate import evaluate
+from constrainednn._figures.panels.plane_time import snapshots
 from constrainednn._figures.panels.solution import draw_solution
-from constrainednn._figures.plane_time import snapshots
 from constrainednn._figures.shown import Shown
 from constrainednn._figures.space import solution_beside_residual
 from constrainednn._figures.space_time import profiles

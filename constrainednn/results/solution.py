@@ -226,7 +226,7 @@ class Solution(Facts):
     def animate(self, path: str | Path) -> None:
         """Write a GIF of the solution over time, or of its training step by step.
 
-        A solution in pieces is shown over time: curves that grow, or u against x. A trained one is
+        A solution in pieces is shown over time: curves that grow, u against x, or maps. A trained one is
         shown at the steps whose models were kept: the image of a map, a curve or a field.
 
         Args:

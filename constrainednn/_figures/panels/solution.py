@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from constrainednn._figures.curves import draw_cloud, draw_curves, hues, window
-from constrainednn._figures.plane_time import draw_last_boxes
+from constrainednn._figures.panels.plane_time import draw_last_boxes
 from constrainednn._figures.shown import Shown
 from constrainednn._figures.space import draw_boxes
 from constrainednn._figures.space_time import draw_elements

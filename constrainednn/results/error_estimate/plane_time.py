@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from constrainednn._common.random_keys import stream
-from constrainednn._figures.plane_time import draw_snapshots
+from constrainednn._figures.panels.plane_time import draw_snapshots
 from constrainednn._gap.residuals import residuals_at
 from constrainednn._pde.conditions import LocalEquation
 from constrainednn._pde.evolving.march import window

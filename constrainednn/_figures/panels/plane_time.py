@@ -84,6 +84,6 @@ def draw_snapshots(
         if sized:
             draw_map_of_sizes(axes, grid, values, name)
         else:
-            draw_map_of_values(axes, grid, values)
+            draw_map_of_values(axes, grid, values, name)
         axes.set(xlabel="x", ylabel="y", aspect="equal", title=f"{name} at t = {t:.4g}")
     return figure
