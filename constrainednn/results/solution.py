@@ -226,8 +226,8 @@ class Solution(Facts):
     def animate(self, path: str | Path) -> None:
         """Write a GIF of the solution over time, or of its training step by step.
 
-        A solution in pieces is shown over time: curves that grow, u against x, or maps. A trained one is
-        shown at the steps whose models were kept: the image of a map, a curve or a field.
+        A solution in pieces is shown over time: curves that grow, u against x, or maps. A trained
+        one is shown at the steps whose models were kept: the image of a map, a curve or a field.
 
         Args:
             path: The file, ending in .gif; only a film of this package is overwritten.
