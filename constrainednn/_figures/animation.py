@@ -19,7 +19,7 @@ from constrainednn._figures.style import COMPONENTS, DASHES, KNOWN, draw_map_of_
 from constrainednn._pages.drawing.plot import early, is_plane
 from constrainednn._pages.evaluated import Evaluated
 from constrainednn.errors import BadValueError
-from constrainednn.models.plane_time import PlaneTimePieces
+from constrainednn.models.space import PlaneTimePieces
 from constrainednn.models.space_time import SpaceTimePieces
 
 if TYPE_CHECKING:

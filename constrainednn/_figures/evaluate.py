@@ -20,8 +20,7 @@ from constrainednn._problem.scheme import PieceHistory
 from constrainednn.domains.boundaries import BoxBoundary, Segment, Segments
 from constrainednn.domains.regions.boundary import RegionBoundary
 from constrainednn.domains.samplers.base import Draw
-from constrainednn.models.plane_time import PlaneTimePieces
-from constrainednn.models.space import SpacePieces
+from constrainednn.models.space import PlaneTimePieces, SpacePieces
 from constrainednn.models.space_time import SpaceTimePieces
 from constrainednn.targets.image import OTHER_USE, model_inputs
 from constrainednn.targets.sets import Circle

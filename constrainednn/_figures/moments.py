@@ -28,8 +28,7 @@ from constrainednn._gap.residuals import mean_square, residuals_at
 from constrainednn._pages.evaluated import Evaluated
 from constrainednn._problem.constraint import Constraint
 from constrainednn.domains.samplers.base import Draw
-from constrainednn.models.plane_time import PlaneTimePieces
-from constrainednn.models.space import SpacePieces
+from constrainednn.models.space import PlaneTimePieces, SpacePieces
 from constrainednn.models.space_time import SpaceTimePieces
 from constrainednn.targets.image import model_inputs
 from constrainednn.targets.sets import AbstractTarget

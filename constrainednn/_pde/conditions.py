@@ -19,9 +19,8 @@ from constrainednn.domains.boundaries import Segment
 from constrainednn.domains.boxes import Box
 from constrainednn.domains.regions.base import AbstractShape
 from constrainednn.domains.regions.boundary import RegionBoundary
-from constrainednn.models.plane_time import PlaneTimePieces
 from constrainednn.models.recipes import Frozen
-from constrainednn.models.space import SpacePieces
+from constrainednn.models.space import PlaneTimePieces, SpacePieces
 from constrainednn.models.space_time import SpaceTimePieces
 from constrainednn.operators.derivatives import partial
 

@@ -24,7 +24,7 @@ from constrainednn._storage.archive import MAX_BYTES, read_arrays, unseal
 from constrainednn._storage.files import read_limited
 from constrainednn._storage.run_folder import REPORT
 from constrainednn.errors import BadValueError, StoreError
-from constrainednn.models.plane_time import PlaneTimePieces
+from constrainednn.models.space import PlaneTimePieces
 from constrainednn.results.saving import LOSSES, MODEL, of_each, plain
 from constrainednn.results.solution import Solution
 from constrainednn.runs.history import History, Settings, Status, Timings

@@ -22,8 +22,7 @@ from constrainednn.domains.base import AbstractDomain
 from constrainednn.domains.boxes import Box, Interval
 from constrainednn.domains.regions.base import AbstractShape
 from constrainednn.errors import BadValueError
-from constrainednn.models.plane_time import PlaneTimePieces
-from constrainednn.models.space import SpacePieces
+from constrainednn.models.space import PlaneTimePieces, SpacePieces
 from constrainednn.models.space_time import SpaceTimePieces
 from constrainednn.operators.derivatives import derivative
 from constrainednn.results.comparison.comparison import Comparison, compare

@@ -24,8 +24,7 @@ from constrainednn._ode.trained.scheme import TrainedEquation
 from constrainednn._problem.experiments import Experiments
 from constrainednn._problem.scheme import AbstractPieceScheme
 from constrainednn.domains.finite import Data
-from constrainednn.models.plane_time import PlaneTimePieces
-from constrainednn.models.space import SpacePieces
+from constrainednn.models.space import PlaneTimePieces, SpacePieces
 from constrainednn.models.space_time import SpaceTimePieces
 from constrainednn.results.error_estimate import plane_time, space, space_time
 from constrainednn.results.error_estimate.error_estimate import ErrorEstimate

@@ -16,7 +16,7 @@ from constrainednn._figures.style import (
     draw_map_of_values,
     new_figure,
 )
-from constrainednn.models.plane_time import PlaneTimePieces
+from constrainednn.models.space import PlaneTimePieces
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -24,8 +24,7 @@ from constrainednn._figures.style import (
 )
 from constrainednn._pages.drawing.plot import early, is_plane
 from constrainednn._pages.evaluated import Evaluated
-from constrainednn.models.plane_time import PlaneTimePieces
-from constrainednn.models.space import SpacePieces
+from constrainednn.models.space import PlaneTimePieces, SpacePieces
 from constrainednn.models.space_time import SpaceTimePieces
 
 if TYPE_CHECKING:

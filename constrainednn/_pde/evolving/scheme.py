@@ -32,8 +32,7 @@ from constrainednn.domains.base import AbstractDomain
 from constrainednn.domains.boxes import Box
 from constrainednn.domains.regions.faces import Flat
 from constrainednn.domains.samplers.base import Draw
-from constrainednn.models.plane_time import PlaneTimePieces
-from constrainednn.models.space import stack_elements
+from constrainednn.models.space import PlaneTimePieces, stack_elements
 
 # Names of the faces of a window that have conditions, by axis and end; there is none at its end.
 FACES = "start", "", "left", "right", "bottom", "top"

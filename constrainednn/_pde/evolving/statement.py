@@ -30,7 +30,7 @@ from constrainednn.domains.boxes import Box
 from constrainednn.domains.regions.faces import Flat
 from constrainednn.domains.samplers.grids import GaussQuadrature
 from constrainednn.errors import BadTypeError, BadValueError
-from constrainednn.models.plane_time import PlaneTimePieces
+from constrainednn.models.space import PlaneTimePieces
 
 # Highest derivatives of an equation by time and by the coordinates of a place.
 _HIGHEST = (2, 4, 4)
@@ -57,12 +57,7 @@ def in_the_plane(
     reference: Callable[[Array], PyTree] | None,
 ) -> Problem:
     """An equation that is marched in the plane; arguments as those of `pde`."""
-    if not isinstance(over, Box) or len(over.low) != 2:
-        raise BadTypeError(
-            "over of pde with time= must be an interval or a rectangle such as "
-            f"cx.Box([0, 0], [1, 1]), got {shown(over)}. Other regions are for equations in space "
-            "alone; in time use a cx.Problem with a constraint for each part."
-        )
+    _check_over(over)
     span, sides = as_time(time), _as_sides(boundary)
     arguments = Arguments(args)
     unknowns = jnp.asarray(arguments.start, jnp.result_type(float))
@@ -107,6 +102,15 @@ def in_the_plane(
         reference=reference,
         scheme=scheme,
     )
+
+
+def _check_over(over: Any) -> None:
+    if not isinstance(over, Box) or len(over.low) != 2:
+        raise BadTypeError(
+            "over of pde with time= must be an interval or a rectangle such as "
+            f"cx.Box([0, 0], [1, 1]), got {shown(over)}. Other regions are for equations in space "
+            "alone; in time use a cx.Problem with a constraint for each part."
+        )
 
 
 def face(box: Box, number: int) -> Flat:

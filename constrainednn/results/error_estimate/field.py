@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from constrainednn._common.batched import in_blocks
 from constrainednn._common.tables import html_table
-from constrainednn.models.plane_time import PlaneTimePieces
+from constrainednn.models.space import PlaneTimePieces
 
 # An estimate below this many times the rounding level says "at rounding".
 _CLEAR = 10

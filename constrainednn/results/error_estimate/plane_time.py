@@ -17,7 +17,7 @@ from constrainednn._pde.evolving.scheme import PlaneTimeScheme
 from constrainednn._pde.evolving.start import GivenState, LastState
 from constrainednn._pde.stationary.curved.watching import root_mean_squares
 from constrainednn._pde.stationary.mesh import Mesh
-from constrainednn.models.plane_time import PlaneTimePieces
+from constrainednn.models.space import PlaneTimePieces
 from constrainednn.results.error_estimate.field import FieldErrorEstimate, Fresh
 from constrainednn.results.error_estimate.space import element_of, padded, units_of
 from constrainednn.results.facts import Facts

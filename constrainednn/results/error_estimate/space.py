@@ -28,8 +28,7 @@ from constrainednn._problem.problem import Problem
 from constrainednn.domains.boundaries import Segment, Segments
 from constrainednn.domains.finite import Points
 from constrainednn.domains.regions.boundary import RegionBoundary
-from constrainednn.models.plane_time import PlaneTimePieces
-from constrainednn.models.space import SpacePieces
+from constrainednn.models.space import PlaneTimePieces, SpacePieces
 from constrainednn.results.error_estimate.field import FieldErrorEstimate, Fresh
 from constrainednn.results.facts import Facts
 
