@@ -81,8 +81,7 @@ def in_the_plane(
     equations = Equations(interior, faces, ())
     check_order(equations, name)
     check_sides(equations, name)
-    region = as_region(over)
-    first = as_first_mesh(mesh, region)
+    first = as_first_mesh(mesh, as_region(over))
     every = [interior, *(item for item in faces if item is not None)]
     scheme = PlaneTimeScheme(
         equations,
