@@ -99,11 +99,11 @@ class FlatStart(eqx.Module):
         """The same for other values of the unknowns."""
         return dataclasses.replace(self, unknowns=unknowns)
 
-    def __call__(self, x: Float[Array, ""]) -> Float[Array, "o d"]:
-        """The state at one place."""
+    def __call__(self, x: Float[Array, "*dim"]) -> Float[Array, "o d"]:
+        """The state at one place, a number on an interval."""
         return self.at(x, self.arguments(self.unknowns))
 
-    def at(self, x: Float[Array, ""], args: PyTree) -> Float[Array, "o d"]:
+    def at(self, x: Float[Array, "*dim"], args: PyTree) -> Float[Array, "o d"]:
         """The state at one place for other arguments."""
         value = self.fn(x, args) if self.of_arguments else self.fn(x)
         parts = (value,) if self.order == 1 else value

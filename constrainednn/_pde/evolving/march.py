@@ -107,6 +107,8 @@ class March:
         before = rounds.taken
         ending = rounds.solve_once(max(1, steps - self.taken))
         self.taken += max(1, rounds.taken - before)
+        if ending == "steps":
+            return  # which says nothing against the window: it is begun again where the run goes on
         if ending or rounds.unsolved:
             reasons = {
                 "singular": "the equation and its conditions do not determine u there",

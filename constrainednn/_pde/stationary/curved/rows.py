@@ -93,7 +93,8 @@ def rows_of_cut(
     return [stacked(found[n]) for n in wanted]
 
 
-def stacked(parts: Sequence[Rows]) -> Rows:
+# The numbers of rows differ: of such arguments shapes are not annotated.
+def stacked(parts: Sequence[tuple]) -> Rows:
     """Rows below each other."""
     J, r, b = zip(*parts, strict=True)
     return np.vstack(J), np.concatenate(r), np.concatenate(b)
@@ -117,7 +118,7 @@ def seen_at(
     disc: Discretisation,
     mesh: Mesh,
     c: Float[np.ndarray, "N n d"],
-    places: Sequence[tuple[int, Float[np.ndarray, "m 2"]]],
+    places: Sequence[tuple[int, np.ndarray]],
 ) -> SeenApart:
     """A residual at places of some elements."""
     numbers = [number for number, _ in places]
@@ -125,7 +126,7 @@ def seen_at(
     return SeenApart(residual, disc.width, [c[n] for n in numbers], corners, [s for _, s in places])
 
 
-def held(own: Rows, T: Float[np.ndarray, "traces nd"], c: Float[np.ndarray, "n d"]) -> Rows:
+def held(own: tuple, T: Float[np.ndarray, "traces nd"], c: Float[np.ndarray, "n d"]) -> Rows:
     """Rows of an element with those that hold its coefficients, which come last."""
     size = _HOLD * np.sqrt((own[0] ** 2).sum(axis=0) + (T**2).sum(axis=0))
     return stacked([own, (np.diag(size), size * c.ravel(), np.zeros_like(size))])

@@ -55,7 +55,7 @@ def root_mean_squares(
 
 def _watched_places(
     disc: Discretisation, cuts: Cuts, count: int
-) -> list[tuple[LocalResidual, list[tuple[int, Float[np.ndarray, "m 2"]]]]]:
+) -> list[tuple[LocalResidual, list[tuple[int, np.ndarray]]]]:
     within = [(n, cuts.among(n, disc.monitor)) for n in range(count)]
     groups = [(disc.equations.interior, [item for item in within if len(item[1])])]
     s, even = disc.on_faces[:, 0], np.full(len(disc.on_faces), 1 / len(disc.on_faces))
