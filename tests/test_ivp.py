@@ -259,6 +259,7 @@ def test_an_array_of_times_gives_what_single_calls_give():
             np.testing.assert_allclose(many[i], fn(float(t[i])), rtol=1e-14, atol=1e-14)
 
 
+@pytest.mark.slow
 def test_the_derivative_is_the_vector_field():
     solution = solved_with("lotka_volterra")
     t = 6.0 * UNIT

@@ -27,6 +27,7 @@ def flux(u, x, n):
     return slope(u, x, n) - slope(harmonic, x, n)
 
 
+@pytest.mark.slow
 def test_a_constant_is_chosen_by_the_mean_and_said():
     def equation(u, x):
         return cx.laplacian(u)(x) + 2 * jnp.pi**2 * waves(x)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from marks import slow
 
 import constrainednn as cx
 
@@ -33,6 +34,14 @@ def bump(x):
 STATED = {"over": SQUARE, "time": (0.0, 1.0), "start": bump, "boundary": wall}
 
 
+def test_before_the_solve_u_is_the_start_at_all_times():
+    u = cx.pde(heat, **STATED, width=6).build_model(key=jax.random.key(0))
+    assert isinstance(u, cx.models.PlaneTimePieces)
+    for t in (0.0, 0.7):  # six polynomials along each coordinate
+        x = jnp.array([0.3, 0.4])
+        assert float(u(jnp.array([t, *x]))) == pytest.approx(float(bump(x)), abs=1e-4)
+
+
 def error_of(solution, exact, end=1.0):
     p = np.random.default_rng(0).uniform([0, 0, 0], [end, 1, 1], (2000, 3))
     known = np.asarray(jax.vmap(exact)(jnp.asarray(p)))
@@ -43,7 +52,7 @@ def error_of(solution, exact, end=1.0):
     ("residual", "changed", "words"),
     [
         (lambda u, p: cx.partial(u, 0)(p) + lap(u, p), {}, "backwards in time"),
-        (
+        slow(
             lambda u, p: cx.partial(u, 0, order=2)(p) + lap(u, p),
             {"start": lambda x: (bump(x), 0 * x[0])},
             "elliptic in time and space",

@@ -299,6 +299,7 @@ def space():
     return cx.solve(problem, steps=2, heldout=40, monitor=10)
 
 
+@pytest.mark.slow
 def test_space_is_drawn_in_a_plane_through_the_worst_point(space):
     worst = space.gap["of_space"].worst
     axes, _ = space.plot("residual").axes
@@ -345,11 +346,13 @@ def test_one_component_and_arrows_of_two_are_drawn():
         solution.plot(component=5)
 
 
+@pytest.mark.slow
 def test_no_column_is_empty_where_all_experiments_are_at_rounding(solved):
     figure = solved("experiments").plot()
     assert len(figure.axes) % 2 == 0 and all(axes.axison for axes in figure.axes)
 
 
+@pytest.mark.slow
 def test_default_is_the_first_constraint_whose_residual_is_no_rounding():
     def always(u, x):
         return 0 * u(x)

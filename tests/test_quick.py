@@ -23,6 +23,7 @@ GIVEN_BY = {
     "Paired": "compare",
     "ObjectiveGap": "objective",
     "PieceHistory": "pieces",
+    "PlaneTimeErrorEstimate": "error_estimate",
     "RegionBoundary": "boundary",
     "Sink": "sinks",
     "Solution": "solve",

@@ -92,6 +92,7 @@ def test_a_march_that_was_stopped_goes_on_where_it_was(method, look, quick, tmp_
     assert min(told) >= last
 
 
+@pytest.mark.slow
 def test_more_steps_are_for_the_last_window(quick, tmp_path):
     method, folder = cx.LevenbergMarquardt(), tmp_path / "run"
     found = cx.solve(march(), method, steps=12, out=folder, **FEW)
