@@ -19,7 +19,7 @@ import time
 os.environ.setdefault("JAX_ENABLE_X64", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-PROBLEMS = (*("circle_projected", "sphere_projected", "torus", "ellipse", "pendulum_energy"),)
+PROBLEMS = "circle_projected", "sphere_projected", "torus", "ellipse", "pendulum_energy"
 ENFORCED = ("to solver tolerance", "exact by construction")
 STEPS = 20
 

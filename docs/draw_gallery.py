@@ -122,7 +122,7 @@ def write_page(name: str, found: dict[str, str], equation: str) -> None:
     first, rest = told(name)
     settings = given(name)
     table = "".join(f"| `{key}` | `{value}` |\n" for key, value in settings)
-    seconds = f"| seconds | {found['seconds']} |\n" if "seconds" in found else ""
+    seconds = f"| seconds | {float(found['seconds']):g} |\n" if "seconds" in found else ""
     parts = [
         f"# {name}\n\n{first}\n",
         f"```{{math}}\n{equation}\n```\n",

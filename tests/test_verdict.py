@@ -71,7 +71,7 @@ def test_solved_needs_the_residual_on_fresh_points(initial):
 
 @pytest.mark.parametrize(("allowed", "word"), [(1e-9, "not solved"), (1.0, "solved")])
 def test_a_tolerance_that_a_constraint_names_must_hold(allowed, word):
-    # The slope is learned to some 1e-5 of 2: below the tolerance of the run, above 1e-9.
+    # Descent ends between the two: below the tolerance of the run, above 1e-9.
     over, model = cx.Box([0.0], [1.0]), cx.Linear(1, "scalar")
     constraint = cx.Constraint(line, over=over, points=16, tolerance=allowed)
     method = cx.Optax(optax.sgd(0.5))

@@ -73,7 +73,7 @@ class LocalEquation(eqx.Module):
         if not isinstance(u, IN_PIECES):  # such as a reference
             args = _args_of(u, self.local.arguments(self.local.unknowns))
             fn = self.local.fn.fn if isinstance(self.local.fn, OfNumber) else self.local.fn
-            return _flat(fn(WithArguments(u, args), p))
+            return flat(fn(WithArguments(u, args), p))
         v = u.derivatives(p, self.local.orders)
         return self.local.given(u.parameters).at(v, jnp.atleast_1d(p))
 
@@ -108,7 +108,7 @@ class FlatStart(eqx.Module):
         value = self.fn(x, args) if self.of_arguments else self.fn(x)
         parts = (value,) if self.order == 1 else value
         dtype = jnp.result_type(float)
-        return jnp.stack([_flat(part).astype(dtype) for part in parts])
+        return jnp.stack([flat(part).astype(dtype) for part in parts])
 
 
 class StartResidual(eqx.Module):
@@ -120,7 +120,7 @@ class StartResidual(eqx.Module):
         """The difference at one point (t, x)."""
         found = u(p) if self.start.order == 1 else (u(p), partial(u, 0)(p))
         args = _args_of(u, self.start.arguments(self.start.unknowns))
-        return _flat(found) - self.start.at(p[1], args).ravel()
+        return flat(found) - self.start.at(p[1], args).ravel()
 
 
 class SeamResidual(eqx.Module):
@@ -146,7 +146,7 @@ class SeamResidual(eqx.Module):
         differences, fn = [], u
         for order in range(self.k):
             there = jnp.stack([p[0], jnp.asarray(self.right, p.dtype)])
-            differences.append(self.length**order * (_flat(fn(p)) - _flat(fn(there))))
+            differences.append(self.length**order * (flat(fn(p)) - flat(fn(there))))
             fn = partial(fn, 1)
         return jnp.concatenate(differences)
 
@@ -231,5 +231,6 @@ def side_of(box: Box, name: str) -> Segment:
     return Segment((t0, x), (t1, x))
 
 
-def _flat(value: PyTree) -> Float[Array, " n"]:
+def flat(value: PyTree) -> Float[Array, " n"]:
+    """The entries of a value as a vector."""
     return ravel_pytree(jax.tree.map(jnp.asarray, value))[0]

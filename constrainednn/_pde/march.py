@@ -169,3 +169,38 @@ class March:
             self.h = h * max(0.3, min(0.8, self._factor(1.0, error)))
         if split.any():
             self.state = self.state.split(split)
+
+
+def status_of(
+    ending: str, steps: int, sizes: list[int], most: int, at: tuple[float, str, str]
+) -> tuple[str, str]:
+    """Status and reason of a march, over an interval or in the plane.
+
+    Args:
+        ending: What `run` returned.
+        steps: The limit of Newton steps.
+        sizes: Numbers of elements of the windows.
+        most: The most elements that a window may have.
+        at: The time that was reached, the worst place, and what was wrong there.
+    """
+    t, where, why = at
+    if ending == "stopped":
+        return "interrupted", f"at t = {t:.9g}"
+    if ending == "steps":
+        return "max_steps", f"the limit of {steps} Newton steps, at t = {t:.9g}"
+    if ending == "end":
+        return (
+            "converged",
+            f"the end is reached in {len(sizes)} windows of at most {max(sizes)} elements",
+        )
+    if ending == "elements":
+        return "stalled", (
+            f"more than {most} elements are needed at t = {t:.9g}, the smallest near {where}: a "
+            "front too steep, a shock, or start and boundary values that do not fit. The solution "
+            "up to there is kept"
+        )
+    return (
+        "blow_up",
+        f"windows shrank to rounding at t = {t:.9g}, near {where}: {why}. The solution up to there "
+        "is kept",
+    )

@@ -17,7 +17,7 @@ from constrainednn._common.compilation.closures import compiled
 from constrainednn._pde.conditions import FlatStart, StartResidual
 from constrainednn._pde.elements.discretisation import Discretisation, Equations, training_rules
 from constrainednn._pde.elements.mesh import State, projected
-from constrainednn._pde.march import MOST_ELEMENTS, March, Solved
+from constrainednn._pde.march import MOST_ELEMENTS, March, Solved, status_of
 from constrainednn._problem.constraint import Constraint
 from constrainednn._problem.scheme import (
     AbstractPieceScheme,
@@ -105,7 +105,9 @@ class SpaceTimeScheme(AbstractPieceScheme):
 
         ending = march.run(steps, look)
         running = before + time.perf_counter() - began
-        status, reason = _verdict(march, ending, steps)
+        sizes = [len(item.c) for item in march.windows]
+        at = march.t, f"x = {march.where:.6g}", march.why
+        status, reason = status_of(ending, steps, sizes, MOST_ELEMENTS, at)
         solved = self._model(march)
         nothing = np.full(1, math.nan), np.zeros(1, int)
         errors, taken = (
@@ -259,31 +261,6 @@ def _weighted(points: np.ndarray, share: np.ndarray, over: Any) -> Draw:
     dtype = jnp.result_type(float)
     return Draw(
         points.astype(dtype), (share / share.sum()).astype(dtype), np.stack(cube, 1).astype(dtype)
-    )
-
-
-def _verdict(march: March, ending: str, steps: int) -> tuple[str, str]:
-    at = f"at t = {march.t:.9g}"
-    if ending == "stopped":
-        return "interrupted", at
-    if ending == "steps":
-        return "max_steps", f"the limit of {steps} Newton steps, {at}"
-    if ending == "end":
-        most = max(len(w.c) for w in march.windows)
-        return (
-            "converged",
-            f"the end is reached in {len(march.windows)} windows of at most {most} elements",
-        )
-    where = f"near x = {march.where:.6g}"
-    if ending == "elements":
-        return "stalled", (
-            f"more than {MOST_ELEMENTS} elements are needed {at}, the smallest {where}: a front "
-            "too steep, a shock, or start and boundary values that do not fit. The solution up to "
-            "there is kept"
-        )
-    return (
-        "blow_up",
-        f"windows shrank to rounding {at}, {where}: {march.why}. The solution up to there is kept",
     )
 
 

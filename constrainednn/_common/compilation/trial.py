@@ -5,7 +5,6 @@ numbers before: sorting keys, changing an array in place, double precision. So b
 with the numbers that the function holds and with others.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -20,12 +19,6 @@ from jaxtyping import PyTree
 _OTHERS = 2
 # Differences of this many rounding errors of the largest value are rounding.
 _ROUNDING = 1e5
-
-_FAST_TO_COMPILE = {
-    "xla_backend_optimization_level": 0,
-    "xla_llvm_disable_expensive_passes": True,
-    "xla_cpu_use_fusion_emitters": False,
-}
 
 Values = dict[int, np.ndarray]
 
@@ -61,8 +54,7 @@ def _program(closed: Any, generator: np.random.Generator, values: Values) -> Cal
             constant = values.setdefault(id(constant), _random(constant, generator))
         constants.append(constant)
 
-    # Run once, so that it should compile fast rather than be fast.
-    @functools.partial(jax.jit, compiler_options=_FAST_TO_COMPILE)
+    @jax.jit
     def evaluated(constants: list, numbers: tuple) -> list:
         return core.jaxpr_as_fun(core.ClosedJaxpr(closed.jaxpr, constants))(*numbers)
 

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Key, PyTree
 from constrainednn._pde.conditions import FlatStart
 from constrainednn._pde.evolving.march import MOST_ELEMENTS, March, Solved
 from constrainednn._pde.evolving.start import GivenState, LastState, held_in_time
+from constrainednn._pde.march import status_of
 from constrainednn._pde.stationary.discretisation import Discretisation, Equations, on_face
 from constrainednn._pde.stationary.mesh import Mesh
 from constrainednn._pde.stationary.rounds import monitor_places
@@ -121,7 +122,10 @@ class PlaneTimeScheme(AbstractPieceScheme):
 
         ending = march.run(steps, look)
         running = before + time.perf_counter() - began
-        status, reason = _verdict(march, ending, steps)
+        sizes = [len(item.c) for item in march.windows]
+        where = "(" + ", ".join(f"{x:.6g}" for x in march.where) + ")"
+        at = march.t, where, march.why
+        status, reason = status_of(ending, steps, sizes, MOST_ELEMENTS, at)
         ends = np.array([begin, *(item.stop for item in march.windows)])
         errors, taken = np.full(1, math.nan), np.zeros(1, int)
         if march.windows:
@@ -227,31 +231,6 @@ def _nothing(span: tuple[float, float]) -> float:
     """A time so short that numbers can only just tell it."""
     eps = float(jnp.finfo(jnp.result_type(float)).eps)
     return 64 * eps * max(abs(span[0]), span[1] - span[0])
-
-
-def _verdict(march: March, ending: str, steps: int) -> tuple[str, str]:
-    at = f"at t = {march.t:.9g}"
-    if ending == "stopped":
-        return "interrupted", at
-    if ending == "steps":
-        return "max_steps", f"the limit of {steps} Newton steps, {at}"
-    if ending == "end":
-        most = max(len(item.c) for item in march.windows)
-        return (
-            "converged",
-            f"the end is reached in {len(march.windows)} windows of at most {most} elements",
-        )
-    where = "near (" + ", ".join(f"{x:.6g}" for x in march.where) + ")"
-    if ending == "elements":
-        return "stalled", (
-            f"more than {MOST_ELEMENTS} elements are needed {at}, the smallest {where}: a front "
-            "too steep, or start and boundary values that do not fit. The solution up to there is "
-            "kept"
-        )
-    return (
-        "blow_up",
-        f"windows shrank to rounding {at}, {where}: {march.why}. The solution up to there is kept",
-    )
 
 
 def _to_resume(march: March, running: float) -> Resumable:

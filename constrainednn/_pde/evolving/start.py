@@ -8,11 +8,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from constrainednn._common.compilation.closures import compiled
-from constrainednn._pde.conditions import FlatStart
+from constrainednn._pde.conditions import FlatStart, flat
 from constrainednn._pde.stationary.discretisation import gauss_cube, tables
 from constrainednn._pde.stationary.mesh import Mesh
 from constrainednn._pieces.mesh import places
@@ -59,11 +58,7 @@ class StartCondition(eqx.Module):
         along = jnp.zeros_like(p).at[0].set(1)
         value, slope = jax.jvp(u, (p,), (along,))
         found = (value, slope)[: self.order]
-        return jnp.concatenate([_flat(part) for part in found]) - self.state(p).ravel()
-
-
-def _flat(value: Any) -> Float[Array, " n"]:
-    return ravel_pytree(jax.tree.map(jnp.asarray, value))[0]
+        return jnp.concatenate([flat(part) for part in found]) - self.state(p).ravel()
 
 
 @compiled

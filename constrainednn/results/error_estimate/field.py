@@ -105,3 +105,21 @@ class FieldErrorEstimate:
 
 def _flat(u: Any, p: Array) -> Array:
     return u.derivatives(p, [(0,) * max(1, p.size)])[0]
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class MarchErrorEstimate(FieldErrorEstimate):
+    """The same for a march, whose error may grow beyond what its linear equation can tell.
+
+    Attributes:
+        trusted_until: Time from which the error is too large to tell; infinite if nowhere.
+    """
+
+    trusted_until: float
+
+    @property
+    def unclear(self) -> str:
+        """Why the error cannot be told; empty if it can."""
+        if np.isfinite(self.trusted_until) or not np.isfinite(self.relative):
+            return f"the error is too large to tell from t = {self.trusted_until:.6g} on"
+        return ""

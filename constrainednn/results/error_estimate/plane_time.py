@@ -18,7 +18,7 @@ from constrainednn._pde.evolving.start import GivenState, LastState
 from constrainednn._pde.stationary.curved.watching import root_mean_squares
 from constrainednn._pde.stationary.mesh import Mesh
 from constrainednn.models.space import PlaneTimePieces
-from constrainednn.results.error_estimate.field import FieldErrorEstimate, Fresh
+from constrainednn.results.error_estimate.field import Fresh, MarchErrorEstimate
 from constrainednn.results.error_estimate.space import element_of, padded, units_of
 from constrainednn.results.facts import Facts
 
@@ -34,21 +34,8 @@ _DIGITS = 30
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class PlaneTimeErrorEstimate(FieldErrorEstimate):
-    """True minus computed over time and the plane, from a march with more polynomials.
-
-    Attributes:
-        trusted_until: Time from which the error is too large to tell; infinite if nowhere.
-    """
-
-    trusted_until: float
-
-    @property
-    def unclear(self) -> str:
-        """Why the error cannot be told; empty if it can."""
-        if np.isfinite(self.trusted_until) or not np.isfinite(self.relative):
-            return f"the error is too large to tell from t = {self.trusted_until:.6g} on"
-        return ""
+class PlaneTimeErrorEstimate(MarchErrorEstimate):
+    """True minus computed over time and the plane, from a march with more polynomials."""
 
     def plot(self) -> "Figure":
         """Draw the size of the estimate at four times."""

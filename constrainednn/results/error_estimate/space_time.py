@@ -22,7 +22,7 @@ from constrainednn._pde.elements.monitor import size_of
 from constrainednn._pde.scheme import SpaceTimeScheme
 from constrainednn.domains.finite import Data
 from constrainednn.models.space_time import SpaceTimePieces, stack_windows
-from constrainednn.results.error_estimate.field import FieldErrorEstimate, Fresh
+from constrainednn.results.error_estimate.field import Fresh, MarchErrorEstimate
 from constrainednn.results.facts import Facts
 
 if TYPE_CHECKING:
@@ -34,21 +34,8 @@ _DIGITS = 30
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class SpaceTimeErrorEstimate(FieldErrorEstimate):
-    """True minus computed over space and time, from a solve with more polynomials.
-
-    Attributes:
-        trusted_until: Time from which the error is too large to tell; infinite if nowhere.
-    """
-
-    trusted_until: float
-
-    @property
-    def unclear(self) -> str:
-        """Why the error cannot be told; empty if it can."""
-        if np.isfinite(self.trusted_until) or not np.isfinite(self.relative):
-            return f"the error is too large to tell from t = {self.trusted_until:.6g} on"
-        return ""
+class SpaceTimeErrorEstimate(MarchErrorEstimate):
+    """True minus computed over space and time, from a solve with more polynomials."""
 
     def plot(self) -> "Figure":
         """Draw the size of the estimate over time and space."""
