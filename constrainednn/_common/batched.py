@@ -15,6 +15,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 from constrainednn._common.compilation.closures import bind_numbers, lift_numbers, with_retrace
+from constrainednn._common.compilation.effort import compiles_long, quick_options
 from constrainednn._common.messages import refuse_traced
 
 BLOCK = 1024
@@ -47,9 +48,16 @@ def put_together(arrays: list, statement: Structure) -> PyTree:
     return bind_numbers(jax.tree.unflatten(structure, leaves))
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _block(statement: Structure, arrays: list, points: PyTree) -> PyTree:
+def _values(statement: Structure, arrays: list, points: PyTree) -> PyTree:
     return jax.vmap(put_together(arrays, statement))(points)
+
+
+_block = jax.jit(_values, static_argnums=0)
+
+
+@functools.cache
+def _quick_block() -> Callable:
+    return jax.jit(_values, static_argnums=0, compiler_options=quick_options())
 
 
 @with_retrace
@@ -72,11 +80,12 @@ def in_blocks(fn: Callable[[Any], Any], points: PyTree) -> PyTree[np.ndarray]:
         one = [jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype) for leaf in leaves]
         value = jax.eval_shape(fn, jax.tree.unflatten(structure, one))
         return jax.tree.map(lambda leaf: np.zeros((0, *leaf.shape), leaf.dtype), value)
+    block = _quick_block() if compiles_long((fn, arrays, points)) else _block
     found = []
     for start in range(0, n, BLOCK):
         piece = [_padded(leaf[start : start + BLOCK]) for leaf in leaves]
         # Not waited for: the next block is cut while this one is computed.
-        found.append(_block(statement, arrays, jax.tree.unflatten(structure, piece)))
+        found.append(block(statement, arrays, jax.tree.unflatten(structure, piece)))
         # The points are concrete, so a traced result means a tracer in a closure.
         refuse_traced(found[-1], "what a function closes over")
     columns = zip(*map(jax.tree.leaves, found), strict=True)

@@ -51,15 +51,14 @@ Minimised: TypeAlias = Any
 
 
 def soft_constraints(problem: Problem, model: PyTree, draws: Sequence[Draw]) -> Soft:
-    """Those that no projection in the model enforces; nothing where there is no objective."""
-    if problem.objective is None:
-        return ()
+    """Those that no projection in the model enforces; all without any and without objective."""
     pairs = enumerate(zip(problem.constraints, draws, strict=False))
-    return tuple(
+    found = tuple(
         place
         for place, (item, drawn) in pairs
         if not is_enforced(item.residual, model, drawn.points)
     )
+    return found or (() if problem.objective else tuple(range(len(problem.constraints))))
 
 
 def minimised(
@@ -74,11 +73,10 @@ def minimised(
         unit: What rows are divided by.
         soft: From `soft_constraints`.
     """
-    constraints = problem.constraints
-    if problem.objective is None:
-        return residual_vector(constraints, static, rows(constraints, draws, unit))
-    chosen = [constraints[place] for place in soft]
+    chosen = [problem.constraints[place] for place in soft]
     blocks: tuple[Rows, ...] = rows(chosen, [draws[place] for place in soft], unit)
+    if problem.objective is None:
+        return residual_vector(chosen, static, blocks)
     function, drawn = problem.objective.stated.residual, draws[-1]
     assert isinstance(function, Value)
     return Lagrangian(

@@ -37,8 +37,9 @@ def in_groups(
         arrays, rest = eqx.partition(arguments, eqx.is_array)
         leaves, structure = jax.tree.flatten(arrays)
         whole = lambda leaves: eqx.combine(jax.tree.unflatten(structure, leaves), rest)  # noqa: E731
-        first = lambda *leaves: start(*whole(leaves))  # noqa: E731
-        advanced = lambda state, *leaves: step(state, *whole(leaves))  # noqa: E731
+        # As programs of their own both are traced once, and not again for a batch.
+        first = jax.jit(lambda *leaves: start(*whole(leaves)))
+        advanced = jax.jit(lambda state, *leaves: step(state, *whole(leaves)))
 
         def plain(*leaves: ArrayLike) -> Array:
             body = lambda carry: advanced(carry[0], *leaves)  # noqa: E731

@@ -3,7 +3,7 @@
 import dataclasses
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -38,6 +38,7 @@ class Projection(eqx.Module):
     metric: tuple[tuple[float, ...], ...] | None = eqx.field(static=True)
     iterations: int = eqx.field(static=True)
     tolerance: float | None = eqx.field(static=True)
+    is_long_program: ClassVar[bool] = True
 
     def functions(self, x: PyTree, y: Array) -> tuple[Callable, Callable]:
         """Both as functions of a point and a vector in coordinates of Euclidean distance."""
