@@ -48,16 +48,16 @@ def put_together(arrays: list, statement: Structure) -> PyTree:
     return bind_numbers(jax.tree.unflatten(structure, leaves))
 
 
-def _values(statement: Structure, arrays: list, points: PyTree) -> PyTree:
+def _block_values(statement: Structure, arrays: list, points: PyTree) -> PyTree:
     return jax.vmap(put_together(arrays, statement))(points)
 
 
-_block = jax.jit(_values, static_argnums=0)
+_block = jax.jit(_block_values, static_argnums=0)
 
 
 @functools.cache
 def _quick_block() -> Callable:
-    return jax.jit(_values, static_argnums=0, compiler_options=quick_options())
+    return jax.jit(_block_values, static_argnums=0, compiler_options=quick_options())
 
 
 @with_retrace
