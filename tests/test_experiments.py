@@ -433,7 +433,7 @@ def test_experiments_of_one_shape_share_what_is_compiled():
 
     def programs():
         return [
-            fn._cached._cache_size()
+            fn.programs()
             for fn in (
                 try_windows,
                 initial_values._linearised,

@@ -9,7 +9,7 @@ import pytest
 import constrainednn as cx
 from constrainednn._common.batched import in_blocks
 from constrainednn._common.compilation.closures import compiled, lift_numbers
-from constrainednn._common.compilation.effort import compiles_long, quick_options
+from constrainednn._common.compilation.effort import compiles_quickly, quick_options
 from constrainednn._gap.objectives.lagrangian import soft_constraints
 from constrainednn._gap.streams import draw_training
 
@@ -23,13 +23,16 @@ def projected(equalities=on_plane):
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="other backends have other options")
-def test_only_a_program_with_a_projection_and_few_numbers_is_compiled_quickly():
-    many = jnp.ones((300, 300))
-    assert compiles_long((eqx.Partial(jnp.sin, projected()), np.ones(5)))
-    assert not compiles_long((projected().model, np.ones(5)))
-    assert not compiles_long(lift_numbers(projected(lambda x, y: jnp.sum(many) * jnp.sum(y) - 1)))
-    # XLA knows what it is asked for.
-    assert set(quick_options()) == {"xla_backend_optimization_level", "xla_cpu_use_fusion_emitters"}
+def test_programs_of_few_numbers_are_compiled_quickly_and_those_of_projections_up_to_more():
+    few, more, many = np.ones(200), np.ones(300), np.ones((300, 300))
+    assert compiles_quickly((jnp.sin, few)) and not compiles_quickly((jnp.sin, more))
+    assert compiles_quickly((jnp.sin, few), many)  # where it is evaluated does not count
+    assert compiles_quickly((eqx.Partial(jnp.sin, projected()), more))
+    assert not compiles_quickly(projected(), many)
+    held = jnp.asarray(many)
+    assert not compiles_quickly(lift_numbers(projected(lambda x, y: jnp.sum(held) * jnp.sum(y))))
+    # XLA knows what it is asked for; one of the two was given up with jax 0.12.
+    assert "xla_backend_optimization_level" in quick_options()
 
 
 def test_what_is_compiled_quickly_says_the_same():
@@ -39,7 +42,6 @@ def test_what_is_compiled_quickly_says_the_same():
     assert in_blocks(model, x) == pytest.approx(np.asarray(plain), abs=1e-13)
     many = compiled(lambda model, x: jax.vmap(model)(x))
     assert many(model, x) == pytest.approx(np.asarray(plain), abs=1e-13)
-    assert many._cached._cache_size() == 0  # the program that is optimised was never made
 
 
 def holds(u, x):

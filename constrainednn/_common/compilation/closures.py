@@ -36,7 +36,7 @@ from constrainednn._common.compilation.content import (
     of_library,
     read_by,
 )
-from constrainednn._common.compilation.effort import compiles_long, quick_options
+from constrainednn._common.compilation.effort import compiles_quickly, quick_options
 from constrainednn._common.compilation.outline import outline, same
 from constrainednn._common.compilation.trial import agrees
 
@@ -163,16 +163,16 @@ def compiled(fn: Callable) -> Callable:
     """Like `equinox.filter_jit`, with one program for functions that differ only in numbers."""
     bound = functools.wraps(fn)(lambda *args: fn(*bind_numbers(args)))
     jit: Any = eqx.filter_jit
-    program = jit(bound)
-    quick = functools.cache(lambda: jit(bound, compiler_options=quick_options()))
+    well = jit(bound)
+    quickly = functools.cache(lambda: jit(bound, compiler_options=quick_options()))
 
     def called(*args: Any) -> Any:
         lifted = lift_numbers(args)
-        return (quick() if compiles_long(lifted) else program)(*lifted)
+        return (quickly() if compiles_quickly(lifted) else well)(*lifted)
 
     call: Any = with_retrace(functools.wraps(fn)(called))
-    call._cached = program._cached  # to count programs
-    call.lower = with_retrace(lambda *args: program.lower(*lift_numbers(args)))
+    call.programs = lambda: sum(each._cached._cache_size() for each in (well, quickly()))
+    call.lower = with_retrace(lambda *args: well.lower(*lift_numbers(args)))
     return call
 
 

@@ -1,8 +1,8 @@
 """How much work XLA puts into a program: little where compiling would take longer than running.
 
-The program of a projection is long, a training step holds several copies, and with few numbers in
-it a step is over in milliseconds. Without LLVM's optimisation such a program compiles about five
-times as fast and runs at up to half the speed.
+Without LLVM's optimisation a program compiles three to five times as fast. With few numbers to
+compute with it runs as fast, since most of a step is then calls of LAPACK and what XLA does around
+them; with more of them it takes up to twice as long.
 """
 
 import functools
@@ -14,23 +14,31 @@ from jaxtyping import PyTree
 
 # Of what is quick to compile, on CPU.
 _QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-# With more numbers in its arguments a program is optimised in any case.
-_FEW = 2**16
+# With more numbers in its arguments a program is optimised; and with more than the second, in any
+# case: the program of a projection is long, and a training step holds about ten of them.
+_FEW, _FEW_OF_LONG = 2**8, 2**16
 
 
-def compiles_long(arguments: PyTree) -> bool:
-    """True for arguments that hold a long program and few numbers.
+def compiles_quickly(arguments: PyTree, points: PyTree = ()) -> bool:
+    """Whether a program with these arguments is better compiled quickly than well.
 
     A class says of its instances that they are long programs by an attribute `is_long_program`.
+
+    Args:
+        arguments: What is computed with.
+        points: Where: these count for long programs alone, others are soon done with them.
     """
     if jax.default_backend() != "cpu":
         return False
+    numbers = _numbers(arguments)
+    if numbers <= _FEW:
+        return True
     nodes = jax.tree.leaves(arguments, is_leaf=_is_long)
-    if not any(map(_is_long, nodes)):
-        return False
-    return (
-        sum(np.size(leaf) for leaf in jax.tree.leaves(arguments) if hasattr(leaf, "dtype")) <= _FEW
-    )
+    return numbers + _numbers(points) <= _FEW_OF_LONG and any(map(_is_long, nodes))
+
+
+def _numbers(tree: PyTree) -> int:
+    return sum(np.size(leaf) for leaf in jax.tree.leaves(tree) if hasattr(leaf, "dtype"))
 
 
 def _is_long(node: Any) -> bool:
