@@ -70,7 +70,8 @@ def vanished_columns(
     a change by the parameter's own size would not show in a residual of this length.
     """
     unseen = jnp.abs(theta) * present < jnp.finfo(theta.dtype).eps ** 0.5 * length
-    return (present < _FALLEN * largest) & unseen
+    # Where no parameter has an effect at all there is nothing to tell a minimum by.
+    return (present < _FALLEN * largest) & unseen | ~jnp.any(present > 0)
 
 
 def along_gradient(residual: AbstractResidual, params: PyTree) -> str:
