@@ -81,8 +81,8 @@ def test_derivatives_are_found_wherever_they_are_taken():
 PLANE = cx.Problem(cx.Constraint(value, over=cx.Normal(2)), cx.MLP(2, "scalar", width=4))
 
 
-def at_limit(limit, losses, monitor, problem=PLANE):
-    return why_max_steps(problem, losses, monitor, limit)
+def at_limit(limit, losses, monitor, problem=PLANE, *, tolerance=0.0, sizes=None):
+    return why_max_steps(problem, losses, monitor, limit, tolerance, sizes)
 
 
 def falling(power, *, parted=1.0):
@@ -96,6 +96,27 @@ def test_at_the_limit_of_steps_a_falling_loss_asks_for_more():
     assert "as steps^-2.0" in reason and reason.endswith("divide the root of the loss by 10")
 
 
+def test_steps_that_are_needed_are_extrapolated_and_no_further_than_ten_times_as_many():
+    # The root of the loss, sqrt(3) / k, is 1e-3 at 1,732 steps and 1e-5 at 173,205.
+    losses = falling(-2.0)
+    assert "some 1.7e+03 steps in all" in at_limit(1000, *losses, tolerance=1e-3)
+    assert "ten times the steps would not reach" in at_limit(1000, *losses, tolerance=1e-5)
+
+
+def test_a_loss_that_falls_like_a_geometric_series_is_told_as_one():
+    losses = 10.0 ** (-0.01 * np.arange(1, 1001))
+    monitor = [(k, losses[k - 1]) for k in (100, 200, 400, 700, 1000)]
+    assert "a digit of the root of the loss takes 2e+02 steps" in at_limit(1000, losses, monitor)
+    # 1e-10 at 1,000 steps: the root is 1e-7 at 1,400.
+    assert "some 1.4e+03 steps in all" in at_limit(1000, losses, monitor, tolerance=1e-7)
+
+
+def test_nothing_is_extrapolated_from_a_rate_that_changes():
+    steps = np.arange(1, 1001.0)
+    losses = np.where(steps < 600, 1.0 - 1e-4 * steps, (steps / 600) ** -20)
+    assert "but not steadily" in at_limit(1000, losses, [])
+
+
 def test_at_the_limit_of_steps_a_level_loss_does_not():
     assert "has levelled off" in at_limit(1000, *falling(-0.1))
 
@@ -103,6 +124,8 @@ def test_at_the_limit_of_steps_a_level_loss_does_not():
 def test_at_the_limit_of_steps_parted_losses_ask_for_points():
     reason = at_limit(1000, *falling(-2.0, parted=50.0))
     assert "the monitor loss stays behind" in reason and "points=" in reason
+    counted = at_limit(1000, *falling(-2.0, parted=50.0), sizes=(60, 97))
+    assert "on the training points (60 residual entries for 97 parameters)." in counted
     losses, _ = falling(-2.0)
     level = [(k, 0.5) for k in (100, 300, 1000)]
     assert "no longer falls, 5.0e-01 against" in at_limit(1000, losses, level)

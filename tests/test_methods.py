@@ -16,6 +16,7 @@ from constrainednn._solve.training.steps import advance
 from constrainednn.domains.samplers.draws import finite_points
 from constrainednn.methods.base import CONVERGED, NONFINITE, RUNNING, STALLED, loss_of
 from constrainednn.methods.damped_steps import factored
+from constrainednn.methods.endings import along_gradient
 from constrainednn.testing.methods import _drive, _jitted_step, check_method
 
 EPS = np.finfo(float).eps
@@ -216,6 +217,32 @@ def test_no_step_from_a_kink_ends_as_stalled():
         assert len(verdicts) < 20
     assert verdicts[-1] == STALLED
     assert float(info.loss) == 1.0
+
+
+def test_a_stall_is_told_by_what_the_loss_does_along_its_gradient():
+    at = {"a": jnp.asarray(1.0 + 1e-15), "b": jnp.asarray(0.5)}
+
+    def kink(u):
+        return jnp.stack([jnp.abs(u["a"] - 1) + 1, 1e-3 * u["b"]])
+
+    def wrong(u):  # its derivative has the wrong sign
+        return jnp.stack([2 * jax.lax.stop_gradient(u["b"]) - u["b"] - 2.0, u["a"] - 1])
+
+    def steps(u):
+        floor = jnp.floor(u["b"] * 10 + 0.5) / 10
+        return jnp.stack([u["b"] + jax.lax.stop_gradient(floor - u["b"]), u["a"] - 1])
+
+    def smooth(u):
+        return jnp.stack([u["b"] ** 2 + 1, u["a"] - 1])
+
+    told = {
+        fn: along_gradient(cx.methods.FunctionResidual(fn), at)
+        for fn in (kink, wrong, steps, smooth)
+    }
+    assert "along ['a'] (cosine 1)" in told[kink] and "a kink" in told[kink]
+    assert "along ['b'] (cosine 1)" in told[wrong] and "derivative of the res" in told[wrong]
+    assert "does not change there" in told[steps]
+    assert "for the smallest of steps only" in told[smooth]
 
 
 def test_nan_ahead_is_avoided_and_nan_here_is_told():

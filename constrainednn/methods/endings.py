@@ -1,14 +1,20 @@
-"""When Levenberg-Marquardt has ended, and what a parameter has to do with it."""
+"""When Levenberg-Marquardt has ended, and what parameters have to do with it."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from constrainednn.methods.damped_steps import Factored
+from constrainednn._common.compilation.closures import compiled
+from constrainednn.methods.base import AbstractResidual
+from constrainednn.methods.damped_steps import Factored, column_norms
 
 # Columns that fell below this share of their largest norm may have vanished.
 _FALLEN = 1e-8
+# A loss that changes by what its gradient promises, or not at all, does so up to this share.
+_AGREES = 0.3
 
 
 def is_ended(
@@ -64,7 +70,61 @@ def vanished_columns(
     a change by the parameter's own size would not show in a residual of this length.
     """
     unseen = jnp.abs(theta) * present < jnp.finfo(theta.dtype).eps ** 0.5 * length
-    return (present < _FALLEN * largest) & unseen
+    # Where no parameter has an effect at all there is nothing to tell a minimum by.
+    return (present < _FALLEN * largest) & unseen | ~jnp.any(present > 0)
+
+
+def along_gradient(residual: AbstractResidual, params: PyTree) -> str:
+    """Say which parameters carry the gradient of a loss that no step lowers, and what belies it.
+
+    Args:
+        residual: The residual.
+        params: Parameters at which its gradient is not zero.
+    """
+    cosines, ahead, behind = map(np.asarray, _looked_along(residual, params))
+    names = _names(params)
+    most = np.argsort(-np.abs(cosines))[:3]
+    shown = ", ".join(f"{names[i]} (cosine {abs(cosines[i]):.2g})" for i in most if cosines[i])
+    falls, rises = float(np.median(ahead)), float(np.median(behind))
+    if max(abs(falls - 1), abs(rises - 1)) < _AGREES:
+        what = "the loss falls there for the smallest of steps only, so curved is it"
+    elif max(abs(falls), abs(rises)) < _AGREES:
+        what = "the loss does not change there: rounding, or a residual made of steps"
+    elif falls < 0 < rises:
+        what = "the loss rises on both sides: a kink, such as that of an absolute value"
+    elif falls < 0:
+        what = "the loss falls the other way: a derivative of the residual is wrong"
+    else:
+        what = f"the loss changes there by {falls:.2g} of what its gradient promises"
+    return f"most of it is along {shown}, and {what}"
+
+
+@compiled
+def _looked_along(
+    residual: AbstractResidual, params: PyTree
+) -> tuple[Float[Array, " P"], Float[Array, " k"], Float[Array, " k"]]:
+    """Cosines of columns with the residual, and changes of the loss along its gradient.
+
+    Returns:
+        The cosines; the fall of the loss along the descent in scaled parameters, and its rise the
+        other way, at several lengths, both as shares of what the gradient promises.
+    """
+    theta, unravel = ravel_pytree(params)
+    r, J = residual.jacobian(params)
+    present = column_norms(J)
+    D = jnp.where(present > 0, present, 1)
+    cosines = (J / D[None]).T @ r / jnp.linalg.norm(r)
+    direction = -cosines / D
+    slope = J @ direction
+    # Parts of the way to the minimum of the linear model.
+    lengths = -(r @ slope) / (slope @ slope) * jnp.asarray([1e-3, 1e-4, 1e-5, 1e-6], r.dtype)
+
+    def share(length: Array) -> Array:
+        change = residual(unravel(theta + length * direction)) - r
+        # Of squares the difference would have half of the digits.
+        return change @ (change + 2 * r) / (2 * jnp.abs(length) * (r @ slope))
+
+    return cosines, lax.map(share, lengths), -lax.map(share, -lengths)
 
 
 def some_of(params: PyTree, chosen: Int[np.ndarray, " n"]) -> str:

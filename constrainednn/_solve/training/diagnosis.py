@@ -25,8 +25,11 @@ from constrainednn._solve.training.training_points import TrainingPoints
 from constrainednn.domains.base import AbstractDomain
 from constrainednn.errors import BadValueError, ProblemError
 from constrainednn.methods.augmented_lagrangian import AugmentedLagrangian
+from constrainednn.methods.base import AbstractResidual
+from constrainednn.methods.endings import along_gradient
 from constrainednn.methods.levenberg_marquardt import LevenbergMarquardt, least_numbers, operations
 from constrainednn.methods.stages import Stage
+from constrainednn.runs.rates import Rate, rate_of
 from constrainednn.runs.run import Run
 
 # Operations of one step that are announced: about ten seconds in which nothing else is heeded.
@@ -39,8 +42,6 @@ _SMALLER = (
 )
 # Of fewer steps nothing is said: the first ones are typical of nothing.
 _LEAST_STEPS = 50
-# A loss that falls more slowly than this power of the steps has levelled off: a decade halves it.
-_LEVEL = -0.3
 # The monitor loss has parted from the training loss where it is so many times as large.
 _PARTED = 4.0
 # An objective that is so many times its first size below zero may have no minimum.
@@ -150,7 +151,7 @@ def why_converged(now: InStage, points: TrainingPoints) -> str:
 
 
 def why_stalled(now: InStage, points: TrainingPoints) -> str:
-    """Why no step lowers the loss: where the residual ends, or what it no longer depends on."""
+    """Why no step lowers the loss: where the residual ends, or along which parameters."""
     clause, ahead = now.stage.method.explain(now.params, now.state)
     reason = "no step lowers the loss, although its gradient is not zero"
     if ahead is not None:
@@ -160,7 +161,9 @@ def why_stalled(now: InStage, points: TrainingPoints) -> str:
                 check_finite(item, model, drawn)
         except ProblemError as error:
             return f"{reason}: steps that would lower it end at a cliff. There, {error}"
-    return clause or reason
+    if clause or not isinstance(now.residual, AbstractResidual):
+        return clause or reason
+    return f"{reason}: {along_gradient(now.residual, now.params)}"
 
 
 def why_max_steps(
@@ -168,6 +171,8 @@ def why_max_steps(
     losses: Float[np.ndarray, " steps"],
     monitor: Sequence[tuple[int, float]],
     limit: int,
+    tolerance: float = 0.0,
+    sizes: tuple[int, int] | None = None,
 ) -> str:
     """What the last decade of steps says of more of them, more points, or a wider model.
 
@@ -176,6 +181,8 @@ def why_max_steps(
         losses: Training loss before each step that counts.
         monitor: Pairs (step, monitor loss).
         limit: Number of steps that were allowed.
+        tolerance: Root of the loss that was asked for; zero for none.
+        sizes: Residual entries and trained numbers, if known.
     """
     reason = f"the limit of {limit} steps is reached"
     taken = len(losses)
@@ -183,27 +190,49 @@ def why_max_steps(
         return reason + (_UNBOUNDED if _seems_unbounded(losses) else "")
     if limit < _LEAST_STEPS:
         return reason
-    train = _power(np.arange(1.0, taken + 1), losses, taken)
+    train = rate_of(np.arange(1.0, taken + 1), losses, taken)
     watched = np.array([pair for pair in monitor if pair[0] <= taken], float).reshape(-1, 2)
-    fresh = _power(watched[:, 0], watched[:, 1], taken)
+    fresh = rate_of(watched[:, 0], watched[:, 1], taken)
     if train is None:
         return reason
     if fresh is not None and watched[-1, 1] > _PARTED * losses[-1]:
-        behind = "no longer falls" if fresh > _LEVEL else "stays behind"
+        behind = "no longer falls" if fresh.level else "stays behind"
         return (
             f"{reason}: the monitor loss {behind}, {watched[-1, 1]:.1e} against {losses[-1]:.1e} "
-            f"on the training points. More {_points_of(problem)} help more than steps"
+            f"on the training points{_rows_for(sizes)}. More {_points_of(problem)} help more than "
+            "steps"
         )
-    if train > _LEVEL:
+    if train.level:
         return (
-            f"{reason}: the training loss has levelled off. Not more steps but a wider model, "
-            "another start (seed=) or another method may help"
+            f"{reason}: the training loss has levelled off{_rows_for(sizes)}. Not more steps but a "
+            "wider model, another start (seed=) or another method may help"
         )
-    slower = train if fresh is None else max(train, fresh)
-    return (
-        f"{reason}: the losses still fall, over the last decade of steps as steps^{slower:.1f}. "
-        f"At this rate ten times the steps divide the root of the loss by {10 ** (-slower / 2):.2g}"
-    )
+    slower = train if fresh is None or train.power > fresh.power else fresh
+    return f"{reason}: {_still_falling(slower, tolerance)}"
+
+
+def _still_falling(rate: Rate, tolerance: float) -> str:
+    """The rate in words, and how many steps it asks for."""
+    words = "the losses still fall"
+    if not rate.steady:
+        return f"{words}, but not steadily: how many more steps are needed cannot be told"
+    if rate.decades:
+        words += f": a digit of the root of the loss takes {2 / -rate.decades:.2g} steps"
+    else:
+        words += (
+            f", over the last decade of steps as steps^{rate.power:.1f}. At this rate ten times "
+            f"the steps divide the root of the loss by {10 ** (-rate.power / 2):.2g}"
+        )
+    if not tolerance:
+        return words
+    needed = rate.steps_to(tolerance**2)
+    if np.isfinite(needed):
+        return f"{words}, and some {needed:.2g} steps in all reach tolerance={tolerance:g}"
+    return f"{words}, and ten times the steps would not reach tolerance={tolerance:g}"
+
+
+def _rows_for(sizes: tuple[int, int] | None) -> str:
+    return f" ({sizes[0]} residual entries for {sizes[1]} parameters)" if sizes else ""
 
 
 def _seems_unbounded(losses: Float[np.ndarray, " steps"]) -> bool:
@@ -220,20 +249,6 @@ def _points_of(problem: Problem) -> str:
         return "points, points= or redraw=,"
     domains = any(isinstance(item.over, AbstractDomain) for item in problem.statements)
     return "points, points=," if domains else "rows"
-
-
-def _power(
-    steps: Float[np.ndarray, " n"], losses: Float[np.ndarray, " n"], last: int
-) -> float | None:
-    """The power of the steps that a loss follows in the last decade; None where it has none."""
-    fit = (steps >= last / 10) & (losses > 0) & np.isfinite(losses)
-    if fit.sum() < 3:
-        return None
-    # Evenly in the logarithm of the steps, as a figure shows it.
-    x, y = np.log10(steps[fit]), np.log10(losses[fit])
-    density = 1 / steps[fit]
-    x0, y0 = np.average(x, weights=density), np.average(y, weights=density)
-    return float((density * (x - x0)) @ (y - y0) / ((density * (x - x0)) @ (x - x0)))
 
 
 def why_nonfinite(

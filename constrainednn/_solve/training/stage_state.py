@@ -13,7 +13,7 @@ from jaxtyping import Array, PyTree
 from constrainednn._gap.objectives.lagrangian import Minimised
 from constrainednn._solve.training.steps import Chunk, begin
 from constrainednn.methods.augmented_lagrangian import AugmentedLagrangian
-from constrainednn.methods.base import RUNNING
+from constrainednn.methods.base import RUNNING, AbstractResidual
 from constrainednn.methods.stages import Stage
 
 
@@ -82,6 +82,14 @@ class InStage:
     def forget_best(self) -> None:
         """Compare losses from here on only."""
         self.best = self.params, jnp.full_like(self.best[1], jnp.inf)
+
+    @property
+    def sizes(self) -> tuple[int, int] | None:
+        """Residual entries and trained numbers; None where an objective is lowered."""
+        if not isinstance(self.residual, AbstractResidual):
+            return None
+        rows = jax.eval_shape(lambda params: self.residual(params), self.params).size
+        return rows, sum(leaf.size for leaf in jax.tree.leaves(self.params))
 
     @property
     def model(self) -> PyTree:

@@ -164,8 +164,9 @@ class Training:
         if verdict == STALLED:
             return Status.STALLED, why_stalled(self.last, self.points)
         seen = np.concatenate([np.zeros(0), *self.losses])[: self.last.begun if verdict else None]
-        seen, watched = seen * self.squared, self.monitoring.losses
-        return Status.MAX_STEPS, why_max_steps(self.problem, seen, watched, self.limit)
+        facts = self.limit, self.run.tolerance, self.last.sizes
+        losses = seen * self.squared, self.monitoring.losses
+        return Status.MAX_STEPS, why_max_steps(self.problem, *losses, *facts)
 
     def run_stage(self, index: int, checkpoint: Checkpoint | None) -> StageRequests:
         """Take the steps of one stage, or the rest of them, and return its last verdict."""
