@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import jinns
 import jinns.validation
 import numpy as np
-from common import NU, POPULATIONS, Clock, Problem, asked, save
+from common import Clock, Problem, asked, conditions, residual, save
 from jax.experimental import io_callback
 
 warnings.filterwarnings("ignore")
@@ -34,39 +34,15 @@ def along(f, i, order=1):
     return lambda z: jax.jvp(inner, (z,), (jnp.eye(len(z))[i],))[1]
 
 
-def residual(name, f, z):
-    """The equation at a point, for a function of shape (d,) -> (outputs,)."""
-    if name == "oscillator":
-        return along(f, 0, 2)(z) + f(z)
-    if name == "lotka_volterra":
-        prey, predators = f(z)
-        met = prey * predators
-        return along(f, 0)(z) - jnp.stack([1.5 * prey - met, met - 3.0 * predators])
-    if name == "poisson":
-        source = 2 * jnp.pi**2 * jnp.sin(jnp.pi * z[0]) * jnp.sin(jnp.pi * z[1])
-        return along(f, 0, 2)(z) + along(f, 1, 2)(z) + source
-    if name == "heat":
-        return along(f, 0)(z) - along(f, 1, 2)(z) / 4
-    if name == "wave":
-        return along(f, 0, 2)(z) - 4 * along(f, 1, 2)(z)
-    return along(f, 0)(z) + f(z) * along(f, 1)(z) - NU * along(f, 1, 2)(z)
+def equation(name, f, z):
+    """The residual at a point, for a function of shape (d,) -> (outputs,)."""
+    d = lambda k, i, order: along(f, i, order)(z)[k]  # noqa: E731
+    return jnp.stack(residual(name, jnp, z, f(z), d))
 
 
-def conditions(name, z, y):
-    """What turns the network's output into a function with the initial and boundary values."""
-    x = z[-1]
-    if name == "oscillator":
-        return 1 + (1 - jnp.exp(-z[0])) ** 2 * y
-    if name == "lotka_volterra":
-        return jnp.array(POPULATIONS) + (1 - jnp.exp(-z[0])) * y
-    if name == "poisson":
-        return 16 * z[0] * (1 - z[0]) * x * (1 - x) * y
-    if name == "heat":
-        return jnp.sin(jnp.pi * x) + 4 * z[0] * x * (1 - x) * y
-    if name == "wave":
-        start = jnp.sin(jnp.pi * x) + jnp.sin(4 * jnp.pi * x) / 2
-        return start + 4 * z[0] ** 2 * x * (1 - x) * y
-    return -jnp.sin(jnp.pi * x) + z[0] * (1 - x**2) * y
+def within(name, z, y):
+    """The network's output with the initial and boundary values."""
+    return jnp.stack(conditions(name, jnp, z, jnp.atleast_1d(y)))
 
 
 def stated(problem: Problem, key):
@@ -84,13 +60,13 @@ def stated(problem: Problem, key):
         eqx_list=tuple(layers[:-1]),
         eq_type=kind,
         input_transform=lambda z, _: 2 * (z - low) / (high - low) - 1,
-        output_transform=lambda z, y, _: conditions(problem.name, z, y),
+        output_transform=lambda z, y, _: within(problem.name, z, y),
     )
     params = jinns.parameters.Params(nn_params=weights, eq_params={})
 
     class Equation(getattr(jinns.loss, kind)):
         def equation(self, z, u, params):
-            return residual(problem.name, lambda z: u(z, params), jnp.atleast_1d(z))
+            return equation(problem.name, lambda z: u(z, params), jnp.atleast_1d(z))
 
     loss = getattr(jinns.loss, f"Loss{kind}")(
         u=u,
