@@ -163,7 +163,7 @@ def solve_network(problem: Problem, seed: int) -> None:
         seconds, solution = called(stated, steps=steps, seed=seed, redraw=redraw)
         clock.add(clock.compiling + seconds, values(solution, problem))
         errors = [error for _, error in clock.points]
-        if solution.steps < steps or len(errors) > 2 and min(errors[-2:]) > errors[-3] / 2:
+        if solution.steps < steps or (len(errors) > 2 and min(errors[-2:]) > errors[-3] / 2):
             break
     gap = solution.gap.constraints[0]
     save(
