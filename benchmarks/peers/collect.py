@@ -16,7 +16,7 @@ COLOURS = {
     "neurodiffeq": "#e09f3e",
     "fastlsq": "#17a2b8",
 }
-NOT_NEURAL = " (not neural)"
+NOTES = {"constrainednn, pieces": " (not neural)", "fastlsq": " (features not trained)"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,11 +75,9 @@ def drawn(axes, problem: Problem, runs: list[Run]) -> None:
         errors = [max(error, 1e-16) for error in errors]
         axes.plot(seconds, errors, marker="o", ms=3, **style)
         if run.compiling:
-            axes.plot(
-                *(seconds[-1] - run.compiling, errors[-1]),
-                **{"marker": "o", "ms": 6, "mfc": "none", "color": colour, "ls": "none"},
-            )
-    axes.set(xscale="log", yscale="log", title=problem.title, ylim=(3e-17, 5), xlim=(0.02, 150))
+            warm = [s - run.compiling for s in seconds]
+            axes.plot(warm, errors, color=colour, lw=1, ls=":")
+    axes.set(xscale="log", yscale="log", title=problem.title, ylim=(3e-17, 5), xlim=(0.02, 200))
     axes.grid(alpha=0.25)
 
 
@@ -103,9 +101,9 @@ def draw(runs: list[Run], path: Path) -> None:
         for label, colour in COLOURS.items()
         if label in neural
     ]
-    texts = [label + ("" if neural[label] else NOT_NEURAL) for label in COLOURS if label in neural]
-    lines.append(plt.Line2D([], [], color="0.4", marker="o", mfc="none", ls="none"))
-    texts.append("the last point without compilation")
+    texts = [label + NOTES.get(label, "") for label in COLOURS if label in neural]
+    lines.append(plt.Line2D([], [], color="0.4", lw=1, ls=":"))
+    texts.append("without compilation")
     figure.legend(lines, texts, loc="lower center", ncols=4, frameon=False)
     figure.tight_layout(rect=(0, 0.09, 1, 1))
     figure.savefig(path, dpi=110)
@@ -119,7 +117,7 @@ def table(runs: list[Run]) -> str:
         "|---|---|---|---|---|",
     ]
     for run in runs:
-        label = run.label + ("" if run.neural else NOT_NEURAL)
+        label = run.label + NOTES.get(run.label, "")
         seconds = f"{run.seconds:.2g}" + (f" ({run.compiling:.2g})" if run.compiling else "")
         gap = "" if run.held_out is None else f"{run.train:.1e}; {run.held_out:.1e}"
         lines.append(f"| {titles[run.problem]} | {label} | {run.error:.1e} | {seconds} | {gap} |")

@@ -96,7 +96,7 @@ def stated(problem: Problem, key):
             tmax=problem.high[0],
             min_pts=problem.low[1:],
             max_pts=problem.high[1:],
-            method="sobol",
+            method="uniform" if problem.name == "burgers" else "sobol",
             rar_parameters=steered if problem.name == "burgers" else None,
         )
     return u, loss, data, params
