@@ -74,12 +74,12 @@ def test_runs_are_ordered_by_what_was_measured(modules, tmp_path):
     for label, error in found.items():
         run = {
             "problem": "heat", "label": label, "version": "1", "method": "", "compiling": 0.5,
-            "neural": label != "fastlsq", "points": [[2.0, error], [1.0, 1.0]],
+            "neural": label != "fastlsq", "points": [[1.0, 1.0], [2.0, error]],
         }  # fmt: skip
         (tmp_path / f"{label}.json").write_text(json.dumps(run))
     runs = collect.read(tmp_path)
     assert [run.label for run in runs] == ["fastlsq", "jinns", "constrainednn, network"]
-    assert [run.seconds for run in runs] == [2.0] * 3  # points in the order of time
+    assert [run.error for run in runs] == [1e-5, 1e-3, 1e-2]
     rows = [line for line in collect.table(runs).splitlines() if line.startswith("| heat")]
     assert rows[0].startswith("| heat | fastlsq (features not trained) | 1.0e-05 | 2 (0.5) |")
 

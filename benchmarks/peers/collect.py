@@ -24,7 +24,8 @@ class Run:
     """One package on one problem, as its script wrote it.
 
     Attributes:
-        points: CPU seconds, compilation included, and errors, in the order of time.
+        points: CPU seconds, compilation included, and errors. In the order of time; pieces from
+            the loosest tolerance to the tightest.
         compiling: CPU seconds of these that went into compiling.
         held_out, train: RMS residuals, where the package reports both.
     """
@@ -55,7 +56,7 @@ def read(folder: Path) -> list[Run]:
     runs = []
     for path in sorted(folder.glob("*.json")):
         stored = json.loads(path.read_text())
-        points = tuple(sorted((float(s), float(e)) for s, e in stored["points"]))
+        points = tuple((float(s), float(e)) for s, e in stored["points"])
         names = ("problem", "label", "version", "method", "compiling", "neural")
         known = {name: stored[name] for name in names}
         runs.append(
@@ -76,7 +77,7 @@ def drawn(axes, problem: Problem, runs: list[Run]) -> None:
         axes.plot(seconds, errors, marker="o", ms=3, **style)
         if run.compiling:
             warm = [s - run.compiling for s in seconds]
-            axes.plot(warm, errors, color=colour, lw=1, ls=":")
+            axes.plot(warm, errors, color=colour, lw=1.3, ls=":")
     axes.set(xscale="log", yscale="log", title=problem.title, ylim=(3e-17, 5), xlim=(0.02, 200))
     axes.grid(alpha=0.25)
 
@@ -102,7 +103,7 @@ def draw(runs: list[Run], path: Path) -> None:
         if label in neural
     ]
     texts = [label + NOTES.get(label, "") for label in COLOURS if label in neural]
-    lines.append(plt.Line2D([], [], color="0.4", lw=1, ls=":"))
+    lines.append(plt.Line2D([], [], color="0.4", lw=1.3, ls=":"))
     texts.append("without compilation")
     figure.legend(lines, texts, loc="lower center", ncols=4, frameon=False)
     figure.tight_layout(rect=(0, 0.09, 1, 1))

@@ -94,16 +94,15 @@ class Statement:
         return torch.cat(A), torch.cat([source, *(b for _, b in held)])
 
     def build_linear_init(self, solver, z, rows, source):
-        """The equation without what is not linear."""
+        """Where Newton begins: the equation without its product, or populations that rest."""
         if self.name == "burgers":
             return self.build(solver, z, rows, source)
-        H, slope = solver.basis.evaluate(z), self._slope(solver.basis, z)
+        slope = self._slope(solver.basis, z)
         ((condition, values),) = self._conditions(solver.basis, rows)
-        zero = torch.zeros_like(H)
-        A = torch.cat([slope - 1.5 * H, zero, condition, 0 * condition])
-        B = torch.cat([zero, slope + 3.0 * H, 0 * condition, condition])
-        b = torch.cat([0 * z, 0 * z, values[:, :1], values[:, 1:]])
-        return torch.cat([A, B], dim=1), b
+        A, B = torch.cat([slope, condition]), torch.cat([0 * slope, 0 * condition])
+        zero = torch.zeros(len(slope), 1)
+        b = [zero, values[:, :1], zero, values[:, 1:]]
+        return torch.cat([torch.cat([A, B], 1), torch.cat([B, A], 1)]), torch.cat(b)
 
     def _slope(self, basis, z):
         return self._derivative(basis, z, 0, 1, basis.cache(z))
