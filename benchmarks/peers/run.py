@@ -1,7 +1,7 @@
 """Compare packages that solve differential equations by neural residuals: error against CPU time.
 
     python benchmarks/peers/run.py install            # an environment for each, some minutes
-    python benchmarks/peers/run.py all                # everything, some thirty CPU minutes
+    python benchmarks/peers/run.py all                # everything, some twenty CPU minutes
     python benchmarks/peers/run.py jinns heat wave    # some of it
     python benchmarks/peers/run.py draw               # figure and table from what is there
 
@@ -43,7 +43,11 @@ def interpreter(name: str) -> Path:
 
 
 def install() -> None:
-    """Make the environments. A wheel of torch without CUDA is a twentieth of the size."""
+    """Make the environments, by uv.
+
+    The index's torch brings CUDA along, several gigabytes of it; PEERS_TORCH may name a wheel, or a
+    requirement that uv can find, in its place.
+    """
     for name, packages in PEERS.items():
         folder = interpreter(name).parents[1]
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)

@@ -26,7 +26,7 @@ from pina.solver import PhysicsInformedSingleModelSolver
 warnings.filterwarnings("ignore")
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 torch.set_default_dtype(torch.float64)
-TIMES = ["z0", "z1"]
+COORDINATES = ["z0", "z1"]
 VALUES = ["u0", "u1"]
 
 
@@ -55,7 +55,7 @@ class Within(torch.nn.Module):
 
 def stated(problem: Problem) -> SpatialProblem:
     """The problem, with its points."""
-    names = TIMES[: len(problem.low)]
+    names = COORDINATES[: len(problem.low)]
 
     def equation(z, u):
         def derivative(k, i, order):
@@ -122,7 +122,7 @@ def solve(problem: Problem, seed: int) -> None:
 
     def predict(z):
         with torch.no_grad():
-            points = LabelTensor(torch.tensor(z), TIMES[: len(problem.low)])
+            points = LabelTensor(torch.tensor(z), COORDINATES[: len(problem.low)])
             return np.array(model(points).as_subclass(torch.Tensor))
 
     trainer = Trainer(
