@@ -247,6 +247,8 @@ def value_and_slope(
     fn: Callable[[Any], Any], x: Float[Numbers, "*n d"]
 ) -> tuple[Float[Numbers, "*n"], Float[Numbers, "*n d"]]:
     """A function of one point and its gradient at many; of NumPy's arrays as such arrays."""
+    if not x.size:
+        return x[..., 0], x  # without asking for the shape of what is not computed
     flat, both = x.reshape(-1, x.shape[-1]), _WithSlope(fn)
     f, g = in_blocks(both, flat) if isinstance(x, np.ndarray) else jax.vmap(both)(jnp.asarray(flat))
     return f.astype(x.dtype).reshape(x.shape[:-1]), g.astype(x.dtype).reshape(x.shape)
