@@ -33,7 +33,7 @@ PICTURES, FACTS = DOCS / "_static" / "gallery", DOCS / "_static" / "gallery.json
 PAGES, EQUATIONS = DOCS / "gallery", DOCS / "gallery_equations.toml"
 # What is drawn of a problem, the first that there is.
 KINDS = ("solution", "spread", "history")
-# What a problem is solved to, where the default would take an hour.
+# What a problem is solved to, where corners make the default tolerance too tight.
 TOLERANCES = {"cavity": 1e-3}
 INTRODUCTION = """# Gallery
 
