@@ -7,6 +7,7 @@ import pytest
 
 import constrainednn as cx
 from constrainednn._pde.stationary.curved.cells import Curved, Outline
+from constrainednn._pde.stationary.curved.integrals import integrals_within
 from constrainednn._pde.stationary.curved.places import Cuts
 from constrainednn._pde.stationary.mesh import Mesh
 from constrainednn.domains import Ball
@@ -167,3 +168,42 @@ def test_what_elements_cannot_resolve_is_refused_in_words():
     ]:
         with pytest.raises(cx.errors.UsageError, match=words):
             cx.pde(loaded, over=region, boundary=clamped)
+
+
+def smooth(x):
+    return jnp.exp(x[0]) * jnp.cos(2 * x[1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "region",
+    [
+        cx.domains.Polygon([[0, 0], [2, 0.3], [1.5, 1.7], [0.4, 1.4]]),
+        cx.domains.LevelSet(lambda x: x[0] ** 2 / 4 + x[1] ** 2 - 1, [-2, -1], [2, 1]),
+        cx.domains.LevelSet(lambda x: x[1] - jnp.cos(x[0]), [-np.inf] * 2, [np.inf] * 2)
+        & cx.Box([-1, 0], [1, 2]),
+    ],
+    ids=["polygon", "ellipse", "under a curve"],
+)
+def test_slanted_and_curved_sides_to_rounding(region):
+    def poisson(u, x):
+        return cx.laplacian(u)(x) - cx.laplacian(smooth)(x)
+
+    solution = cx.solve(cx.pde(poisson, over=region, boundary=lambda u, x: u(x) - smooth(x)))
+    x = np.random.default_rng(0).uniform(*region.bounds, (500, 2))
+    x = x[region.holds(x)]
+    np.testing.assert_allclose(solution(x), jax.vmap(smooth)(x), atol=1e-13)
+    assert solution.verdict.word == "solved"
+
+
+def test_arcs_of_a_level_set_measure_its_length():
+    ellipse = cx.domains.LevelSet(lambda x: x[0] ** 2 / 4 + x[1] ** 2 - 1, [-2, -1], [2, 1])
+    mesh = cells_of(ellipse, 3)
+    total = sum(
+        mesh.region.curved.boundary.faces[arc.face].content * (arc.last - arc.first)
+        for arcs in mesh.arcs
+        for arc in arcs
+    )
+    assert abs(total - ellipse.boundary.faces[0].content) < 1e-6
+    table, area = integrals_within(mesh.region, mesh, 8)
+    assert abs(area - 2 * np.pi) < 1e-6 and table.shape == (len(mesh.low), 64)

@@ -274,6 +274,8 @@ def test_the_estimate_is_the_error(tolerance):
         ("nonlinear_poisson", 1e-14),
         ("helmholtz", 1e-12),
         ("plate", 1e-12),
+        ("plate_supported", 1e-13),
+        ("cantilever", 1e-11),
         ("kovasznay", 1e-11),
     ],
 )
@@ -395,3 +397,28 @@ def test_a_corner_that_points_inwards_is_graded():
 def test_refused(changed, words):
     with pytest.raises(cx.errors.UsageError, match=words):
         cx.pde(poisson, **({"over": SQUARE, "boundary": wall} | changed))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_cavity_to_four_digits():
+    solution = cx.solve(cx.load_problem("cavity"), tolerance=1e-3)
+    assert solution.status == "converged"
+    assert solution.error_estimate().relative < 1e-4
+    # What flows to the right through a section flows back below it, and likewise up and down.
+    y, weights = np.polynomial.legendre.leggauss(60)
+    y = (y + 1) / 2
+    for at in (0.3, 0.5):
+        across = solution(np.stack([np.full_like(y, at), y], axis=1))[:, 0]
+        up = solution(np.stack([y, np.full_like(y, at)], axis=1))[:, 1]
+        assert max(abs(weights @ across), abs(weights @ up)) < 1e-5
+    # Found by elements of 12 x 12 polynomials, to six digits.
+    known = [-0.0572210, -0.1787527, 0.6194201]
+    found = [solution(np.array([0.5, y]))[0] for y in (0.1016, 0.5, 0.9531)]
+    np.testing.assert_allclose(found, known, atol=3e-5)
+
+
+@pytest.mark.slow
+def test_a_cube_by_random_features():
+    solution = cx.solve(cx.load_problem("poisson_3d"))
+    assert solution.gap["poisson"].error < 1e-8

@@ -4,10 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.integrate
+import scipy.special
 from marks import slow
 
 import constrainednn as cx
-from constrainednn.domains import Ball, HalfSpace, Independent, Polygon
+from constrainednn.domains import Ball, HalfSpace, Independent, LevelSet, Polygon
 from constrainednn.domains.samplers.draws import draw
 from constrainednn.testing.domains import check_domain
 
@@ -17,6 +19,24 @@ LENS = Ball(2) & Ball(2, center=[1, 0])
 KEYHOLE = Ball(2) | cx.Box([-0.5, -2], [0.5, 0])
 L_SHAPE = Polygon([[0, 0], [2, 0], [2, 1], [1, 1], [1, 2], [0, 2]])
 CAP = Ball(2) & HalfSpace([1, 1], 0.0)
+
+
+def oval(x):
+    return x[0] ** 2 / 4 + x[1] ** 2 - 1
+
+
+def flower(x):
+    """r < 1 + cos(5 theta) / 4, as a function that is smooth where it is zero."""
+    return x[0] ** 2 + x[1] ** 2 - (1 + jnp.cos(5 * jnp.arctan2(x[1], x[0])) / 4) ** 2
+
+
+def under(x):
+    return x[1] - jnp.sin(x[0])
+
+
+ELLIPSE = LevelSet(oval, [-2, -1], [2, 1])
+FLOWER = LevelSet(flower, [-1.3, -1.3], [1.3, 1.3])
+ARCH = LevelSet(under, [-np.inf] * 2, [np.inf] * 2, name="arch") & cx.Box([0, 0], [np.pi, 2])
 SHELL = Ball(3) - Ball(3, 0.5)
 # Overlap of the unit disk and the box above: a strip that ends in two circular segments.
 UNDER_ROOT = np.sqrt(3) / 4 + np.arcsin(0.5)
@@ -31,6 +51,10 @@ AREAS = [
     (Ball(2) - cx.Box([0, 0], [2, 2]), 3 * np.pi / 4, [-4 / (9 * np.pi)] * 2),
     (SHELL, 4 / 3 * np.pi * 7 / 8, [0, 0, 0]),
     (cx.Box([0, 0], [1, 1]) | Polygon([[1, 0], [2, 0], [1, 1]]), 1.5, [7 / 9, 4 / 9]),
+    (ELLIPSE, 2 * np.pi, [0, 0]),
+    (FLOWER, np.pi * (1 + 1 / 32), [0, 0]),
+    (ARCH, 2.0, [np.pi / 2, np.pi / 8]),
+    (LevelSet(lambda x: x @ x - 1, [-1] * 3, [1] * 3), 4 / 3 * np.pi, [0, 0, 0]),
 ]
 PLANE = [item for item, _, _ in AREAS if len(item.bounds[0]) == 2]
 
@@ -78,11 +102,16 @@ def test_second_moments_of_a_square_with_a_hole():
 
 
 @pytest.mark.parametrize(
-    "region", [HOLE, L_SHAPE, slow(CAP), slow(HOLE.boundary), slow(CAP.boundary)], ids=repr
+    "region", [HOLE, L_SHAPE, ELLIPSE, slow(CAP), slow(HOLE.boundary), slow(CAP.boundary)], ids=repr
 )
 def test_contract(region):
     check_domain(region, key=jax.random.key(1))
     check_domain(region * cx.Interval(0, 1), key=jax.random.key(1))
+
+
+@pytest.mark.slow
+def test_contract_of_a_traced_boundary():
+    check_domain(ELLIPSE.boundary, key=jax.random.key(1))
 
 
 def test_distances_of_shapes_are_distances():
@@ -172,6 +201,19 @@ def test_names_of_parts():
         (lambda: Polygon([[0, 0], [1, 0]]), "three or more points"),
         (lambda: Ball(2, center=[0, 0, 0]), "center of Ball must be a point of 2"),
         (lambda: HalfSpace([0, 0]), "not all zero"),
+        (lambda: LevelSet(lambda x: x @ x - 1, [-1, -1], [1, 0.5]), "reaches beyond its box"),
+        (lambda: LevelSet(lambda x: x @ x + 1, [-1, -1], [1, 1]), "is empty.*Negative is inside"),
+        (lambda: LevelSet(lambda x: x, [-1, -1], [1, 1]), "must return one number"),
+        (lambda: LevelSet(oval, [1, 1], [1, 2]), "corners low < high"),
+        (
+            lambda: LevelSet(lambda x: jnp.abs(x).max() - 1, [-1, -1], [1, 1]).boundary,
+            r"not smooth near .*by \|, - and &",
+        ),
+        (
+            lambda: LevelSet(lambda x: x @ x - 1, [-1] * 3, [1] * 3).boundary,
+            "traced in the plane alone",
+        ),
+        (lambda: LevelSet(under, [-np.inf] * 2, [np.inf] * 2).boundary, "has no end"),
     ],
 )
 def test_bad_regions_are_refused(make, text):
@@ -202,9 +244,11 @@ def test_box_boundary_has_normals_too():
 
 
 @pytest.mark.slow
-def test_worst_point_stays_inside():
+@pytest.mark.parametrize(
+    "over", [Ball(2) & cx.Box([-1, -1], [1, 1]), LevelSet(lambda x: x @ x - 1, [-1, -1], [1, 1])]
+)
+def test_worst_point_stays_inside(over):
     # What a bounded model leaves of x + y is largest at 45 degrees, and grows outwards.
-    over = Ball(2) & cx.Box([-1, -1], [1, 1])
     problem = cx.Problem(
         cx.Constraint(lambda u, x: jnp.tanh(u(x)) / 9 + x.sum(), over=over, name="slope"),
         cx.Linear(2, 1),
@@ -276,3 +320,42 @@ def test_where_parts_meet_inside_of_a_hole_nothing_is_held():
         .holds(np.array([[0.0, 0.5, 0.5], [0.0, 0.3, 0.3]]))
         .all()
     )
+
+
+def test_lengths_of_level_sets():
+    (ellipse,) = ELLIPSE.boundary.faces
+    exact = 8 * scipy.special.ellipe(1 - 1 / 4)
+    assert abs(ellipse.content - exact) < 1e-14 * exact
+    # Places are even in length: by symmetry half of them lie on either side of an axis.
+    x = ellipse.along((np.arange(1000) + 0.5) / 1000)
+    assert np.abs(x.mean(axis=0)).max() < 1e-13
+    steps = np.linalg.norm(x[1:] - x[:-1], axis=1)
+    assert np.ptp(steps) < 1e-4 * steps.mean()  # chords are shorter where the curve bends
+    assert np.abs(oval(x.T)).max() < 4e-16
+    arch = next(face for face in ARCH.boundary.faces if face.name == "arch")
+    from_0_to_pi = scipy.integrate.quad(lambda t: np.hypot(1, np.cos(t)), 0, np.pi)[0]
+    on = arch.along(np.linspace(0, 1, 20_001))
+    share = ((on[:, 0] > 0) & (on[:, 0] < np.pi)).mean()
+    assert abs(share * arch.content - from_0_to_pi) < 2 / 20_000 * arch.content
+
+
+def test_curves_of_one_level_set_are_several_parts():
+    def two(x):  # ovals of Cassini
+        return (x @ x) ** 2 - 2 * (x[0] ** 2 - x[1] ** 2) + 0.2
+
+    pair = LevelSet(two, [-1.5, -1], [1.5, 1])
+    assert pair.boundary.names == ("curve 1", "curve 2")
+    one, other = (drawn(pair.boundary[name], 200) for name in pair.boundary.names)
+    assert (np.sign(one[:, 0]) == np.sign(one[0, 0])).all()
+    assert (np.sign(other[:, 0]) == -np.sign(one[0, 0])).all()
+    half = (drawn(pair.boundary, 4000)[:, 0] > 0).mean()
+    assert abs(half - 0.5) < 4 * np.sqrt(0.25 / 4000)
+
+
+def test_a_level_set_as_a_hole_has_normals_into_it():
+    boundary = (cx.Box([-3, -3], [3, 3]) - ELLIPSE).boundary
+    assert boundary.names == ("left", "right", "bottom", "top", "curve")
+    x = drawn(boundary["curve"], 50)
+    slopes = np.stack([x[:, 0] / 4, x[:, 1]], axis=1)
+    slopes /= np.linalg.norm(slopes, axis=1, keepdims=True)
+    np.testing.assert_allclose(jax.jit(jax.vmap(boundary.normal))(x), -slopes, atol=1e-13)

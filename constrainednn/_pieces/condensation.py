@@ -11,6 +11,8 @@ Symbols::
     rows    (m, n + w + k) |rows [x; others; I]|^2 is minimised
 """
 
+import functools
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 import jax
@@ -19,8 +21,13 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Array, Float
 
+from constrainednn._common.devices import device_count, on_each_device, shared_out
+
 # NumPy's stay on the host, in double precision whatever JAX is set to.
 Numbers = TypeVar("Numbers", Array, np.ndarray)
+# Tables of a batch for each device, and what their sizes are made a multiple of: few programs then
+# serve elements with more or fewer neighbours.
+_PER_DEVICE, _MULTIPLE = 4, 128
 
 
 def condense(
@@ -37,6 +44,53 @@ def condense(
     else:
         R = jnp.linalg.qr(rows, mode="r")
     return R[:n], R[n:, n:]
+
+
+def condense_all(
+    tables: Iterable[Float[np.ndarray, "m all"]], n: int
+) -> list[tuple[Float[np.ndarray, "n all"], Float[np.ndarray, "left rest"]]]:
+    """Eliminate the first `n` unknowns of each of many tables, which need not be alike.
+
+    Where there are several local devices tables are a batch, and every device has its share; with
+    one NumPy does them in turn, which compiles nothing.
+    """
+    if device_count() < 2 or jnp.result_type(float) != np.float64:
+        return [condense(table, n) for table in tables]
+    found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    waiting: dict[tuple[int, ...], list[tuple[int, np.ndarray]]] = {}
+    most = _PER_DEVICE * device_count()
+    for number, table in enumerate(tables):
+        # Rows and columns of zeros, at the end, change nothing of what is left.
+        shape = tuple(-(-size // _MULTIPLE) * _MULTIPLE for size in table.shape)
+        waiting.setdefault(shape, []).append((number, table))
+        if len(waiting[shape]) == most:
+            found |= _condensed_batch(waiting.pop(shape), shape, n)
+    for shape, batch in waiting.items():
+        found |= _condensed_batch(batch, shape, n)
+    return [found[number] for number in range(len(found))]
+
+
+def _condensed_batch(
+    batch: list[tuple[int, np.ndarray]], shape: tuple[int, ...], n: int
+) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """Tables by their numbers, eliminated together."""
+    padded = np.zeros((_PER_DEVICE * device_count(), *shape))
+    for place, (_, table) in enumerate(batch):
+        padded[place, : table.shape[0], : table.shape[1]] = table
+    triangles = np.asarray(_triangles()(shared_out(padded)))
+    found = {}
+    for (number, table), triangle in zip(batch, triangles, strict=False):
+        R = triangle[: min(table.shape), : table.shape[1]].copy()
+        found[number] = R[:n], R[n:, n:]
+    return found
+
+
+@functools.cache
+def _triangles() -> Callable[[Array], Array]:
+    # One table after the other. A batched QR waits for threads of a pool that all devices of a host
+    # share: with two devices on two cores it waited for ever, in every other run.
+    one = lambda table: jnp.linalg.qr(table, mode="r")  # noqa: E731
+    return on_each_device(lambda tables: jax.lax.map(one, tables))
 
 
 def recover(

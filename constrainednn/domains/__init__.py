@@ -6,6 +6,7 @@ from constrainednn.domains.boxes import Box, Boxes, Interval
 from constrainednn.domains.finite import Data, Points
 from constrainednn.domains.regions.base import AbstractShape, Region
 from constrainednn.domains.regions.boundary import RegionBoundary
+from constrainednn.domains.regions.level_set import LevelSet
 from constrainednn.domains.regions.polygon import Polygon
 from constrainednn.domains.regions.simple import Ball, HalfSpace
 from constrainednn.domains.samplers.adaptive import Adaptive
@@ -31,6 +32,7 @@ __all__ = [
     "Independent",
     "Interval",
     "LatinHypercube",
+    "LevelSet",
     "Mapped",
     "Normal",
     "Points",

@@ -29,6 +29,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 from constrainednn._common.compilation.closures import compiled
+from constrainednn._common.devices import device_count, shared_out
 from constrainednn._problem.equation_arguments import TracedArguments
 from constrainednn.errors import ProblemError
 
@@ -151,10 +152,15 @@ def _in_chunks(
         count = min(_CHUNK, len(p) - first)
         # The last chunk is filled with its last point.
         index = first + np.minimum(np.arange(_CHUNK), count - 1)
-        parts.append(
-            [np.asarray(out)[:count] for out in fn(jnp.asarray(v[index]), jnp.asarray(p[index]))]
-        )
+        given = (_placed(v[index]), _placed(p[index]))
+        parts.append([np.asarray(out)[:count] for out in fn(*given)])
     return [np.concatenate(items) for items in zip(*parts, strict=True)]
+
+
+def _placed(x: np.ndarray) -> Array:
+    """On one device as ever; on several a share of the points on each, if they can be shared."""
+    several = device_count() > 1 and len(x) % device_count() == 0
+    return shared_out(x.astype(jnp.result_type(float))) if several else jnp.asarray(x)
 
 
 def unabridged(residual: LocalResidual, highest: tuple[int, ...]) -> LocalResidual:

@@ -30,7 +30,7 @@ from constrainednn._pde.stationary.discretisation import (
     tables,
 )
 from constrainednn._pde.stationary.mesh import Mesh
-from constrainednn._pieces.condensation import condense, recover
+from constrainednn._pieces.condensation import condense_all, recover
 from constrainednn._pieces.coupling import Rows, couple
 from constrainednn._pieces.gauss_newton import Step
 from constrainednn._pieces.mesh import Side, places
@@ -85,8 +85,9 @@ class System:
         new = [number for number, key in enumerate(keys) if key not in self.known]
         rows = self._rows(np.zeros((count, n, d)), new)
         nothing = np.zeros(n * d)
-        for number, own in zip(new, rows, strict=True):
-            self.known[keys[number]] = condense(self._table(own, nothing, 0.0), n * d)
+        tables = (self._table(own, nothing, 0.0) for own in rows)
+        for number, left in zip(new, condense_all(tables, n * d), strict=True):
+            self.known[keys[number]] = left
         for key in self.known.keys() - set(keys):  # elements that have been divided
             del self.known[key]
         return self._coupled([self.known[key] for key in keys]).reshape(count, n, d)
@@ -95,8 +96,8 @@ class System:
         """A step of all coefficients; traces are solved for anew."""
         c, every = np.asarray(at, float), range(len(at))
         own = self._rows(c, every)
-        tables = [self._table(item, c[i].ravel(), float(damping)) for i, item in enumerate(own)]
-        change = self._coupled([condense(table, c[0].size) for table in tables]).reshape(c.shape)
+        tables = (self._table(item, c[i].ravel(), float(damping)) for i, item in enumerate(own))
+        change = self._coupled(condense_all(tables, c[0].size)).reshape(c.shape)
         size = np.abs(change).max() / max(np.abs(c + change).max(), np.finfo(float).tiny)
         losses = None
         if self.known is None:
@@ -112,13 +113,12 @@ class System:
         """
         c, rng = np.asarray(at, float), np.random.default_rng(0)
         sizes = np.abs(c) if c.any() else np.ones_like(c)
-        condensed = []
+        tables = []
         for own, item in zip(sizes, self._rows(c, range(len(c))), strict=True):
             size = np.abs(item.J) @ own.ravel()
             changed = item._replace(r=size * rng.choice([-1.0, 1.0], len(item.r)))
-            table = self._table(changed, np.zeros(c[0].size), 0.0)
-            condensed.append(condense(table, c[0].size))
-        return self._coupled(condensed).reshape(c.shape)
+            tables.append(self._table(changed, np.zeros(c[0].size), 0.0))
+        return self._coupled(condense_all(tables, c[0].size)).reshape(c.shape)
 
     def _coupled(self, condensed: list[tuple[np.ndarray, np.ndarray]]) -> Float[np.ndarray, "N nd"]:
         """Unknowns of all elements from what is left of them."""
