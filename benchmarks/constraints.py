@@ -8,7 +8,8 @@ held-out points where the projection did not arrive with the largest violation t
 the target, the held-out RMS of what was fitted, and CPU seconds; the worst seed of each is shown,
 and each seed on the standard error output. And `projection`: 10,000 points in 100 dimensions onto
 50 nonlinear equations, ten iterations, warm: CPU seconds, the largest violation, and the share that
-arrived.
+arrived. And `quadratic` and `nonconvex`, if named: see `programmes.py`. They take the first
+number for that of instances (10,000) and the second for that of training steps (1000).
 """
 
 import json
@@ -94,7 +95,14 @@ def main(arguments: list[str]) -> None:
     rows = [word for word in arguments if not word.isdigit()] or [*PROBLEMS, "projection"]
     found = {}
     for row in rows:
-        found[row] = projection() if row == "projection" else gallery(row, (numbers or [10])[0])
+        if row == "projection":
+            found[row] = projection()
+        elif row in ("quadratic", "nonconvex"):
+            import programmes
+
+            found[row] = programmes.row(row == "quadratic", *numbers[:2])
+        else:
+            found[row] = gallery(row, (numbers or [10])[0])
         print(json.dumps({row: found[row]}), flush=True)
 
 

@@ -285,6 +285,7 @@ PROJECTED = {
     "torus": (["on_torus"], 0.9),
     "ellipse": (["on_ellipse"], 0.95),
     "pendulum_energy": (["keeps_energy"], 0.95),
+    "doubly_stochastic": (["sum_to_one", "not_negative"], None),
 }
 
 
