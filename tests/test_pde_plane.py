@@ -48,9 +48,43 @@ def error_of(solution, exact, end=1.0):
     return np.linalg.norm(solution(p) - known) / np.linalg.norm(known)
 
 
+def transport(u, p):
+    return cx.partial(u, 0)(p) + cx.partial(u, 1)(p)
+
+
+def rotation(u, p):
+    slopes = cx.partial(u, 1)(p), cx.partial(u, 2)(p)
+    return cx.partial(u, 0)(p) - (p[2] - 0.5) * slopes[0] + (p[1] - 0.5) * slopes[1]
+
+
+def sound(w, p):
+    by = lambda k, axis: cx.partial(lambda p: w(p)[k], axis)(p)  # noqa: E731
+    return by(0, 0) + by(2, 1), by(1, 0) + by(2, 2), by(2, 0) + by(0, 1) + by(1, 2)
+
+
+def stokes(w, p):
+    u, v, q = (lambda p, k=k: w(p)[k] for k in range(3))
+    by = lambda f, axis: cx.partial(f, axis)(p)  # noqa: E731
+    mass = by(u, 1) + by(v, 2)
+    return by(u, 0) - lap(u, p) + by(q, 1), by(v, 0) - lap(v, p) + by(q, 2), mass
+
+
+def rest(x):
+    return jnp.zeros(3)
+
+
 @pytest.mark.parametrize(
     ("residual", "changed", "words"),
     [
+        # Polynomials go on from the start as if they knew what comes in, and all would hold.
+        (transport, {"boundary": {"right": wall}}, "1 condition at 'left', one for each wave"),
+        slow(rotation, {"boundary": {"left": wall}}, "1 condition at 'right', one for each"),
+        slow(sound, {"boundary": {}, "start": rest}, "1 condition at 'left', one for each wave"),
+        slow(
+            stokes,
+            {"boundary": lambda w, p: w(p)[:2], "start": rest},
+            r"see u\[2\] by its slopes in space alone",
+        ),
         (lambda u, p: cx.partial(u, 0)(p) + lap(u, p), {}, "backwards in time"),
         slow(
             lambda u, p: cx.partial(u, 0, order=2)(p) + lap(u, p),
@@ -59,7 +93,7 @@ def error_of(solution, exact, end=1.0):
         ),
         (lap, {}, "no derivative by time"),
         (wave, {}, r"start must return the pair \(u, du/dt\)"),
-        (heat, {"boundary": {"left": wall}}, "needs 1 conditions at 'right'"),
+        (heat, {"boundary": {"left": wall}}, "needs 1 condition at 'right'"),
         (heat, {"boundary": "periodic"}, "Periodic sides are for intervals"),
         (heat, {"boundary": {"front": wall}}, "'left', 'right', 'bottom', 'top'"),
         (heat, {"over": cx.domains.Ball(2)}, "Other regions are for equations in space alone"),
@@ -73,6 +107,14 @@ def error_of(solution, exact, end=1.0):
 def test_refused(residual, changed, words):
     with pytest.raises(cx.errors.UsageError, match=words):
         cx.pde(residual, **(STATED | changed))
+
+
+@pytest.mark.slow
+def test_a_condition_for_each_wave_that_comes_in_is_enough():
+    cx.pde(transport, **(STATED | {"boundary": {"left": wall}}))
+    cx.pde(rotation, **STATED)
+    normal = lambda w, p, n: n @ w(p)[:2]  # noqa: E731
+    cx.pde(sound, **(STATED | {"boundary": normal, "start": rest}))
 
 
 @pytest.mark.slow

@@ -33,6 +33,11 @@ def shown(value: Any) -> str:
     return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
 
 
+def counted(number: int, thing: str) -> str:
+    """A number of things, such as "1 condition" and "2 conditions"."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
 def refuse_traced(value: Any, what: str) -> None:
     """Refuse what `jax.grad`, `jit` or `vmap` trace, with the words that say what to do instead.
 

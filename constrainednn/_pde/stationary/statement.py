@@ -11,6 +11,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 from constrainednn._common.arguments import as_arrays, as_count
+from constrainednn._common.messages import counted
 from constrainednn._pde.arguments import takes
 from constrainednn._pde.conditions import (
     JumpResidual,
@@ -269,8 +270,8 @@ def _check_sides(equations: Equations, region: Region, name: str) -> None:
         odd = any(k % 2 for k in orders)
         if given < needed or (given > needed and not odd):
             raise ProblemError(
-                f"{name} needs {needed} conditions at {region.sides[number]!r}, half the order of "
-                f"its derivatives across that side, and boundary states {given}."
+                f"{name} needs {counted(needed, 'condition')} at {region.sides[number]!r}, half "
+                f"the order of its derivatives across that side, and boundary states {given}."
             )
 
 
