@@ -99,6 +99,15 @@ def rest(x):
         (heat, {"over": cx.domains.Ball(2)}, "Other regions are for equations in space alone"),
         (heat, {"over": cx.Box([0.0] * 3, [1.0] * 3)}, "an interval or a rectangle"),
         (heat, {"start": lambda x: jnp.log(x[0])}, r"NaN or infinite at \(0, 0\)"),
+        (heat, {"start": lambda x: np.sin(x[0])}, r"shape \(2,\).*jnp.sin and so on"),
+        (heat, {"start": lambda x: 1.0 if x[0] > 0.5 else 0.0}, "instead of if"),
+        (heat, {"boundary": lambda u, p: u(p) - np.sin(p[1])}, "at 'left'.*jnp.sin and so on"),
+        (lambda u, p: heat(u, p) * u.args["D"], {}, "give args="),
+        (
+            lambda u, p: cx.partial(u, 0)(p) - cx.laplacian(u)(p),
+            {},
+            "cx.laplacian, which differentiates by time, too",
+        ),
         (heat, {"invariants": lambda u, p: u(p)}, "are for equations over an interval"),
         (heat, {"width": 40}, "at most 16"),
         (heat, {"mesh": [0.0, 0.5, 1.0]}, "along each coordinate"),
@@ -107,6 +116,20 @@ def rest(x):
 def test_refused(residual, changed, words):
     with pytest.raises(cx.errors.UsageError, match=words):
         cx.pde(residual, **(STATED | changed))
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"mesh": ([0.0, 1.0], [0.0, 0.5, 1.0])}, "mesh= is for elements, and model= is trained"),
+        ({"width": 8}, "width= is for elements, and model= is trained"),
+        ({"invariants": [wall]}, "invariants= is for elements, and model= is trained"),
+        ({"args": {"D": cx.Unknown(1.0)}}, "holds unknowns, D, and there is nothing"),
+    ],
+)
+def test_a_model_that_is_trained_takes_nothing_that_would_be_ignored(changed, words):
+    with pytest.raises(cx.errors.UsageError, match=words):
+        cx.pde(heat, **STATED, model=cx.MLP(3, "scalar"), **changed)
 
 
 @pytest.mark.slow

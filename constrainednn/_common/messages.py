@@ -55,6 +55,18 @@ def refuse_traced(value: Any, what: str) -> None:
         raise BadTypeError(f"{what} is traced by jit, vmap or grad. {NOT_TRACED}")
 
 
+def in_plain_words(error: BaseException) -> str:
+    """What an exception says on one line; of one about traced arrays, what to write instead."""
+    import jax  # not above: the command line shows its help without
+
+    if isinstance(error, (jax.errors.JAXTypeError, jax.errors.JAXIndexError)):
+        return (
+            f"NumPy, math or Python asks for the value of a traced array{users_line(error)}. Write "
+            "jnp.sin and so on, jnp.where(condition, a, b) instead of if, and leave out float()"
+        )
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
 def known_names(name: str, known: Iterable[str], write: Callable[[str], str] = str) -> str:
     """A sentence with the names that would have been right, the nearest first.
 

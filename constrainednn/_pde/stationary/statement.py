@@ -11,7 +11,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 from constrainednn._common.arguments import as_arrays, as_count
-from constrainednn._common.messages import counted
+from constrainednn._common.messages import counted, in_plain_words
 from constrainednn._pde.arguments import takes
 from constrainednn._pde.conditions import (
     JumpResidual,
@@ -168,6 +168,14 @@ def _as_guess(guess: Any, region: Region) -> Callable[[Array], PyTree]:
         value = as_arrays(guess, "guess of pde")
         return lambda x: value
     fn = (lambda x: guess(x[0])) if region.scalar else guess
+    try:
+        jax.eval_shape(fn, jax.ShapeDtypeStruct((region.dim,), jnp.result_type(float)))
+    except Exception as error:
+        shape = () if region.scalar else (region.dim,)
+        raise BadValueError(
+            f"guess of pde is a value, or a function of a place of shape {shape}: "
+            f"{in_plain_words(error)}."
+        ) from error
     value = as_arrays(fn(jnp.asarray(_middle(region))), "what guess of pde returns")
     entries = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(value)])
     if not entries.size or not np.isfinite(entries).all():
@@ -220,7 +228,8 @@ def _seen(
         raise
     except Exception as error:
         raise ProblemError(
-            f"{name} cannot be evaluated for a u like guess=, by default a number: {error}"
+            f"{name} cannot be evaluated for a u like guess=, by default a number: "
+            f"{in_plain_words(error)}."
         ) from error
 
 
