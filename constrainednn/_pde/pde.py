@@ -145,7 +145,7 @@ def pde(
     """
     name, args = _name_of(residual), jax.tree.map(_traced, args, is_leaf=is_unknown)
     if model is not None:
-        refuse_with_model(guess=guess, mesh=mesh, width=width, invariants=invariants)
+        refuse_with_model(invariants=invariants, guess=guess, mesh=mesh, width=width)
     if time is None:
         refuse_with_time(start=start, invariants=invariants)
         shared = {"over": over, "boundary": boundary, "args": args, "reference": reference}

@@ -18,13 +18,7 @@ from constrainednn._pde.elements.germ import LocalResidual, unabridged
 from constrainednn._pde.evolving.scheme import FACES, PlaneTimeScheme
 from constrainednn._pde.evolving.seen import condition_seen, equation_seen
 from constrainednn._pde.evolving.start import GivenState, StartCondition
-from constrainednn._pde.evolving.well_posed import (
-    check_constants,
-    check_direction,
-    check_inflow,
-    check_order,
-    check_sides,
-)
+from constrainednn._pde.evolving.well_posed import check_determined, check_direction
 from constrainednn._pde.stationary.discretisation import Equations
 from constrainednn._pde.stationary.region import SIDES, as_first_mesh, as_region
 from constrainednn._pde.trained import Stated, trained
@@ -85,10 +79,7 @@ def in_the_plane(
         )
     faces = _faces(begin, conditions, unravel, box)
     equations = Equations(interior, faces, ())
-    check_order(equations, name)
-    check_sides(equations, name)
-    check_constants(equations, box, name)
-    check_inflow(equations, GivenState(begin), box, name)
+    check_determined(equations, GivenState(begin), box, name)
     first = as_first_mesh(mesh, as_region(over))
     every = [interior, *(item for item in faces if item is not None)]
     scheme = PlaneTimeScheme(

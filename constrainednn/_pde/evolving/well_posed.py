@@ -25,6 +25,18 @@ _SINGULAR = 1e8
 _STILL = 1e-6
 
 
+def check_determined(equations: Equations, start: Callable, box: Box, name: str) -> None:
+    """Refuse statements with too few or too many equations or conditions.
+
+    Raises:
+        ProblemError: Saying which, see the functions below.
+    """
+    check_order(equations, name)
+    check_sides(equations, name)
+    check_constants(equations, box, name)
+    check_inflow(equations, start, box, name)
+
+
 def check_order(equations: Equations, name: str) -> None:
     """Refuse what a march cannot determine.
 
