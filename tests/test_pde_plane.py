@@ -48,9 +48,43 @@ def error_of(solution, exact, end=1.0):
     return np.linalg.norm(solution(p) - known) / np.linalg.norm(known)
 
 
+def transport(u, p):
+    return cx.partial(u, 0)(p) + cx.partial(u, 1)(p)
+
+
+def rotation(u, p):
+    slopes = cx.partial(u, 1)(p), cx.partial(u, 2)(p)
+    return cx.partial(u, 0)(p) - (p[2] - 0.5) * slopes[0] + (p[1] - 0.5) * slopes[1]
+
+
+def sound(w, p):
+    by = lambda k, axis: cx.partial(lambda p: w(p)[k], axis)(p)  # noqa: E731
+    return by(0, 0) + by(2, 1), by(1, 0) + by(2, 2), by(2, 0) + by(0, 1) + by(1, 2)
+
+
+def stokes(w, p):
+    u, v, q = (lambda p, k=k: w(p)[k] for k in range(3))
+    by = lambda f, axis: cx.partial(f, axis)(p)  # noqa: E731
+    mass = by(u, 1) + by(v, 2)
+    return by(u, 0) - lap(u, p) + by(q, 1), by(v, 0) - lap(v, p) + by(q, 2), mass
+
+
+def rest(x):
+    return jnp.zeros(3)
+
+
 @pytest.mark.parametrize(
     ("residual", "changed", "words"),
     [
+        # Polynomials go on from the start as if they knew what comes in, and all would hold.
+        (transport, {"boundary": {"right": wall}}, "1 condition at 'left', one for each wave"),
+        slow(rotation, {"boundary": {"left": wall}}, "1 condition at 'right', one for each"),
+        slow(sound, {"boundary": {}, "start": rest}, "1 condition at 'left', one for each wave"),
+        slow(
+            stokes,
+            {"boundary": lambda w, p: w(p)[:2], "start": rest},
+            r"see u\[2\] by its slopes in space alone",
+        ),
         (lambda u, p: cx.partial(u, 0)(p) + lap(u, p), {}, "backwards in time"),
         slow(
             lambda u, p: cx.partial(u, 0, order=2)(p) + lap(u, p),
@@ -59,12 +93,21 @@ def error_of(solution, exact, end=1.0):
         ),
         (lap, {}, "no derivative by time"),
         (wave, {}, r"start must return the pair \(u, du/dt\)"),
-        (heat, {"boundary": {"left": wall}}, "needs 1 conditions at 'right'"),
+        (heat, {"boundary": {"left": wall}}, "needs 1 condition at 'right'"),
         (heat, {"boundary": "periodic"}, "Periodic sides are for intervals"),
         (heat, {"boundary": {"front": wall}}, "'left', 'right', 'bottom', 'top'"),
         (heat, {"over": cx.domains.Ball(2)}, "Other regions are for equations in space alone"),
         (heat, {"over": cx.Box([0.0] * 3, [1.0] * 3)}, "an interval or a rectangle"),
         (heat, {"start": lambda x: jnp.log(x[0])}, r"NaN or infinite at \(0, 0\)"),
+        (heat, {"start": lambda x: np.sin(x[0])}, r"shape \(2,\).*jnp.sin and so on"),
+        (heat, {"start": lambda x: 1.0 if x[0] > 0.5 else 0.0}, "instead of if"),
+        (heat, {"boundary": lambda u, p: u(p) - np.sin(p[1])}, "at 'left'.*jnp.sin and so on"),
+        (lambda u, p: heat(u, p) * u.args["D"], {}, "give args="),
+        (
+            lambda u, p: cx.partial(u, 0)(p) - cx.laplacian(u)(p),
+            {},
+            "cx.laplacian, which differentiates by time, too",
+        ),
         (heat, {"invariants": lambda u, p: u(p)}, "are for equations over an interval"),
         (heat, {"width": 40}, "at most 16"),
         (heat, {"mesh": [0.0, 0.5, 1.0]}, "along each coordinate"),
@@ -73,6 +116,28 @@ def error_of(solution, exact, end=1.0):
 def test_refused(residual, changed, words):
     with pytest.raises(cx.errors.UsageError, match=words):
         cx.pde(residual, **(STATED | changed))
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"mesh": ([0.0, 1.0], [0.0, 0.5, 1.0])}, "mesh= is for elements, and model= is trained"),
+        ({"width": 8}, "width= is for elements, and model= is trained"),
+        ({"invariants": [wall]}, "invariants= is for elements, and model= is trained"),
+        ({"args": {"D": cx.Unknown(1.0)}}, "holds unknowns, D, and there is nothing"),
+    ],
+)
+def test_a_model_that_is_trained_takes_nothing_that_would_be_ignored(changed, words):
+    with pytest.raises(cx.errors.UsageError, match=words):
+        cx.pde(heat, **STATED, model=cx.MLP(3, "scalar"), **changed)
+
+
+@pytest.mark.slow
+def test_a_condition_for_each_wave_that_comes_in_is_enough():
+    cx.pde(transport, **(STATED | {"boundary": {"left": wall}}))
+    cx.pde(rotation, **STATED)
+    normal = lambda w, p, n: n @ w(p)[:2]  # noqa: E731
+    cx.pde(sound, **(STATED | {"boundary": normal, "start": rest}))
 
 
 @pytest.mark.slow

@@ -94,7 +94,7 @@ def test_a_part_of_the_boundary_that_does_not_exist():
     zero = lambda u, x: u(x)  # noqa: E731
     with pytest.raises(cx.errors.UsageError, match=r"names 'inlet': there are 'left', .*'hole'"):
         cx.pde(laplace, over=HOLE, boundary={"inlet": zero})
-    with pytest.raises(cx.errors.UsageError, match="needs 1 conditions at 'hole'"):
+    with pytest.raises(cx.errors.UsageError, match="needs 1 condition at 'hole'"):
         cx.pde(laplace, over=HOLE, boundary=dict.fromkeys(["left", "right", "bottom", "top"], zero))
 
 

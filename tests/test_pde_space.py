@@ -388,7 +388,7 @@ def test_a_corner_that_points_inwards_is_graded():
         ({"start": sines}, "start= is for equations in time"),
         ({"mesh": [0.0, 0.5, 1.0]}, "along each coordinate"),
         ({"mesh": ([0.0, 0.5], [0.0, 1.0])}, "ascend from 0 to 1"),
-        ({"boundary": {"left": wall}}, "needs 1 conditions at 'right'"),
+        ({"boundary": {"left": wall}}, "needs 1 condition at 'right'"),
         ({"guess": lambda x: jnp.log(x[0] - 0.3)}, "guess of pde is NaN"),
         ({"args": {"k": cx.Unknown(1.0)}}, "in time only"),
         ({"width": 3}, "at least 6"),

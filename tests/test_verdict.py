@@ -80,6 +80,19 @@ def test_a_tolerance_that_a_constraint_names_must_hold(allowed, word):
     assert ("line: |r| > 1e-09 at" in verdict.reason) == (word == "not solved")
 
 
+@pytest.mark.parametrize(("allowed", "word"), [(1e-9, "not solved"), (3.0, "no tolerance to meet")])
+def test_a_tolerance_named_on_a_finite_set_must_hold_at_its_points(allowed, word):
+    def pinned(u, x):  # against the line, so that half a unit or so is left at one point
+        return u(x) - 2.0
+
+    model, place = cx.Linear(1, "scalar"), cx.Points(jnp.array([[0.0], [0.5], [1.0]]))
+    held = cx.Constraint(pinned, over=place, tolerance=allowed)
+    rest = cx.Constraint(line, over=cx.Box([0.0], [1.0]), points=16)
+    verdict = cx.solve(cx.Problem([rest, held], model), steps=5, **QUICK).verdict
+    assert verdict.word == word
+    assert ("pinned: |r| > 1e-09 at 3 of its 3 points" in verdict.reason) == (allowed < 1)
+
+
 def test_solved_needs_the_conditions(boundary):
     assert boundary.verdict.word == "solved"
     # A shifted straight line satisfies the equation as well, and misses both ends by 0.03 of 3.

@@ -33,6 +33,11 @@ def shown(value: Any) -> str:
     return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
 
 
+def counted(number: int, thing: str) -> str:
+    """A number of things, such as "1 condition" and "2 conditions"."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
 def refuse_traced(value: Any, what: str) -> None:
     """Refuse what `jax.grad`, `jit` or `vmap` trace, with the words that say what to do instead.
 
@@ -48,6 +53,18 @@ def refuse_traced(value: Any, what: str) -> None:
         return
     if any(isinstance(leaf, Tracer) for leaf in leaves):
         raise BadTypeError(f"{what} is traced by jit, vmap or grad. {NOT_TRACED}")
+
+
+def in_plain_words(error: BaseException) -> str:
+    """What an exception says on one line; of one about traced arrays, what to write instead."""
+    import jax  # not above: the command line shows its help without
+
+    if isinstance(error, (jax.errors.JAXTypeError, jax.errors.JAXIndexError)):
+        return (
+            f"NumPy, math or Python asks for the value of a traced array{users_line(error)}. Write "
+            "jnp.sin and so on, jnp.where(condition, a, b) instead of if, and leave out float()"
+        )
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def known_names(name: str, known: Iterable[str], write: Callable[[str], str] = str) -> str:

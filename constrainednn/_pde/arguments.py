@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from constrainednn._common.arguments import as_arrays, as_count, as_function, as_pair, as_reals
-from constrainednn._common.messages import shown
+from constrainednn._common.messages import in_plain_words, shown
 from constrainednn.domains.boxes import Interval
 from constrainednn.errors import BadTypeError, BadValueError
 
@@ -24,7 +24,8 @@ def as_space(value: Any) -> tuple[float, float]:
     """The interval of space."""
     if not isinstance(value, Interval):
         raise BadTypeError(
-            f"over of pde must be an interval such as cx.Interval(-1, 1), got {shown(value)}."
+            "over of pde must be an interval such as cx.Interval(-1, 1), or a region such as "
+            f"cx.Box([0, 0], [1, 1]), got {shown(value)}."
         )
     return value.low, value.high
 
@@ -108,22 +109,23 @@ def as_widths(value: Any) -> tuple[int, int]:
     return Kt, Kx
 
 
-def as_start(start: Any, space: tuple[float, float], args: PyTree) -> PyTree:
-    """What the start returns, as arrays, after a try at a few places."""
-    as_function(start, "start of pde", "lambda x: jnp.sin(x)")
-    low, high = space
+def as_start(start: Any, low: Any, high: Any, args: PyTree) -> PyTree:
+    """What the start returns, as arrays, after a try at a few places between two corners."""
+    along = np.ndim(low) == 0
+    example = "lambda x: jnp.sin(x)" if along else "lambda x: jnp.sin(x[0]) * jnp.sin(x[1])"
+    as_function(start, "start of pde", example)
     if takes(start, 2):
         start = functools.partial(_second_given, start, args)
     try:
-        jax.eval_shape(start, jax.ShapeDtypeStruct((), jnp.result_type(float)))
+        jax.eval_shape(start, jax.ShapeDtypeStruct(np.shape(low), jnp.result_type(float)))
     except Exception as error:
         raise BadValueError(
-            "start of pde must be written with jax.numpy, without a Python if on x "
-            f"(jnp.where does it): {str(error).splitlines()[0]}"
+            f"start of pde takes a place of shape {np.shape(low)}, such as {example}: "
+            f"{in_plain_words(error)}."
         ) from error
     value = None
     for share in (0.0, 0.37, 1.0):
-        x = jnp.asarray(low + share * (high - low))
+        x = jnp.asarray(low + share * (np.asarray(high) - low))
         value = as_arrays(start(x), "what start returns")
         entries = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(value)])
         if np.iscomplexobj(entries):
@@ -131,11 +133,21 @@ def as_start(start: Any, space: tuple[float, float], args: PyTree) -> PyTree:
                 "start of pde is complex: state the real and the imaginary part as a pair."
             )
         if not entries.size:
-            raise BadValueError("start of pde returns nothing: write lambda x: jnp.sin(x).")
+            raise BadValueError(f"start of pde returns nothing: write {example}.")
         if not np.isfinite(entries).all():
-            raise BadValueError(f"start of pde is NaN or infinite at x = {float(x):g}.")
+            where = f"x = {float(x):g}" if along else "(" + ", ".join(f"{a:g}" for a in x) + ")"
+            raise BadValueError(f"start of pde is NaN or infinite at {where}.")
     return value
 
 
 def _second_given(start: Callable[[Any, PyTree], PyTree], args: PyTree, x: Any) -> PyTree:
     return start(x, args)
+
+
+def refuse_with_model(**given: Any) -> None:
+    """Refuse arguments that a model which is trained has no use for."""
+    for name, value in given.items():
+        if value is not None and not (isinstance(value, (tuple, list)) and not value):
+            raise BadValueError(
+                f"{name}= is for elements, and model= is trained: leave out one of them."
+            )

@@ -20,6 +20,7 @@ from constrainednn._pde.arguments import (
     as_start,
     as_time,
     as_widths,
+    refuse_with_model,
     takes,
 )
 from constrainednn._pde.conditions import (
@@ -143,6 +144,8 @@ def pde(
         are found: docs/pde.
     """
     name, args = _name_of(residual), jax.tree.map(_traced, args, is_leaf=is_unknown)
+    if model is not None:
+        refuse_with_model(invariants=invariants, guess=guess, mesh=mesh, width=width)
     if time is None:
         refuse_with_time(start=start, invariants=invariants)
         shared = {"over": over, "boundary": boundary, "args": args, "reference": reference}
@@ -195,7 +198,7 @@ def _in_time(
     arguments, observed = Arguments(args), data_constraints(data)
     refuse_without(arguments, observed, "args")
     unknowns = jnp.asarray(arguments.start, jnp.result_type(float))
-    value = as_start(start, space, arguments(unknowns))
+    value = as_start(start, *space, arguments(unknowns))
     begin = FlatStart(start, 1, takes(start, 2), TracedArguments(arguments), unknowns)
     box = Box((span[0], space[0]), (span[1], space[1]))
     local, unravel = equation_seen(residual, name, value, begin, box, _HIGHEST)
@@ -216,10 +219,6 @@ def _in_time(
     seam = SeamResidual(space[1], space[1] - space[0], k)
     seen = {label: seen_at(fn, label, over=box) for label, fn in as_invariants(invariants).items()}
     if model is not None:
-        if seen:
-            raise BadValueError(
-                "invariants= is for elements: a model that is trained would be trained on them."
-            )
         stated = [Stated("start", StartResidual(begin), side_of(box, "start"))]
         for side, condition in ({"periodic": seam} if periodic else sides or {}).items():
             stated.append(Stated(side, at_side(condition, side), side_of(box, side)))

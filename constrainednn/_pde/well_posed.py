@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 from jaxtyping import Float
 
+from constrainednn._common.messages import counted
 from constrainednn._pde.elements.basis import Table, derivatives
 from constrainednn._pde.elements.discretisation import (
     Equations,
@@ -64,8 +65,8 @@ def check_conditions(equations: Equations, name: str) -> None:
     if given != sum(orders):
         what = "their highest derivatives" if len(orders) > 1 else "its highest derivative"
         raise ProblemError(
-            f"{name} needs {sum(orders)} conditions at the ends, the order of {what} by x, and "
-            f"boundary states {given}. One end alone is stated by "
+            f"{name} needs {counted(sum(orders), 'condition')} at the ends, the order of {what} by "
+            f"x, and boundary states {given}. One end alone is stated by "
             'boundary={"left": condition}, no condition by boundary={}.'
         )
 

@@ -14,6 +14,7 @@ import numpy as np
 from constrainednn._fitting.scheme import with_found
 from constrainednn._gap.objectives.gap import ObjectiveGap
 from constrainednn._gap.report import ConstraintGap, GapReport
+from constrainednn._gap.residuals import residuals_at
 from constrainednn._ode.linearised.defect import OnStates
 from constrainednn._ode.linearised.relative_residual import relative_conditions, relative_residual
 from constrainednn._ode.schemes.boundary_values import BoundaryValueScheme
@@ -36,6 +37,8 @@ from constrainednn.runs.history import Status
 
 # A residual of this share of its terms on fresh points is no solution, whatever the tolerance.
 _LARGE = 0.1
+# A named tolerance may be violated at this share of the points of a finite set.
+_VIOLATED = 0.01
 # With these a method has not come to an end of its own: nothing need be measured.
 _FAILED = (Status.BLOW_UP, Status.NONFINITE, Status.OUT_OF_MEMORY)
 
@@ -69,7 +72,10 @@ class Verdict:
 def verdict(facts: Facts) -> Verdict:
     """Judge a solution by what was measured after the last step."""
     found = _judged(facts)
-    violated = found.success and next(filter(None, map(_violated, facts.gap.constraints)), "")
+    if not found.success:
+        return found
+    violated = next(filter(None, map(_violated, facts.gap.constraints)), "")
+    violated = violated or _violated_on_sets(facts)
     if not violated:
         return found
     return dataclasses.replace(found, word="not solved", reason=f"{violated}; {found.reason}")
@@ -84,6 +90,18 @@ def _violated(item: ConstraintGap) -> str:
     if allowed is None or held:
         return ""
     return f"{item.name}: |r| > {allowed:g} at {proved.violated} of {proved.points} held-out points"
+
+
+def _violated_on_sets(facts: Facts) -> str:
+    """The same of constraints on finite sets, all of whose points are trained on and judged."""
+    for item, points in zip(facts.problem.constraints, facts.streams, strict=True):
+        if item.tolerance is None or points.heldout is not None:
+            continue
+        r = residuals_at(item.residual, facts.model, points.train.points)
+        above = int((~(np.linalg.norm(r, axis=1) <= item.tolerance)).sum())
+        if above > _VIOLATED * len(r):
+            return f"{item.name}: |r| > {item.tolerance:g} at {above} of its {len(r)} points"
+    return ""
 
 
 def _judged(facts: Facts) -> Verdict:

@@ -10,6 +10,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
+from constrainednn._common.messages import in_plain_words
 from constrainednn._pde.conditions import FlatStart
 from constrainednn._pde.elements.germ import LocalResidual, local_residual
 from constrainednn.domains.boundaries import Segment
@@ -57,13 +58,17 @@ def equation_seen(
             return local, unravel
         misfit = local.order(0)
     if misfit is not None:
-        wanted = "order one in time: start must return u alone"
+        wanted = "order one in time: start must return u alone."
         if misfit == 2:
-            wanted = "order two in time: start must return the pair (u, du/dt)"
-        raise BadValueError(f"{name} is of {wanted}.")
-    raise ProblemError(
-        f"{name} cannot be evaluated for a u of the shape that start returns: {failed}"
-    ) from failed
+            wanted = (
+                "order two in time: start must return the pair (u, du/dt). If it should be of "
+                "order one, look for cx.laplacian, which differentiates by time, too: write "
+                "cx.partial(u, 1, order=2)(p) for each coordinate of space."
+            )
+        raise BadValueError(f"{name} is of {wanted}")
+    raise ProblemError(_not_evaluated(name, failed, start, " for a u as start returns it")) from (
+        failed
+    )
 
 
 def condition_seen(
@@ -82,7 +87,15 @@ def condition_seen(
     except ProblemError:
         raise
     except Exception as error:
-        raise ProblemError(f"{name} cannot be evaluated: {error}") from error
+        raise ProblemError(_not_evaluated(name, error, start)) from error
+
+
+def _not_evaluated(name: str, error: BaseException | None, start: FlatStart, what: str = "") -> str:
+    assert error is not None
+    text = f"{name} cannot be evaluated{what}: {in_plain_words(error)}."
+    if "NoneType" in text and start.arguments(start.unknowns) is None:
+        text += " Does it read u.args? There are none: give args=."
+    return text
 
 
 def _tried(

@@ -5,21 +5,20 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from constrainednn._common.arguments import as_arrays, as_count, as_function
+from constrainednn._common.arguments import as_count, as_function
 from constrainednn._common.messages import shown
-from constrainednn._fitting.observations import data_constraints
-from constrainednn._pde.arguments import as_time, takes
+from constrainednn._fitting.observations import data_constraints, refuse_without
+from constrainednn._pde.arguments import as_start, as_time, takes
 from constrainednn._pde.conditions import FlatStart, JumpResidual, LocalEquation, WithNormal
 from constrainednn._pde.elements.germ import LocalResidual, unabridged
 from constrainednn._pde.evolving.scheme import FACES, PlaneTimeScheme
 from constrainednn._pde.evolving.seen import condition_seen, equation_seen
 from constrainednn._pde.evolving.start import GivenState, StartCondition
-from constrainednn._pde.evolving.well_posed import check_direction, check_order, check_sides
+from constrainednn._pde.evolving.well_posed import check_determined, check_direction
 from constrainednn._pde.stationary.discretisation import Equations
 from constrainednn._pde.stationary.region import SIDES, as_first_mesh, as_region
 from constrainednn._pde.trained import Stated, trained
@@ -59,9 +58,10 @@ def in_the_plane(
     """An equation that is marched in the plane; arguments as those of `pde`."""
     _check_over(over)
     span, sides = as_time(time), _as_sides(boundary)
-    arguments = Arguments(args)
+    arguments, observed = Arguments(args), data_constraints(data)
+    refuse_without(arguments, observed, "args")
     unknowns = jnp.asarray(arguments.start, jnp.result_type(float))
-    value = _as_start(start, over, arguments(unknowns))
+    value = as_start(start, np.array(over.low), np.array(over.high), arguments(unknowns))
     begin = FlatStart(start, 1, takes(start, 2), TracedArguments(arguments), unknowns)
     box = Box((span[0], *over.low), (span[1], *over.high))
     interior, unravel = equation_seen(residual, name, value, begin, box, _HIGHEST)
@@ -71,7 +71,7 @@ def in_the_plane(
         stated = [Stated("start", StartCondition(GivenState(begin), begin.order), face(box, 0))]
         stated += [Stated(k, fn, face(box, FACES.index(k))) for k, fn in conditions.items()]
         shared = {"args": args, "name": name, "reference": reference}
-        return trained(residual, model, stated, over=box, observed=data_constraints(data), **shared)
+        return trained(residual, model, stated, over=box, observed=observed, **shared)
     if arguments.unknowns or data is not None or np.size(invariants):
         raise BadValueError(
             "data=, invariants= and a cx.Unknown in args are for equations over an interval. In a "
@@ -79,8 +79,7 @@ def in_the_plane(
         )
     faces = _faces(begin, conditions, unravel, box)
     equations = Equations(interior, faces, ())
-    check_order(equations, name)
-    check_sides(equations, name)
+    check_determined(equations, GivenState(begin), box, name)
     first = as_first_mesh(mesh, as_region(over))
     every = [interior, *(item for item in faces if item is not None)]
     scheme = PlaneTimeScheme(
@@ -129,32 +128,6 @@ def _as_sides(value: Any) -> dict[str, Callable[..., Any]]:
     for side, condition in value.items():
         as_function(condition, f"boundary at {side!r}", "lambda u, p: u(p)")
     return dict(value)
-
-
-def _as_start(start: Any, over: Box, args: PyTree) -> PyTree:
-    """What the start returns, as arrays, after a try at a few places."""
-    as_function(start, "start of pde", "lambda x: jnp.sin(x[0])")
-    given = (lambda x: start(x, args)) if takes(start, 2) else start
-    low, high = np.array(over.low), np.array(over.high)
-    value = None
-    for share in (0.0, 0.37, 1.0):
-        x = jnp.asarray(low + share * (high - low))
-        try:
-            value = as_arrays(given(x), "what start returns")
-        except (TypeError, IndexError) as error:
-            raise BadValueError(
-                "start of pde takes a place of shape (2,), such as lambda x: jnp.sin(x[0]) * "
-                f"jnp.sin(x[1]): {str(error).splitlines()[0]}"
-            ) from error
-        entries = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(value)])
-        if np.iscomplexobj(entries):
-            raise BadValueError(
-                "start of pde is complex: state the real and the imaginary part as a pair."
-            )
-        if not entries.size or not np.isfinite(entries).all():
-            where = ", ".join(f"{float(item):g}" for item in x)
-            raise BadValueError(f"start of pde is empty, NaN or infinite at ({where}).")
-    return value
 
 
 def _at_side(condition: Callable[..., Any], side: str) -> Callable[[Any, Any], Any]:

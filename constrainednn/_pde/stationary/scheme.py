@@ -226,8 +226,13 @@ def _constants(equations: Equations) -> str:
     """What is said of components that have any constant."""
     if not equations.free:
         return ""
-    several = len(equations.smooth) > 1
-    which = " and ".join(f"u[{k}]" for k in equations.free) if several else "u"
+    if len(equations.free) > 1:
+        which = " and ".join(f"u[{k}]" for k in equations.free)
+        return (
+            f"; {which} are determined up to a constant each, and their means are set to zero. "
+            "Others are chosen by conditions at a point"
+        )
+    which = "u" if len(equations.smooth) == 1 else f"u[{min(equations.free)}]"
     return (
         f"; {which} is determined up to a constant, and its mean is set to zero. Another one is "
         "chosen by a condition at a point"

@@ -11,6 +11,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 from constrainednn._common.arguments import as_arrays, as_count
+from constrainednn._common.messages import counted, in_plain_words
 from constrainednn._pde.arguments import takes
 from constrainednn._pde.conditions import (
     JumpResidual,
@@ -167,6 +168,14 @@ def _as_guess(guess: Any, region: Region) -> Callable[[Array], PyTree]:
         value = as_arrays(guess, "guess of pde")
         return lambda x: value
     fn = (lambda x: guess(x[0])) if region.scalar else guess
+    try:
+        jax.eval_shape(fn, jax.ShapeDtypeStruct((region.dim,), jnp.result_type(float)))
+    except Exception as error:
+        shape = () if region.scalar else (region.dim,)
+        raise BadValueError(
+            f"guess of pde is a value, or a function of a place of shape {shape}: "
+            f"{in_plain_words(error)}."
+        ) from error
     value = as_arrays(fn(jnp.asarray(_middle(region))), "what guess of pde returns")
     entries = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(value)])
     if not entries.size or not np.isfinite(entries).all():
@@ -219,7 +228,8 @@ def _seen(
         raise
     except Exception as error:
         raise ProblemError(
-            f"{name} cannot be evaluated for a u like guess=, by default a number: {error}"
+            f"{name} cannot be evaluated for a u like guess=, by default a number: "
+            f"{in_plain_words(error)}."
         ) from error
 
 
@@ -269,8 +279,8 @@ def _check_sides(equations: Equations, region: Region, name: str) -> None:
         odd = any(k % 2 for k in orders)
         if given < needed or (given > needed and not odd):
             raise ProblemError(
-                f"{name} needs {needed} conditions at {region.sides[number]!r}, half the order of "
-                f"its derivatives across that side, and boundary states {given}."
+                f"{name} needs {counted(needed, 'condition')} at {region.sides[number]!r}, half "
+                f"the order of its derivatives across that side, and boundary states {given}."
             )
 
 
