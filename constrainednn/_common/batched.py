@@ -15,7 +15,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 from constrainednn._common.compilation.closures import bind_numbers, lift_numbers, with_retrace
-from constrainednn._common.compilation.effort import compiles_quickly, quick_options
+from constrainednn._common.compilation.effort import by_effort
 from constrainednn._common.messages import refuse_traced
 
 BLOCK = 1024
@@ -52,12 +52,7 @@ def _block_values(statement: Structure, arrays: list, points: PyTree) -> PyTree:
     return jax.vmap(put_together(arrays, statement))(points)
 
 
-_block = jax.jit(_block_values, static_argnums=0)
-
-
-@functools.cache
-def _quick_block() -> Callable:
-    return jax.jit(_block_values, static_argnums=0, compiler_options=quick_options())
+_program_for = by_effort(functools.partial(jax.jit, _block_values, static_argnums=0))
 
 
 @with_retrace
@@ -80,7 +75,7 @@ def in_blocks(fn: Callable[[Any], Any], points: PyTree) -> PyTree[np.ndarray]:
         one = [jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype) for leaf in leaves]
         value = jax.eval_shape(fn, jax.tree.unflatten(structure, one))
         return jax.tree.map(lambda leaf: np.zeros((0, *leaf.shape), leaf.dtype), value)
-    block = _quick_block() if compiles_quickly(fn, points) else _block
+    block = _program_for(fn, points)
     found = []
     for start in range(0, n, BLOCK):
         piece = [_padded(leaf[start : start + BLOCK]) for leaf in leaves]

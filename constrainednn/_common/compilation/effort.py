@@ -1,40 +1,57 @@
-"""How much work XLA puts into a program: little where compiling would take longer than running.
+"""How much work XLA puts into a program: less where compiling would take longer than running.
 
-Without LLVM's optimisation a program compiles three to five times as fast. With few numbers to
-compute with it runs as fast, since most of a step is then calls of LAPACK and what XLA does around
-them; with more of them it takes up to twice as long.
+On CPUs LLVM's full optimisation takes a third to half of the time of compiling and gains nothing
+that could be measured: most of a step is calls of LAPACK and what XLA does around them. Without any
+a program compiles three to five times as fast as with it. With few numbers to compute with it runs
+as fast; with more of them it takes up to twice as long.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import PyTree
 
-# Of what is quick to compile, on CPU.
-_QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-# With more numbers in its arguments a program is optimised; and with more than the second, in any
-# case: the program of a projection is long, and a training step holds about ten of them.
+# Of LLVM's optimisation: none, and some.
+_NONE, _SOME = 0, 1
+# With more numbers in its arguments a program is optimised. The second is for the program of a
+# projection: it is long, and a training step holds about ten of them.
 _FEW, _FEW_OF_LONG = 2**8, 2**16
 
 
-def compiles_quickly(arguments: PyTree, points: PyTree = ()) -> bool:
-    """Whether a program with these arguments is better compiled quickly than well.
+def by_effort(jit: Callable[..., Callable]) -> Callable[..., Callable]:
+    """From `jit(compiler_options=...)` to a function that gives the program for some arguments.
+
+    Its arguments are those of `level`.
+    """
+    made = functools.cache(lambda level: jit(compiler_options=options(level)))
+    chosen: Any = lambda arguments, points=(): made(level(arguments, points))  # noqa: E731
+    chosen.made = lambda: [made(each) for each in (None, _NONE, _SOME)]
+    return chosen
+
+
+def level(arguments: PyTree, points: PyTree = ()) -> int | None:
+    """The level of optimisation for a program with these arguments.
 
     A class says of its instances that they are long programs by an attribute `is_long_program`.
 
     Args:
         arguments: What is computed with.
         points: Where: these count for long programs alone, others are soon done with them.
+
+    Returns:
+        None where XLA is not to be told: on other devices, and within another program.
     """
-    if jax.default_backend() != "cpu":
-        return False
-    numbers = _numbers(arguments)
-    if numbers <= _FEW:
-        return True
-    nodes = jax.tree.leaves(arguments, is_leaf=_is_long)
-    return numbers + _numbers(points) <= _FEW_OF_LONG and any(map(_is_long, nodes))
+    leaves = jax.tree.leaves(arguments)
+    if jax.default_backend() != "cpu" or any(isinstance(leaf, Tracer) for leaf in leaves):
+        return None
+    numbers = _numbers(leaves)
+    if any(map(_is_long, jax.tree.leaves(arguments, is_leaf=_is_long))):
+        return _NONE if numbers + _numbers(points) <= _FEW_OF_LONG else _SOME
+    return _NONE if numbers <= _FEW else _SOME
 
 
 def _numbers(tree: PyTree) -> int:
@@ -46,10 +63,13 @@ def _is_long(node: Any) -> bool:
 
 
 @functools.cache
-def quick_options() -> dict[str, Any]:
-    """XLA's options for a program that is to compile quickly, those that this version knows."""
+def options(level: int | None) -> dict[str, Any] | None:
+    """XLA's options for a level, those that this version knows."""
+    if level is None:
+        return None
+    wanted = {"xla_backend_optimization_level": level, "xla_cpu_use_fusion_emitters": False}
     known = {}
-    for name, value in _QUICK.items():
+    for name, value in wanted.items():
         try:
             jax.jit(lambda x: -x, compiler_options={name: value}).lower(0.0).compile()
         except jax.errors.JaxRuntimeError:  # options come and go
