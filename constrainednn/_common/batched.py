@@ -15,7 +15,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 from constrainednn._common.compilation.closures import bind_numbers, lift_numbers, with_retrace
-from constrainednn._common.compilation.effort import by_effort
+from constrainednn._common.compilation.effort import Programs
 from constrainednn._common.messages import refuse_traced
 
 BLOCK = 1024
@@ -52,7 +52,7 @@ def _block_values(statement: Structure, arrays: list, points: PyTree) -> PyTree:
     return jax.vmap(put_together(arrays, statement))(points)
 
 
-_program_for = by_effort(functools.partial(jax.jit, _block_values, static_argnums=0))
+_block = Programs(functools.partial(jax.jit, _block_values, static_argnums=0))
 
 
 @with_retrace
@@ -75,12 +75,12 @@ def in_blocks(fn: Callable[[Any], Any], points: PyTree) -> PyTree[np.ndarray]:
         one = [jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype) for leaf in leaves]
         value = jax.eval_shape(fn, jax.tree.unflatten(structure, one))
         return jax.tree.map(lambda leaf: np.zeros((0, *leaf.shape), leaf.dtype), value)
-    block = _program_for(fn, points)
     found = []
     for start in range(0, n, BLOCK):
         piece = [_padded(leaf[start : start + BLOCK]) for leaf in leaves]
         # Not waited for: the next block is cut while this one is computed.
-        found.append(block(statement, arrays, jax.tree.unflatten(structure, piece)))
+        args = statement, arrays, jax.tree.unflatten(structure, piece)
+        found.append(_block(args, fn, points))
         # The points are concrete, so a traced result means a tracer in a closure.
         refuse_traced(found[-1], "what a function closes over")
     columns = zip(*map(jax.tree.leaves, found), strict=True)

@@ -94,7 +94,8 @@ def _violated(item: ConstraintGap) -> str:
 
 def _violated_on_sets(facts: Facts) -> str:
     """The same of constraints on finite sets, all of whose points are trained on and judged."""
-    for item, points in zip(facts.problem.constraints, facts.streams, strict=True):
+    # After the constraints there may be the points of an objective.
+    for item, points in zip(facts.problem.constraints, facts.streams, strict=False):
         if item.tolerance is None or points.heldout is not None:
             continue
         r = residuals_at(item.residual, facts.model, points.train.points)

@@ -36,7 +36,7 @@ from constrainednn._common.compilation.content import (
     of_library,
     read_by,
 )
-from constrainednn._common.compilation.effort import by_effort
+from constrainednn._common.compilation.effort import Programs
 from constrainednn._common.compilation.outline import outline, same
 from constrainednn._common.compilation.trial import agrees
 
@@ -163,18 +163,18 @@ def compiled(fn: Callable) -> Callable:
     """Like `equinox.filter_jit`, with one program for functions that differ only in numbers."""
     bound = functools.wraps(fn)(lambda *args: fn(*bind_numbers(args)))
     jit: Any = eqx.filter_jit
-    program_for: Any = by_effort(functools.partial(jit, bound))
+    programs = Programs(functools.partial(jit, bound))
 
     def called(*args: Any) -> Any:
         lifted = lift_numbers(args)
-        return program_for(lifted)(*lifted)
+        return programs(lifted, lifted)
 
     def lower(*args: Any) -> Any:
         lifted = lift_numbers(args)
-        return program_for(lifted).lower(*lifted)
+        return programs.chosen(lifted).lower(*lifted)
 
     call: Any = with_retrace(functools.wraps(fn)(called))
-    call.programs = lambda: sum(each._cached._cache_size() for each in program_for.made())
+    call.programs = programs.count
     call.lower = with_retrace(lower)
     return call
 

@@ -7,12 +7,11 @@ as fast; with more of them it takes up to twice as long.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import PyTree
 
 # Of LLVM's optimisation: none, and some.
@@ -22,15 +21,33 @@ _NONE, _SOME = 0, 1
 _FEW, _FEW_OF_LONG = 2**8, 2**16
 
 
-def by_effort(jit: Callable[..., Callable]) -> Callable[..., Callable]:
-    """From `jit(compiler_options=...)` to a function that gives the program for some arguments.
+class Programs:
+    """A function compiled with as much work as pays for its arguments.
 
-    Its arguments are those of `level`.
+    Args:
+        jit: From `compiler_options=` to the compiled function.
     """
-    made = functools.cache(lambda level: jit(compiler_options=options(level)))
-    chosen: Any = lambda arguments, points=(): made(level(arguments, points))  # noqa: E731
-    chosen.made = lambda: [made(each) for each in (None, _NONE, _SOME)]
-    return chosen
+
+    def __init__(self, jit: Callable[..., Callable]):
+        self._made = functools.cache(lambda level: jit(compiler_options=options(level)))
+
+    def __call__(self, args: Sequence[Any], arguments: PyTree, points: PyTree = ()) -> Any:
+        """The value at `args`; the rest as in `level`."""
+        try:
+            return self.chosen(arguments, points)(*args)
+        except ValueError as error:
+            if "compiler_options" not in str(error):
+                raise
+        # Within another program, whose options are all that count.
+        return self._made(None)(*args)
+
+    def chosen(self, arguments: PyTree, points: PyTree = ()) -> Any:
+        """The compiled function for these."""
+        return self._made(level(arguments, points))
+
+    def count(self) -> int:
+        """Programs compiled so far."""
+        return sum(self._made(each)._cached._cache_size() for each in (None, _NONE, _SOME))
 
 
 def level(arguments: PyTree, points: PyTree = ()) -> int | None:
@@ -43,12 +60,11 @@ def level(arguments: PyTree, points: PyTree = ()) -> int | None:
         points: Where: these count for long programs alone, others are soon done with them.
 
     Returns:
-        None where XLA is not to be told: on other devices, and within another program.
+        None where XLA is not to be told: on other devices.
     """
-    leaves = jax.tree.leaves(arguments)
-    if jax.default_backend() != "cpu" or any(isinstance(leaf, Tracer) for leaf in leaves):
+    if jax.default_backend() != "cpu":
         return None
-    numbers = _numbers(leaves)
+    numbers = _numbers(arguments)
     if any(map(_is_long, jax.tree.leaves(arguments, is_leaf=_is_long))):
         return _NONE if numbers + _numbers(points) <= _FEW_OF_LONG else _SOME
     return _NONE if numbers <= _FEW else _SOME
