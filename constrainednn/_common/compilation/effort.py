@@ -29,7 +29,8 @@ class Programs:
     """
 
     def __init__(self, jit: Callable[..., Callable]):
-        self._made = functools.cache(lambda level: jit(compiler_options=options(level)))
+        made: Any = functools.cache(lambda level: jit(compiler_options=options(level)))
+        self._made = made
 
     def __call__(self, args: Sequence[Any], arguments: PyTree, points: PyTree = ()) -> Any:
         """The value at `args`; the rest as in `level`."""
