@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from marks import slow
 
 import constrainednn as cx
 
@@ -226,8 +227,7 @@ FREE = dict.fromkeys(("left", "right"), lambda u, x, n: cx.derivative(u)(x))
         (second, {**ENDS, (0.5,): lambda u, x: u(x) - 1.2}),
         (lambda u, x: second(u, x) - 1, {**FREE, (0.5,): lambda u, x: u(x) - 1}),
         (lambda u, x: x * second(u, x) + cx.derivative(u)(x) / 2, lambda u, x: u(x) - x),
-        # Not determined, though zero solves it: too few conditions, and an eigenvalue.
-        (lambda u, x: cx.derivative(u)(x) - u(x), {}),
+        # Not determined, though zero solves it, at an eigenvalue.
         (lambda u, x: second(u, x) + np.pi**2 * u(x), wall),
     ],
 )
@@ -237,10 +237,68 @@ def test_what_has_no_solution_or_many_is_not_called_solved(residual, boundary):
         assert cx.solve(problem, tolerance=tolerance).verdict.word in ("not solved", "cannot tell")
 
 
-@pytest.mark.slow
-def test_inflow_that_lacks_a_side_is_not_called_solved():
-    problem = cx.pde(lambda u, x: D(u, 0)(x) + D(u, 1)(x), over=SQUARE, boundary={"left": wall})
-    assert cx.solve(problem, tolerance=1e-6).verdict.word == "cannot tell"
+def transport(u, x):
+    return D(u, 0)(x) + D(u, 1)(x)
+
+
+def turning(u, x):
+    return (0.5 - x[1]) * D(u, 0)(x) + (x[0] - 0.5) * D(u, 1)(x)
+
+
+def near_the_left(u, x):
+    return jnp.where(x[0] < 0.3, u(x), 0.0)
+
+
+LINE, UNIT_DISK = cx.Interval(0.0, 1.0), cx.domains.Ball(2)
+
+
+@pytest.mark.parametrize(
+    ("residual", "over", "boundary", "words"),
+    [
+        # Polynomials go on from the left alone as if they knew what comes in below.
+        (transport, SQUARE, {"left": wall}, r"0\) at 'bottom' to \(1, .*at 'right'.*at 'bottom'"),
+        slow(transport, SQUARE, {"left": wall, "bottom": near_the_left}, "add one at 'bottom'"),
+        slow(transport, UNIT_DISK, {}, "at 'circle' to .* at 'circle'"),
+        # Near the middle they go round; in the corners none carries a condition.
+        slow(turning, SQUARE, {"left": wall}, "boundary states none at either"),
+        (lambda u, x: cx.derivative(u)(x) - u(x), LINE, {}, "from 0 at 'left' to 1 at 'right'"),
+    ],
+)
+def test_characteristics_without_a_condition_are_refused(residual, over, boundary, words):
+    with pytest.raises(cx.errors.ProblemError, match=words):
+        cx.pde(residual, over=over, boundary=boundary)
+
+
+def out_of_a_corner(u, x):
+    return x @ jax.grad(u)(x) + u(x) - 1
+
+
+def cauchy_riemann(w, x):
+    (u_x, u_y), (v_x, v_y) = jax.jacfwd(w)(x)
+    return u_x - v_y, u_y + v_x
+
+
+@pytest.mark.parametrize(
+    ("residual", "boundary", "changed"),
+    [
+        # One end of each is enough, whichever way time goes; both may have conditions that agree.
+        (transport, {"left": wall, "bottom": wall}, {}),
+        slow(transport, {"right": wall, "top": wall}, {}),
+        (transport, {"top": wall, "bottom": wall}, {}),
+        slow(transport, wall, {}),
+        slow(transport, wall, {"over": UNIT_DISK}),
+        slow(lambda u, x: D(u, 0)(x) - u(x) ** 2, {"left": wall}, {}),
+        # Nothing comes in from where the speed is zero; u = 1 is the only regular solution.
+        slow(out_of_a_corner, {}, {}),
+        (lambda u, x: x * cx.derivative(u)(x) + u(x) - 1, {}, {"over": LINE}),
+        slow(lambda u, x: cx.derivative(u)(x), {(0.5,): wall}, {"over": LINE}),
+        # The direction depends on u, or is none.
+        (lambda u, x: u(x) * D(u, 0)(x) + D(u, 1)(x), {"bottom": wall}, {}),
+        slow(cauchy_riemann, {"left": wall}, {"guess": jnp.zeros(2)}),
+    ],
+)
+def test_characteristics_with_a_condition_are_not_refused(residual, boundary, changed):
+    cx.pde(residual, **({"over": SQUARE, "boundary": boundary} | changed))
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 from constrainednn._common.arguments import as_arrays, as_count
-from constrainednn._common.messages import counted, in_plain_words
+from constrainednn._common.messages import in_plain_words
 from constrainednn._pde.arguments import takes
 from constrainednn._pde.conditions import (
     JumpResidual,
@@ -22,6 +22,8 @@ from constrainednn._pde.conditions import (
 )
 from constrainednn._pde.elements.germ import LocalResidual, local_residual, unabridged
 from constrainednn._pde.stationary.constants import dependence, with_constants
+from constrainednn._pde.stationary.determined.characteristics import check_characteristics
+from constrainednn._pde.stationary.determined.counts import check_order, check_sides
 from constrainednn._pde.stationary.discretisation import Equations, gauss_cube, tables
 from constrainednn._pde.stationary.mesh import Mesh
 from constrainednn._pde.stationary.region import (
@@ -80,8 +82,9 @@ def stationary(
     )
     interior = seen(residual, name, region.some_points(_TRIED))
     equations = _equations(interior, conditions, region, seen)
-    _check_order(equations, name)
-    _check_sides(equations, region, name)
+    check_order(equations, name)
+    check_sides(equations, region, name)
+    check_characteristics(equations, region, name)
     faces = (item for item in equations.faces if item is not None)
     every = interior, *faces, *(item for _, item in equations.at_points)
     low, high = (tuple(map(tuple, corner.tolist())) for corner in (first.low, first.high))
@@ -240,48 +243,6 @@ def _linear(residual: LocalResidual, region: Region) -> bool:
     v = rng.normal(size=(128, len(residual.orders), d)) * 10.0 ** rng.integers(-2, 3, (128, 1, 1))
     G = residual.linearised(v, points)[1]
     return bool(np.array_equal(G[:64], G[64:], equal_nan=True))
-
-
-def _check_order(equations: Equations, name: str) -> None:
-    """Refuse what elements cannot determine.
-
-    Raises:
-        ProblemError: If equations and components differ in number, or nothing is differentiated.
-    """
-    d = len(equations.smooth)
-    if equations.interior.equations != d:
-        raise ProblemError(
-            f"{name} returns {equations.interior.equations} numbers for a u of {d}: as many "
-            "equations as components are needed. State the shape of u by guess=, such as "
-            "guess=jnp.zeros(3)."
-        )
-    if not any(equations.smooth):
-        raise ProblemError(f"{name} has no derivative of u: it is no differential equation.")
-
-
-def _check_sides(equations: Equations, region: Region, name: str) -> None:
-    """Refuse sides with more or fewer conditions than an equation of even order needs.
-
-    A component of order 2 m across a side needs m conditions there. Of an odd order, as for
-    transport, it depends on the direction, and the solve tells.
-
-    Raises:
-        ProblemError: Naming the side, with both numbers.
-    """
-    for number, face in enumerate(equations.faces):
-        # Across a curve the highest order is that by any coordinate.
-        curved = region.curved is not None
-        orders = [max(a) if curved else a[number // 2] for a in equations.interior.highest]
-        needed, given = (
-            sum(k // 2 for k in orders if k % 2 == 0),
-            0 if face is None else face.equations,
-        )
-        odd = any(k % 2 for k in orders)
-        if given < needed or (given > needed and not odd):
-            raise ProblemError(
-                f"{name} needs {counted(needed, 'condition')} at {region.sides[number]!r}, half "
-                f"the order of its derivatives across that side, and boundary states {given}."
-            )
 
 
 def _trainable(u: SpacePieces) -> tuple[PyTree, ...]:

@@ -1,0 +1,1 @@
+"""What is refused before elements are solved: statements that leave u undetermined."""
