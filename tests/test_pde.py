@@ -71,6 +71,8 @@ def test_saved_and_loaded(solved_heat, tmp_path):
 def test_outside_is_refused(solved_heat):
     with pytest.raises(cx.errors.UsageError, match=r"from 0 to 1 and from 0 to 1, got 0.5, 1.2"):
         solved_heat([0.5, 1.2])
+    with pytest.raises(cx.errors.UsageError, match=r"of 64 points .* outside.*from 0 to 1 and"):
+        solved_heat.evaluate(over=cx.Box((0, 0), (2, 1)), constraint="heat", heldout=64)
 
 
 @pytest.mark.slow
@@ -94,6 +96,10 @@ def test_march_that_reached_its_limit_is_resumed_to_the_same_digits(tmp_path):
     assert f"{reached}" in part.gap["left"].measure  # measured as far as it got
     places = np.stack([np.full(50, reached / 2), np.linspace(-1, 1, 50)], axis=1)
     np.testing.assert_array_equal(part(places), whole(places))
+    with pytest.raises(cx.errors.UsageError, match=r"of 64 points .* outside.*from 0 to .*, got "):
+        part.evaluate(over=cx.Box((0.0, -1.0), (0.5, 1.0)), constraint="burgers", heldout=64)
+    within = cx.Box((0.0, -1.0), (reached, 1.0))
+    assert np.isfinite(part.evaluate(over=within, constraint="burgers").heldout_rms.value)
     rest = cx.resume(tmp_path / "run", problem, steps=10_000)
     assert rest.status == "converged"
     np.testing.assert_array_equal(rest.model.times, whole.model.times)

@@ -209,6 +209,8 @@ def test_a_nonlinear_wave_is_resumed_and_a_run_that_ended_early_is_not_solved(tm
     part = cx.solve(problem, tolerance=1e-4, steps=3, out=tmp_path / "run")
     assert part.status == "max_steps" and part.verdict.word == "not solved"
     assert 0 < part.model.ends[-1] < 0.6
+    with pytest.raises(cx.errors.UsageError, match="of 512 points drawn from it lie outside"):
+        part.evaluate(over=cx.Box([0.0] * 3, [0.6, 1.0, 1.0]), constraint="equation", heldout=512)
     rest = cx.resume(tmp_path / "run", problem, steps=1000)
     assert rest.status == "converged"
     p = np.random.default_rng(1).uniform([0, 0, 0], [0.6, 1, 1], (50, 3))

@@ -5,7 +5,7 @@ Every number comes from `residuals_at`, after training, at the same parameters.
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -208,8 +208,9 @@ def evaluate_over(
     name: str | None,
     heldout: int,
     key: Key[Array, ""],
+    check: Callable[[PyTree], None],
 ) -> ConstraintGap:
-    """Measure one constraint on held-out points of another measure.
+    """Measure one constraint on held-out points of another measure, which `check` may refuse.
 
     Raises:
         TypeError: If `over` is no domain.
@@ -229,6 +230,7 @@ def evaluate_over(
     constraint, model = apart(problem.constraints[index], model)
     count = as_count(heldout, "heldout")
     held = draw(over, count, Independent(), key=stream(key, f"extrapolation/{constraint.name}"))
+    check(held.points)
     other = Streams(streams[index].train, None, held)
     everywhere = [item.heldout.points for item in streams if item.heldout is not None]
     gap = _constraint_gap(problem, constraint, model, other, everywhere, "", over=over)

@@ -97,21 +97,42 @@ class Solution(Facts):
         return point_of(self.problem, self.model, self.streams)
 
     def _refuse_outside(self, x: np.ndarray) -> None:
+        first, _, known = self._first_outside(x)
+        if first is not None:
+            raise BadValueError(f"the solution is known {known}.")
+
+    def _refuse_over_outside(self, x: PyTree) -> None:
+        """Refuse points of `over` that no piece reaches: residuals there are those of nothing."""
+        if isinstance(self.model, Experiments) or not isinstance(x, np.ndarray):
+            return
+        # Of points of another shape the residual says what is wrong.
+        if [x.shape[1:]] != [leaf.shape for leaf in jax.tree.leaves(self._point)]:
+            return
+        first, count, known = self._first_outside(x)
+        if first is not None:
+            raise BadValueError(
+                f"over= reaches beyond the solution: {count} of {len(x)} points drawn from it lie "
+                f"outside. It is known {known}. Choose over= within that."
+            )
+
+    def _first_outside(self, x: np.ndarray) -> tuple[np.ndarray | None, int, str]:
+        """The first point that no piece reaches, how many there are, and where the pieces are."""
         scheme, equation = self.problem.scheme, self.problem.constraints[0]
         if not (scheme.in_pieces or isinstance(scheme, TrainedEquation)):
-            return
+            return None, 0, ""
         covered = scheme.covered(self.model, equation) or equation.over
         assert isinstance(covered, (Interval, AbstractShape))
         outside = x[~covered.holds(x)]
-        if outside.size:
-            if not isinstance(covered, (Interval, Box)):
-                got = ", ".join(f"{number:.9g}" for number in outside[0])
-                raise BadValueError(f"the solution is known in {covered!r}, got ({got}).")
-            ends = np.atleast_2d(np.transpose([covered.low, covered.high]))
-            first = np.atleast_1d(outside[0] if isinstance(covered, Box) else outside.ravel()[0])
-            known = " and ".join(f"from {low:g} to {high:g}" for low, high in ends)
-            got = ", ".join(_beyond(*both) for both in zip(first, ends, strict=True))
-            raise BadValueError(f"the solution is known {known}, got {got}.")
+        if not outside.size:
+            return None, 0, ""
+        if not isinstance(covered, (Interval, Box)):
+            got = ", ".join(f"{number:.9g}" for number in outside[0])
+            return outside[0], len(outside), f"in {covered!r}, got ({got})"
+        ends = np.atleast_2d(np.transpose([covered.low, covered.high]))
+        first = np.atleast_1d(outside[0] if isinstance(covered, Box) else outside.ravel()[0])
+        within = " and ".join(f"from {low:g} to {high:g}" for low, high in ends)
+        got = ", ".join(_beyond(*both) for both in zip(first, ends, strict=True))
+        return first, len(outside), f"{within}, got {got}"
 
     def __getitem__(self, which: int | str) -> "Solution":
         """The solution of one of several experiments, by name or number.
@@ -146,6 +167,11 @@ class Solution(Facts):
             constraint: Name of the constraint, needed if there is more than one.
             heldout: Number of points drawn from `over`.
             seed: Seed of that draw.
+
+        Raises:
+            TypeError: If `over` is no domain.
+            ValueError: If there is no such constraint, or points of `over` lie where no piece of a
+                solution in pieces is, such as after the time that a march got to.
         """
         return evaluate_over(
             self.problem,
@@ -155,6 +181,7 @@ class Solution(Facts):
             name=constraint,
             heldout=heldout,
             key=jax.random.key(as_seed(seed)),
+            check=self._refuse_over_outside,
         )
 
     def estimates(self, *, sigma: float | None = None, level: float = 0.95) -> Estimates:
