@@ -132,6 +132,32 @@ def test_a_model_that_is_trained_takes_nothing_that_would_be_ignored(changed, wo
         cx.pde(heat, **STATED, model=cx.MLP(3, "scalar"), **changed)
 
 
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (cx.MLP(2, "scalar"), r"size 2, .* shape \(3,\): write cx.MLP\(3, ...\)"),
+        (cx.MLP("scalar", "scalar"), r"size 'scalar', .* write cx.MLP\(3, ...\)"),
+        (cx.MLP(4, "scalar")(key=jax.random.key(0)), r"size 4, .* write cx.MLP\(3, ...\)"),
+        (cx.Linear(2, "scalar"), r"write cx.Linear\(3, ...\)"),
+        (
+            cx.RandomFeatures(SQUARE, "scalar"),
+            r"write cx.RandomFeatures\(Box\(low=\(0.0, 0.0, 0.0\)",
+        ),
+    ],
+)
+def test_a_model_of_other_points_is_refused_with_the_size_to_write(model, words):
+    with pytest.raises(cx.errors.UsageError, match=words):
+        cx.pde(heat, **STATED, model=model)
+
+
+def test_a_number_is_a_point_of_an_interval():
+    stated = {"over": cx.Interval(0.0, 1.0), "boundary": wall}
+    for model in (cx.MLP("scalar", "scalar"), cx.RandomFeatures(cx.Interval(0, 1), "scalar")):
+        cx.pde(lambda u, x: cx.derivative(u)(x), **stated, model=model)
+    with pytest.raises(cx.errors.UsageError, match=r"write cx.MLP\('scalar', ...\)"):
+        cx.pde(lambda u, x: cx.derivative(u)(x), **stated, model=cx.MLP(1, "scalar"))
+
+
 @pytest.mark.slow
 def test_a_condition_for_each_wave_that_comes_in_is_enough():
     cx.pde(transport, **(STATED | {"boundary": {"left": wall}}))

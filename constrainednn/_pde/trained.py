@@ -13,6 +13,9 @@ from constrainednn._problem.constraint import Constraint
 from constrainednn._problem.problem import Problem
 from constrainednn.domains.base import AbstractDomain
 from constrainednn.domains.finite import Points
+from constrainednn.domains.regions.base import AbstractShape
+from constrainednn.errors import BadValueError
+from constrainednn.models.random_features import FeatureNetwork
 from constrainednn.models.recipes import is_recipe, trainable_mask
 
 # Training points of the equation, and of each condition, at least; and for each parameter.
@@ -46,6 +49,7 @@ def trained(
 ) -> Problem:
     """The same constraints as for elements, but for jumps."""
     built = model(key=jax.random.key(0)) if is_recipe(model) else model
+    _refuse_other_size(built, over)
     trained_ones = eqx.filter(built, trainable_mask(built, None))
     count = sum(leaf.size for leaf in jax.tree.leaves(trained_ones))
     many, few = (
@@ -59,6 +63,36 @@ def trained(
         build = functools.partial(_built, model, args)
         model = build if is_recipe(model) else WithArguments(model, args)
     return Problem([*constraints, *observed], model, reference=reference)
+
+
+def _refuse_other_size(built: PyTree, over: AbstractDomain) -> None:
+    """Refuse a network or features that take other points than the equation has.
+
+    Of a model of another kind nothing is known: `solve` tries the residual with it.
+
+    Raises:
+        ValueError: With the size to write.
+    """
+    if isinstance(built, eqx.nn.MLP):
+        size, write = built.in_size, "cx.MLP({}, ...)"
+    elif isinstance(built, eqx.nn.Linear):
+        size, write = built.in_features, "cx.Linear({}, ...)"
+    elif isinstance(built, FeatureNetwork):
+        size, write = built.inner.value[0].shape[1], f"cx.RandomFeatures({over!r}, ...)"
+    else:
+        return
+    wanted, shape = "scalar", ()
+    if isinstance(over, AbstractShape):
+        wanted = len(over.bounds[0])
+        shape = (wanted,)
+    # Features take a number as a point of one coordinate.
+    if size == wanted or (isinstance(built, FeatureNetwork) and (size, shape) == (1, ())):
+        return
+    quoted = repr(wanted)
+    raise BadValueError(
+        f"model= takes points of size {size!r}, and those of the equation have shape {shape}: "
+        f"write {write.replace('{}', quoted)}."
+    )
 
 
 def _built(recipe: Callable[..., PyTree], args: PyTree, *, key: Key[Array, ""]) -> WithArguments:
