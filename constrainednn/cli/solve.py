@@ -38,7 +38,7 @@ def solve(
     steps: Annotated[int | None, typer.Option(help="Largest number of steps.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the model and of all points.")] = 0,
     tolerance: Annotated[
-        float, typer.Option(help="Stop when the root of the loss is at most this.")
+        float, typer.Option(help="Largest residual to call solved; equations have a default.")
     ] = 0.0,
     heldout: Annotated[
         int | None, typer.Option(help="Held-out points per constraint; default 4096.")

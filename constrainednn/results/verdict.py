@@ -295,6 +295,13 @@ def _is_large(item: ConstraintGap, gap: GapReport) -> bool:
     return item.relative > _LARGE and part and not item.at_rounding
 
 
+def _advice(item: ConstraintGap) -> str:
+    """What may help where the residual is large on fresh points."""
+    if item.train_rms > _LARGE * item.terms:
+        return "a wider or steeper model, or stages, may come closer"
+    return "it holds where it was trained on; more points may help"
+
+
 def _measured(facts: Facts) -> str:
     """RMS residuals on fresh points, and their size relative to the terms of the residual."""
     # An equation that is solved in pieces is judged by its tolerance; what is left are data.
@@ -312,7 +319,7 @@ def _measured(facts: Facts) -> str:
                 text += f", {item.relative:.2g} of its terms"
             # Data have noise; a constraint on a domain should hold.
             if _is_large(item, facts.gap) and item.name not in rows:
-                text += " (no solution: a wider or steeper model, or stages, may come closer)"
+                text += f" (no solution: {_advice(item)})"
             parts.append(text)
     whole = [item for item in facts.gap.finite if item.name in judged]
     return "; ".join(

@@ -231,7 +231,7 @@ def _seen(
         raise
     except Exception as error:
         raise ProblemError(
-            f"{name} cannot be evaluated for a u like guess=, by default a number: "
+            f"{name} fails at a single point x, for a u like guess= (by default a number): "
             f"{in_plain_words(error)}."
         ) from error
 
