@@ -554,6 +554,7 @@ def test_times_far_from_zero():
     assert np.isclose(solution(start + 1e-4), np.exp(-1e4 * ((start + 1e-4) - start)), rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("field", "settings", "status"),
     [

@@ -110,6 +110,7 @@ def regression(x, **settings):
     return cx.Problem(cx.Constraint(line, over=data), cx.MLP("scalar", "scalar", width=20))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("shares", [slow({}), {"monitor": 0.2}, slow({"fold": (1, 4)})])
 def test_units_lie_where_the_rows_that_are_trained_on_do(shares):

@@ -267,6 +267,7 @@ def test_film_of_training_shows_every_kept_model_and_stays_small(plane, tmp_path
         plane.animate(tmp_path / "out.mp4")
 
 
+@pytest.mark.slow
 def test_film_over_time_grows_curves_up_to_the_moment(oscillator, tmp_path):
     oscillator.animate(tmp_path / "out.gif")
     pictures, _ = moments_of(tmp_path / "out.gif")
@@ -277,6 +278,7 @@ def test_film_over_time_grows_curves_up_to_the_moment(oscillator, tmp_path):
     assert (tmp_path / "out.gif").stat().st_size < 300_000
 
 
+@pytest.mark.slow
 def test_nothing_is_animated_of_a_loaded_training_or_of_several_experiments(plane, tmp_path):
     plane.save(tmp_path / "run")
     loaded = cx.load_solution(tmp_path / "run", plane.problem)
@@ -328,6 +330,7 @@ def swirl(u, x):
     return u(x) - jnp.stack([-x[1], x[0]])
 
 
+@pytest.mark.slow
 def test_one_component_and_arrows_of_two_are_drawn():
     problem = cx.Problem(
         cx.Constraint(swirl, over=cx.Box([-1, -1], [1, 1]), points=9), cx.Linear(2, 2)

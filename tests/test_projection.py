@@ -317,6 +317,7 @@ def test_a_function_of_something_else_is_named_with_the_shapes_it_is_called_with
         cx.solve(cx.Problem(held, model), steps=1)
 
 
+@pytest.mark.slow
 def test_factors_of_more_rows_than_one_loop_takes_are_those_of_dense_algebra():
     B = np.random.default_rng(0).normal(size=(70, 90))
     A, b = B @ B.T, B[:, :2]

@@ -248,6 +248,7 @@ def test_comparison_stands_on_the_page_with_both_times_where_it_is_given(solved,
     assert all(line in text for line in repr(found).splitlines())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

@@ -382,6 +382,7 @@ def test_ensembles_stand_beside_single_runs():
     assert again.table()[0]["monitor_loss"] > 0
 
 
+@pytest.mark.slow
 def test_ensembles_in_a_folder_are_not_run_again(tmp_path):
     settings = {"method": "gd", "seeds": 2, "members": 2, "out": tmp_path / "s", **SMALL}
     first = cx.study(circle, **settings)

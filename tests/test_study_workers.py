@@ -113,6 +113,7 @@ def test_g12_what_cannot_be_told_to_another_process(file):
         cx.study(file, executor=Here(), method=cx.LevenbergMarquardt(), **SMALL)
 
 
+@pytest.mark.slow
 def test_g3_worker_that_hangs_is_killed_and_the_others_go_on(file, tmp_path):
     words = r"did not answer for 0\.5 s and was killed"
     with Workers(1, patience=0.5) as workers, pytest.raises(TooLong, match=words):

@@ -113,6 +113,7 @@ def test_another_first_window_is_refused(quick, tmp_path):
         cx.resume(folder, march(state=(1.0, 0.1)))
 
 
+@pytest.mark.slow
 def test_one_sequence_of_steps_with_the_window_named(quick, tmp_path):
     display, sink = Stopping(), Kept()
     found = cx.solve(
