@@ -1,9 +1,9 @@
 """How much work XLA puts into a program: less where compiling would take longer than running.
 
-On CPUs LLVM's full optimisation takes a third to half of the time of compiling and gains nothing
-that could be measured: most of a step is calls of LAPACK and what XLA does around them. Without any
-a program compiles three to five times as fast as with it. With few numbers to compute with it runs
-as fast; with more of them it takes up to twice as long.
+On CPUs LLVM's full optimisation takes a third to half of the time of compiling and gains little,
+between a tenth and nothing where it was measured: most of a step is calls of LAPACK and what XLA
+does around them. Without any a program compiles three to five times as fast as with it. With few
+numbers to compute with it runs as fast; with more of them it takes up to twice as long.
 """
 
 import functools
@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import PyTree
 
 # Of LLVM's optimisation: none, and some.
@@ -39,7 +40,7 @@ class Programs:
         except ValueError as error:
             if "compiler_options" not in str(error):
                 raise
-        # Within another program, whose options are all that count.
+        # Within another program, whose options count; fn itself holds its tracers.
         return self._made(None)(*args)
 
     def chosen(self, arguments: PyTree, points: PyTree = ()) -> Any:
@@ -61,9 +62,10 @@ def level(arguments: PyTree, points: PyTree = ()) -> int | None:
         points: Where: these count for long programs alone, others are soon done with them.
 
     Returns:
-        None where XLA is not to be told: on other devices.
+        None where XLA is not to be told: on other devices, and within another program.
     """
-    if jax.default_backend() != "cpu":
+    traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(arguments))
+    if traced or jax.default_backend() != "cpu":
         return None
     numbers = _numbers(arguments)
     if any(map(_is_long, jax.tree.leaves(arguments, is_leaf=_is_long))):

@@ -97,8 +97,9 @@ class LevelSet(AbstractRegion):
                     inside = ", ".join(f"{item:.6g}" for item in on[int(np.argmin(found))])
                     raise BadValueError(
                         f"{self!r} reaches beyond its box: its function is negative at ({inside}). "
-                        "Give a larger box, or where it has no end write infinite corners and "
-                        "intersect it: LevelSet(fn, [-inf, -inf], [inf, inf]) & Box(low, high)."
+                        "If that is outside, turn its sign. Give a larger box, or "
+                        "where it has no end write infinite corners and intersect it: "
+                        "LevelSet(fn, [-inf, -inf], [inf, inf]) & Box(low, high)."
                     )
 
     def __repr__(self) -> str:

@@ -46,7 +46,8 @@ class Ball(AbstractShape, AbstractDomain):
         center: Corner | None = None,
         name: str | None = None,
     ):
-        self.dim = as_count(dim, "dim of Ball", least=2)
+        # Its middle has as many numbers.
+        self.dim = as_count(dim, "dim of Ball", least=2, most=10**6)
         self.radius = as_positive(radius, "radius of Ball")
         middle = np.zeros(self.dim) if center is None else as_reals(center, "center of Ball")
         if middle.shape != (self.dim,) or not np.isfinite(middle).all():
