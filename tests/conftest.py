@@ -39,6 +39,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
 
 import jax
+import jax.numpy as jnp
 import jaxtyping
 import pytest
 from faults_table import (  # noqa: F401  (hooks of pytest)
@@ -98,6 +99,37 @@ def solved():
         return known[index]
 
     return once
+
+
+def falls(t, y, args):
+    return -y
+
+
+def grows(x, y):
+    return jnp.stack([y[1], y[0]])
+
+
+def from_one_to_zero(left, right):
+    return jnp.stack([left[0] - 1, right[0]])
+
+
+@pytest.fixture(scope="session")
+def initial():
+    """Solve u' = -u, u(0) = 1 on [0, 3], for tests that need any initial value problem."""
+    import constrainednn as cx
+
+    with jax.numpy_rank_promotion("allow"):  # the march promotes ranks inside
+        return cx.solve(cx.ivp(falls, 1.0, (0.0, 3.0)), heldout=256, monitor=16)
+
+
+@pytest.fixture(scope="session")
+def boundary():
+    """Solve u'' = u, u(0) = 1, u(1) = 0 as a system: u(x) = sinh(1 - x) / sinh(1)."""
+    import constrainednn as cx
+
+    with jax.numpy_rank_promotion("allow"):
+        problem = cx.bvp(grows, from_one_to_zero, (0.0, 1.0), [0.0, 0.0])
+        return cx.solve(problem, heldout=256, monitor=16)
 
 
 @pytest.fixture

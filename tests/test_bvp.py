@@ -35,41 +35,31 @@ def both_zero(left, right):
     return jnp.stack([left[0], right[0]])
 
 
-@pytest.fixture(scope="module")
-def exponential():
-    return solved(
-        lambda x, y: jnp.stack([y[1], y[0]]),
-        lambda left, right: jnp.stack([left[0] - 1, right[0]]),
-        (0.0, 1.0),
-        [0.0, 0.0],
-    )
-
-
-def test_exponential(exponential):
-    x = places(exponential)
+def test_exponential(boundary):
+    x = places(boundary)
     known = np.stack([np.sinh(1 - x), -np.cosh(1 - x)], axis=1) / np.sinh(1)
-    assert exponential.status == "converged"
-    assert error(exponential(x), known) < REACHED
-    assert exponential.history.pieces.monitor.max() < 1e-12
+    assert boundary.status == "converged"
+    assert error(boundary(x), known) < REACHED
+    assert boundary.history.pieces.monitor.max() < 1e-12
 
 
-def test_boundary_conditions_and_continuity_hold_to_rounding(exponential):
+def test_boundary_conditions_and_continuity_hold_to_rounding(boundary):
     rounding = 100 * np.finfo(float).eps
-    assert abs(exponential(0.0)[0] - 1) < rounding
-    assert abs(exponential(1.0)[0]) < rounding
-    ends = exponential.model.ends[1:-1]
-    before = exponential(np.nextafter(ends, 0.0))
-    assert np.abs(np.asarray(before) - np.asarray(exponential(ends))).max() < rounding
+    assert abs(boundary(0.0)[0] - 1) < rounding
+    assert abs(boundary(1.0)[0]) < rounding
+    ends = boundary.model.ends[1:-1]
+    before = boundary(np.nextafter(ends, 0.0))
+    assert np.abs(np.asarray(before) - np.asarray(boundary(ends))).max() < rounding
 
 
-def test_training_loss_is_the_weighted_mean_over_all_elements(exponential):
+def test_training_loss_is_the_weighted_mean_over_all_elements(boundary):
     """sum_j (h_j / T) sum_i q_i |r|^2 with Gauss weights, by hand."""
-    gap, model = exponential.gap.constraints[0], exponential.model
+    gap, model = boundary.gap.constraints[0], boundary.model
     nodes, weights = np.polynomial.legendre.leggauss(32)
     total = 0.0
     for low, high in zip(model.ends[:-1], model.ends[1:], strict=True):
         x = low + (high - low) * (nodes + 1) / 2
-        r = residuals_at(exponential.problem.constraints[0].residual, model, x)
+        r = residuals_at(boundary.problem.constraints[0].residual, model, x)
         total += (high - low) * (weights / 2) @ (r**2).sum(axis=1)
     assert np.isclose(total, gap.train, rtol=1e-6)
 
@@ -264,24 +254,24 @@ def test_sixty_equations():
 
 
 @pytest.mark.slow
-def test_dividing_elements_does_not_change_the_function(exponential):
-    model = exponential.model
+def test_dividing_elements_does_not_change_the_function(boundary):
+    model = boundary.model
     edges, parts = model.ends, np.array([1, 2, 3, 4] + [1] * (model.count - 4))
     new_edges, new = divided(edges, unknowns_of(model), parts, 16)
     from constrainednn.models.pieces import stack_pieces
 
     whole = stack_pieces(new_edges, new.y[:-1, None], heads(new), unravel=lambda y: y)
-    x = places(exponential)[:-1]
+    x = places(boundary)[:-1]
     rounding = 1e3 * np.finfo(float).eps
-    assert np.abs(np.asarray(jax.vmap(whole)(x)) - np.asarray(exponential(x))).max() < rounding
+    assert np.abs(np.asarray(jax.vmap(whole)(x)) - np.asarray(boundary(x))).max() < rounding
 
 
 @pytest.mark.slow
-def test_saved_and_loaded_gives_the_same_numbers(exponential, tmp_path):
-    exponential.save(tmp_path / "run")
-    again = cx.load_solution(tmp_path / "run", exponential.problem)
-    assert again.gap.train == exponential.gap.train
-    assert again.gap.heldout == exponential.gap.heldout
+def test_saved_and_loaded_gives_the_same_numbers(boundary, tmp_path):
+    boundary.save(tmp_path / "run")
+    again = cx.load_solution(tmp_path / "run", boundary.problem)
+    assert again.gap.train == boundary.gap.train
+    assert again.gap.heldout == boundary.gap.heldout
 
 
 @pytest.mark.slow

@@ -341,6 +341,7 @@ def test_jacobian_of_a_network_is_that_of_reverse_mode():
     assert_equal_pairs(pairs, X)
 
 
+@pytest.mark.slow
 def test_divergence_of_known_fields():
     potential, u = network(3, 3, 5, 2, jnp.tanh), MODELS_OF_SPACE["scalar"]
 
@@ -407,6 +408,7 @@ def test_gradient_by_parameters_is_the_slope_of_a_finite_difference():
     assert np.isclose(difference, compiled(jax.grad(along), 0.0), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_results_are_compiled_batched_and_differentiated_like_any_function():
     u, v = MODELS_OF_TIME["final activation"], MODELS_OF_SPACE["random features"]
 
@@ -425,6 +427,7 @@ def test_results_are_compiled_batched_and_differentiated_like_any_function():
     assert_close(jax.jit(derivative(u))(T), jax.jacfwd(u)(T))
 
 
+@pytest.mark.slow
 def test_values_keep_the_dtype_of_the_point():
     single = lambda tree: jax.tree.map(  # noqa: E731
         lambda leaf: leaf.astype(jnp.float32) if eqx.is_inexact_array(leaf) else leaf, tree

@@ -95,7 +95,7 @@ def test_keywords_named_like_arguments_are_refused(tmp_path, name):
         slow("adam", ("--steps", 0), 0),
         slow("lbfgs", ("--steps", 1), 1),
         slow("slow", ("--steps", 2), 2),
-        ("two", (), 3),
+        slow("two", (), 3),
     ],
 )
 def test_methods_by_name(file, method, options, steps):

@@ -147,6 +147,7 @@ def test_wherever_a_number_is_held(how):
 FACTORS = {"1": 1.0, "2": 3.0, "True": 4.0, "False": 5.0, "'plus'": 6.0, "None": 7.0, "(1, 2)": 8.0}
 
 
+@pytest.mark.slow
 def test_whole_numbers_flags_and_strings_are_constants():
     def make(kind, k):
         return lambda x: k * FACTORS[repr(kind)] * x
@@ -232,6 +233,7 @@ def rate_of_all():
     return RATE
 
 
+@pytest.mark.slow
 def test_what_changes_outside_of_a_closure_is_seen(monkeypatch):
     """In globals, also those of functions that are called, in modules, and in objects."""
     module, here = types.ModuleType("settings_of_a_user"), sys.modules[__name__]

@@ -36,30 +36,6 @@ class Plane(eqx.Module):
         return self.a * x[0] * x[1]
 
 
-def falls(t, y, args):
-    return -y
-
-
-def turns(x, y):
-    return jnp.stack([y[1], -y[0]])
-
-
-def sine(left, right):
-    return jnp.stack([left[0], right[0] - np.sin(0.3)])
-
-
-@pytest.fixture(scope="module")
-def decay():
-    with jax.numpy_rank_promotion("allow"):  # the march promotes ranks inside
-        return cx.solve(cx.ivp(falls, 1.0, (0.0, 0.3)), **SMALL)
-
-
-@pytest.fixture(scope="module")
-def arc():
-    with jax.numpy_rank_promotion("allow"):
-        return cx.solve(cx.bvp(turns, sine, (0.0, 0.3), guess=[0.0, 1.0]), **SMALL)
-
-
 def constraint(residual, over, name):
     return cx.Constraint(residual, over=over, points=8, name=name)
 
@@ -134,27 +110,27 @@ def test_a_model_of_pairs_and_one_that_is_never_called():
 
 
 @pytest.mark.parametrize("shape", [(), (3, 1), (0,), *map(slow, [(3,), (3, 4, 2), (2, 0)])])
-def test_numbers_in_any_shape(decay, arc, shape):
+def test_numbers_in_any_shape(initial, boundary, shape):
     t = np.linspace(0, 0.3, int(np.prod(shape))).reshape(shape)
-    assert decay(t).shape == decay(jnp.asarray(t)).shape == decay(t.tolist()).shape == shape
-    np.testing.assert_allclose(decay(t), np.exp(-t), rtol=ROUNDING)
-    np.testing.assert_allclose(decay.derivative(t), -np.exp(-t), rtol=ROUNDING)
-    np.testing.assert_allclose(jax.jit(decay)(t), np.exp(-t), rtol=ROUNDING)
-    assert arc(t).shape == (*shape, 2)
-    np.testing.assert_allclose(arc(t)[..., 0], np.sin(t), atol=ROUNDING)
+    assert initial(t).shape == initial(jnp.asarray(t)).shape == initial(t.tolist()).shape == shape
+    np.testing.assert_allclose(initial(t), np.exp(-t), rtol=ROUNDING)
+    np.testing.assert_allclose(initial.derivative(t), -np.exp(-t), rtol=ROUNDING)
+    np.testing.assert_allclose(jax.jit(initial)(t), np.exp(-t), rtol=ROUNDING)
+    assert boundary(t).shape == (*shape, 2)
+    np.testing.assert_allclose(boundary(t)[..., 0], np.sinh(1 - t) / np.sinh(1), atol=ROUNDING)
 
 
-def test_what_is_no_number_is_refused_in_words(decay):
+def test_what_is_no_number_is_refused_in_words(initial):
     for wrong in ("a", None, [1.0, [2.0]], {"t": 1.0}):
         with pytest.raises(TypeError, match="a point must hold real numbers"):
-            decay(wrong)
+            initial(wrong)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sign", [1, -1])
 def test_an_end_is_met_to_its_last_digits_and_no_further(sign):
     with jax.numpy_rank_promotion("allow"):
-        found = cx.solve(cx.ivp(falls, 1.0, (0.0, sign * 0.3)), **SMALL)
+        found = cx.solve(cx.ivp(lambda t, y, args: -y, 1.0, (0.0, sign * 0.3)), **SMALL)
     for end, value in ((sign * (0.1 + 0.2), np.exp(-sign * 0.3)), (-sign * 1e-17, 1.0)):
         assert abs(end) > 0.3 or sign * end < 0  # beyond, by rounding
         for call in (found, jax.jit(found), found.model):
@@ -183,9 +159,9 @@ def test_conditions_and_rows_of_data_at_the_ends():
     np.testing.assert_allclose(found.model.args, 0.7, rtol=1e-8)
 
 
-def test_solutions_of_equations_can_be_pickled(decay, arc):
+def test_solutions_of_equations_can_be_pickled(initial, boundary):
     t = np.linspace(0, 0.3, 7)
-    for solution in (decay, arc):
+    for solution in (initial, boundary):
         again = pickle.loads(pickle.dumps(solution))  # noqa: S301
         np.testing.assert_array_equal(again(t), solution(t))
         assert repr(again) == repr(solution)
@@ -202,9 +178,9 @@ def tenfold(k):
         tenfold,
         lambda k: cx.ivp(lambda t, y, k: -k * y, 1.0, (0.0, 1.0), args=k),
         lambda k: cx.ivp(lambda t, y, k: -k[0] * y, 1.0, (0.0, 1.0), args=[k]),
-        lambda k: cx.ivp(falls, k, (0.0, 1.0)),
-        lambda k: cx.ivp(falls, 1.0, (0.0, k)),
-        lambda k: cx.bvp(turns, sine, (0.0, 1.0), guess=[k, 0.0]),
+        lambda k: cx.ivp(lambda t, y, args: -y, k, (0.0, 1.0)),
+        lambda k: cx.ivp(lambda t, y, args: -y, 1.0, (0.0, k)),
+        lambda k: cx.bvp(lambda x, y: y, lambda a, b: a, (0.0, 1.0), guess=[k, 0.0]),
         lambda k: cx.Unknown(k),
         lambda k: cx.Interval(0.0, k),
         lambda k: cx.Points(k * jnp.ones(3)),

@@ -290,6 +290,7 @@ def test_b19_whole_numbers_that_a_cast_would_change():
         cx.ivp(lambda t, y, args: -y, 1.0, (0.0, 1.0), args=np.asarray([2**40]))
 
 
+@pytest.mark.slow
 def test_b20_leaf_of_another_dtype_is_named():
     single = eqx.nn.MLP(2, 2, 4, 1, jnp.tanh, dtype=jnp.float32, key=jax.random.key(0))
     for call in (cx.check, small):
@@ -413,6 +414,7 @@ def test_b14_relu_with_second_derivatives():
         small(stated(second_order, model=relu), steps=0)
 
 
+@pytest.mark.slow
 def test_b18_float64_numbers_without_x64():
     table = np.linspace(0.0, 1.0, 2)
 
@@ -875,6 +877,7 @@ def test_e2_unscrambled_sobol():
     refuse_overlap(constraint, streams.train, streams.heldout)  # held-out is drawn independently
 
 
+@pytest.mark.slow
 def test_e3_held_out_sizes():
     with pytest.raises(ValueError, match="heldout must be at least 1, got 0"):
         small(stated(on_circle), heldout=0)
@@ -954,6 +957,7 @@ def test_e7_nothing_that_steers_sees_held_out_points():
     assert shown == {"phase", "step", "steps", "train", "monitor", "part"}
 
 
+@pytest.mark.slow
 def test_e7_other_held_out_points_change_no_step():
     method = cx.Optax(optax.adam(1e-2))
     few, many = (small(stated(on_circle), method, steps=5, heldout=n) for n in (32, 64))

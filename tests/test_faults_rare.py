@@ -33,6 +33,7 @@ def write(tmp_path):
 # A. The problem file
 
 
+@pytest.mark.slow
 def test_a5_file_that_solves_while_it_is_loaded(write):
     """It runs as any Python file does; the solve it is loaded for comes after."""
     path = write(HEADER + BODY + "\nkept = cx.solve(problem(), steps=0, heldout=32, monitor=16)\n")

@@ -278,7 +278,10 @@ CALLS = {
     ),
 }
 # Every shape that is taken is compiled.
-MANY_PROGRAMS = ("fn of map", "ivp with delays", "laplacian at", "jacobian at")
+MANY_PROGRAMS = (
+    *("fn of map", "ivp with delays", "ivp with a mass matrix", "integral", "taylor", "Product"),
+    *(f"{name} at" for name in ("laplacian", "jacobian", "divergence", "partial", "derivative")),
+)
 CASES = [(name, argument) for name, (_, good) in CALLS.items() for argument in good]
 # Functions that are called at once.
 CALLED = {"progress", "vector_field", "fun", "bc", "guess", "u", "history", "integrand"}
@@ -409,7 +412,14 @@ def form_of(option, path):
     return forms.get(option, lambda text: ["solve", str(path), option, text])
 
 
-@pytest.mark.parametrize("option", [*OPTIONS, "--set", "FILE", "FILE.py", "check"])
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--tolerance",
+        "FILE",
+        *map(slow, (*sorted({*OPTIONS} - {"--tolerance"}), "--set", "FILE.py", "check")),
+    ],
+)
 def test_hostile_text_on_the_command_line(option, tmp_path, refusing):
     path = tmp_path / "mine.py"
     path.write_text(PROBLEM_FILE)

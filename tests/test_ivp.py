@@ -267,6 +267,7 @@ def test_the_derivative_is_the_vector_field():
     np.testing.assert_allclose(solution.derivative(t), expected, rtol=0, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_differentiable_at_and_beside_the_edges_of_windows():
     solution = solved_with("lotka_volterra")
     edges = solution.model.ends[1:-1]

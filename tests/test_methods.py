@@ -93,6 +93,7 @@ def test_linear_least_squares_is_that_of_lapack(scale):
     assert loss == pytest.approx(best, rel=100 * EPS)
 
 
+@pytest.mark.slow
 def test_more_parameters_than_rows_give_the_shortest_solution_in_scaled_columns():
     generator = np.random.default_rng(2)
     A, b = generator.normal(size=(4, 9)), generator.normal(size=4)
@@ -193,6 +194,7 @@ def test_iterates_do_not_depend_on_the_units_of_parameters():
     assert float(info.loss) < 0.1 * float(loss_of(plain, start))
 
 
+@pytest.mark.slow
 def test_damping_retreats_when_every_step_fails():
     # Steps from the kink of |x| at its minimum raise the loss whatever the damping tried.
     residual = cx.methods.FunctionResidual(lambda x: jnp.abs(x) + 1.0)
@@ -296,7 +298,7 @@ def test_the_reference_datasets_are_those_that_are_certified():
     ("fn", "start", "certified"),
     [
         slow(osborne, [50, 150, -100, 1, 2], 5.4648946975e-5),
-        (osborne, [0.5, 1.5, -1, 0.01, 0.02], 5.4648946975e-5),
+        slow(osborne, [0.5, 1.5, -1, 0.01, 0.02], 5.4648946975e-5),
         slow(meyer, [0.02, 4000, 250], 8.7945855171e1),
     ],
 )
@@ -333,6 +335,7 @@ def test_converged_never_means_that_a_scale_hides_the_gradient():
     assert "no longer depends on 1 of 1 parameters ([0])" in LM.explain(theta, state)[0]
 
 
+@pytest.mark.slow
 def test_parameters_that_nothing_depends_on_stay():
     theta, loss, verdict = minimise(
         lambda p: jnp.stack([p["used"] - 3.0, 2 * p["used"] - 6.0]),
@@ -494,7 +497,7 @@ LINE = cx.Problem(
 )
 
 
-@pytest.mark.parametrize("make", [optax.sgd, optax.adam, slow(optax.adamw)])
+@pytest.mark.parametrize("make", [optax.sgd, *map(slow, [optax.adam, optax.adamw])])
 @pytest.mark.parametrize("rate", [0.0, -1e-3, float("nan"), float("inf")])
 def test_learning_rates_that_cannot_be_right_are_refused(make, rate):
     method = cx.Optax(make(rate))  # which computes nothing
@@ -578,6 +581,7 @@ def test_advancing_compiles_once_whatever_the_number_of_steps():
     assert len(traces) == first
 
 
+@pytest.mark.slow
 def test_a_chunk_ends_where_it_is_told_to():
     item = cx.Constraint(
         lambda u, x: u - x, over=cx.Points(np.ones((1, 4))), name="reach_one", weight=1.0

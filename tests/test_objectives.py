@@ -301,6 +301,7 @@ def test_gap_of_the_excess_is_without_the_luck_of_the_draw(hard):
     assert "cost (excess)" in str(hard.gap) and "not trained on" in str(hard.gap)
 
 
+@pytest.mark.slow
 def test_reason_of_a_run_that_falls_and_falls_says_so():
     problem = stated(HARD)
     falling = why_max_steps(problem, -np.exp(0.2 * np.arange(60.0)), [], 60)

@@ -90,6 +90,7 @@ def laplace(u, x):
     return cx.laplacian(u)(x)
 
 
+@pytest.mark.slow
 def test_a_part_of_the_boundary_that_does_not_exist():
     zero = lambda u, x: u(x)  # noqa: E731
     with pytest.raises(cx.errors.UsageError, match=r"names 'inlet': there are 'left', .*'hole'"):

@@ -51,6 +51,7 @@ def test_pieces_are_drawn_with_their_lengths_and_the_solution_at_all_edges(oscil
     assert np.abs(first - np.sin(t)).max() < 1e-11
 
 
+@pytest.mark.slow
 def test_moments_of_pieces_show_the_solution_above_its_residual(oscillator):
     assert titles(oscillator.plot_moments())[:2] == [
         "u(t)",
@@ -58,6 +59,7 @@ def test_moments_of_pieces_show_the_solution_above_its_residual(oscillator):
     ]
 
 
+@pytest.mark.slow
 def test_both_rows_of_moments_have_the_same_limits_and_sizes(solved):
     figure = solved(
         "unit_circle", settings={"points": 100, "model": "smooth"}, steps=3

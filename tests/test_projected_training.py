@@ -55,6 +55,7 @@ def stays_close(u, x):
     return u(x)[:2] - x
 
 
+@pytest.mark.slow
 def test_what_a_projection_enforces_is_no_row_where_there_are_others():
     over = cx.Normal(2)
     enforced, other = (cx.Constraint(fn, over=over, points=20) for fn in (holds, stays_close))

@@ -127,7 +127,7 @@ def test_distances_of_shapes_are_distances():
     np.testing.assert_allclose(half.distance(np.array([[3.0, 4.0], [0.0, 0.0]])), [4.0, -1.0])
 
 
-@pytest.mark.parametrize("region", PLANE, ids=repr)
+@pytest.mark.parametrize("region", [PLANE[0], *map(slow, PLANE[1:])], ids=repr)
 def test_normals_are_slopes_of_the_distance(region):
     boundary, step = region.boundary, 1e-5
     x = drawn(boundary, 500)
@@ -266,6 +266,7 @@ def test_two_faces_at_one_place_bound_what_lies_on_either_side():
     np.testing.assert_allclose(normal(np.array([0.0, 3.5])), [1, 0], atol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_face_that_was_taken_away_hides_no_other():
     unit, beside = cx.Box([0, 0], [1, 1]), Polygon([[1, 0], [2, 0], [2, 1], [1, 1]])
     again = Polygon([[0, 0], [1, 0], [1, 1], [0, 1]], name="cut")
@@ -276,6 +277,7 @@ def test_a_face_that_was_taken_away_hides_no_other():
     assert abs(share - 0.25) < 5 * np.sqrt(0.25 * 0.75 / 400)
 
 
+@pytest.mark.slow
 def test_parts_of_a_kind_are_numbered_unless_they_are_named_alike():
     plate = cx.Box([0, 0], [2, 1])
     holes = [Ball(2, 0.2, center=[x, 0.5]) for x in (0.5, 1.5)]
@@ -339,6 +341,7 @@ def test_lengths_of_level_sets():
     assert abs(share * arch.content - from_0_to_pi) < 2 / 20_000 * arch.content
 
 
+@pytest.mark.slow
 def test_curves_of_one_level_set_are_several_parts():
     def two(x):  # ovals of Cassini
         return (x @ x) ** 2 - 2 * (x[0] ** 2 - x[1] ** 2) + 0.2
@@ -352,6 +355,7 @@ def test_curves_of_one_level_set_are_several_parts():
     assert abs(half - 0.5) < 4 * np.sqrt(0.25 / 4000)
 
 
+@pytest.mark.slow
 def test_a_level_set_as_a_hole_has_normals_into_it():
     boundary = (cx.Box([-3, -3], [3, 3]) - ELLIPSE).boundary
     assert boundary.names == ("left", "right", "bottom", "top", "curve")

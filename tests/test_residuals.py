@@ -53,6 +53,7 @@ def setting(model, select=None):
     return params, draws, residual_vector(CONSTRAINTS, static, rows(CONSTRAINTS, draws))
 
 
+@pytest.mark.slow
 def test_squared_norm_is_the_weighted_mean_square_by_hand():
     u = cx.MLP(2, 2, width=3)(key=KEY)
     params, draws, residual = setting(u)

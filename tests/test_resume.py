@@ -491,6 +491,7 @@ def test_problem_file_that_is_gone_or_lies_in_the_run(file, tmp_path):
     assert not mark.exists()
 
 
+@pytest.mark.slow
 def test_p3_edited_record_or_report_is_refused(tmp_path):
     out = tmp_path / "a"
     cx.solve(CIRCLE, steps=1, **SMALL, out=out)

@@ -474,6 +474,7 @@ def test_choice_is_by_monitor_and_never_by_what_judges():
             study.best(by=name)
 
 
+@pytest.mark.slow
 def test_law_is_found_where_there_is_one_and_doubted_where_not():
     rng = np.random.default_rng(5)
     n = np.repeat([50.0, 100.0, 200.0, 400.0, 800.0], 8)

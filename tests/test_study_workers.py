@@ -134,6 +134,7 @@ def test_g3_worker_that_hangs_is_killed_and_the_others_go_on(file, tmp_path):
     assert {row["status"] for row in limited.rows} == {"time_limit"}
 
 
+@pytest.mark.slow
 def test_g13_more_workers_than_cores_is_warned_of(file):
     done = cx.study(file, out=(out := file.parent / "s"), **SMALL)
     with pytest.warns(cx.errors.RunWarning, match="1000 workers on .* cores wait for each other"):

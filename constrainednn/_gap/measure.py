@@ -156,7 +156,8 @@ def _constraint_gap(
         holds=how_it_holds(residual, model, held.points, proved),
         guarantee=proved,
         distance=_by_distance(train, held, length_held / math.sqrt(r_train.shape[1])),
-        image=image_of(model, constraint.target, held.points),
+        # Pieces solve an equation: what matters of their values is whether they satisfy it.
+        image=None if problem.scheme.in_pieces else image_of(model, constraint.target, held.points),
         error=None if errors is None else errors.relative,
         absolute_error=None if errors is None else errors.absolute,
         note="; ".join(filter(None, notes)),

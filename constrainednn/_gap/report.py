@@ -73,7 +73,8 @@ class ConstraintGap:
         holds: In which way it holds at points that nobody tried.
         guarantee: What the held-out points prove of fresh ones, assuming independent draws alone.
         distance: Residual against distance to the nearest training point.
-        image: Rank and spread of the model's values, where it can be called on a point.
+        image: Rank and spread of the model's values, where it can be called on a point and is not
+            made of pieces.
         error: Relative L2 error against the reference on held-out points. None without a reference,
             where it is zero, and where the model takes no such points.
         absolute_error: Root mean square of the same error; None without a reference, and where

@@ -242,12 +242,13 @@ def stack_elements(
     parameters: Float[Array, " q"],
     arguments: Callable[[Array], PyTree],
 ) -> SpacePieces:
-    """Put elements into a model whose capacity is a power of two.
+    """Put elements into a model whose capacity is a power of two, and not small.
 
-    Models of nearly as many elements then share what is compiled for them.
+    Models of nearly as many elements then share what is compiled for them, and most solutions share
+    it with the guess that they begin with.
     """
     dtype = jnp.result_type(float)
-    spare = (1 << max(2, (len(low) - 1).bit_length())) - len(low)
+    spare = (1 << max(6, (len(low) - 1).bit_length())) - len(low)
     padded = lambda item, value: np.pad(  # noqa: E731
         item, [(0, spare), *[(0, 0)] * (item.ndim - 1)], constant_values=value
     )

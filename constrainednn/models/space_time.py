@@ -9,6 +9,7 @@ Symbols::
     W, E    int          windows; elements of one of them
 """
 
+import functools
 from collections.abc import Callable, Sequence
 
 import equinox as eqx
@@ -86,19 +87,21 @@ class SpaceTimePieces(eqx.Module):
         start = self.times[window]
         element = _place_of(self.nodes[window], x)
         old = _place_of(self.nodes[before], x)
-        orders = [(k, 0) for k in range(self.order)]
-        now, then = (
-            self._on(w, e, start, x, orders) for w, e in ((window, element), (before, old))
+        node = self.nodes[window, element]
+        left = jnp.maximum(element - 1, 0)
+        # All at once, since this is most of a program: those beyond the smoothness are not used.
+        orders = [(k, 0) for k in range(self.order)] + [(0, k) for k in range(self.smooth)]
+        now, then, here, there = jax.vmap(functools.partial(self._on, orders=orders))(
+            jnp.stack([window, before, window, window]),
+            jnp.stack([element, old, element, left]),
+            jnp.stack([start, start, t, t]),
+            jnp.stack([x, x, node, node]),
         )
         scale = (self.times[window + 1] - start) ** jnp.arange(self.order)[:, None]
-        in_time = jnp.where(window > 0, scale * (now - then), 0)
-        left = jnp.maximum(element - 1, 0)
-        node = self.nodes[window, element]
+        in_time = jnp.where(window > 0, scale * (now - then)[: self.order], 0)
         size = self.nodes[window, element + 1] - node
-        orders = [(0, k) for k in range(self.smooth)]
-        here, there = (self._on(window, e, t, node, orders) for e in (element, left))
         scale = size ** jnp.arange(self.smooth)[:, None]
-        in_space = jnp.where(element > 0, scale * (here - there), 0)
+        in_space = jnp.where(element > 0, scale * (here - there)[self.order :], 0)
         return jnp.concatenate([in_time.ravel(), in_space.ravel()])
 
     def over_space(
@@ -212,18 +215,19 @@ def stack_windows(
     parameters: Float[Array, " q"],
     arguments: Callable[[Array], PyTree],
 ) -> SpaceTimePieces:
-    """Put windows into a model whose capacities are powers of two.
+    """Put windows into a model whose capacities are powers of two, and not small.
 
-    Models of nearly as many pieces then share what is compiled for them.
+    Models of nearly as many pieces then share what is compiled for them, and most solutions share
+    it with the guess that they begin with.
     """
     dtype = jnp.result_type(float)
     counts = np.array([len(c) for c in coefficients])
-    windows, wide = _power(len(counts)), _power(int(counts.max()))
+    windows, wide = _power(max(32, len(counts))), _power(max(32, int(counts.max())))
     table = np.full((windows, wide + 1), np.inf)
     for row, ends in zip(table, nodes, strict=False):
         row[: len(ends)] = ends
     joined = np.concatenate(list(coefficients))
-    spare = np.zeros((_power(len(joined)) - len(joined), *joined.shape[1:]))
+    spare = np.zeros((_power(max(256, len(joined))) - len(joined), *joined.shape[1:]))
     first = np.zeros(windows, int)
     first[: len(counts)] = np.cumsum(counts) - counts
     return SpaceTimePieces(
@@ -240,7 +244,7 @@ def stack_windows(
 
 
 def _power(count: int) -> int:
-    return 1 << max(2, (int(count) - 1).bit_length())
+    return 1 << (count - 1).bit_length()
 
 
 def _place_of(ends: Float[Array, " n_1"], x: Float[Array, ""]) -> Int[Array, ""]:

@@ -81,6 +81,11 @@ def _is_long(node: Any) -> bool:
     return getattr(type(node), "is_long_program", False)
 
 
+def least() -> dict[str, Any] | None:
+    """Options for a program that is run once, with a few numbers."""
+    return options(_NONE if jax.default_backend() == "cpu" else None)
+
+
 @functools.cache
 def options(level: int | None) -> dict[str, Any] | None:
     """XLA's options for a level, those that this version knows."""

@@ -15,6 +15,8 @@ from jax.core import Tracer
 from jax.extend import core
 from jaxtyping import PyTree
 
+from constrainednn._common.compilation.effort import least
+
 # Sets of numbers that are tried besides those that the function holds.
 _OTHERS = 2
 # Differences of this many rounding errors of the largest value are rounding.
@@ -54,11 +56,11 @@ def _program(closed: Any, generator: np.random.Generator, values: Values) -> Cal
             constant = values.setdefault(id(constant), _random(constant, generator))
         constants.append(constant)
 
-    @jax.jit
     def evaluated(constants: list, numbers: tuple) -> list:
         return core.jaxpr_as_fun(core.ClosedJaxpr(closed.jaxpr, constants))(*numbers)
 
-    return lambda *numbers: evaluated(constants, numbers)
+    once = jax.jit(evaluated, compiler_options=least())
+    return lambda *numbers: once(constants, numbers)
 
 
 def _random(leaf: Any, generator: np.random.Generator) -> np.ndarray:
