@@ -525,6 +525,13 @@ def test_a_list_is_not_taken_for_a_vector_in_silence():
     assert any("write y0=jnp.array" in note for note in caught.value.__notes__)
 
 
+def test_a_field_with_its_arguments_in_another_order_is_told_of_theirs():
+    with pytest.raises(IndexError) as caught:
+        cx.ivp(lambda y, t, args: jnp.stack([y[1], -y[0]]), jnp.array([0.0, 1.0]), (0.0, 1.0))
+    expected = "vector_field is called as f(t, y, args), with arrays of shapes (), (2,)."
+    assert expected in caught.value.__notes__
+
+
 @pytest.mark.slow
 def test_arguments_may_be_anything():
     """Strings, functions, whole numbers and flags choose; floats are numbers."""

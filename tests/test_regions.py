@@ -202,6 +202,7 @@ def test_names_of_parts():
         (lambda: Ball(2, center=[0, 0, 0]), "center of Ball must be a point of 2"),
         (lambda: HalfSpace([0, 0]), "not all zero"),
         (lambda: LevelSet(lambda x: x @ x - 1, [-1, -1], [1, 0.5]), "reaches beyond its box"),
+        (lambda: LevelSet(lambda x, y: x * y, [-1, -1], [1, 1]), r"one point, .* takes \(x, y\)"),
         (lambda: LevelSet(lambda x: x @ x + 1, [-1, -1], [1, 1]), "is empty.*Negative is inside"),
         (lambda: LevelSet(lambda x: x, [-1, -1], [1, 1]), "must return one number"),
         (lambda: LevelSet(oval, [1, 1], [1, 2]), "corners low < high"),
@@ -262,8 +263,8 @@ def test_two_faces_at_one_place_bound_what_lies_on_either_side():
     right = Ball(2) & HalfSpace([-1, 0], 0)
     left = Ball(2, center=[0, 3]) & HalfSpace([1, 0], 0)
     normal = (right | left).boundary.normal
-    np.testing.assert_allclose(normal(np.array([0.0, 0.5])), [-1, 0], atol=1e-12)
-    np.testing.assert_allclose(normal(np.array([0.0, 3.5])), [1, 0], atol=1e-12)
+    found = normal(np.array([[0.0, 0.5], [0.0, 3.5]]))
+    np.testing.assert_allclose(found, [[-1, 0], [1, 0]], atol=1e-12)
 
 
 @pytest.mark.slow

@@ -4,7 +4,6 @@
 """
 
 import dataclasses
-import inspect
 import warnings
 from collections.abc import Callable, Sequence
 
@@ -18,7 +17,7 @@ from constrainednn._checks.doubts import FURTHER, doubts, uneven
 from constrainednn._checks.finiteness import check_finite, check_gradient
 from constrainednn._checks.stages import check_stages
 from constrainednn._checks.trial_evaluation import refuse_several, some_points, traced, trial
-from constrainednn._common.arguments import as_seed
+from constrainednn._common.arguments import as_seed, check_takes
 from constrainednn._common.messages import shown
 from constrainednn._gap.residuals import mean_square, residuals_at
 from constrainednn._gap.streams import draw_streams
@@ -197,12 +196,7 @@ def check_reference(problem: Problem, constraint: Constraint, model: PyTree, tra
     if problem.reference is None or isinstance(constraint.over, Points):
         return
     x, value = model_inputs(train.points), lambda u, x: jax.tree.map(jnp.asarray, u(x))
-    try:
-        inspect.signature(problem.reference).bind(x)
-    except TypeError as error:
-        raise ProblemError(f"reference must take one point: {error}.") from None
-    except ValueError:  # it has no signature to look at
-        pass
+    check_takes(problem.reference, (x,), "reference must take one point")
     try:
         found = traced("reference", value, model, x)
     except OTHER_USE:  # points of an edge, say, that are none of the model's

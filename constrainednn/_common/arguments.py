@@ -1,9 +1,10 @@
 """Checks of settings that every layer shares: one wording for one mistake."""
 
+import inspect
 import math
 import operator
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,6 +115,18 @@ def as_function(value: Any, what: str, example: str) -> Callable[..., Any]:
     if not callable(value):
         raise BadTypeError(f"{what} must be a function such as {example}, got {shown(value)}.")
     return value
+
+
+def check_takes(fn: Callable[..., Any], given: Sequence[Any], must: str) -> None:
+    """Refuse a function that cannot be called with these arguments: `must` begins the message."""
+    try:
+        signature = inspect.signature(fn)
+    except (TypeError, ValueError):  # some callables do not tell; where they are called, they do
+        return
+    try:
+        signature.bind(*given)
+    except TypeError as error:
+        raise BadTypeError(f"{must}, but it takes {signature}: {error}.") from None
 
 
 def as_path(value: Any, what: str) -> Path:

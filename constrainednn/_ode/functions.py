@@ -1,6 +1,5 @@
 """What a user's function takes and returns, found by tracing alone."""
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from constrainednn._common.arguments import as_arrays, as_function, leaves_of
+from constrainednn._common.arguments import as_arrays, as_function, check_takes, leaves_of
 from constrainednn.errors import BadTypeError, ProblemError
 
 # Raised by jax where Python code needs the value of a traced array.
@@ -36,24 +35,20 @@ def returned(
         ProblemError: If Python code in it needs the value of an argument.
     """
     as_function(fn, name, "lambda t, y, args: -y")
-    try:
-        signature = inspect.signature(fn)
-    except (TypeError, ValueError):
-        signature = None  # some callables have none
-    if signature is not None:
-        try:
-            signature.bind(*arguments)
-        except TypeError as error:
-            raise BadTypeError(
-                f"{name} must take {takes}, but it takes {signature}: {error}."
-            ) from None
+    check_takes(fn, arguments, f"{name} must take {takes}")
     arrays = [i for i, part in enumerate(arguments) if _is_numeric(part)]
 
     def call(parts):
         filled = list(arguments)
         for i, part in zip(arrays, parts, strict=True):
             filled[i] = part
-        return as_arrays(fn(*filled), f"what {name} returns")
+        try:
+            value = fn(*filled)
+        except (IndexError, TypeError, ValueError) as error:  # arguments in another order, say
+            shapes = ", ".join(str(jax.tree.map(jnp.shape, parts[i])) for i in range(len(arrays)))
+            error.add_note(f"{name} is called as {takes}, with arrays of shapes {shapes}.")
+            raise
+        return as_arrays(value, f"what {name} returns")
 
     try:
         found = jax.eval_shape(call, [arguments[i] for i in arrays])

@@ -1,6 +1,5 @@
 """The initial value: given numbers, unknowns, or a function of the arguments."""
 
-import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,7 +10,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
-from constrainednn._common.arguments import as_argument, as_reals, few_leaves_of
+from constrainednn._common.arguments import as_argument, as_reals, check_takes, few_leaves_of
 from constrainednn._common.messages import refuse_traced, shown
 from constrainednn._ode.fitting.initial_values import raveled_rows
 from constrainednn._problem.equation_arguments import Arguments
@@ -115,10 +114,7 @@ def _from_unknowns(order: int, args: PyTree, y0: PyTree) -> Float[Array, "p d"]:
 
 
 def _called(y0: Callable[[PyTree], PyTree], args: PyTree) -> PyTree:
-    try:
-        inspect.signature(y0).bind(args)
-    except TypeError as error:
-        raise BadTypeError(f"y0 must take args, y0(args), if it is a function: {error}.") from None
+    check_takes(y0, (args,), "y0 must take args, y0(args), if it is a function")
     return y0(args)
 
 

@@ -1,12 +1,11 @@
 """A constraint: a residual over a domain."""
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
 
-from constrainednn._common.arguments import as_count, as_positive
+from constrainednn._common.arguments import as_count, as_positive, check_takes
 from constrainednn._common.messages import shown
 from constrainednn.domains.base import AbstractDomain
 from constrainednn.domains.finite import Data, Points
@@ -73,7 +72,8 @@ class Constraint(eqx.Module):
         self.residual = residual
         self.name = _constraint_name(residual, name)
         label = f"constraint {self.name!r}"
-        _check_signature(residual, label)
+        must = f"{label}: residual must take the model and one point, residual(u, x)"
+        check_takes(residual, (None, None), must)
         if not isinstance(over, (AbstractDomain, Points, Data)):
             raise BadTypeError(
                 f"{label}: over must be a domain, Points or Data, got {shown(over)}. "
@@ -127,20 +127,6 @@ def _constraint_name(residual: Callable, name: str | None) -> str:
             f"{shown(name)} of length {len(name)}."
         )
     return name
-
-
-def _check_signature(residual: Callable, label: str) -> None:
-    try:
-        signature = inspect.signature(residual)
-    except (TypeError, ValueError):  # some callables do not tell; the trial evaluation will
-        return
-    try:
-        signature.bind(object(), object())
-    except TypeError as error:
-        raise BadTypeError(
-            f"{label}: residual must take the model and one point, residual(u, x), "
-            f"but it takes {signature}. {str(error).capitalize()}."
-        ) from None
 
 
 def is_drawn_again(constraint: Constraint) -> bool:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from constrainednn._common.arguments import as_function, as_reals
+from constrainednn._common.arguments import as_function, as_reals, check_takes
 from constrainednn._common.messages import shown
 from constrainednn.domains.base import Corner
 from constrainednn.domains.regions.base import AbstractRegion, Ends, Faces
@@ -55,6 +55,7 @@ class LevelSet(AbstractRegion):
         self, fn: Callable[[Any], Any], low: Corner, high: Corner, *, name: str | None = None
     ):
         self.fn = as_function(fn, "fn of LevelSet", "lambda x: x @ x - 1")
+        check_takes(fn, (None,), "fn of LevelSet must take one point, such as lambda x: x @ x - 1")
         corners = [as_reals(low, "low of LevelSet"), as_reals(high, "high of LevelSet")]
         lower, upper = (item.astype(float) for item in corners)
         if lower.ndim != 1 or lower.shape != upper.shape or not (lower < upper).all():

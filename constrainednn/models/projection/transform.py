@@ -1,7 +1,6 @@
 """Models whose values are moved onto a set, so that constraints hold at every point."""
 
 import dataclasses
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -11,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Key, PyTree
 
-from constrainednn._common.arguments import as_count, as_positive, as_reals
+from constrainednn._common.arguments import as_count, as_positive, as_reals, check_takes
 from constrainednn._common.messages import shown
 from constrainednn.errors import BadTypeError, BadValueError, UsageError
 from constrainednn.models.projection.affine import is_affine
@@ -124,20 +123,6 @@ def _called(fn: Callable, name: str, x: Any, y: Array) -> Any:
         ) from error
 
 
-def _check_signature(fn: Callable, name: str) -> None:
-    try:
-        signature = inspect.signature(fn)
-    except (TypeError, ValueError):  # some callables do not tell
-        return
-    try:
-        signature.bind(object(), object())
-    except TypeError as error:
-        raise BadTypeError(
-            f"{name} of with_projection must take one point and the model's value there, such as "
-            f"lambda x, y: y @ y - 1, but it takes {signature}. {str(error).capitalize()}."
-        ) from None
-
-
 class Projected(eqx.Module):
     """A model whose values are moved onto a set; made by `with_projection`.
 
@@ -231,7 +216,8 @@ def with_projection(
                 f"{name} of with_projection must be a function of (x, y), got {shown(fn)}."
             )
         if fn is not None:
-            _check_signature(fn, name)
+            must = f"{name} of with_projection must take one point and the model's value there"
+            check_takes(fn, (None, None), f"{must}, such as lambda x, y: y @ y - 1")
         if recipe and fn is not None and not is_recipe(fn):
             raise BadTypeError(
                 f"{name} of with_projection holds arrays as a module does, and the model is a "
