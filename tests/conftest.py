@@ -28,6 +28,13 @@ def _machine() -> str:
     return f"{platform.machine()}-{zlib.crc32(' '.join(sorted(lines)).encode()):08x}"
 
 
+# Tests call thousands of operations outside of the package's own programs, each once: optimised by
+# XLA they would take a third of all time. The package's programs say themselves how much they want.
+# A flag that jaxlib does not know ends the process, so the newest versions are tried without.
+if version("jaxlib").startswith("0.10."):
+    _flags = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+    os.environ["XLA_FLAGS"] = f"{_flags} {os.environ.get('XLA_FLAGS', '')}"
+
 # More than half of the time of these tests is compilation. What one process compiled, others load,
 # and later sessions: JAX names a program by what it computes, so it is never out of date.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:

@@ -6,6 +6,7 @@ Source:
 """
 
 import abc
+import functools
 from typing import NamedTuple
 
 import equinox as eqx
@@ -103,6 +104,7 @@ def kept_of(evolution: AbstractEvolution, state: PyTree, t: Array, h: Array) -> 
     return Kept(state, window.piece, t, t, window.scale, window.steps)
 
 
+@functools.partial(jax.jit, inline=True)
 def shortest(t: Float[Array, ""], end: Float[Array, ""]) -> Float[Array, ""]:
     """Windows below this length have no room between two floating-point numbers."""
     eps = jnp.finfo(t.dtype).eps

@@ -83,7 +83,7 @@ class Pieces(eqx.Module):
     @property
     def numbers(self) -> int:
         """How many numbers were solved for."""
-        return self.count * self.head[0].size + self.parameters.size
+        return self.count * math.prod(self.head.shape[1:]) + self.parameters.size
 
     @property
     def ends(self) -> Float[np.ndarray, " count_1"]:

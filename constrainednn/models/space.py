@@ -10,6 +10,7 @@ Symbols::
     c       (K^dim, d)   coefficients: u = sum c_ij p_i(s_0) p_j(s_1), the last index runs fastest
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 import equinox as eqx
@@ -132,12 +133,12 @@ class SpacePieces(eqx.Module):
     @property
     def count(self) -> int:
         """Number of elements."""
-        return int(np.isfinite(np.asarray(self.low[:, 0])).sum())
+        return int(np.isfinite(np.asarray(self.low)[:, 0]).sum())
 
     @property
     def numbers(self) -> int:
         """How many numbers were solved for."""
-        return self.count * self.coefficients[0].size + self.parameters.size
+        return self.count * math.prod(self.coefficients.shape[1:]) + self.parameters.size
 
     @property
     def corners(self) -> tuple[Float[np.ndarray, "N dim"], Float[np.ndarray, "N dim"]]:

@@ -10,6 +10,7 @@ Symbols::
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 
 import equinox as eqx
@@ -168,8 +169,8 @@ class SpaceTimePieces(eqx.Module):
     @property
     def numbers(self) -> int:
         """How many numbers were solved for."""
-        elements = int(np.isfinite(np.asarray(self.nodes[: self.count])).sum()) - self.count
-        return elements * self.coefficients[0].size + self.parameters.size
+        elements = int(np.isfinite(np.asarray(self.nodes)[: self.count]).sum()) - self.count
+        return elements * math.prod(self.coefficients.shape[1:]) + self.parameters.size
 
     @property
     def ends(self) -> Float[np.ndarray, " W_1"]:
@@ -178,7 +179,7 @@ class SpaceTimePieces(eqx.Module):
 
     def elements(self, window: int) -> Float[np.ndarray, " E_1"]:
         """Ends of the elements of a window."""
-        nodes = np.asarray(self.nodes[window])
+        nodes = np.asarray(self.nodes)[window]
         return nodes[np.isfinite(nodes)]
 
     @property

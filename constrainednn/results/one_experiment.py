@@ -1,6 +1,7 @@
 """The solution of one of several experiments, taken out of that of all."""
 
 import dataclasses
+import math
 from typing import TypeVar
 
 import equinox as eqx
@@ -67,7 +68,7 @@ def one_experiment(facts: AnyFacts, which: int | str) -> AnyFacts:
         problem=alone,
         model=u,
         gap=in_total(constraints, gaps, finite),
-        parameters=u.count * u.head[0].size,
+        parameters=u.count * math.prod(u.head.shape[1:]),
         history=history,
         streams=tuple(points for _, points in chosen),
     )

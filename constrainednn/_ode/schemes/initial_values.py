@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
+from constrainednn._common.compilation.closures import compiled
 from constrainednn._ode.schemes.field import Field
 from constrainednn._ode.schemes.second_look import Resolved, not_finite_from, resolve
 from constrainednn._ode.schemes.windows import REST_TIMES, Evolution, along, fixed_features
@@ -40,6 +41,11 @@ from constrainednn.models.pieces import Features, Pieces, stack_pieces, training
 
 # Monitor points in each window.
 _MONITOR = 32
+
+
+@compiled
+def _evaluated(field: Field, t: Float[Array, ""], y: Float[Array, "p d"]) -> Float[Array, " d"]:
+    return field(t, y)
 
 
 class InitialValueScheme(AbstractPieceScheme):
@@ -119,14 +125,15 @@ class InitialValueScheme(AbstractPieceScheme):
         if all are zero, that of the change which the field causes over the span.
         """
         start, end = self.span
-        change = abs(end - start) * jnp.max(jnp.abs(self.field(jnp.asarray(start, y.dtype), y)))
-        if not y.any() and change == 0:  # at rest until it is forced
+        f, sizes = np.asarray(_evaluated(self.field, jnp.asarray(start, y.dtype), y)), np.abs(y)
+        change = abs(end - start) * np.abs(f).max()
+        if not sizes.any() and change == 0:  # at rest until it is forced
             times = jnp.linspace(start, end, REST_TIMES, dtype=y.dtype)
-            f = jnp.nan_to_num(along(self.field, times, y), posinf=0.0, neginf=0.0)
-            change = abs(end - start) * jnp.max(jnp.abs(f))
-        largest = jnp.max(jnp.abs(y), axis=1, keepdims=True)
-        largest = jnp.where(largest > 0, largest, jnp.where(change > 0, change, 1.0))
-        return jnp.where(y != 0, jnp.abs(y), largest)
+            f = np.nan_to_num(along(self.field, times, y), posinf=0.0, neginf=0.0)
+            change = abs(end - start) * np.abs(f).max()
+        largest = sizes.max(axis=1, keepdims=True)
+        largest = np.where(largest > 0, largest, change if change > 0 else 1.0)
+        return jnp.asarray(np.where(sizes != 0, sizes, largest), y.dtype)
 
     def _tangent(self, y: Float[Array, "p d"]) -> Pieces:
         """The model if no window was solved: a straight line over a few rounding errors of time."""
