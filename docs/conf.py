@@ -93,7 +93,7 @@ _LONG = "inverse", "lesson", "ode", "pde"
 
 
 def _in_balance(app, env, docnames):
-    """Put the longest first and the others that are executed last: each of two processes has half."""
+    """The longest first and the others that are executed last: each of two processes has half."""
 
     def place(name):
         executed = "{code-cell}" in (Path(app.srcdir) / f"{name}.md").read_text()

@@ -87,6 +87,8 @@ def _started(stated: dict[str, Any]) -> list[str]:
     if isinstance(settings, dict):
         lines.append(f"method      {settings.get('method')}")
         names = ("steps", "seed", "tolerance", "redraw", "dtype", "device", "threads")
+        unset = [name for name in ("tolerance", "redraw") if not settings.get(name)]
+        names = [name for name in names if name not in unset]
         lines.append("settings    " + ", ".join(f"{name} {settings.get(name)}" for name in names))
         versions = settings.get("versions")
         if isinstance(versions, dict):
