@@ -81,7 +81,7 @@ def test_runs_are_ordered_by_what_was_measured(modules, tmp_path):
     assert [run.label for run in runs] == ["fastlsq", "jinns", "constrainednn, network"]
     assert [run.error for run in runs] == [1e-5, 1e-3, 1e-2]
     rows = [line for line in collect.table(runs).splitlines() if line.startswith("| heat")]
-    assert rows[0].startswith("| heat | fastlsq (features not trained) | 1.0e-05 | 2 (0.5) |")
+    assert rows[0].startswith("| heat | FastLSQ (features not trained) | 1.0e-05 | 2 (0.5) |")
 
 
 def test_every_package_has_a_colour_and_every_problem_a_panel(modules):

@@ -16,7 +16,12 @@ COLOURS = {
     "neurodiffeq": "#e09f3e",
     "fastlsq": "#17a2b8",
 }
-NOTES = {"constrainednn, pieces": " (not neural)", "fastlsq": " (features not trained)"}
+NAMES = {
+    "constrainednn, pieces": "constrainednn, pieces (not neural)",
+    "deepxde": "DeepXDE",
+    "pina": "PINA",
+    "fastlsq": "FastLSQ (features not trained)",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +82,9 @@ def drawn(axes, problem: Problem, runs: list[Run]) -> None:
         axes.plot(seconds, errors, marker="o", ms=3, **style)
         if run.compiling:
             warm = [s - run.compiling for s in seconds]
-            axes.plot(warm, errors, color=colour, lw=1.3, ls=":")
+            # Pieces are solved anew for each tolerance: dots, of which no line is a course.
+            marks = {"ls": ":"} if run.neural else {"ls": "", "marker": ".", "ms": 4}
+            axes.plot(warm, errors, color=colour, lw=1.3, **marks)
     axes.set(xscale="log", yscale="log", title=problem.title, ylim=(3e-17, 5), xlim=(0.02, 200))
     axes.grid(alpha=0.25)
 
@@ -93,7 +100,7 @@ def draw(runs: list[Run], path: Path) -> None:
     for axes, problem in zip(panels.flat, ALL, strict=True):
         drawn(axes, problem, [run for run in runs if run.problem == problem.name])
     for axes in panels[1]:
-        axes.set_xlabel("CPU seconds, compilation included")
+        axes.set_xlabel("CPU seconds with compilation; dotted: without")
     for axes in panels[:, 0]:
         axes.set_ylabel("relative L2 error")
     neural = {run.label: run.neural for run in runs}
@@ -102,9 +109,7 @@ def draw(runs: list[Run], path: Path) -> None:
         for label, colour in COLOURS.items()
         if label in neural
     ]
-    texts = [label + NOTES.get(label, "") for label in COLOURS if label in neural]
-    lines.append(plt.Line2D([], [], color="0.4", lw=1.3, ls=":"))
-    texts.append("without compilation")
+    texts = [NAMES.get(label, label) for label in COLOURS if label in neural]
     figure.legend(lines, texts, loc="lower center", ncols=4, frameon=False)
     figure.tight_layout(rect=(0, 0.09, 1, 1))
     figure.savefig(path, dpi=110)
@@ -118,7 +123,7 @@ def table(runs: list[Run]) -> str:
         "|---|---|---|---|---|",
     ]
     for run in runs:
-        label = run.label + NOTES.get(run.label, "")
+        label = NAMES.get(run.label, run.label)
         seconds = f"{run.seconds:.2g}" + (f" ({run.compiling:.2g})" if run.compiling else "")
         gap = "" if run.held_out is None else f"{run.train:.1e}; {run.held_out:.1e}"
         lines.append(f"| {titles[run.problem]} | {label} | {run.error:.1e} | {seconds} | {gap} |")
