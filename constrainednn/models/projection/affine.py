@@ -1,4 +1,4 @@
-"""Which constraints are affine in the model's value: read off the program of their slopes."""
+"""Which constraints are affine in a value, or have the same slopes at all points."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,14 +17,30 @@ def is_affine(fn: Callable[[Any, Any], Array], x: PyTree, y: Float[Array, " n"])
         x: A point, for its shapes.
         y: A value, for its shape.
     """
+    program, points = _slopes(fn, x, y)
+    return not any(_reached(program.jaxpr, [True] + [False] * points))
+
+
+def slopes_are_shared(fn: Callable[[Any, Any], Array], x: PyTree, y: Float[Array, " n"]) -> bool:
+    """True if no operation of dfn/dy depends on x; where that cannot be seen, False.
+
+    Args:
+        fn: From a point and the model's value there to a vector.
+        x: A point, for its shapes.
+        y: A value, for its shape.
+    """
+    program, points = _slopes(fn, x, y)
+    return not any(_reached(program.jaxpr, [False] + [True] * points))
+
+
+def _slopes(fn: Callable, x: PyTree, y: Array) -> tuple[Any, int]:
+    """The program of dfn/dy, from y and the arrays of x, and the number of those."""
     flat, structure = jax.tree.flatten(x)
 
     def slopes(y: Array, *flat: Array) -> Array:
         return jacobian(lambda y: fn(jax.tree.unflatten(structure, flat), y), y)[1]
 
-    program = jax.make_jaxpr(slopes)(y, *flat)
-    inputs = [True] + [False] * len(flat)
-    return not any(_reached(program.jaxpr, inputs))
+    return jax.make_jaxpr(slopes)(y, *flat), len(flat)
 
 
 def _reached(program: Any, inputs: list[bool]) -> list[bool]:

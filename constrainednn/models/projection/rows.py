@@ -53,16 +53,20 @@ class RowSpace(NamedTuple):
 
 def row_space(C: Float[Array, "m n"]) -> RowSpace:
     """Factorise the Gram matrix; where C does not depend on the point, once for a whole batch."""
-    kind, size = jnp.finfo(C.dtype), C.shape[0]
-    gram = C @ C.T
+    M = gram_factor(C @ C.T)
+    return RowSpace(C, M, M @ C)
+
+
+def gram_factor(gram: Float[Array, "m m"]) -> Float[Array, "m m"]:
+    """M of a Gram matrix."""
+    kind, size = jnp.finfo(gram.dtype), gram.shape[0]
     squares = jnp.diag(gram)
     # A row that is nothing but rounding beside the longest one stays so.
     least = _NONE**2 * jnp.max(squares, initial=0.0) + kind.tiny
     D = jax.lax.rsqrt(jnp.maximum(squares, least))
     scaled = D[:, None] * gram * D[None]
     shift = 4 * size * kind.eps * jnp.trace(scaled) + kind.tiny
-    M = inverse_factor(scaled + shift * jnp.eye(size, dtype=C.dtype)) * D[None]
-    return RowSpace(C, M, M @ C)
+    return inverse_factor(scaled + shift * jnp.eye(size, dtype=gram.dtype)) * D[None]
 
 
 def jacobian(fn: Callable, y: Float[Array, " n"]) -> tuple[Float[Array, " m"], Float[Array, "m n"]]:
