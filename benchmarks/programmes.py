@@ -112,9 +112,7 @@ def by_slsqp(stated: Programme, xs: np.ndarray) -> np.ndarray:
     return np.array(costs)
 
 
-def row(
-    convex: bool, kind: str, instances: int = 10_000, steps: int = 1000, seed: int = 0
-) -> dict:
+def row(convex: bool, kind: str, instances: int = 10_000, steps: int = 1000, seed: int = 0) -> dict:
     """Train, project, and compare on the test instances; the kind is one of RATES."""
     import equinox as eqx
     import jax

@@ -26,6 +26,7 @@ from constrainednn.models.projection.groups import in_groups
 from constrainednn.models.projection.interior import nearest_within
 from constrainednn.models.projection.krylov import (
     STEPS,
+    Guess,
     corrected,
     guessed,
     improved,
@@ -38,8 +39,9 @@ from constrainednn.models.projection.rows import RowSpace, jacobian, row_space
 _CACHED = 2**17
 # Points under way where only products with Jacobians are formed; so large Jacobians are not.
 _MANY = 64
-# Steps by products with Jacobians for one with a factor of it.
-_CHEAPER = 4
+# Steps by products with Jacobians for one with a factor of it, and how many of them are taken
+# before a point that arrived makes room.
+_CHEAPER, _TOGETHER = 4, 2
 
 
 @eqx.filter_custom_jvp
@@ -75,9 +77,15 @@ def _nearest(g: Callable, x: PyTree, y0: Float[Array, " n"], iterations: int) ->
     size, first, arrived = _CACHED // (y0.size * m), y0, jnp.asarray(False)
     if size < _MANY and slopes_are_shared(g, x, y0):
         M, steps = preconditioner(lambda y: g(x, y), y0), min(STEPS, _CHEAPER * iterations)
+
+        def few_steps(state: Guess, g: Callable, x: Any, y0: Array, M: Array) -> tuple:
+            some = lambda _, state: improved(lambda y: g(x, y), y0, M, state)  # noqa: E731
+            state = jax.lax.fori_loop(0, _TOGETHER, some, state)
+            return state, ~state.arrived & (state.k < steps)
+
         guess = in_groups(
             lambda g, x, y0, M: guessed(y0, m),
-            lambda state, g, x, y0, M: improved(lambda y: g(x, y), y0, M, state, steps),
+            few_steps,
             lambda state: (state.y, state.arrived),
             size=_MANY,
         )

@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from constrainednn.models.projection.factors import inverse_factor
-from constrainednn.models.projection.rows import jacobian, gram_factor
+from constrainednn.models.projection.rows import gram_factor, jacobian
 
 # Steps that are mixed, conjugate gradients in each, and steps at most.
 _MIXED, _INNER, STEPS = 4, 2, 40
@@ -74,10 +74,8 @@ def guessed(y0: Float[Array, " n"], m: int) -> Guess:
     return Guess(y0, zeros(m), *ring, least, jnp.asarray(0), jnp.asarray(False))
 
 
-def improved(
-    fn: Callable, y0: Float[Array, " n"], M: Float[Array, "m m"], old: Guess, steps: int
-) -> tuple[Guess, Bool[Array, ""]]:
-    """The state after a step, and whether there are more.
+def improved(fn: Callable, y0: Float[Array, " n"], M: Float[Array, "m m"], old: Guess) -> Guess:
+    """The state after a step.
 
     Source:
         Walker and Ni, SIAM J. Numer. Anal. 49 (2011) 1715: Anderson's mixing.
@@ -98,8 +96,7 @@ def improved(
     value = distance + 2 * jnp.linalg.norm(w) * jnp.linalg.norm(c)
     least = jnp.where(old.k > 0, jnp.minimum(old.least, value), jnp.inf)
     near = distance <= (1 + _PASSED) * least
-    new = Guess(mixed[:n], mixed[n:], moves, ends, least, old.k + 1, arrived & near)
-    return new, ~arrived & (new.k < steps)
+    return Guess(mixed[:n], mixed[n:], moves, ends, least, old.k + 1, arrived & near)
 
 
 def _mixed(moves: Array, ends: Array, k: Any) -> Array:
