@@ -87,7 +87,7 @@ def test_points_are_those_that_factors_lead_to(monkeypatch):
 def test_slopes_are_shared_where_the_point_is_a_term_of_its_own():
     x, y = jnp.zeros(3), jnp.ones(3)
     assert slopes_are_shared(lambda x, y: jnp.sin(y) - x, x, y)
-    assert slopes_are_shared(lambda x, y: y @ y - 1.0, x, y)
+    assert slopes_are_shared(lambda x, y: (y @ y - 1.0)[None], x, y)
     assert not slopes_are_shared(lambda x, y: jnp.sin(x * y), x, y)
 
 
