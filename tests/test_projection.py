@@ -13,7 +13,7 @@ from constrainednn._common.batched import in_blocks
 from constrainednn.models import Projected
 from constrainednn.models.projection import factors
 from constrainednn.models.projection.affine import is_affine
-from constrainednn.models.projection.groups import in_groups
+from constrainednn.models.projection.equations.groups import in_groups
 from constrainednn.models.projection.rows import jacobian
 
 # Of the violation of a point that arrived, and of its distance from the exact nearest point.

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import constrainednn as cx
-from constrainednn.models.projection import derivative, krylov
 from constrainednn.models.projection.affine import slopes_are_shared
-from constrainednn.models.projection.groups import in_groups
+from constrainednn.models.projection.equations import krylov, nearest
+from constrainednn.models.projection.equations.groups import in_groups
 
 # Values of 60 numbers and 40 equations: a Jacobian is large enough.
 SIZE, EQUATIONS = 60, 40
@@ -76,7 +76,7 @@ def test_all_points_arrive_and_most_without_any_factor():
 def test_points_are_those_that_factors_lead_to(monkeypatch):
     x = starts(40)
     found = np.asarray(jax.jit(jax.vmap(projection()))(x))
-    monkeypatch.setattr(derivative, "slopes_are_shared", lambda *_: False)
+    monkeypatch.setattr(nearest, "slopes_are_shared", lambda *_: False)
     known = np.asarray(jax.jit(jax.vmap(projection()))(x))
     same = np.abs(found - known).max(axis=1) < 1e-6
     # Of several stationary points either may find the one that is further off.

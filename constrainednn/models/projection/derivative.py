@@ -19,29 +19,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from constrainednn.models.projection.affine import is_affine, slopes_are_shared
-from constrainednn.models.projection.equalities import advanced, nearest_affine, started
+from constrainednn.models.projection.affine import is_affine
+from constrainednn.models.projection.equalities import nearest_affine
+from constrainednn.models.projection.equations.nearest import nearest_of_equations
 from constrainednn.models.projection.factors import inverse_factor
-from constrainednn.models.projection.groups import in_groups
 from constrainednn.models.projection.interior import nearest_within
-from constrainednn.models.projection.krylov import (
-    STEPS,
-    Guess,
-    corrected,
-    guessed,
-    improved,
-    preconditioner,
-)
 from constrainednn.models.projection.polyhedron import faces, nearest_in_polyhedron
 from constrainednn.models.projection.rows import RowSpace, jacobian, row_space
-
-# Entries of Jacobians that stay in a processor's cache together.
-_CACHED = 2**17
-# Points under way where only products with Jacobians are formed; so large Jacobians are not.
-_MANY = 64
-# Steps by products with Jacobians for one with a factor of it, and how many of them are taken
-# before a point that arrived makes room.
-_CHEAPER, _TOGETHER = 4, 2
 
 
 @eqx.filter_custom_jvp
@@ -68,38 +52,7 @@ def projected(
     none = jnp.zeros(0, y0.dtype)
     if is_affine(g, x, y0):  # the factor of affine equations is one for all points
         return nearest_affine(lambda y: g(x, y), y0), none
-    return _nearest(g, x, y0, iterations), none
-
-
-def _nearest(g: Callable, x: PyTree, y0: Float[Array, " n"], iterations: int) -> Array:
-    """The nearest point where equations hold that are not affine, the fastest way."""
-    m = jax.eval_shape(g, x, y0).size
-    size, first, arrived = _CACHED // (y0.size * m), y0, jnp.asarray(False)
-    if size < _MANY and slopes_are_shared(g, x, y0):
-        M, steps = preconditioner(lambda y: g(x, y), y0), min(STEPS, _CHEAPER * iterations)
-
-        def few_steps(state: Guess, g: Callable, x: Any, y0: Array, M: Array) -> tuple:
-            some = lambda _, state: improved(lambda y: g(x, y), y0, M, state)  # noqa: E731
-            state = jax.lax.fori_loop(0, _TOGETHER, some, state)
-            return state, ~state.arrived & (state.k < steps)
-
-        guess = in_groups(
-            lambda g, x, y0, M: guessed(y0, m),
-            few_steps,
-            lambda state: (state.y, state.arrived),
-            size=_MANY,
-        )
-        close, arrived = guess(g, x, y0, M)
-        first, there = corrected(lambda y: g(x, y), y0, M, close)
-        arrived = arrived & there
-    find = in_groups(
-        lambda g, x, y0, first, arrived: started(first),
-        lambda state, g, x, y0, *rest: advanced(lambda y: g(x, y), y0, state, iterations),
-        lambda state: state.best,
-        size=size,
-        done=lambda g, x, y0, first, arrived: arrived,
-    )
-    return find(g, x, y0, first, arrived)
+    return nearest_of_equations(g, x, y0, iterations), none
 
 
 @projected.def_jvp
