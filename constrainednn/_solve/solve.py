@@ -24,6 +24,7 @@ from constrainednn._problem.scheme import AbstractPieceScheme
 from constrainednn._solve.in_windows import TrainingInWindows
 from constrainednn._solve.measure import measured
 from constrainednn._solve.piecewise import solve_pieces
+from constrainednn._solve.right_start import right_start
 from constrainednn._solve.training.steps import alone
 from constrainednn._solve.training.trainer import Training
 from constrainednn._storage.folders import check_folder
@@ -168,7 +169,7 @@ def training_of(
         model = run.problem.build_model(key=jax.random.key(run.seed))
         return driver(run, default_stages(model, steps), checked=checked)
     stages = as_stages(method, steps, objective=run.problem.objective is not None)
-    return driver(run, stages, checked=checked)
+    return driver(run, stages, checked=checked, start=right_start if method is None else None)
 
 
 def _refuse(**given: Any) -> None:
