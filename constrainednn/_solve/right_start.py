@@ -26,9 +26,9 @@ from constrainednn.methods.damped_steps import column_norms, factored
 from constrainednn.models.networks import hidden_network
 from constrainednn.models.recipes import AbstractRecipe, trainable_mask
 
-# Powers of two that the inner weights, as they were drawn, are multiplied by, the sharpest first: a
-# smaller one is taken only where it leaves less than this share of the loss.
-_POWERS, _WORTH = (1, 0, -1, -2, -3), 0.25
+# What the inner weights are multiplied by, the sharpest first. It is found once the head alone
+# leaves no more than this share of the residual, or the next factor more than that share of this.
+_FACTORS, _SMALL, _LOWER = (1.0, 0.5, 0.25, 0.125), 0.05, 0.8
 # Gauss-Newton steps of a head that does not enter linearly.
 _ROUNDS = 5
 # Damping, relative to the largest singular value squared. Without it small scales win with heads of
@@ -49,7 +49,7 @@ class Started(NamedTuple):
 def right_start(
     problem: Problem, model: PyTree, points: TrainingPoints, unit: float, soft: Soft
 ) -> Started:
-    """Fit the head for a few scales of the inner weights; the least monitor loss decides.
+    """Fit the head for a few scales of the inner weights; the monitor loss decides.
 
     Args:
         problem: The problem.
@@ -59,29 +59,34 @@ def right_start(
         unit: What rows are divided by.
         soft: The constraints that are rows.
     """
-    best = Started(model, 0.0, 0.0)
-    if not _applies(problem, model):
-        return best
-    least = monitor_loss(problem, model, points.train, points.monitor)
+    if not applies(problem, model):
+        return Started(model, 0.0, 0.0)
+    monitored = lambda u: monitor_loss(problem, u, points.train, points.monitor)  # noqa: E731
+    head, static = eqx.partition(model, trainable_mask(model, _head))
+    none = eqx.combine(jax.tree.map(jnp.zeros_like, head), static)
+    found, least, size = model, monitored(model), monitored(none)
     compiling = running = 0.0
-    for place, power in enumerate(_POWERS):
-        scaled = _scaled(model, 2.0**power)
+    for factor in _FACTORS:
+        scaled = eqx.tree_at(_first, model, replace_fn=lambda leaf, factor=factor: factor * leaf)
         head, static = eqx.partition(scaled, trainable_mask(scaled, _head))
         residual = minimised(problem, static, points.train, unit, soft)
         started = time.perf_counter()
-        if place == 0:
+        if not compiling:
             jax.block_until_ready(_fitted(residual, head, jnp.asarray(0)))
             compiling = time.perf_counter() - started
             started = time.perf_counter()
         fitted = eqx.combine(_fitted(residual, head, jnp.asarray(_ROUNDS)), static)
-        loss = monitor_loss(problem, fitted, points.train, points.monitor)
+        loss = monitored(fitted)
         running += time.perf_counter() - started
-        if loss < least:
-            best, least = best._replace(model=fitted), _WORTH * loss
-    return best._replace(compile=compiling, run=running)
+        if not loss < (1.0 if factor == 1.0 else _LOWER**2) * least:
+            break
+        found, least = fitted, loss
+        if loss < _SMALL**2 * size:
+            break
+    return Started(found, compiling, running)
 
 
-def _applies(problem: Problem, model: PyTree) -> bool:
+def applies(problem: Problem, model: PyTree) -> bool:
     """True for a network that we drew, all of it trained, in a differential equation."""
     if problem.objective is not None or type(problem.scheme) is not TrainedScheme:
         return False
@@ -104,11 +109,6 @@ def _first(model: PyTree) -> PyTree:
     network = hidden_network(model)
     assert network is not None
     return network.layers[0].weight, network.layers[0].bias
-
-
-def _scaled(model: PyTree, factor: float) -> PyTree:
-    """Units that bend where they did, and more sharply by a factor."""
-    return eqx.tree_at(_first, model, replace_fn=lambda leaf: factor * leaf)
 
 
 @compiled
