@@ -11,8 +11,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Int, PyTree
 
 from constrainednn._common.compilation.closures import compiled
 from constrainednn._gap.objectives.lagrangian import Minimised, Soft, minimised
@@ -22,8 +21,8 @@ from constrainednn._problem.problem import Problem
 from constrainednn._problem.scheme import TrainedScheme
 from constrainednn._solve.training.training_points import TrainingPoints
 from constrainednn.domains.base import AbstractDomain
-from constrainednn.methods.damped_steps import column_norms, factored
-from constrainednn.models.networks import hidden_network
+from constrainednn.methods.variable_projection import Fitted, head_fitted
+from constrainednn.models.networks import head_of, hidden_network
 from constrainednn.models.recipes import AbstractRecipe, trainable_mask
 
 # What the inner weights are multiplied by, the sharpest first. It is found once the head alone
@@ -53,22 +52,19 @@ def right_start(
 
     Args:
         problem: The problem.
-        model: The model as it was drawn; one without a network in it, or for a problem that is no
-            differential equation, is returned as it is.
+        model: The model as it was drawn.
         points: Points to fit on, and to be monitored on.
         unit: What rows are divided by.
         soft: The constraints that are rows.
     """
-    if not applies(problem, model):
-        return Started(model, 0.0, 0.0)
     monitored = lambda u: monitor_loss(problem, u, points.train, points.monitor)  # noqa: E731
-    head, static = eqx.partition(model, trainable_mask(model, _head))
+    head, static = eqx.partition(model, trainable_mask(model, head_of))
     none = eqx.combine(jax.tree.map(jnp.zeros_like, head), static)
     found, least, size = model, monitored(model), monitored(none)
     compiling = running = 0.0
     for factor in _FACTORS:
         scaled = eqx.tree_at(_first, model, replace_fn=lambda leaf, factor=factor: factor * leaf)
-        head, static = eqx.partition(scaled, trainable_mask(scaled, _head))
+        head, static = eqx.partition(scaled, trainable_mask(scaled, head_of))
         residual = minimised(problem, static, points.train, unit, soft)
         started = time.perf_counter()
         if not compiling:
@@ -86,23 +82,20 @@ def right_start(
     return Started(found, compiling, running)
 
 
-def applies(problem: Problem, model: PyTree) -> bool:
-    """True for a network that we drew, all of it trained, in a differential equation."""
+def applies(problem: Problem, seed: int) -> bool:
+    """True for a network that we draw, all of it trained, in a differential equation."""
     if problem.objective is not None or type(problem.scheme) is not TrainedScheme:
         return False
-    if not isinstance(problem.model, AbstractRecipe) or hidden_network(model) is None:
+    if not isinstance(problem.model, AbstractRecipe):
+        return False
+    model = problem.build_model(key=jax.random.key(seed))
+    if hidden_network(model) is None:
         return False
     trained = trainable_mask(model, problem.trainable)
-    return all(jax.tree.leaves((_first(trained), _head(trained)))) and any(
+    return all(jax.tree.leaves((_first(trained), head_of(trained)))) and any(
         isinstance(item.over, AbstractDomain) and is_differentiated(item.residual, item.over, model)
         for item in problem.constraints
     )
-
-
-def _head(model: PyTree) -> PyTree:
-    network = hidden_network(model)
-    assert network is not None
-    return network.layers[-1]
 
 
 def _first(model: PyTree) -> PyTree:
@@ -113,36 +106,17 @@ def _first(model: PyTree) -> PyTree:
 
 @compiled
 def _fitted(residual: Minimised, params: PyTree, rounds: Int[Array, ""]) -> PyTree:
-    """Lightly damped Gauss-Newton steps in scaled columns, as long as they lower the loss."""
-    start, unravel = ravel_pytree(params)
+    """Lightly damped Gauss-Newton steps, as long as they lower the loss."""
 
-    def goes_on(carry: tuple) -> Array:
-        _, _, taken, lower = carry
+    def goes_on(carry: tuple[Fitted, Array, Array]) -> Array:
+        _, taken, lower = carry
         return lower & (taken < rounds)
 
-    def step(carry: tuple) -> tuple:
-        theta, loss, taken, _ = carry
-        r, J = residual.jacobian(unravel(theta))
-        # The factorisations must not see NaN: some LAPACK drivers do not return from it.
-        finite = jnp.all(jnp.isfinite(J)) & jnp.isfinite(loss)
-        J, r = jnp.where(finite, J, 0), jnp.where(finite, r, 0)
-        norms = column_norms(J)
-        D = jnp.where(norms > 0, norms, 1)
-        at = factored(J / D[None], r)
-        peak = jnp.max(at.s, keepdims=True) ** 2
-        new = theta + at.steps(_DAMPING * peak)[0] / D
-        new_loss = _squared(residual(unravel(new)))
-        lower = new_loss < loss
-        return (
-            jnp.where(lower, new, theta),
-            jnp.where(lower, new_loss, loss),
-            taken + 1,
-            new_loss < _ENOUGH * loss,
-        )
+    def step(carry: tuple[Fitted, Array, Array]) -> tuple[Fitted, Array, Array]:
+        now, taken, _ = carry
+        found = head_fitted(residual, now.params, _DAMPING)
+        return found, taken + 1, found.loss < _ENOUGH * now.loss
 
-    first = (start, _squared(residual(params)), jnp.asarray(0), jnp.array(True))
-    return unravel(lax.while_loop(goes_on, step, first)[0])
-
-
-def _squared(r: Float[Array, " m"]) -> Float[Array, ""]:
-    return r @ r
+    r = residual(params)
+    first = (Fitted(params, r @ r), jnp.asarray(0), jnp.array(True))
+    return lax.while_loop(goes_on, step, first)[0].params

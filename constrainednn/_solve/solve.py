@@ -24,7 +24,7 @@ from constrainednn._problem.scheme import AbstractPieceScheme
 from constrainednn._solve.in_windows import TrainingInWindows
 from constrainednn._solve.measure import measured
 from constrainednn._solve.piecewise import solve_pieces
-from constrainednn._solve.right_start import right_start
+from constrainednn._solve.right_start import applies, right_start
 from constrainednn._solve.training.steps import alone
 from constrainednn._solve.training.trainer import Training
 from constrainednn._storage.folders import check_folder
@@ -33,6 +33,7 @@ from constrainednn.domains.base import AbstractDomain
 from constrainednn.errors import BadTypeError, BadValueError
 from constrainednn.methods.base import AbstractMethod
 from constrainednn.methods.stages import Stage, as_stages
+from constrainednn.methods.variable_projection import VariableProjection
 from constrainednn.results.saving import result_files
 from constrainednn.results.solution import Solution, SolveFailed
 from constrainednn.runs.display import displayed, of_run
@@ -169,8 +170,11 @@ def training_of(
     if method is None and isinstance(scheme, TrainedEquation):
         model = run.problem.build_model(key=jax.random.key(run.seed))
         return driver(run, default_stages(model, steps), checked=checked)
+    start = None
+    if method is None and applies(run.problem, run.seed):
+        method, start = VariableProjection(), right_start
     stages = as_stages(method, steps, objective=run.problem.objective is not None)
-    return driver(run, stages, checked=checked, start=right_start if method is None else None)
+    return driver(run, stages, checked=checked, start=start)
 
 
 def _refuse(**given: Any) -> None:

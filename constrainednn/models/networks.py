@@ -126,6 +126,16 @@ def hidden_network(model: PyTree) -> eqx.nn.MLP | None:
     return found[0] if len(found) == 1 else None
 
 
+def head_of(model: PyTree) -> eqx.nn.Linear:
+    """The last layer of the network in a model, which enters linearly."""
+    network = hidden_network(model)
+    if network is None:
+        raise BadValueError(
+            "the model must hold one network with hidden layers, such as cx.MLP(2, 1) builds."
+        )
+    return network.layers[-1]
+
+
 @functools.lru_cache(maxsize=16)
 def _mlp(dtype: Any, *sizes: Any) -> eqx.nn.MLP:
     """The shapes of a network: to trace it takes longer than to draw its weights."""
