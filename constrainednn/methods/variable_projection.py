@@ -164,27 +164,81 @@ class _Trial(NamedTuple):
     sound: Bool[Array, ""]
 
 
+class _Reduced(NamedTuple):
+    """The residual near some parameters, as a function of the inner weights.
+
+    Attributes:
+        residual: The residual.
+        unravel: From a vector to parameters.
+        theta: The parameters.
+        inner: Places of inner weights in them.
+        head: Places of the head.
+        head_step: From a change of the inner weights to that of the head that goes with it.
+        A: Derivative by scaled inner weights, without what the head can undo.
+        D: Their scales.
+        rest: The residual, likewise.
+        loss: The loss.
+    """
+
+    residual: AbstractResidual
+    unravel: Callable[[Array], PyTree]
+    theta: Float[Array, " P"]
+    inner: np.ndarray
+    head: np.ndarray
+    head_step: Callable[[Array], Array]
+    A: Float[Array, "m q"]
+    D: Float[Array, " q"]
+    rest: Float[Array, " m"]
+    loss: Float[Array, ""]
+
+    def fitted(self, step: Float[Array, " q"]) -> Fitted:
+        """Raveled parameters after a step of scaled inner weights, with the head fitted."""
+        theta = self.theta.at[self.inner].add(step / self.D)
+        found = head_fitted(self.residual, self.unravel(theta), _ROUNDING)
+        return found._replace(params=ravel_pytree(found.params)[0])
+
+    def curvature(self, step: Float[Array, " q"]) -> Float[Array, " m"]:
+        """Second derivative of the residual along a step, the head going with it."""
+        change = step / self.D
+        none = jnp.zeros_like(self.theta)
+        along = none.at[self.inner].set(change).at[self.head].set(self.head_step(change))
+        flat = lambda change: self.residual(self.unravel(self.theta + change))  # noqa: E731
+        slope = lambda change: jax.jvp(flat, (change,), (along,))[1]  # noqa: E731
+        return jax.jvp(slope, (none,), (along,))[1]
+
+
 def _projected(
     residual: AbstractResidual, params: PyTree, state: VariableProjectionState
 ) -> tuple[PyTree, VariableProjectionState, StepInfo]:
     """A step of the inner weights; where it is not good, nothing but that is found out."""
     theta, unravel = ravel_pytree(params)
     is_head = _is_head(params)
-    inner = np.flatnonzero(~is_head)
+    inner, head = np.flatnonzero(~is_head), np.flatnonzero(is_head)
     r, J = residual.jacobian(params)
     loss = r @ r
     finite = jnp.isfinite(loss) & jnp.all(jnp.isfinite(J))
     J, r = jnp.where(finite, J, 0), jnp.where(finite, r, 0)
-    without, undone = _head_columns(J[:, is_head])
-    head_step = lambda inner_step: -undone(r + J[:, inner] @ inner_step)  # noqa: E731
-    A, rest = without(J[:, inner]), without(r)
+    without, undone = _head_columns(J[:, head])
+    B, rest = J[:, inner], without(r)
+    head_step = lambda change: -undone(r + B @ change)  # noqa: E731
+    A = without(B)
     scale = jnp.maximum(state.scale, column_norms(A))
     D = jnp.where(scale > 0, scale, 1)
-    A = A / D[None]
+    here = _Reduced(residual, unravel, theta, inner, head, head_step, A / D[None], D, rest, loss)
+    found = _searched(here, state.damping, finite)
+    eps = jnp.finfo(theta.dtype).eps
+    # The last digits, and whether they are the last, are left to the other method.
+    goes_on = found.taken & (loss - found.loss > 10 * eps * loss)
+    damping = jnp.clip(found.damping, eps**2, 1 / eps)
+    new_state = VariableProjectionState(damping, scale, goes_on, state.then)
+    return unravel(found.theta), new_state, StepInfo(loss, jnp.asarray(RUNNING))
+
+
+def _searched(here: _Reduced, damping: Float[Array, ""], finite: Bool[Array, ""]) -> _Trial:
+    """Try dampings until a step lowers the loss."""
+    A, rest, loss = here.A, here.rest, here.loss
     G, g = A.T @ A, A.T @ rest
-    peak, none = largest(G), jnp.zeros_like(theta)
-    flat = lambda change: residual(unravel(theta + change))  # noqa: E731
-    fitted = lambda step: _flat_fitted(residual, unravel, theta.at[inner].add(step / D))  # noqa: E731
+    peak = largest(G)
 
     def trial(search: _Trial) -> _Trial:
         weight = search.damping * peak
@@ -195,18 +249,16 @@ def _projected(
         missed = jnp.linalg.norm(A.T @ linear + weight * step)
         sound = missed <= ACCURATE * jnp.linalg.norm(g)
         step = jnp.where(sound, step, 0)
-        along = none.at[inner].set(step / D).at[is_head].set(head_step(step / D))
-        slope = lambda change: jax.jvp(flat, (change,), (along,))[1]  # noqa: E731
-        bend = solved(A.T @ jax.jvp(slope, (none,), (along,))[1]) / 2
+        bend = solved(A.T @ here.curvature(step)) / 2
         small = 2 * jnp.linalg.norm(bend) <= 0.75 * jnp.linalg.norm(step)
-        both = lax.map(fitted, jnp.stack([step, step + jnp.where(small, bend, 0)]))
+        both = lax.map(here.fitted, jnp.stack([step, step + jnp.where(small, bend, 0)]))
         best = jnp.argmin(jnp.where(jnp.isfinite(both.loss), both.loss, jnp.inf))
         found = jax.tree.map(lambda leaf: leaf[best], both)
         promised = rest @ rest - linear @ linear
         lower = loss - found.loss
         taken = sound & (lower > KEPT * promised) & (lower > 0)
         return _Trial(
-            jnp.where(taken, found.params, theta),
+            jnp.where(taken, found.params, here.theta),
             jnp.where(taken, found.loss, loss),
             search.damping * jnp.where(taken, next_damping(lower / promised), search.growth),
             2 * search.growth,
@@ -218,22 +270,9 @@ def _projected(
     def unfinished(search: _Trial) -> Bool[Array, ""]:
         return search.sound & ~search.taken & (search.tries < TRIES)
 
-    no, growth = jnp.array(False), jnp.asarray(GROWTH, theta.dtype)
-    begun = _Trial(theta, loss, state.damping, growth, jnp.array(0), no, finite)
-    found = lax.while_loop(unfinished, trial, begun)
-    eps = jnp.finfo(theta.dtype).eps
-    # The last digits, and whether they are the last, are left to the other method.
-    goes_on = found.taken & (loss - found.loss > 10 * eps * loss)
-    damping = jnp.clip(found.damping, eps**2, 1 / eps)
-    new_state = VariableProjectionState(damping, scale, goes_on, state.then)
-    return unravel(found.theta), new_state, StepInfo(loss, jnp.asarray(RUNNING))
-
-
-def _flat_fitted(
-    residual: AbstractResidual, unravel: Callable[[Array], PyTree], theta: Float[Array, " P"]
-) -> Fitted:
-    found = head_fitted(residual, unravel(theta), _ROUNDING)
-    return found._replace(params=ravel_pytree(found.params)[0])
+    no, growth = jnp.array(False), jnp.asarray(GROWTH, loss.dtype)
+    begun = _Trial(here.theta, loss, damping, growth, jnp.array(0), no, finite)
+    return lax.while_loop(unfinished, trial, begun)
 
 
 def _head_columns(
