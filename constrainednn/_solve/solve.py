@@ -64,10 +64,11 @@ def solve(
 
     Args:
         problem: What to solve.
-        method: A method, a stage, or a sequence of stages. Default: Levenberg-Marquardt, for a
-            network drawn for a differential equation from a start of its own (inner weights of a
-            scale at which its head alone, by least squares, leaves little); with an objective,
-            L-BFGS on an augmented Lagrangian. Problems made by `ivp` and `bvp` bring their own.
+        method: A method, a stage, or a sequence of stages. Default: Levenberg-Marquardt; for a
+            network drawn for a differential equation variable projection, from a start of its own
+            (inner weights of a scale at which the head alone, by least squares, leaves little);
+            with an objective, L-BFGS on an augmented Lagrangian. Problems made by `ivp` and `bvp`
+            bring their own.
         steps: Largest number of steps, for each window where `ivp` trains a model in several; 0
             evaluates the untrained model. Default: the stages' own,
             1,000 for a bare method, 100,000 Newton steps for `ivp` and `bvp`.
