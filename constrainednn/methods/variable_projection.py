@@ -31,8 +31,8 @@ from constrainednn.methods.levenberg_marquardt import LevenbergMarquardt, Levenb
 from constrainednn.models.networks import head_of
 from constrainednn.models.recipes import trainable_mask
 
-# Damping of a head, relative to the largest singular value squared: where that is rounding itself.
-_ROUNDING = 1e-26
+# Singular values of the head's columns below so many eps of the largest are rounding.
+_ROUNDING = 500.0
 
 
 class VariableProjectionState(eqx.Module):
@@ -138,6 +138,10 @@ def head_fitted(residual: AbstractResidual, params: PyTree, damping: float) -> F
     return Fitted(kept, jnp.where(better, again @ again, loss))
 
 
+def _rounding(x: Array) -> float:
+    return _ROUNDING * float(jnp.finfo(x.dtype).eps)
+
+
 def _is_head(params: PyTree) -> np.ndarray:
     """Which of the raveled parameters are those of the head."""
     chosen = jax.tree.leaves(trainable_mask(params, head_of))
@@ -194,7 +198,7 @@ class _Reduced(NamedTuple):
     def fitted(self, step: Float[Array, " q"]) -> Fitted:
         """Raveled parameters after a step of scaled inner weights, with the head fitted."""
         theta = self.theta.at[self.inner].add(step / self.D)
-        found = head_fitted(self.residual, self.unravel(theta), _ROUNDING)
+        found = head_fitted(self.residual, self.unravel(theta), _rounding(theta) ** 2)
         return found._replace(params=ravel_pytree(found.params)[0])
 
     def curvature(self, step: Float[Array, " q"]) -> Float[Array, " m"]:
@@ -285,6 +289,6 @@ def _head_columns(
     norms = column_norms(Phi)
     D = jnp.where(norms > 0, norms, 1)
     U, s, Vt = jnp.linalg.svd(Phi / D[None], full_matrices=False)
-    kept = s > _ROUNDING**0.5 * s[0]
+    kept = s > _rounding(s) * s[0]
     Q, inverse = U * kept[None], jnp.where(kept, 1 / jnp.where(kept, s, 1), 0)
     return lambda x: x - Q @ (Q.T @ x), lambda x: Vt.T @ (inverse * (Q.T @ x)) / D
