@@ -1,16 +1,19 @@
 """What a trained problem takes where nothing is said, and what is said at the limit of steps."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import constrainednn as cx
+from constrainednn._solve.right_start import applies
 from constrainednn._solve.training.diagnosis import why_max_steps
 from constrainednn.domains import GaussQuadrature, Independent, Sobol
 
 LINE, SQUARE, CUBE = cx.Interval(0, 2), cx.Box([0, 0], [1, 1]), cx.Box([0] * 3, [1] * 3)
 SCALAR = cx.MLP("scalar", "scalar", width=4)
+NETWORK = cx.MLP(2, "scalar", width=48)
 
 
 def sampler_of(residual, over, model=None, **settings):
@@ -187,3 +190,53 @@ def test_a_last_stage_of_a_part_does_not_hide_that_the_rest_was_cut_short():
     short = cx.solve(problem, [cx.Stage(cx.LevenbergMarquardt(), steps=3), last], **settings)
     assert short.status == "max_steps" and short.steps < 23
     assert cx.solve(problem, [last], **settings).status == "converged"
+
+
+def waves(x):
+    return jnp.sin(8 * x[0]) * jnp.sin(8 * x[1])
+
+
+def helmholtz(u, x):
+    return (cx.laplacian(u)(x) + 64 * u(x) + 64 * waves(x)) / 64
+
+
+def helmholtz_problem(model=NETWORK, **settings):
+    def inside(x, y):
+        (a, b), (c, d) = (jnp.sin(8 * x), jnp.sin(jnp.full(2, 8.0)))
+        edges = x[0] * c * b + x[1] * d * a - x[0] * x[1] * c * d
+        return edges + jnp.prod(4 * x * (1 - x)) * y
+
+    constraint = cx.Constraint(helmholtz, over=SQUARE, points=400)
+    return cx.Problem(constraint, cx.with_output(model, inside), reference=waves, **settings)
+
+
+def losses(problem, method=None):
+    return cx.solve(problem, method, steps=12, progress=False).history.loss
+
+
+def test_training_starts_where_the_head_alone_fits():
+    found = losses(helmholtz_problem())
+    plain = losses(helmholtz_problem(), cx.LevenbergMarquardt())
+    # Before the first step, and still after the last.
+    assert found[0] < plain[0] / 100
+    assert found[-1] < plain[-1] / 10
+    drawn = helmholtz_problem().build_model(key=jax.random.key(0))
+    given = helmholtz_problem(drawn.model)
+    np.testing.assert_allclose(losses(given)[0], plain[0])
+
+
+def test_only_an_equation_whose_whole_network_we_draw_has_a_start_of_its_own():
+    def has_one(problem):
+        return applies(problem, seed=0)
+
+    assert has_one(helmholtz_problem())
+    assert not has_one(helmholtz_problem(trainable=lambda u: u.model.layers[-1]))
+    assert not has_one(helmholtz_problem(NETWORK(key=jax.random.key(0))))
+    assert not has_one(helmholtz_problem(cx.models.Linear(2, "scalar")))
+    assert not has_one(cx.Problem(cx.Constraint(value, over=SQUARE), NETWORK))
+
+
+def test_without_steps_the_model_stays_as_drawn():
+    problem = helmholtz_problem()
+    found = cx.solve(problem, steps=0, progress=False).model
+    assert eqx.tree_equal(found.model, problem.build_model(key=jax.random.key(0)).model)

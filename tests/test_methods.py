@@ -657,3 +657,27 @@ def test_contract_suite_names_the_promise_a_method_breaks(broken, says):
 
 def test_contract_suite_passes_a_method_that_keeps_its_promises():
     check_method(Unkept("nothing"))
+
+
+def test_variable_projection_keeps_the_head_fitted():
+    x = jnp.linspace(0.0, 2.0, 60)
+    model = cx.MLP("scalar", "scalar", width=8, over=cx.Interval(0, 2))(key=jax.random.key(0))
+    params, static = eqx.partition(model, eqx.is_inexact_array)
+    fn = lambda params: jax.vmap(eqx.combine(params, static))(x) - jnp.sin(5 * x)  # noqa: E731
+    residual, method = cx.methods.FunctionResidual(fn), cx.methods.VariableProjection()
+    state, first = method.init(residual, params), jnp.sum(residual(params) ** 2)
+    step = jax.jit(lambda params, state: method.step(residual, params, state))
+    for _ in range(8):
+        params, state, _ = step(params, state)
+    r, J = residual.jacobian(params)
+    head = J[:, -9:]  # eight weights and a bias
+    cosines = head.T @ r / jnp.linalg.norm(head, axis=0) / jnp.linalg.norm(r)
+    # Rounding, times the condition of the columns.
+    assert jnp.max(jnp.abs(cosines)) < 1e-6
+    assert r @ r < 1e-4 * first
+
+
+def test_variable_projection_needs_a_network():
+    residual = cx.methods.FunctionResidual(lambda params: params - 1.0)
+    with pytest.raises(ValueError, match="one network with hidden layers"):
+        cx.methods.VariableProjection().init(residual, jnp.zeros(2))

@@ -100,6 +100,10 @@ class ResidualVector(AbstractResidual):
             slopes.append((block.scale[:, None, None] * J).reshape(-1, theta.size))
         return jnp.concatenate(values), jnp.concatenate(slopes)
 
+    def beside(self, rest: PyTree) -> "ResidualVector":
+        """With some of the trained leaves put back into the model."""
+        return ResidualVector(self.functions, eqx.combine(rest, self.static), self.rows)
+
 
 def residual_vector(
     constraints: Sequence[Constraint], static: PyTree, blocks: tuple[Rows, ...]

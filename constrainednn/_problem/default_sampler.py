@@ -37,13 +37,13 @@ def default_sampler(constraint: Constraint, model: PyTree) -> AbstractSampler:
     are for them.
     """
     over = constraint.over
-    if not (is_even(over) and _is_differentiated(constraint.residual, over, model)):
+    if not (is_even(over) and is_differentiated(constraint.residual, over, model)):
         return Independent()
     few = constraint.points is not None and constraint.points <= _MOST_NODES
     return GaussQuadrature() if over.unit_dim == 1 and few else Sobol()
 
 
-def _is_differentiated(
+def is_differentiated(
     residual: Callable[[Any, Any], Any], over: AbstractDomain, model: PyTree
 ) -> bool:
     """True if a residual takes derivatives of the model by the point, found by tracing it."""

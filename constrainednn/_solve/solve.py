@@ -24,6 +24,7 @@ from constrainednn._problem.scheme import AbstractPieceScheme
 from constrainednn._solve.in_windows import TrainingInWindows
 from constrainednn._solve.measure import measured
 from constrainednn._solve.piecewise import solve_pieces
+from constrainednn._solve.right_start import applies, right_start
 from constrainednn._solve.training.steps import alone
 from constrainednn._solve.training.trainer import Training
 from constrainednn._storage.folders import check_folder
@@ -32,6 +33,7 @@ from constrainednn.domains.base import AbstractDomain
 from constrainednn.errors import BadTypeError, BadValueError
 from constrainednn.methods.base import AbstractMethod
 from constrainednn.methods.stages import Stage, as_stages
+from constrainednn.methods.variable_projection import VariableProjection
 from constrainednn.results.saving import result_files
 from constrainednn.results.solution import Solution, SolveFailed
 from constrainednn.runs.display import displayed, of_run
@@ -62,9 +64,11 @@ def solve(
 
     Args:
         problem: What to solve.
-        method: A method, a stage, or a sequence of stages. Default: Levenberg-Marquardt; with an
-            objective, L-BFGS on an augmented Lagrangian. Problems made by `ivp` and `bvp` bring
-            their own.
+        method: A method, a stage, or a sequence of stages. Default: Levenberg-Marquardt; for a
+            network drawn for a differential equation variable projection, from a start of its own
+            (inner weights of a scale at which the head alone, by least squares, leaves little);
+            with an objective, L-BFGS on an augmented Lagrangian. Problems made by `ivp` and `bvp`
+            bring their own.
         steps: Largest number of steps, for each window where `ivp` trains a model in several; 0
             evaluates the untrained model. Default: the stages' own,
             1,000 for a bare method, 100,000 Newton steps for `ivp` and `bvp`.
@@ -167,8 +171,11 @@ def training_of(
     if method is None and isinstance(scheme, TrainedEquation):
         model = run.problem.build_model(key=jax.random.key(run.seed))
         return driver(run, default_stages(model, steps), checked=checked)
+    start = None
+    if method is None and applies(run.problem, run.seed):
+        method, start = VariableProjection(), right_start
     stages = as_stages(method, steps, objective=run.problem.objective is not None)
-    return driver(run, stages, checked=checked)
+    return driver(run, stages, checked=checked, start=start)
 
 
 def _refuse(**given: Any) -> None:

@@ -11,6 +11,7 @@ from constrainednn.methods.base import (
 from constrainednn.methods.first_order import Optax
 from constrainednn.methods.levenberg_marquardt import LevenbergMarquardt
 from constrainednn.methods.stages import Stage
+from constrainednn.methods.variable_projection import VariableProjection
 
 __all__ = [
     "AbstractLagrangian",
@@ -22,4 +23,5 @@ __all__ = [
     "Optax",
     "Stage",
     "StepInfo",
+    "VariableProjection",
 ]

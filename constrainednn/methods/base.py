@@ -39,6 +39,10 @@ class AbstractResidual(eqx.Module):
     def jacobian(self, params: PyTree) -> tuple[Float[Array, " m"], Float[Array, "m P"]]:
         """Evaluate the residual and its derivative by the raveled parameters."""
 
+    def beside(self, rest: PyTree) -> "AbstractResidual":
+        """The same as a function of those parameters alone that `rest` has not, None in it."""
+        return FunctionResidual(lambda part: self(eqx.combine(part, rest)))
+
 
 class AbstractLagrangian(eqx.Module):
     """An objective and residual rows as functions of parameters; the loss is f + |rows|^2.

@@ -22,14 +22,14 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 # Dampings tried in one step at most.
-_TRIES = 8
+TRIES = 8
 # A trial that keeps this share of the promised decrease is taken.
-_KEPT = 1e-3
+KEPT = 1e-3
 # The damping falls to this share at most in one step, and grows by this factor after a failed
 # trial, and twice as fast after the next.
-_LEAST_FACTOR, _GROWTH = 0.1, 4.0
+_LEAST_FACTOR, GROWTH = 0.1, 4.0
 # The normal equations must hold to this share of the gradient.
-_ACCURATE = 1e-2
+ACCURATE = 1e-2
 # Products that the largest eigenvalue is estimated by.
 _PRODUCTS = 8
 
@@ -81,7 +81,7 @@ def gram_step(
     """
     dual = A.shape[0] < A.shape[1]
     G = A @ A.T if dual else A.T @ A
-    peak, loss, gradient = _largest(G), r @ r, A.T @ r
+    peak, loss, gradient = largest(G), r @ r, A.T @ r
     none = jnp.zeros_like(gradient)
 
     def trial(search: _Trial) -> _Trial:
@@ -93,7 +93,7 @@ def gram_step(
         # G has A's digits squared: whether they suffice is seen in A.
         linear = r + A @ step
         missed = jnp.linalg.norm(A.T @ linear + weight * step)
-        accurate = missed <= _ACCURATE * jnp.linalg.norm(gradient)
+        accurate = missed <= ACCURATE * jnp.linalg.norm(gradient)
         step = jnp.where(accurate, step, 0)
         slope = lambda h: jax.jvp(at, (h,), (step,))[1]  # noqa: E731
         bend = solved(jax.jvp(slope, (none,), (step,))[1]) / 2
@@ -104,9 +104,8 @@ def gram_step(
         losses = jnp.where(finite, losses, jnp.inf)
         best = jnp.argmin(losses)
         promised = loss - linear @ linear
-        taken = accurate & (loss - losses[best] > _KEPT * promised) & (losses[best] < loss)
-        ratio = jnp.minimum((loss - losses[best]) / promised, 1.0)
-        lower = jnp.maximum(_LEAST_FACTOR, 1 - (2 * ratio - 1) ** 3)
+        taken = accurate & (loss - losses[best] > KEPT * promised) & (losses[best] < loss)
+        lower = next_damping((loss - losses[best]) / promised)
         found = GramStep(
             jnp.where(taken, steps[best], 0),
             jnp.where(taken, losses[best], loss),
@@ -117,15 +116,20 @@ def gram_step(
         return _Trial(found, 2 * search.growth, search.tries + 1, taken)
 
     def unfinished(search: _Trial) -> Bool[Array, ""]:
-        return search.found.sound & ~search.taken & (search.tries < _TRIES)
+        return search.found.sound & ~search.taken & (search.tries < TRIES)
 
     first = GramStep(none, loss, damping, jnp.array(True), none)
-    begun = _Trial(first, jnp.asarray(_GROWTH, r.dtype), jnp.array(0), jnp.array(False))
+    begun = _Trial(first, jnp.asarray(GROWTH, r.dtype), jnp.array(0), jnp.array(False))
     search = lax.while_loop(unfinished, trial, begun)
     return search.found._replace(sound=search.taken)
 
 
-def _largest(G: Float[Array, "q q"]) -> Float[Array, ""]:
+def next_damping(kept: Float[Array, ""]) -> Float[Array, ""]:
+    """What the damping is multiplied by after a step that kept a share of what was promised."""
+    return jnp.maximum(_LEAST_FACTOR, 1 - (2 * jnp.minimum(kept, 1.0) - 1) ** 3)
+
+
+def largest(G: Float[Array, "q q"]) -> Float[Array, ""]:
     """The largest eigenvalue, to some percent; one for a matrix of zeros."""
     norm = lambda v: jnp.linalg.norm(v) + jnp.finfo(G.dtype).tiny  # noqa: E731
     v = jnp.diagonal(G) + 1e-3

@@ -13,6 +13,7 @@ from constrainednn.errors import BadTypeError, BadValueError
 from constrainednn.methods.augmented_lagrangian import AugmentedLagrangian
 from constrainednn.methods.base import AbstractMethod
 from constrainednn.methods.levenberg_marquardt import LevenbergMarquardt
+from constrainednn.methods.variable_projection import VariableProjection
 from constrainednn.models.recipes import trainable_mask
 
 
@@ -105,10 +106,10 @@ def as_stages(
     """
     stages = _as_stages(method, steps, AugmentedLagrangian if objective else LevenbergMarquardt)
     for stage in stages:
-        if objective and isinstance(stage.method, LevenbergMarquardt):
+        if objective and isinstance(stage.method, (LevenbergMarquardt, VariableProjection)):
             raise BadValueError(
-                "cx.LevenbergMarquardt() lowers sums of squares, and an objective is none. Leave "
-                "method= out, or take cx.Optax(optax.lbfgs())."
+                f"cx.{type(stage.method).__name__}() lowers sums of squares, and an objective is "
+                "none. Leave method= out, or take cx.Optax(optax.lbfgs())."
             )
         if isinstance(stage.method, AugmentedLagrangian) and not objective:
             raise BadValueError(

@@ -8,7 +8,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Key
+from jaxtyping import Array, Key, PyTree
 
 from constrainednn._common.arguments import as_count, as_function
 from constrainednn._common.messages import shown
@@ -16,7 +16,7 @@ from constrainednn.domains.base import AbstractDomain
 from constrainednn.domains.spheres import Normal
 from constrainednn.errors import BadTypeError, BadValueError
 from constrainednn.models.first_layer import around, initialised, spread
-from constrainednn.models.recipes import AbstractRecipe, Place, Size, as_flag, as_size
+from constrainednn.models.recipes import AbstractRecipe, Frozen, Place, Size, as_flag, as_size
 
 
 class Linear(AbstractRecipe):
@@ -110,6 +110,30 @@ class MLP(AbstractRecipe):
         if self.over is not None or self.depth == 0:
             return self
         return dataclasses.replace(self, over=around(places, self.in_size))
+
+
+def hidden_network(model: PyTree) -> eqx.nn.MLP | None:
+    """The network with hidden layers in a model; None if there is none, or more than one.
+
+    What is frozen does not count.
+    """
+    ends = lambda node: isinstance(node, (eqx.nn.MLP, Frozen))  # noqa: E731
+    found = [
+        node
+        for node in jax.tree.leaves(model, is_leaf=ends)
+        if isinstance(node, eqx.nn.MLP) and len(node.layers) > 1
+    ]
+    return found[0] if len(found) == 1 else None
+
+
+def head_of(model: PyTree) -> eqx.nn.Linear:
+    """The last layer of the network in a model, which enters linearly."""
+    network = hidden_network(model)
+    if network is None:
+        raise BadValueError(
+            "the model must hold one network with hidden layers, such as cx.MLP(2, 1) builds."
+        )
+    return network.layers[-1]
 
 
 @functools.lru_cache(maxsize=16)

@@ -29,9 +29,12 @@ from constrainednn.methods.base import AbstractResidual
 from constrainednn.methods.endings import along_gradient
 from constrainednn.methods.levenberg_marquardt import LevenbergMarquardt, least_numbers, operations
 from constrainednn.methods.stages import Stage
+from constrainednn.methods.variable_projection import VariableProjection
 from constrainednn.runs.rates import Rate, rate_of
 from constrainednn.runs.run import Run
 
+# Methods that hold the Jacobian.
+_DENSE = (LevenbergMarquardt, VariableProjection)
 # Operations of one step that are announced: about ten seconds in which nothing else is heeded.
 _LONG = 1e12
 # A loss above this is that of a constraint with inequalities which does not hold.
@@ -84,7 +87,7 @@ def warn_of_float32(stages: Sequence[Stage], tolerance: float) -> None:
             "reached. Write jax.config.update('jax_enable_x64', True) before the first array.",
             stacklevel=7,
         )
-    elif any(isinstance(stage.method, LevenbergMarquardt) for stage in stages):
+    elif any(isinstance(stage.method, _DENSE) for stage in stages):
         warnings.warn(
             "Levenberg-Marquardt in float32 stops near a relative residual of 1e-7. For float64 "
             "write jax.config.update('jax_enable_x64', True) before the first array.",
@@ -97,7 +100,7 @@ def refuse_dense(stage: Stage, residual: Minimised, params: PyTree) -> int:
 
     Warns of steps so long that a signal would wait for minutes.
     """
-    if not isinstance(stage.method, LevenbergMarquardt):
+    if not isinstance(stage.method, _DENSE):
         return 0
     m = jax.eval_shape(residual, params).size
     leaves = jax.tree.leaves(params)
@@ -136,7 +139,7 @@ def why_converged(now: InStage, points: TrainingPoints) -> str:
     method, reason = now.stage.method, "no step can lower the loss further"
     if isinstance(method, AugmentedLagrangian):
         reason = method.why_converged
-    if isinstance(method, LevenbergMarquardt) and (unseen := method.unseen(now.params, now.state)):
+    if isinstance(method, _DENSE) and (unseen := method.unseen(now.params, now.state)):
         reason += f"; the residual does not depend on {unseen}"
     for item, drawn in points.pairs:
         one = jax.tree.map(lambda leaf: leaf[0], drawn.points)

@@ -1,12 +1,14 @@
 """What is recorded during a run: monitor losses, snapshots, and the best of them."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import PyTree
 
+from constrainednn._solve.training.training_points import TrainingPoints
 from constrainednn.domains.samplers.base import Draw
+from constrainednn.runs.history import History
 
 # Early stopping ends a run after so many times the steps of the lowest monitor loss.
 _PATIENCE = 4
@@ -48,6 +50,27 @@ class Monitoring:
             self.best_points, self.best_draw = points, draw
         if lowest or is_shown(step):
             self.snapshots.append((step, model))
+
+    def history(
+        self, losses: Sequence[np.ndarray], best_step: int, points: TrainingPoints
+    ) -> History:
+        """All that was recorded.
+
+        Args:
+            losses: Training losses, chunk by chunk.
+            best_step: Of the parameters that are returned.
+            points: The training points.
+        """
+        steps, monitor = zip(*self.losses, strict=True)
+        return History(
+            np.concatenate([np.zeros(0), *losses]),
+            np.asarray(steps),
+            np.asarray(monitor),
+            tuple(self.snapshots),
+            best_step,
+            tuple(points.redraws),
+            points.last_draw,
+        )
 
     def thin_out(self) -> None:
         """Keep the snapshots that figures show."""

@@ -1,7 +1,7 @@
 """Chunks of training steps, compiled."""
 
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any, NamedTuple
 
 import jax
@@ -104,6 +104,9 @@ class MonitorRequest(NamedTuple):
 # this run's share of them.
 RunRequests = Generator[Chunk | MonitorRequest, Any, Outcome]
 StageRequests = Generator[Chunk | MonitorRequest, Any, Any]
+# From problem, model as drawn, points, unit and rows to the model to train, seconds of compilation
+# and of what is computed.
+Start = Callable[..., tuple[PyTree, float, float]]
 
 
 def is_out_of_memory(error: Exception) -> bool:

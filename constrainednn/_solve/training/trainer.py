@@ -48,6 +48,7 @@ from constrainednn._solve.training.steps import (
     Raised,
     RunRequests,
     StageRequests,
+    Start,
     begin,
     is_out_of_memory,
     on_device,
@@ -57,7 +58,7 @@ from constrainednn._storage.run_folder import Checkpoint
 from constrainednn.methods.base import CONVERGED, NONFINITE, RUNNING, STALLED
 from constrainednn.methods.stages import Stage, described, trained_numbers
 from constrainednn.models.recipes import trainable_mask
-from constrainednn.runs.history import History, Status
+from constrainednn.runs.history import Status
 from constrainednn.runs.outcome import Outcome
 from constrainednn.runs.run import Run
 
@@ -72,14 +73,18 @@ class Training:
         run: What is asked for.
         stages: What trains.
         checked: True if the problem was checked with another seed, so that only numbers differ.
+        start: What finds the model to train from.
     """
 
-    def __init__(self, run: Run, stages: list[Stage], *, checked: bool = False):
-        self.run, self.problem, self.stages, self.checked = run, run.problem, stages, checked
+    def __init__(
+        self, run: Run, stages: list[Stage], *, checked: bool = False, start: Start | None = None
+    ):
+        self.run, self.problem, self.stages = run, run.problem, stages
+        self.checked, self.start = checked, start
         self.limit = sum(stage.steps for stage in stages)
         self.key = jax.random.key(run.seed)
         # Completed steps, and those that led to the parameters that are returned.
-        self.step = self.best_step = 0
+        self.step, self.best_step = 0, 0
         self.losses: list[np.ndarray] = []
         self.monitoring = Monitoring(early_stopping=run.early_stopping)
         self.compile_seconds = self.run_seconds = 0.0
@@ -116,10 +121,13 @@ class Training:
             self.dense.append(refuse_dense(stage, self.residual(static), params))
         self.settings = self.run.begin(described(self.stages, self.model), self.limit)
         self.compile_seconds += time.perf_counter() - started
-        fresh = checkpoint is None or checkpoint.step == 0
-        if fresh and self.limit and holds():
+        if (not checkpoint or not checkpoint.step) and self.limit and holds():
             status, reason = Status.CONVERGED, "the constraints hold before training"
         else:
+            if self.start and self.limit and not checkpoint:
+                found = self.start(self.problem, self.model, points, self.unit, self.soft)
+                self.model, compiling, self.run_seconds = found
+                self.compile_seconds += compiling
             status, reason = yield from self.train(checkpoint)
             if self.run.early_stopping:
                 self.choose()
@@ -323,21 +331,14 @@ class Training:
 
     def outcome(self, status: Status, reason: str) -> Outcome:
         """What was found, to be measured."""
-        steps, monitor = zip(*self.monitoring.losses, strict=True)
         return Outcome(
             model=self.model,
             status=status,
             reason=reason,
             steps=self.step,
             parameters=trained_numbers(self.stages, self.model, self.problem.trainable),
-            history=History(
-                np.concatenate([np.zeros(0), *(loss * self.squared for loss in self.losses)]),
-                np.asarray(steps),
-                np.asarray(monitor),
-                tuple(self.monitoring.snapshots),
-                self.best_step,
-                tuple(self.points.redraws),
-                self.points.last_draw,
+            history=self.monitoring.history(
+                [loss * self.squared for loss in self.losses], self.best_step, self.points
             ),
             compile=self.compile_seconds,
             run=self.run_seconds,
