@@ -3,7 +3,6 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from marks import slow
 
 import constrainednn as cx
 
@@ -30,7 +29,7 @@ def trained():
     return cx.solve(problem, steps=15)
 
 
-@slow
+@pytest.mark.slow
 def test_the_error_estimate_of_a_trained_field_is_its_error(trained):
     estimate, error = trained.error_estimate(), trained.gap["moves"].error
     assert error > 0.1
