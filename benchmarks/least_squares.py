@@ -17,15 +17,14 @@ import jax
 
 jax.config.update("jax_enable_x64", True)
 
-import equinox as eqx  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 import scipy.optimize  # noqa: E402
-from jax import lax  # noqa: E402
 
 import constrainednn as cx  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from minimised import minimised  # noqa: E402
 from more_garbow_hillstrom import SUMS  # noqa: E402
 from nist import FITS  # noqa: E402
 
@@ -35,24 +34,9 @@ NAMES = ("max_steps", "converged", "stalled", "nonfinite")
 PEERS = [(method, scale) for method in ("lm", "trf") for scale in ("jac", 1.0)]
 
 
-@eqx.filter_jit
-def minimised(fn, start):
-    """Parameters, state, verdict and steps."""
-    residual = cx.methods.FunctionResidual(fn)
-
-    def step(carry):
-        params, state, _, count = carry
-        params, state, info = METHOD.step(residual, params, state)
-        return params, state, info.verdict, count + 1
-
-    state = jax.tree.map(jnp.asarray, METHOD.init(residual, start))
-    begun = (start, state, jnp.asarray(0), jnp.asarray(0))
-    return lax.while_loop(lambda carry: (carry[2] == 0) & (carry[3] < STEPS), step, begun)
-
-
 def ours(fn, start):
     """What a run found and how it ended."""
-    params, state, verdict, steps = minimised(fn, jnp.asarray(start))
+    params, state, verdict, steps = minimised(METHOD, fn, jnp.asarray(start), STEPS)
     r = np.asarray(fn(params))
     return {
         "squares": float(r @ r),

@@ -2,7 +2,7 @@
 
     python benchmarks/networks.py                 # everything, some fifteen minutes
     python benchmarks/networks.py step poisson    # some of it
-    python benchmarks/networks.py ode samplers
+    python benchmarks/networks.py ode samplers circle
 
 Step: seconds of one step by the Gram matrix, without its Jacobian, beside SciPy's QR of that
 Jacobian. Poisson: -laplace u = f on the unit square with a solution of sines, u built to vanish on
@@ -12,7 +12,7 @@ points; seconds are those of a second call, compilation apart.
 
 Ode: `ivp` and `bvp` by networks, five seeds, beside random features of the same width: what inner
 weights frozen at their start would give. Samplers: held-out residual after training on Gauss nodes,
-Sobol and independent points.
+Sobol and independent points. Circle: the unit circle with and without `spread`, three seeds.
 """
 
 import json
@@ -234,7 +234,35 @@ def samplers():
     return found
 
 
-PARTS = {"step": step, "poisson": poisson, "ode": ode, "samplers": samplers}
+def circle(seeds=3):
+    """The unit circle with a condition that u turns along x0, and without: how much is covered."""
+    found = {}
+    for points in (100, 400, 3200):
+        for spread in (False, True):
+            problem = cx.load_problem("unit_circle", points=points, spread=spread)
+            cx.solve(problem, steps=2)
+            runs = []
+            for seed in range(seeds):
+                u = cx.solve(problem, steps=400 if points < 1000 else 100, seed=seed)
+                gap = u.gap["on_circle"]
+                runs.append(
+                    {
+                        "train": gap.train_rms,
+                        "held_out": gap.heldout_rms.value,
+                        "coverage": gap.image.coverage,
+                        "degree": gap.image.degree,
+                        "collapsed": gap.image.collapsed,
+                        "steps": u.steps,
+                        "status": str(u.status),
+                        "run": u.timings.run,
+                    }
+                )
+            found[f"{points}, {'turning' if spread else 'alone'}"] = runs
+            print(points, spread, runs, file=sys.stderr, flush=True)
+    return found
+
+
+PARTS = {"step": step, "poisson": poisson, "ode": ode, "samplers": samplers, "circle": circle}
 
 
 def main(names):

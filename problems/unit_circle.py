@@ -7,6 +7,9 @@
 - relu: one hidden layer of width 1024 and unit normal weights, the classic lesson; solve it with
   `--method gd`, plain gradient descent for 10,000 steps.
 
+With `spread` a second condition asks that u(x) turns around the circle at a constant speed along
+x0, once in 4.5 standard deviations, so that all of the circle is covered.
+
 A map that satisfies the constraint on the whole plane has degree 0 on every circle, so a map that
 winds around must fail somewhere: the worst-point search finds the hole.
 """
@@ -21,6 +24,11 @@ import constrainednn as cx
 
 def on_circle(u, x):
     return jnp.linalg.norm(u(x)) - 1.0
+
+
+def turns(u, x):
+    y = u(x)
+    return cx.partial(u, 0)(x) - 1.4 * jnp.stack([-y[1], y[0]])
 
 
 def unit_normal_relu(*, key):
@@ -44,10 +52,11 @@ models = {
 methods = {"gd": cx.Stage(cx.Optax(optax.sgd(1e-3)), steps=10_000)}
 
 
-def problem(model="smooth", points=100):
+def problem(model="smooth", points=100, spread=False):
     if model not in models:
         raise ValueError(f"model must be one of {', '.join(models)}, got {model!r}")
-    return cx.Problem(
-        cx.Constraint(on_circle, over=cx.Normal(2), points=points, target=cx.Circle()),
-        model=models[model],
-    )
+    over = cx.Normal(2)
+    rows = [cx.Constraint(on_circle, over=over, points=points, target=cx.Circle())]
+    if spread:
+        rows.append(cx.Constraint(turns, over=over, points=points))
+    return cx.Problem(rows, model=models[model])

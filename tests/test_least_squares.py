@@ -1,36 +1,23 @@
 """Levenberg-Marquardt on published least-squares problems with known minima."""
 
-import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import lax
+from minimised import minimised
 from more_garbow_hillstrom import SUMS
 from nist import FITS
 
 import constrainednn as cx
-from constrainednn.methods.base import CONVERGED, RUNNING, STALLED
+from constrainednn.methods.base import CONVERGED, STALLED
 
 LM = cx.LevenbergMarquardt()
 # Certified to eleven digits; the minimum is flat, so parameters show half of those of the loss.
 DIGITS = 1e-9
 
 
-@eqx.filter_jit
 def ended(fn, start, steps):
     """Parameters, state and verdict."""
-    residual = cx.methods.FunctionResidual(fn)
-
-    def step(carry):
-        params, state, _, count = carry
-        params, state, info = LM.step(residual, params, state)
-        return params, state, info.verdict, count + 1
-
-    state = jax.tree.map(jnp.asarray, LM.init(residual, start))
-    begun = (start, state, jnp.asarray(RUNNING), jnp.asarray(0))
-    going = lambda carry: (carry[2] == RUNNING) & (carry[3] < steps)  # noqa: E731
-    return lax.while_loop(going, step, begun)[:3]
+    return minimised(LM, fn, start, steps)[:3]
 
 
 def squares(fn, params):

@@ -41,7 +41,7 @@ from constrainednn._pde.fitted import FittedSpaceTimeScheme
 from constrainednn._pde.scheme import SpaceTimeScheme
 from constrainednn._pde.stationary.statement import stationary
 from constrainednn._pde.stationary.trained import refuse_with_time, trained_in_space
-from constrainednn._pde.trained import Stated, trained
+from constrainednn._pde.trained import Stated, TrainedField, trained
 from constrainednn._pde.well_posed import (
     check_conditions,
     check_direction,
@@ -218,13 +218,15 @@ def _in_time(
     check_conditions(equations, name)
     seam = SeamResidual(space[1], space[1] - space[0], k)
     seen = {label: seen_at(fn, label, over=box) for label, fn in as_invariants(invariants).items()}
+    scheme = SpaceTimeScheme(equations, begin, unravel, span, edges, shape)
     if model is not None:
         stated = [Stated("start", StartResidual(begin), side_of(box, "start"))]
         for side, condition in ({"periodic": seam} if periodic else sides or {}).items():
             stated.append(Stated(side, at_side(condition, side), side_of(box, side)))
         shared = {"args": args, "name": name, "observed": observed, "reference": reference}
-        return trained(residual, model, stated, over=box, **shared)
-    scheme = SpaceTimeScheme(equations, begin, unravel, span, edges, shape)
+        # With unknown numbers pieces would be fitted, and for each set of them.
+        beside = None if arguments.unknowns else TrainedField(scheme)
+        return trained(residual, model, stated, over=box, scheme=beside, **shared)
     return Problem(
         [*_constraints(scheme, name, ends, seam, box), *drifts(seen, box), *observed],
         _guess(scheme, name),
@@ -238,10 +240,9 @@ def _guess(scheme: SpaceTimeScheme, name: str) -> SpaceTimePieces:
     """The start at all times; refused or warned of where the equation does not go on from it."""
     begun = scheme.begun(scheme.shape[1], 1e-3)
     check_direction(scheme.equations, begun, scheme.time, name)
-    c = np.zeros((len(begun.S), *scheme.shape, begun.S.shape[3]))
-    c[:, 0] = np.sqrt(2) * begun.S[:, 0]
+    pieces, c = scheme.level(begun)
     warn_of_corners(scheme.equations, begun, scheme.time[0], c)
-    return scheme.stacked(scheme.time, [begun.edges], [c])
+    return pieces
 
 
 def _constraints(

@@ -129,6 +129,12 @@ class SpaceTimeScheme(AbstractPieceScheme):
         first = np.array(self.mesh if edges is None else edges)
         return projected(values, first, Kx, 0.1 * allowed, MOST_ELEMENTS)
 
+    def level(self, begun: State) -> tuple[SpaceTimePieces, Float[np.ndarray, "E Kt Kx d"]]:
+        """The start at all times, and its coefficients."""
+        c = np.zeros((len(begun.S), *self.shape, begun.S.shape[3]))
+        c[:, 0] = np.sqrt(2) * begun.S[:, 0]
+        return self.stacked(self.time, [begun.edges], [c]), c
+
     def discretisation(self, shape: tuple[int, int], key: Key[Array, ""]) -> Discretisation:
         """Polynomials of a shape, with places that steer."""
         rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())

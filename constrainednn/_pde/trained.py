@@ -9,8 +9,10 @@ import jax
 from jaxtyping import Array, Key, PyTree
 
 from constrainednn._pde.conditions import WithArguments
+from constrainednn._pde.scheme import SpaceTimeScheme
 from constrainednn._problem.constraint import Constraint
 from constrainednn._problem.problem import Problem
+from constrainednn._problem.scheme import SchemeResult, TrainedScheme
 from constrainednn.domains.base import AbstractDomain
 from constrainednn.domains.finite import Points
 from constrainednn.domains.regions.base import AbstractShape
@@ -20,6 +22,29 @@ from constrainednn.models.recipes import is_recipe, trainable_mask
 
 # Training points of the equation, and of each condition, at least; and for each parameter.
 _POINTS, _FOR_EACH = (2000, 200), (4, 0.5)
+# Of the pieces that a model is compared with, and Newton steps at most.
+_TOLERANCE, _STEPS = 1e-7, 20_000
+
+
+class TrainedField(TrainedScheme):
+    """An equation in time that a model is trained on.
+
+    Attributes:
+        elements: How the same statement is solved in pieces, which tells the model's error.
+    """
+
+    elements: SpaceTimeScheme
+
+    def in_elements(self) -> SchemeResult:
+        """The same statement, solved in pieces."""
+        begun = self.elements.begun(self.elements.shape[1], 1e-3)
+        return self.elements.solve(
+            self.elements.level(begun)[0],
+            tolerance=_TOLERANCE,
+            steps=_STEPS,
+            key=jax.random.key(0),
+            watch=lambda *_: False,
+        )
 
 
 class Stated(NamedTuple):
@@ -46,6 +71,7 @@ def trained(
     name: str,
     observed: list[Constraint],
     reference: Callable[[Array], PyTree] | None,
+    scheme: TrainedScheme | None = None,
 ) -> Problem:
     """The same constraints as for elements, but for jumps."""
     built = model(key=jax.random.key(0)) if is_recipe(model) else model
@@ -62,7 +88,7 @@ def trained(
     if args is not None:
         build = functools.partial(_built, model, args)
         model = build if is_recipe(model) else WithArguments(model, args)
-    return Problem([*constraints, *observed], model, reference=reference)
+    return Problem([*constraints, *observed], model, reference=reference, scheme=scheme)
 
 
 def _refuse_other_size(built: PyTree, over: AbstractDomain) -> None:

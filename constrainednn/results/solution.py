@@ -17,6 +17,7 @@ from constrainednn._figures.overview import one_figure
 from constrainednn._gap.measure import evaluate_over
 from constrainednn._gap.report import ConstraintGap
 from constrainednn._ode.trained.scheme import TrainedEquation
+from constrainednn._pde.trained import TrainedField
 from constrainednn._problem.experiments import Experiments
 from constrainednn.domains.base import AbstractDomain
 from constrainednn.domains.boxes import Box, Interval
@@ -32,6 +33,7 @@ from constrainednn.results.error_estimate.from_residual import error_estimate
 from constrainednn.results.error_estimate.plane_time import plane_time_error
 from constrainednn.results.error_estimate.space import space_error
 from constrainednn.results.error_estimate.space_time import space_time_error
+from constrainednn.results.error_estimate.trained import trained_error
 from constrainednn.results.estimates.estimates import estimates
 from constrainednn.results.estimates.from_rows import Estimates
 from constrainednn.results.evaluation import evaluated, point_of
@@ -202,6 +204,9 @@ class Solution(Facts):
     def error_estimate(self, points: int = 200) -> ErrorEstimate | FieldErrorEstimate:
         """Estimate the error of a solution in pieces from its residual alone.
 
+        A network that was trained on a `pde` in time and one coordinate is compared with the same
+        statement solved in pieces, which is done here and takes seconds.
+
         Args:
             points: For `ivp` and `bvp`, the number of uniform points to report at, besides the
                 edges of the pieces.
@@ -212,6 +217,8 @@ class Solution(Facts):
             return space_error(self)
         if isinstance(self.model, PlaneTimePieces):
             return plane_time_error(self)
+        if isinstance(self.problem.scheme, TrainedField):
+            return trained_error(self)
         return error_estimate(self, points)
 
     def compare(self) -> Comparison:

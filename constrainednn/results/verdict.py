@@ -22,6 +22,7 @@ from constrainednn._ode.schemes.delays import DelayScheme
 from constrainednn._ode.schemes.field import with_args
 from constrainednn._ode.schemes.initial_values import InitialValueScheme
 from constrainednn._ode.trained.scheme import TrainedEquation
+from constrainednn._pde.trained import TrainedField
 from constrainednn._problem.experiments import Experiments
 from constrainednn._problem.scheme import AbstractPieceScheme
 from constrainednn.domains.finite import Data
@@ -31,6 +32,7 @@ from constrainednn.results.error_estimate import plane_time, space, space_time
 from constrainednn.results.error_estimate.error_estimate import ErrorEstimate
 from constrainednn.results.error_estimate.field import FieldErrorEstimate, Fresh
 from constrainednn.results.error_estimate.from_residual import error_estimate
+from constrainednn.results.error_estimate.trained import trained_error
 from constrainednn.results.facts import Facts
 from constrainednn.results.one_experiment import one_experiment
 from constrainednn.runs.history import Status
@@ -125,7 +127,7 @@ def _judged(facts: Facts) -> Verdict:
     if facts.gap.objective is not None:
         return _of_objective(facts, facts.gap.objective)
     if facts.settings.tolerance > 0:
-        return _by_tolerance(facts.gap, facts.settings.tolerance)
+        return _of_trained_field(facts)
     if status is Status.STALLED:
         return Verdict("cannot tell", f"the method stalled, {reason}; {_measured(facts)}")
     return Verdict("no tolerance to meet", _measured(facts))
@@ -142,6 +144,22 @@ def _of_trained_equation(facts: Facts) -> Verdict:
     found = _by_tolerance(facts.gap, tolerance)
     objection = error.objection(tolerance)
     if found.word == "solved" and objection:
+        return Verdict("cannot tell", f"{objection}; {found.reason}", error)
+    return dataclasses.replace(found, error=error)
+
+
+def _of_trained_field(facts: Facts) -> Verdict:
+    """A statement that was trained to a tolerance, where its error can be told: small rows with it.
+
+    Waves carry what edges let in: an error may be many times what any row leaves.
+    """
+    tolerance = facts.settings.tolerance
+    found = _by_tolerance(facts.gap, tolerance)
+    if found.word != "solved" or not isinstance(facts.problem.scheme, TrainedField):
+        return found
+    error = trained_error(facts)
+    objection = error.objection(tolerance)
+    if objection:
         return Verdict("cannot tell", f"{objection}; {found.reason}", error)
     return dataclasses.replace(found, error=error)
 

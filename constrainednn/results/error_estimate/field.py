@@ -104,6 +104,8 @@ class FieldErrorEstimate:
 
 
 def _flat(u: Any, p: Array) -> Array:
+    if not hasattr(u, "derivatives"):  # a network
+        return jnp.ravel(u(p))
     return u.derivatives(p, [(0,) * max(1, p.size)])[0]
 
 
