@@ -111,7 +111,7 @@ def pde(
             without `time=`, a point such as `(0.0, 1.0)` may have a condition, too.
         args: Numbers of the equation, which all residuals find in `u.args`. Floats in it become
             arrays, so that other values need no compilation. An `Unknown` is estimated from `data`.
-        data: What unknowns are estimated from: `Data((p, u))` with points of shape (n, 2) and
+        data: What unknowns are estimated from: `Data((p, u))` with n points and
             values, or constraints over `Data` with your own `residual(u, row)`. Every row counts
             equally (of a model that is trained, every constraint), times the weight of its
             constraint, an inverse variance.
@@ -151,9 +151,8 @@ def pde(
         shared = {"over": over, "boundary": boundary, "args": args, "reference": reference}
         if model is not None:
             return trained_in_space(residual, model, data=data, name=name, **shared)
-        if data is not None:
-            raise BadValueError("data= without time= needs a model that is trained: add model=.")
-        return stationary(residual, name=name, guess=guess, mesh=mesh, width=width, **shared)
+        shared |= {"data": data, "guess": guess, "mesh": mesh, "width": width}
+        return stationary(residual, name=name, **shared)
     if start is None:
         raise BadValueError("start= is missing: an equation with time= begins with u at the start.")
     if guess is not None:
