@@ -18,18 +18,19 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from constrainednn._fitting.fit import AbstractShooting, Part, Trial, useful_parts
+from constrainednn._fitting.fit import AbstractShooting, Part, Trial
 from constrainednn._fitting.observations import rows_along, rows_of
 from constrainednn._fitting.scheme import AbstractFittedScheme
 from constrainednn._pde.stationary.constants import centred
 from constrainednn._pde.stationary.scheme import StationaryScheme, coefficients
 from constrainednn._pde.stationary.system import System
-from constrainednn._problem.equation_arguments import TracedArguments
+from constrainednn._problem.equation_arguments import Arguments, TracedArguments
 from constrainednn._problem.scheme import Observed, Watch
 from constrainednn.models.space import SpacePieces
 
-# Until the unknowns are fitted to solutions of this tolerance, none is sharper.
-_ROUGH = 1e-6
+# Until the unknowns are fitted to solutions of these tolerances, none is sharper: with wrong
+# unknowns there may be singularities in corners that the solution with the right ones has not.
+_ROUGH = 1e-3, 1e-6
 
 
 class FittedStationaryScheme(AbstractFittedScheme):
@@ -40,7 +41,7 @@ class FittedStationaryScheme(AbstractFittedScheme):
         elements: The equation with the first values of the unknowns.
     """
 
-    arguments: TracedArguments
+    arguments: Arguments | TracedArguments
     elements: StationaryScheme
 
     default_tolerance = StationaryScheme.default_tolerance
@@ -102,7 +103,8 @@ class _Solves(AbstractShooting):
         self.rows = rows_of(model, observed).size
         allowed = scheme.goal(tolerance, model.parameters.dtype)
         # There is no part of space on which the equation can be solved alone.
-        self.stages = useful_parts(lambda share: 0, model.parameters.size, allowed, _ROUGH)
+        tolerances = {max(rough, allowed) for rough in (*_ROUGH, allowed)}
+        self.stages = [Part(1.0, item) for item in sorted(tolerances, reverse=True)]
         self.compile, self.run, self.warm = 0.0, 0.0, False
         self.watch: Watch = lambda taken, done, residual, state: watch(taken, done, residual, None)
 
