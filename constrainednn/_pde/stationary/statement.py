@@ -26,6 +26,7 @@ from constrainednn._pde.stationary.constants import dependence, with_constants
 from constrainednn._pde.stationary.determined.characteristics import check_characteristics
 from constrainednn._pde.stationary.determined.counts import check_order, check_sides
 from constrainednn._pde.stationary.discretisation import Equations, gauss_cube, tables
+from constrainednn._pde.stationary.fitting.places import refuse_beyond
 from constrainednn._pde.stationary.fitting.scheme import FittedStationaryScheme
 from constrainednn._pde.stationary.mesh import Mesh
 from constrainednn._pde.stationary.region import (
@@ -73,6 +74,7 @@ def stationary(
     conditions, arguments = as_conditions(boundary, region), Arguments(args)
     observed = data_constraints(data)
     refuse_without(arguments, observed, "args")
+    refuse_beyond(observed, region)
     width = as_count(_WIDTH if width is None else width, "width of pde", least=_LEAST, most=_MOST)
     first, start = as_first_mesh(mesh, region), _as_guess(guess, region)
     unravel = ravel_pytree(start(jnp.asarray(_middle(region))))[1]
