@@ -81,9 +81,13 @@ def test_intervals_cover_as_often_as_they_say():
         assert abs(count - level * draws) < 4 * (draws * level * (1 - level)) ** 0.5
 
 
+def bump(x):  # no source in the corners, which then are no singularities
+    return jnp.prod((x * (1 - x)) ** 2) * 256
+
+
 def on_a_square(unknowns):  # nonlinear, with a condition that holds an unknown, too
     def equation(u, x):
-        return cx.laplacian(u)(x) - u.args["k"] * u(x) ** 3 + jnp.exp(x[0])
+        return cx.laplacian(u)(x) - u.args["k"] * u(x) ** 3 + 50 * bump(x)
 
     def leaks(u, x, n):
         return cx.operators.normal_derivative(u, n)(x) + u.args["leak"] * u(x)
@@ -135,7 +139,7 @@ def test_slopes_are_those_of_other_solutions(stated, values):
         shooting = scheme.shooting(
             posed.model,
             (Observed(constraint.residual, measured, 1.0),),
-            tolerance=1e-8,
+            tolerance=1e-7,
             key=jax.random.key(0),
             watch=lambda *_: False,
         )
