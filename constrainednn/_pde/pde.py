@@ -45,6 +45,7 @@ from constrainednn._pde.trained import Stated, trained
 from constrainednn._pde.well_posed import (
     check_conditions,
     check_direction,
+    check_ends,
     check_order,
     warn_of_corners,
 )
@@ -237,6 +238,7 @@ def _guess(scheme: SpaceTimeScheme, name: str) -> SpaceTimePieces:
     """The start at all times; refused or warned of where the equation does not go on from it."""
     begun = scheme.begun(scheme.shape[1], 1e-3)
     check_direction(scheme.equations, begun, scheme.time, name)
+    check_ends(scheme.equations, begun, scheme.time, name)
     c = np.zeros((len(begun.S), *scheme.shape, begun.S.shape[3]))
     c[:, 0] = np.sqrt(2) * begun.S[:, 0]
     warn_of_corners(scheme.equations, begun, scheme.time[0], c)
