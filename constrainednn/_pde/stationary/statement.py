@@ -24,7 +24,12 @@ from constrainednn._pde.conditions import (
 from constrainednn._pde.elements.germ import LocalResidual, local_residual, unabridged
 from constrainednn._pde.stationary.constants import dependence, with_constants
 from constrainednn._pde.stationary.determined.characteristics import check_characteristics
-from constrainednn._pde.stationary.determined.counts import check_order, check_sides
+from constrainednn._pde.stationary.determined.counts import (
+    check_evolution,
+    check_order,
+    check_sides,
+    check_total,
+)
 from constrainednn._pde.stationary.discretisation import Equations, gauss_cube, tables
 from constrainednn._pde.stationary.fitting.places import refuse_beyond
 from constrainednn._pde.stationary.fitting.scheme import FittedStationaryScheme
@@ -88,6 +93,8 @@ def stationary(
     equations = _equations(interior, conditions, region, seen)
     check_order(equations, name)
     check_sides(equations, region, name)
+    check_total(equations, region, name)
+    check_evolution(equations, region, name)
     check_characteristics(equations, region, name)
     faces = (item for item in equations.faces if item is not None)
     every = interior, *faces, *(item for _, item in equations.at_points)
