@@ -1,9 +1,12 @@
 """Statements of `pde` that leave u undetermined although their conditions are as many as needed."""
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import constrainednn as cx
+from constrainednn._solve.problem_files import load_module, resolve
 
 D = cx.partial
 
@@ -91,3 +94,29 @@ def test_system_on_an_interval_needs_all_of_its_conditions():
     with pytest.raises(cx.errors.ProblemError, match="needs 2 conditions at both ends together"):
         stated({"left": lambda u, x: u(x)[0]})
     assert isinstance(stated({"left": lambda u, x: u(x)[0], 0.5: lambda u, x: u(x)[1]}), cx.Problem)
+
+
+def test_an_integral_over_space_is_refused():
+    def heated(u, p):
+        whole = cx.operators.integral(lambda x: u(jnp.stack([p[0], x])), 0.0, 1.0)
+        return D(u, 0)(p) - D(u, 1, order=2)(p) - whole
+
+    with pytest.raises(cx.errors.ProblemError, match="as an integral over space does"):
+        on_an_interval(heated, smooth, value)
+
+
+@pytest.mark.slow
+def test_eikonal_tends_to_the_distance_as_eps_falls():
+    path, _ = resolve("eikonal")
+    stated, errors = load_module(path), []
+    p = np.random.default_rng(0).uniform(-1, 1, (2000, 2))
+    p = p[~(p > 0).all(axis=1)]
+    true = np.asarray(jax.vmap(stated.exact)(p))
+    for eps in (0.1, 0.05):
+        v = cx.solve(stated.problem(eps), tolerance=1e-3, heldout=500)
+        missed = np.asarray(jax.vmap(stated.distance(v, eps))(p)) - true
+        errors.append(np.linalg.norm(missed) / np.linalg.norm(true))
+        # Between eps log 2 too near, where two edges are equally far, and the log of the corner.
+        assert -1.4 * eps * np.log(2) < missed.min() < missed.max() < eps * np.log(1 / eps)
+    assert errors[1] < 0.06
+    assert 1.6 < errors[0] / errors[1] < 2.0  # of order eps log(1 / eps)
