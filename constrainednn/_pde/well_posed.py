@@ -195,7 +195,7 @@ def _decaying(
     left, right = np.eye(n, k=d), np.eye(n)
     left[-d:] = -np.concatenate(list(A[:-1]), axis=1)
     right[-d:, -d:] = A[-1]
-    mu = scipy.linalg.eigvals(left, right)
+    mu = np.asarray(scipy.linalg.eigvals(left, right), complex)
     mu = mu[np.isfinite(mu) & (np.abs(mu) < _FAR)]
     if len(mu) != total or (np.abs(mu.real) < _TILT * np.abs(mu)).any():
         return -1
