@@ -197,9 +197,9 @@ def _decaying(
     right[-d:, -d:] = A[-1]
     mu = np.asarray(scipy.linalg.eigvals(left, right), complex)
     mu = mu[np.isfinite(mu) & (np.abs(mu) < _FAR)]
-    if len(mu) != total or (np.abs(mu.real) < _TILT * np.abs(mu)).any():
+    if len(mu) != total or (np.abs(np.real(mu)) < _TILT * np.abs(mu)).any():
         return -1
-    return int((mu.real < 0).sum() if side == 0 else (mu.real > 0).sum())
+    return int((np.real(mu) < 0).sum() if side == 0 else (np.real(mu) > 0).sum())
 
 
 def _fastest(

@@ -86,10 +86,11 @@ def check_evolution(equations: Equations, region: Region, name: str) -> None:
     interior = equations.interior
     if region.dim != 2 or region.curved is not None or len(interior.highest) > 1:
         return
-    axis, across = np.argmin(interior.highest[0]), np.argmax(interior.highest[0])
+    (highest,) = interior.highest
+    axis, across = np.argmin(highest), np.argmax(highest)
     first, second = ([0, 0], [0, 0])
     first[axis], second[across] = 1, 2
-    if sorted(interior.highest[0]) != [1, 2] or (1, 1) in interior.orders:
+    if sorted(highest) != [1, 2] or (1, 1) in interior.orders:
         return
     points = region.some_points(_TRIED)
     v = np.random.default_rng(8).normal(size=(_TRIED, len(interior.orders), 1))
