@@ -2,8 +2,9 @@
 
 u = 0 on the edges leaves many solutions. The one that is meant is the viscosity solution, the limit
 of |grad u|^2 - eps laplace(u) = 1 as eps falls to zero, which is the distance from the nearest
-edge, minus the signed distance of the polygon. With u = -eps log v that equation is linear, v = 1 on the
-edges and eps^2 laplace(v) = v. It is solved for v; `distance(v, eps)` is u, and `exact` its limit.
+edge, minus the signed distance of the polygon. With u = -eps log v that equation is linear, v = 1
+on the edges and eps^2 laplace(v) = v. It is solved for v; `distance(v, eps)` is u, and `exact` its
+limit.
 
 Error estimate and gap speak of v for the given eps. That u is no distance yet, they cannot see: it
 misses eps log 2 where two edges are equally near, and about eps log(1 / eps) / 2 beyond the corner

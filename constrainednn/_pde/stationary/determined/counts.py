@@ -86,7 +86,7 @@ def check_evolution(equations: Equations, region: Region, name: str) -> None:
     interior = equations.interior
     if region.dim != 2 or region.curved is not None or len(interior.highest) > 1:
         return
-    (highest,) = interior.highest
+    highest = interior.order(0), interior.order(1)
     axis, across = np.argmin(highest), np.argmax(highest)
     first, second = ([0, 0], [0, 0])
     first[axis], second[across] = 1, 2
