@@ -34,7 +34,7 @@ PAGES, EQUATIONS = DOCS / "gallery", DOCS / "gallery_equations.toml"
 # What is drawn of a problem, the first that there is.
 KINDS = ("solution", "spread", "history")
 # What a problem is solved to, where corners make the default tolerance too tight.
-TOLERANCES = {"cavity": 1e-3}
+TOLERANCES = {"cavity": 1e-3, "eikonal": 1e-3}
 INTRODUCTION = """# Gallery
 
 Every problem that comes with the package, as it solves it with no further settings than those

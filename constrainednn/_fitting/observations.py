@@ -88,3 +88,25 @@ def rows_of(model: PyTree, observed: tuple[Observed, ...]) -> Float[Array, " N"]
         at = lambda x, residual=residual: flat_value(eqx.Partial(residual, model), x)  # noqa: E731
         rows.append(root * jnp.ravel(jax.vmap(at)(points)))
     return jnp.concatenate(rows)
+
+
+@compiled
+def rows_along(
+    model: PyTree, C: Float[Array, "*c q"], observed: tuple[Observed, ...]
+) -> tuple[Float[Array, " N"], Float[Array, "N q"]]:
+    """The rows of a model on elements, and their derivatives by the unknowns.
+
+    Args:
+        model: Polynomials on elements, with `coefficients` and `parameters`, the unknowns.
+        C: Derivatives of the coefficients by the unknowns.
+        observed: The data.
+    """
+
+    def rows(coefficients: Array, z: Array) -> Array:
+        parts = lambda u: (u.coefficients, u.parameters)  # noqa: E731
+        return rows_of(eqx.tree_at(parts, model, (coefficients, z)), observed)
+
+    at = model.coefficients, model.parameters
+    along = lambda *change: jax.jvp(rows, at, change)[1]  # noqa: E731
+    unit = jnp.eye(model.parameters.size, dtype=model.parameters.dtype)
+    return rows(*at), jax.vmap(along, in_axes=-1, out_axes=-1)(C, unit)

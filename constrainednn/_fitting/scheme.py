@@ -94,6 +94,10 @@ class AbstractFittedScheme(AbstractPieceScheme):
         """Where the model is defined."""
         return self.at(model).covered(model, constraint)
 
+    def note(self, model: PyTree) -> str:
+        """Where the training points lie."""
+        return self.at(model).note(model)
+
 
 def with_found(scheme: AbstractScheme, model: PyTree) -> AbstractScheme:
     """A scheme for the unknowns as they were found; itself where there are none."""

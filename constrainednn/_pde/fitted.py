@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, Key
 
 from constrainednn._common.compilation.closures import compiled
 from constrainednn._fitting.fit import AbstractShooting, Part, Trial, useful_parts
-from constrainednn._fitting.observations import rows_of
+from constrainednn._fitting.observations import rows_along, rows_of
 from constrainednn._fitting.scheme import AbstractFittedScheme
 from constrainednn._pde.conditions import FlatStart
 from constrainednn._pde.elements.discretisation import Span, at_start
@@ -78,7 +78,7 @@ class FittedSpaceTimeScheme(AbstractFittedScheme):
         C = np.zeros((*model.coefficients.shape, model.parameters.size))
         found = np.concatenate(self._derivatives(model))
         C[: len(found)] = found
-        r, S = _rows_and_slopes(model, jnp.asarray(C, model.coefficients.dtype), observed)
+        r, S = rows_along(model, jnp.asarray(C, model.coefficients.dtype), observed)
         return np.asarray(r, float), np.asarray(S, float)
 
     def _derivatives(self, u: SpaceTimePieces) -> list[Float[np.ndarray, "_ Kt Kx d q"]]:
@@ -105,20 +105,6 @@ def _start_by_unknowns(start: FlatStart, x: Float[Array, " n"]) -> Float[Array, 
     by = jax.jacfwd(lambda z, x: start.given(z)(x))
     slopes = jax.vmap(by, in_axes=(None, 0))(start.unknowns, x)
     return slopes.reshape(*slopes.shape[:2], -1)
-
-
-@compiled
-def _rows_and_slopes(
-    model: SpaceTimePieces, C: Float[Array, "N Kt Kx d q"], observed: tuple[Observed, ...]
-) -> tuple[Float[Array, " M"], Float[Array, "M q"]]:
-    def rows(coefficients: Array, z: Array) -> Array:
-        parts = lambda u: (u.coefficients, u.parameters)  # noqa: E731
-        return rows_of(eqx.tree_at(parts, model, (coefficients, z)), observed)
-
-    at = model.coefficients, model.parameters
-    along = lambda *change: jax.jvp(rows, at, change)[1]  # noqa: E731
-    unit = jnp.eye(model.parameters.size, dtype=model.parameters.dtype)
-    return rows(*at), jax.vmap(along, in_axes=-1, out_axes=-1)(C, unit)
 
 
 class _Marches(AbstractShooting):

@@ -45,6 +45,7 @@ from constrainednn._pde.trained import Stated, TrainedField, trained
 from constrainednn._pde.well_posed import (
     check_conditions,
     check_direction,
+    check_ends,
     check_order,
     warn_of_corners,
 )
@@ -111,7 +112,7 @@ def pde(
             without `time=`, a point such as `(0.0, 1.0)` may have a condition, too.
         args: Numbers of the equation, which all residuals find in `u.args`. Floats in it become
             arrays, so that other values need no compilation. An `Unknown` is estimated from `data`.
-        data: What unknowns are estimated from: `Data((p, u))` with points of shape (n, 2) and
+        data: What unknowns are estimated from: `Data((p, u))` with n points and
             values, or constraints over `Data` with your own `residual(u, row)`. Every row counts
             equally (of a model that is trained, every constraint), times the weight of its
             constraint, an inverse variance.
@@ -151,9 +152,8 @@ def pde(
         shared = {"over": over, "boundary": boundary, "args": args, "reference": reference}
         if model is not None:
             return trained_in_space(residual, model, data=data, name=name, **shared)
-        if data is not None:
-            raise BadValueError("data= without time= needs a model that is trained: add model=.")
-        return stationary(residual, name=name, guess=guess, mesh=mesh, width=width, **shared)
+        shared |= {"data": data, "guess": guess, "mesh": mesh, "width": width}
+        return stationary(residual, name=name, **shared)
     if start is None:
         raise BadValueError("start= is missing: an equation with time= begins with u at the start.")
     if guess is not None:
@@ -240,6 +240,7 @@ def _guess(scheme: SpaceTimeScheme, name: str) -> SpaceTimePieces:
     """The start at all times; refused or warned of where the equation does not go on from it."""
     begun = scheme.begun(scheme.shape[1], 1e-3)
     check_direction(scheme.equations, begun, scheme.time, name)
+    check_ends(scheme.equations, begun, scheme.time, name)
     pieces, c = scheme.level(begun)
     warn_of_corners(scheme.equations, begun, scheme.time[0], c)
     return pieces

@@ -4,6 +4,7 @@ import contextlib
 import warnings
 
 import numpy as np
+import scipy.linalg
 from jaxtyping import Float
 
 from constrainednn._common.messages import counted
@@ -21,6 +22,9 @@ from constrainednn.errors import ProblemError, ProblemWarning
 
 # The start may miss a condition at an end by this share of u.
 _CORNER = 1e-3
+# Roots beyond so many times the wave number are infinite, and those that grow or decay by less than
+# this share of their size do neither.
+_FAR, _TILT = 1e4, 1e-3
 
 
 def check_order(equations: Equations, name: str) -> None:
@@ -130,6 +134,72 @@ def check_direction(
                 "waves grow without limit, as those of the heat equation backwards do. Turn the "
                 "sign, or write it in the time that is left."
             )
+
+
+def check_ends(equations: Equations, start: State, time: tuple[float, float], name: str) -> None:
+    """Refuse conditions at the wrong end, as that of transport where it flows out.
+
+    With coefficients frozen at an end and lambda large, u is a sum of exp(lambda t + mu x). As many
+    conditions are needed at the left end as there are mu whose wave decays to the right of it, and
+    likewise at the right one. Nothing is said where they are not as many as the equation has orders
+    by x, as where a speed is zero, or where their number changes with time.
+
+    Raises:
+        ProblemError: Naming the end, with both numbers.
+
+    Source:
+        Kreiss and Lorenz, Initial-Boundary Value Problems (1989), chapters 7 and 8.
+    """
+    if equations.periodic:
+        return
+    interior, order = equations.interior, equations.order
+    total = sum(highest[1] for highest in interior.highest)
+    table = Table.of(np.array([-1.0]), np.array([-1.0, 1.0]), (6, start.S.shape[2]), (2, 4))
+    c = np.zeros((len(start.S), 6, *start.S.shape[2:]))
+    c[:, 0] = np.sqrt(2) * start.S[:, 0]
+    v = derivatives_of_u(c, table, interior, 1.0, start.lengths)
+    k = 1e3 * 2 * np.pi / (start.edges[-1] - start.edges[0])
+    for side, end in enumerate(("left", "right")):
+        times = np.array([time[0], (time[0] + time[1]) / 2, time[1]])
+        p = np.stack([times, np.full(3, start.edges[-side])], axis=1)
+        here = np.repeat(v[-side, 0, side][None], 3, axis=0)
+        G = interior.linearised(here, p)[1]
+        if not np.isfinite(G).all():
+            continue
+        rates = _fastest(G, interior.orders, order, k)[:, 1]
+        pairs = zip(G, rates, strict=True)
+        needed = {_decaying(own, interior.orders, rate, k, total, side) for own, rate in pairs}
+        item = equations.ends[side]
+        given = 0 if item is None else item.equations
+        if needed == {-1} or len(needed) > 1 or given >= max(needed):
+            continue
+        raise ProblemError(
+            f"{name} needs {counted(max(needed), 'condition')} at the {end} end, where so many of "
+            f"its waves come in, and boundary states {given} there: what comes in would not be "
+            "known. Move conditions from the other end, or turn a sign."
+        )
+
+
+def _decaying(
+    G: Float[np.ndarray, "e a d"], orders: Orders, rate: float, k: float, total: int, side: int
+) -> int:
+    """Waves exp(mu x) that decay away from an end, for a large rate; -1 if they do not tell."""
+    degree, d = max(b for _, b in orders), G.shape[2]
+    if not rate or not degree:
+        return -1
+    A = np.zeros((degree + 1, d, d))
+    for index, (a, b) in enumerate(orders):
+        A[b] += G[:, index] * rate**a * k**b
+    A /= np.abs(A).max(axis=(0, 2), keepdims=True).clip(np.finfo(float).tiny)
+    n = degree * d
+    left, right = np.eye(n, k=d), np.eye(n)
+    left[-d:] = -np.concatenate(list(A[:-1]), axis=1)
+    right[-d:, -d:] = A[-1]
+    mu = np.asarray(scipy.linalg.eigvals(left, right), complex)
+    mu = mu[np.isfinite(mu) & (np.abs(mu) < _FAR)]
+    if len(mu) != total or (np.abs(np.real(mu)) < _TILT * np.abs(mu)).any():
+        return -1
+    return int((np.real(mu) < 0).sum() if side == 0 else (np.real(mu) > 0).sum())
 
 
 def _fastest(

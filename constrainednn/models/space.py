@@ -140,6 +140,17 @@ class SpacePieces(eqx.Module):
         """How many numbers were solved for."""
         return self.count * math.prod(self.coefficients.shape[1:]) + self.parameters.size
 
+    def ordinary(self, further: float) -> "SpacePieces":
+        """With values between one and two, and elements wider by so many times all of them."""
+        d, dim = self.coefficients.shape[2], self.low.shape[1]
+        low, high = self.corners
+        more = further * (high.max(axis=0) - low.min(axis=0))[None]
+        # The first polynomial is constant: the root of a half in each coordinate.
+        values = 2 ** (dim / 2) * jnp.linspace(1.0, 2.0, d)[None]
+        c = jnp.zeros_like(self.coefficients).at[:, 0].set(values)
+        parts = c, self.low - more, self.high + more
+        return eqx.tree_at(lambda u: (u.coefficients, u.low, u.high), self, parts)
+
     @property
     def corners(self) -> tuple[Float[np.ndarray, "N dim"], Float[np.ndarray, "N dim"]]:
         """Lower and upper corners of the elements, without padding."""

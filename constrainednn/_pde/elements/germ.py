@@ -241,7 +241,8 @@ def local_residual(
         raise ProblemError(
             f"{name} sees derivatives of order {beyond[0] if beyond else found[-1]} by the "
             f"coordinates of its point; elements have at most {highest}. Does it evaluate u away "
-            "from its point? What it may use is u and its derivatives at that point."
+            "from its point, as an integral over space does? What it may use is u and its "
+            "derivatives at that point."
         )
     table = np.array(found)
     by_component = tuple(

@@ -6,6 +6,7 @@ Symbols (others in `models/space.py`)::
     N, n    int        elements; coefficients of one, K^dim
     m       int        places of an element, scaled, the same in all
     e       int        equations
+    k       int        right-hand sides: one, or as many as there are unknowns
     T_a     (m, n)     derivatives of order a of the basis there, in scaled coordinates
     h       (N, dim)   half the lengths of the elements
 """
@@ -15,7 +16,7 @@ import functools
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from constrainednn._pde.elements.germ import LocalResidual, Orders
 from constrainednn._pde.stationary.mesh import Mesh
@@ -23,9 +24,9 @@ from constrainednn._pieces.mesh import Side, places
 from constrainednn._pieces.rows import by_coefficients
 from constrainednn.models.legendre import gauss
 
-# Rows of an element in its coefficients, the residual there, and its slopes by the number that is
-# added to an equation.
-Rows = tuple[Float[np.ndarray, "rows nd"], Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]
+# Rows of an element in its coefficients, the right-hand sides there, which are the residual or its
+# slopes by the unknowns, and its slopes by the number that is added to an equation.
+Rows = tuple[Float[np.ndarray, "rows nd"], Float[np.ndarray, "rows k"], Float[np.ndarray, " rows"]]
 
 # A residual of so many times its estimated round-off is round-off.
 _NOISE = 3.0
@@ -61,6 +62,13 @@ class Equations(eqx.Module):
     def order(self) -> int:
         """The highest derivative."""
         return max(self.smooth)
+
+    def given(self, unknowns: Float[Array, " q"]) -> "Equations":
+        """The same for other values of the unknowns."""
+        faces = tuple(item and item.given(unknowns) for item in self.faces)
+        at_points = tuple((point, item.given(unknowns)) for point, item in self.at_points)
+        interior = self.interior.given(unknowns)
+        return dataclasses.replace(self, interior=interior, faces=faces, at_points=at_points)
 
 
 def tables(s: Float[np.ndarray, "m dim"], K: int, orders: Orders) -> list[Float[np.ndarray, "m n"]]:
@@ -166,6 +174,7 @@ class Seen:
 
     Attributes:
         r: Residuals (N, m, e).
+        right: The same as one right-hand side, or their derivatives by the unknowns (N, m, e, k).
         G: Their derivatives (N, m, e, a, d) by what they see, in scaled coordinates.
         unit: What they are multiplied by (N, e) to be in units of u.
     """
@@ -178,13 +187,18 @@ class Seen:
         low: Float[np.ndarray, "N dim"],
         high: Float[np.ndarray, "N dim"],
         s: Float[np.ndarray, "m dim"],
+        *,
+        unknowns: bool = False,
     ):
         half = (high - low) / 2
         self.scales = np.stack([(half ** -np.array(a)).prod(axis=1) for a in residual.orders], 1)
         v = derivatives_of_u(T, c, self.scales)
         p = places(low, high, s)
-        r, G = residual.linearised(v.reshape(-1, *v.shape[2:]), p.reshape(-1, p.shape[2]))
+        r, right, G = with_right(
+            residual, v.reshape(-1, *v.shape[2:]), p.reshape(-1, p.shape[2]), unknowns=unknowns
+        )
         self.r = r.reshape(*p.shape[:2], -1)
+        self.right = right.reshape(*self.r.shape, -1)
         self.G = G.reshape(*p.shape[:2], *G.shape[1:]) * self.scales[:, None, None, :, None]
         self.unit = in_units_of_u(self.G)
 
@@ -195,25 +209,39 @@ class Seen:
         root: Float[np.ndarray, " m"],
         balance: int | None = None,
     ) -> Rows:
-        """Rows of one element in its coefficients, in units of u, and the residual there."""
-        return weighted_rows(self.G[number], self.r[number], self.unit[number], T, root, balance)
+        """Rows of one element in its coefficients, in units of u, and what is right of them."""
+        own = self.G[number], self.right[number], self.unit[number]
+        return weighted_rows(*own, T, root, balance)
+
+
+def with_right(
+    residual: LocalResidual,
+    v: Float[np.ndarray, "n a d"],
+    p: Float[np.ndarray, "n dim"],
+    *,
+    unknowns: bool,
+) -> tuple[Float[np.ndarray, "n e"], Float[np.ndarray, "n e k"], Float[np.ndarray, "n e a d"]]:
+    """Residuals at many points, right-hand sides there, and G."""
+    r, G = residual.linearised(v, p)
+    return r, residual.by_unknowns(v, p) if unknowns else r[..., None], G
 
 
 def weighted_rows(
     G: Float[np.ndarray, "m e a d"],
-    r: Float[np.ndarray, "m e"],
+    right: Float[np.ndarray, "m e k"],
     unit: Float[np.ndarray, " e"],
     T: list[Float[np.ndarray, "m n"]],
     root: Float[np.ndarray, " m"],
     balance: int | None,
 ) -> Rows:
-    """Rows of one element, multiplied by `root` and `unit`; a number may be added to one of `r`."""
+    """Rows of one element times `root` and `unit`; a number may be added to one equation."""
     weights = root[:, None] * unit
     slopes = np.moveaxis(G * weights[:, :, None, None], 2, 0)
     J, b = by_coefficients(list(slopes), T), np.zeros_like(weights)
     if balance is not None:
         b[:, balance] = weights[:, balance]
-    return J.reshape(weights.size, -1), (r * weights).ravel(), b.ravel()
+    right = (right * weights[..., None]).reshape(weights.size, -1)
+    return J.reshape(weights.size, -1), right, b.ravel()
 
 
 def in_units_of_u(G: Float[np.ndarray, "N m e a d"]) -> Float[np.ndarray, "N e"]:

@@ -1,5 +1,6 @@
 """The solve of a stationary equation, as a scheme of a problem."""
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -44,7 +45,7 @@ class StationaryScheme(AbstractPieceScheme):
         equations: What must hold.
         linear: True if the residuals are linear in u: one step solves them.
         unravel: From a vector of shape (d,) to the structure of the user's value.
-        arguments: From no unknowns to the arguments of the equation.
+        arguments: From the unknowns to the arguments of the equation.
         low: Lower corners of the elements to begin with.
         high: Upper corners.
         width: Polynomials in each coordinate.
@@ -68,6 +69,10 @@ class StationaryScheme(AbstractPieceScheme):
     def __repr__(self) -> str:
         shape = " x ".join([str(self.width)] * self.dim)
         return f"elements of {shape} polynomials, Gauss-Newton"
+
+    def given(self, unknowns: Float[Array, " q"]) -> "StationaryScheme":
+        """The same for other values of the unknowns."""
+        return dataclasses.replace(self, equations=self.equations.given(unknowns))
 
     @property
     def dim(self) -> int:
@@ -132,7 +137,7 @@ class StationaryScheme(AbstractPieceScheme):
             smooth=self.equations.smooth,
             scalar=self.scalar,
             unravel=self.unravel,
-            parameters=jnp.zeros(0, jnp.result_type(float)),
+            parameters=self.equations.interior.unknowns,
             arguments=self.arguments,
         )
 

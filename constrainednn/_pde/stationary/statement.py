@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, PyTree
 
 from constrainednn._common.arguments import as_arrays, as_count
 from constrainednn._common.messages import in_plain_words
+from constrainednn._fitting.observations import data_constraints, refuse_without
 from constrainednn._pde.arguments import takes
 from constrainednn._pde.conditions import (
     JumpResidual,
@@ -23,8 +24,15 @@ from constrainednn._pde.conditions import (
 from constrainednn._pde.elements.germ import LocalResidual, local_residual, unabridged
 from constrainednn._pde.stationary.constants import dependence, with_constants
 from constrainednn._pde.stationary.determined.characteristics import check_characteristics
-from constrainednn._pde.stationary.determined.counts import check_order, check_sides
+from constrainednn._pde.stationary.determined.counts import (
+    check_evolution,
+    check_order,
+    check_sides,
+    check_total,
+)
 from constrainednn._pde.stationary.discretisation import Equations, gauss_cube, tables
+from constrainednn._pde.stationary.fitting.places import refuse_beyond
+from constrainednn._pde.stationary.fitting.scheme import FittedStationaryScheme
 from constrainednn._pde.stationary.mesh import Mesh
 from constrainednn._pde.stationary.region import (
     Region,
@@ -60,6 +68,7 @@ def stationary(
     over: Interval | AbstractShape,
     boundary: Any,
     args: PyTree,
+    data: Any,
     guess: Any,
     mesh: Any,
     width: Any,
@@ -68,37 +77,38 @@ def stationary(
     """An equation in space alone, for elements; arguments as those of `pde`."""
     region = as_region(over)
     conditions, arguments = as_conditions(boundary, region), Arguments(args)
-    if arguments.unknowns:
-        raise BadValueError(
-            "args holds a cx.Unknown: elements estimate unknowns of equations in time only. Train "
-            "a model with model=cx.MLP(...), or use cx.bvp on an interval."
-        )
+    observed = data_constraints(data)
+    refuse_without(arguments, observed, "args")
+    refuse_beyond(observed, region)
     width = as_count(_WIDTH if width is None else width, "width of pde", least=_LEAST, most=_MOST)
     first, start = as_first_mesh(mesh, region), _as_guess(guess, region)
     unravel = ravel_pytree(start(jnp.asarray(_middle(region))))[1]
     c = _projected(start, first, width, region)
+    unknowns = jnp.asarray(arguments.start, jnp.result_type(float))
+    arguments = TracedArguments(arguments)
     seen = functools.partial(
-        _seen, unravel=unravel, start=start, arguments=TracedArguments(arguments), region=region
+        _seen, unravel=unravel, start=start, given=(arguments, unknowns), region=region
     )
     interior = seen(residual, name, region.some_points(_TRIED))
     equations = _equations(interior, conditions, region, seen)
     check_order(equations, name)
     check_sides(equations, region, name)
+    check_total(equations, region, name)
+    check_evolution(equations, region, name)
     check_characteristics(equations, region, name)
     faces = (item for item in equations.faces if item is not None)
     every = interior, *faces, *(item for _, item in equations.at_points)
     low, high = (tuple(map(tuple, corner.tolist())) for corner in (first.low, first.high))
     linear = all(_linear(item, region) for item in every)
-    arguments = TracedArguments(arguments)
     scheme = StationaryScheme(
         equations, linear, unravel, arguments, low, high, width, region.scalar, region.curved
     )
     return Problem(
-        _constraints(equations, name, over, region),
+        [*_constraints(equations, name, over, region), *observed],
         scheme.stacked(first, c, width),
         trainable=_trainable,
         reference=reference,
-        scheme=scheme,
+        scheme=FittedStationaryScheme(arguments, scheme) if arguments.unknowns else scheme,
     )
 
 
@@ -217,13 +227,12 @@ def _seen(
     *,
     unravel: Callable[[Array], PyTree],
     start: Callable,
-    arguments: TracedArguments,
+    given: tuple[TracedArguments, Float[Array, " q"]],
     region: Region,
 ) -> LocalResidual:
     """A residual by the derivatives that it sees."""
     fn = OfNumber(fn) if region.scalar else fn
     highest = (_HIGHEST,) * region.dim
-    given = arguments, jnp.zeros(0, jnp.result_type(float))
     values = _flat_values(start, points)
     try:
         return local_residual(fn, unravel, points, values, highest, name, *given)
@@ -247,4 +256,4 @@ def _linear(residual: LocalResidual, region: Region) -> bool:
 
 def _trainable(u: SpacePieces) -> tuple[PyTree, ...]:
     """What is solved for; a function with a name, so that a problem can be pickled."""
-    return (u.coefficients,)
+    return u.coefficients, u.parameters

@@ -43,13 +43,14 @@ Known = dict[tuple[bytes, ...], tuple[np.ndarray, np.ndarray]]
 
 
 class _Own(NamedTuple):
-    """Rows of one element: J in its coefficients, r, and its traces T, with their weights.
+    """Rows of one element: J in its coefficients, and its traces T, with their weights.
 
-    And b by the number that is added to an equation.
+    What is right of them is the residual, or its derivatives by the unknowns of the equation; and b
+    by the number that is added to an equation.
     """
 
     J: Float[np.ndarray, "rows nd"]
-    r: Float[np.ndarray, " rows"]
+    right: Float[np.ndarray, "rows k"]
     b: Float[np.ndarray, " rows"]
     T: Float[np.ndarray, "traces nd"]
     weights: Float[np.ndarray, " traces"]
@@ -84,20 +85,20 @@ class System:
         keys = [self._key(number) for number in range(count)]
         new = [number for number, key in enumerate(keys) if key not in self.known]
         rows = self._rows(np.zeros((count, n, d)), new)
-        nothing = np.zeros(n * d)
-        tables = (self._table(own, nothing, 0.0) for own in rows)
+        tables = (self._table(own, np.zeros((n * d, 1)), 0.0) for own in rows)
         for number, left in zip(new, condense_all(tables, n * d), strict=True):
             self.known[keys[number]] = left
         for key in self.known.keys() - set(keys):  # elements that have been divided
             del self.known[key]
-        return self._coupled([self.known[key] for key in keys]).reshape(count, n, d)
+        return self._coupled([self.known[key] for key in keys], 1).reshape(count, n, d)
 
     def propose(self, at: Float[Array, "N n d"], damping: Array, notes: None) -> Step:
         """A step of all coefficients; traces are solved for anew."""
         c, every = np.asarray(at, float), range(len(at))
         own = self._rows(c, every)
-        tables = (self._table(item, c[i].ravel(), float(damping)) for i, item in enumerate(own))
-        change = self._coupled(condense_all(tables, c[0].size)).reshape(c.shape)
+        flat = c.reshape(len(c), -1, 1)
+        tables = (self._table(item, flat[i], float(damping)) for i, item in enumerate(own))
+        change = self._coupled(condense_all(tables, c[0].size), 1).reshape(c.shape)
         size = np.abs(change).max() / max(np.abs(c + change).max(), np.finfo(float).tiny)
         losses = None
         if self.known is None:
@@ -115,27 +116,39 @@ class System:
         sizes = np.abs(c) if c.any() else np.ones_like(c)
         tables = []
         for own, item in zip(sizes, self._rows(c, range(len(c))), strict=True):
-            size = np.abs(item.J) @ own.ravel()
-            changed = item._replace(r=size * rng.choice([-1.0, 1.0], len(item.r)))
-            tables.append(self._table(changed, np.zeros(c[0].size), 0.0))
-        return self._coupled(condense_all(tables, c[0].size)).reshape(c.shape)
+            size = np.abs(item.J) @ own.reshape(-1, 1)
+            changed = item._replace(right=size * rng.choice([-1.0, 1.0], (len(size), 1)))
+            tables.append(self._table(changed, np.zeros((c[0].size, 1)), 0.0))
+        return self._coupled(condense_all(tables, c[0].size), 1).reshape(c.shape)
 
-    def _coupled(self, condensed: list[tuple[np.ndarray, np.ndarray]]) -> Float[np.ndarray, "N nd"]:
-        """Unknowns of all elements from what is left of them."""
+    def by_unknowns(self, at: Float[np.ndarray, "N n d"]) -> Float[np.ndarray, "N n d q"]:
+        """Derivatives of the coefficients of a solution by the unknowns of the equation.
+
+        Of least squares that leave hardly a residual: what it would add is neglected.
+        """
+        q, own = self.disc.equations.interior.unknowns.size, at[0].size
+        rows = self._rows(at, range(len(at)), unknowns=True)
+        tables = (self._table(item, np.zeros((own, q)), 0.0) for item in rows)
+        return self._coupled(condense_all(tables, own), q).reshape(*at.shape, q)
+
+    def _coupled(
+        self, condensed: list[tuple[np.ndarray, np.ndarray]], k: int
+    ) -> Float[np.ndarray, "N nd k"]:
+        """Coefficients of all elements from what is left of them, for k right-hand sides."""
         nodes: list[tuple[Hashable, ...]] = [(*own, *self._shared) for own in self.mesh.touching]
         rows = [Rows(own, outside) for own, (_, outside) in zip(nodes, condensed, strict=True)]
         sizes: dict[Hashable, int] = dict.fromkeys(range(len(self.mesh.sides)), self._size)
         if self._shared:
-            columns = [table[:, -2] for both in condensed for table in both]
+            columns = [table[:, -1 - k] for both in condensed for table in both]
             size = np.sqrt(sum(float(column @ column) for column in columns))
-            rows.append(Rows(self._shared, np.array([[_HELD * size, 0.0]])))
+            rows.append(Rows(self._shared, np.array([[_HELD * size, *[0.0] * k]])))
             sizes[_BALANCE] = 1
-        found = couple(rows, sizes)
+        found = couple(rows, sizes, k)
         if self._shared:
             self.balance = float(found[_BALANCE][0, 0])
         return np.stack(
             [
-                recover(inside, np.concatenate([np.zeros((0, 1)), *(found[n] for n in own)]))[:, 0]
+                recover(inside, np.concatenate([np.zeros((0, k)), *(found[n] for n in own)]))
                 for own, (inside, _) in zip(nodes, condensed, strict=True)
             ]
         )
@@ -153,34 +166,39 @@ class System:
         return tuple(item.tobytes() for item in (*own, *numbers, *weights))
 
     def _table(
-        self, own: _Own, c: Float[np.ndarray, " nd"], damping: float
+        self, own: _Own, c: Float[np.ndarray, "nd k"], damping: float
     ) -> Float[np.ndarray, "rows all"]:
         """Rows of an element in its coefficients, its traces and one."""
-        J, r, b, T = own.J, own.r, own.b, own.T
+        J, right, b, T = own.J, own.right, own.b, own.T
         if damping:
             size = np.sqrt((J**2).sum(axis=0))
             J = np.vstack([J, np.sqrt(damping) * np.diag(size)])
-            r, b = (np.concatenate([item, np.zeros(len(size))]) for item in (r, b))
+            right = np.concatenate([right, np.zeros((len(size), right.shape[1]))])
+            b = np.concatenate([b, np.zeros(len(size))])
         free, one = np.zeros((len(J), len(T))), slice(None, len(self._shared))
         none = np.zeros((len(T), 1))
         return np.block(
             [
-                [J, free, b[:, None][:, one], r[:, None]],
-                [T, -np.diag(own.weights), none[:, one], (T @ c)[:, None]],
+                [J, free, b[:, None][:, one], right],
+                [T, -np.diag(own.weights), none[:, one], T @ c],
             ]
         )
 
-    def _rows(self, c: Float[np.ndarray, "N n d"], wanted: Sequence[int]) -> list[_Own]:
-        """Rows of some elements."""
-        disc, mesh = self.disc, self.mesh
+    def _rows(
+        self, c: Float[np.ndarray, "N n d"], wanted: Sequence[int], *, unknowns: bool = False
+    ) -> list[_Own]:
+        """Rows of some elements, with the residual right of them or its derivatives."""
+        disc, mesh, by = self.disc, self.mesh, {"unknowns": unknowns}
+        k = disc.equations.interior.unknowns.size if unknowns else 1
         if self._cuts is not None:
-            cut = rows_of_cut(disc, mesh, self._cuts, self._weight, c, list(wanted))
+            cut = rows_of_cut(disc, mesh, self._cuts, self._weight, c, list(wanted), **by)
             parts = {number: [rows] for number, rows in zip(wanted, cut, strict=True)}
-            self._add_points(c, parts)
-            self._add_pin(parts)
+            self._add_points(c, parts, **by)
+            self._add_pin(parts, k)
             traces = [self._traces_of(number) for number in wanted]
+            flat = np.zeros((len(c), c[0].size, k)) if unknowns else c.reshape(len(c), -1, 1)
             return [
-                _Own(*held(stacked(parts[number]), T, c[number]), T, weights)
+                _Own(*held(stacked(parts[number]), T, flat[number]), T, weights)
                 for number, (T, weights) in zip(wanted, traces, strict=True)
             ]
         s, weights = disc.rule
@@ -188,18 +206,19 @@ class System:
         seen = Seen(
             *(disc.equations.interior, disc.interior_tables),
             *(c[own], mesh.low[own], mesh.high[own], s),
+            **by,
         )
         parts = {}
         for place, number in enumerate(own):
             root = self._weight[number] * np.sqrt(weights)
             balance = disc.equations.balance
             parts[number] = [seen.rows(place, disc.interior_tables, root, balance)]
-        self._add_faces(c, parts)
-        self._add_points(c, parts)
-        self._add_pin(parts)
+        self._add_faces(c, parts, **by)
+        self._add_points(c, parts, **by)
+        self._add_pin(parts, k)
         return [_Own(*stacked(parts[number]), *self._traces_of(number)) for number in own]
 
-    def _add_faces(self, c: np.ndarray, parts: dict[int, list]) -> None:
+    def _add_faces(self, c: np.ndarray, parts: dict[int, list], *, unknowns: bool) -> None:
         disc, mesh = self.disc, self.mesh
         across, weights = disc.face_rule
         for number, condition in enumerate(disc.equations.faces):
@@ -209,12 +228,13 @@ class System:
                 continue
             s = on_face(across, axis, 2.0 * end - 1)
             T = tables(s, disc.width, condition.orders)
-            seen = Seen(condition, T, c[owners], mesh.low[owners], mesh.high[owners], s)
+            own = c[owners], mesh.low[owners], mesh.high[owners]
+            seen = Seen(condition, T, *own, s, unknowns=unknowns)
             for place, element in enumerate(owners):
                 root = disc.stress * self._weight[element] * np.sqrt(weights)
                 parts[element].append(seen.rows(place, T, root))
 
-    def _add_points(self, c: np.ndarray, parts: dict[int, list]) -> None:
+    def _add_points(self, c: np.ndarray, parts: dict[int, list], *, unknowns: bool) -> None:
         mesh = self.mesh
         for point, condition in self.disc.equations.at_points:
             p = np.asarray(point)
@@ -225,7 +245,8 @@ class System:
             low, high = mesh.low[number : number + 1], mesh.high[number : number + 1]
             s = (p - low) / ((high - low) / 2) - 1
             T = tables(s, self.disc.width, condition.orders)
-            seen = Seen(condition, T, c[number : number + 1], low, high, s)
+            own = c[number : number + 1], low, high
+            seen = Seen(condition, T, *own, s, unknowns=unknowns)
             parts[number].append(seen.rows(0, T, np.full(1, self.disc.stress * self._weight.max())))
 
     @functools.cached_property
@@ -239,7 +260,7 @@ class System:
             shares = shares * np.array(left)
         return int(np.argmax(shares))
 
-    def _add_pin(self, parts: dict[int, list]) -> None:
+    def _add_pin(self, parts: dict[int, list], k: int) -> None:
         """Rows that hold such components where they are, at a place in the middle."""
         number, disc = self._pinned, self.disc
         if number not in parts:
@@ -253,8 +274,8 @@ class System:
         free, d = disc.equations.free, len(self._smooth)
         rows = np.zeros((len(free), len(values), d))
         rows[range(len(free)), :, free] = disc.stress * self._weight.max() * values
-        nothing = np.zeros(len(free))
-        parts[number].append((rows.reshape(len(free), -1), nothing, nothing))
+        right, none = np.zeros((len(free), k)), np.zeros(len(free))
+        parts[number].append((rows.reshape(len(free), -1), right, none))
 
     def _traces_of(
         self, number: int
@@ -287,10 +308,10 @@ class System:
 
     def _loss(self, own: list[_Own], c: Float[np.ndarray, "N n d"]) -> float:
         """Sum of squares of all rows, with the traces that are best for these coefficients."""
-        total = sum(float(item.r @ item.r) for item in own)
+        total = sum(float((item.right**2).sum()) for item in own)
         if self._shared:  # with the number that is best for them
             size = sum(float(item.b @ item.b) for item in own)
-            total -= sum(float(item.b @ item.r) for item in own) ** 2 / size
+            total -= sum(float(item.b @ item.right[:, 0]) for item in own) ** 2 / size
         traces: dict[int, list[np.ndarray]] = {}
         for number, item in enumerate(own):
             values = (item.T @ c[number].ravel()).reshape(-1, self._size)

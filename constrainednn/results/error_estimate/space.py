@@ -14,6 +14,7 @@ from constrainednn._common.batched import in_blocks
 from constrainednn._common.random_keys import stream
 from constrainednn._figures.space import draw_sizes, place_points
 from constrainednn._figures.style import new_figure
+from constrainednn._fitting.scheme import with_found
 from constrainednn._gap.residuals import residuals_at
 from constrainednn._pde.conditions import LocalEquation
 from constrainednn._pde.elements.germ import LocalResidual
@@ -26,7 +27,7 @@ from constrainednn._pde.stationary.scheme import StationaryScheme, coefficients
 from constrainednn._pde.stationary.system import System
 from constrainednn._problem.problem import Problem
 from constrainednn.domains.boundaries import Segment, Segments
-from constrainednn.domains.finite import Points
+from constrainednn.domains.finite import Data, Points
 from constrainednn.domains.regions.boundary import RegionBoundary
 from constrainednn.models.space import PlaneTimePieces, SpacePieces
 from constrainednn.results.error_estimate.field import FieldErrorEstimate, Fresh
@@ -65,10 +66,15 @@ class SpaceErrorEstimate(FieldErrorEstimate):
         return figure
 
 
+def _scheme_of(facts: Facts) -> StationaryScheme:
+    scheme = with_found(facts.problem.scheme, facts.model)
+    assert isinstance(scheme, StationaryScheme)
+    return scheme
+
+
 def space_error(facts: Facts) -> SpaceErrorEstimate:
     """Solve once more on the elements of a solution, with more polynomials and other weights."""
-    u, scheme = facts.model, facts.problem.scheme
-    assert isinstance(scheme, StationaryScheme)
+    u, scheme = facts.model, _scheme_of(facts)
     width, mesh = u.width + _MORE, scheme.mesh_of(u)
     key = stream(jax.random.key(facts.settings.seed), "monitor/error")
     disc = scheme.discretisation(width, key).weighed_otherwise()
@@ -114,8 +120,7 @@ def padded(c: np.ndarray, K: int, width: int, dim: int) -> np.ndarray:
 
 def on_fresh_points(facts: Facts) -> list[Fresh]:
     """Residuals on held-out points in units of u: what was compared with the tolerance."""
-    u, scheme = facts.model, facts.problem.scheme
-    assert isinstance(scheme, StationaryScheme)
+    u, scheme = facts.model, _scheme_of(facts)
     mesh = scheme.mesh_of(u)
     relative = (mesh.lengths.min(axis=1) / mesh.extent) ** (-scheme.equations.order / 2)
     size, found = (
@@ -124,6 +129,8 @@ def on_fresh_points(facts: Facts) -> list[Fresh]:
     )
     missed = 0.0
     for constraint, points in zip(facts.problem.constraints, facts.streams, strict=True):
+        if isinstance(constraint.over, Data):  # what unknowns are estimated from
+            continue
         drawn = points.train if points.heldout is None else points.heldout
         r = residuals_at(constraint.residual, u, drawn.points)
         if isinstance(constraint.residual, LocalEquation):
@@ -166,6 +173,7 @@ def units_of(
 
     And the size of the terms of each equation, at least that of u over the extent of the domain.
     """
+    local = local.given(u.parameters)
     v = np.asarray(in_blocks(eqx.Partial(_seen, u, local.orders), p), float)
     G = local.linearised(v, p)[1]
     half = mesh.lengths[element] / 2

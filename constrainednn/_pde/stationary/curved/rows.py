@@ -22,6 +22,7 @@ from constrainednn._pde.stationary.discretisation import (
     in_units_of_u,
     tables,
     weighted_rows,
+    with_right,
 )
 from constrainednn._pde.stationary.mesh import Mesh
 
@@ -35,6 +36,7 @@ class SeenApart:
     Attributes:
         T: Tables of each.
         r: Residuals of each (m, e).
+        right: The same as one right-hand side, or their derivatives by the unknowns (m, e, k).
         G: Their derivatives by what they see, in scaled coordinates (m, e, a, d).
         unit: What they are multiplied by (e,) to be in units of u.
         scales: From derivatives in scaled coordinates to those of u (a,).
@@ -47,6 +49,8 @@ class SeenApart:
         c: Sequence[Float[np.ndarray, "n d"]],
         corners: Sequence[tuple[np.ndarray, np.ndarray]],
         s: Sequence[Float[np.ndarray, "m 2"]],
+        *,
+        unknowns: bool = False,
     ):
         half = np.array([(high - low) / 2 for low, high in corners])
         self.scales = np.stack([(half ** -np.array(a)).prod(axis=1) for a in residual.orders], 1)
@@ -58,17 +62,15 @@ class SeenApart:
         p = [
             low + (own + 1) / 2 * (high - low) for own, (low, high) in zip(s, corners, strict=True)
         ]
-        r, G = residual.linearised(np.concatenate(v), np.concatenate(p))
+        found = with_right(residual, np.concatenate(v), np.concatenate(p), unknowns=unknowns)
         ends = np.cumsum([len(own) for own in s])[:-1]
-        self.r = [own.reshape(len(own), -1) for own in np.split(r, ends)]
-        self.G = [
-            own * scale[:, None] for own, scale in zip(np.split(G, ends), self.scales, strict=True)
-        ]
+        self.r, self.right, G = (np.split(item, ends) for item in found)
+        self.G = [own * scale[:, None] for own, scale in zip(G, self.scales, strict=True)]
         self.unit = [in_units_of_u(own[None])[0] for own in self.G]
 
     def rows(self, place: int, root: Float[np.ndarray, " m"], balance: int | None) -> Rows:
-        """Rows of one element in its coefficients, in units of u, and the residual there."""
-        own = self.G[place], self.r[place], self.unit[place], self.T[place]
+        """Rows of one element in its coefficients, in units of u, and what is right of them."""
+        own = self.G[place], self.right[place], self.unit[place], self.T[place]
         return weighted_rows(*own, root, balance)
 
 
@@ -79,12 +81,15 @@ def rows_of_cut(
     weight: Float[np.ndarray, " N"],
     c: Float[np.ndarray, "N n d"],
     wanted: Sequence[int],
+    *,
+    unknowns: bool,
 ) -> list[Rows]:
     """Rows of some elements: the equation within, and the conditions on the arcs in them."""
     found: dict[int, list[Rows]] = {number: [] for number in wanted}
     for residual, places in groups_of(disc, cuts, wanted):
         own = [number for number, _, _ in places]
-        seen = seen_at(residual, disc, mesh, c, [(number, s) for number, s, _ in places])
+        where = [(number, s) for number, s, _ in places]
+        seen = seen_at(residual, disc, mesh, c, where, unknowns=unknowns)
         within = residual is disc.equations.interior
         stress, balance = (1.0, disc.equations.balance) if within else (disc.stress, None)
         for place, (number, (_, _, weights)) in enumerate(zip(own, places, strict=True)):
@@ -96,8 +101,8 @@ def rows_of_cut(
 # The numbers of rows differ: of such arguments shapes are not annotated.
 def stacked(parts: Sequence[tuple]) -> Rows:
     """Rows below each other."""
-    J, r, b = zip(*parts, strict=True)
-    return np.vstack(J), np.concatenate(r), np.concatenate(b)
+    J, right, b = zip(*parts, strict=True)
+    return np.vstack(J), np.concatenate(right), np.concatenate(b)
 
 
 def groups_of(
@@ -119,14 +124,17 @@ def seen_at(
     mesh: Mesh,
     c: Float[np.ndarray, "N n d"],
     places: Sequence[tuple[int, np.ndarray]],
+    *,
+    unknowns: bool = False,
 ) -> SeenApart:
     """A residual at places of some elements."""
     numbers = [number for number, _ in places]
     corners = [(mesh.low[n], mesh.high[n]) for n in numbers]
-    return SeenApart(residual, disc.width, [c[n] for n in numbers], corners, [s for _, s in places])
+    own, s = [c[n] for n in numbers], [s for _, s in places]
+    return SeenApart(residual, disc.width, own, corners, s, unknowns=unknowns)
 
 
-def held(own: tuple, T: Float[np.ndarray, "traces nd"], c: Float[np.ndarray, "n d"]) -> Rows:
+def held(own: tuple, T: Float[np.ndarray, "traces nd"], c: Float[np.ndarray, "nd k"]) -> Rows:
     """Rows of an element with those that hold its coefficients, which come last."""
     size = _HOLD * np.sqrt((own[0] ** 2).sum(axis=0) + (T**2).sum(axis=0))
-    return stacked([own, (np.diag(size), size * c.ravel(), np.zeros_like(size))])
+    return stacked([own, (np.diag(size), size[:, None] * c, np.zeros_like(size))])

@@ -1,9 +1,14 @@
 """How many equations and conditions on each side a stationary problem needs."""
 
+import numpy as np
+
 from constrainednn._common.messages import counted
 from constrainednn._pde.stationary.discretisation import Equations
 from constrainednn._pde.stationary.region import Region
 from constrainednn.errors import ProblemError
+
+# Points at which the signs of slopes are looked at.
+_TRIED = 64
 
 
 def check_order(equations: Equations, name: str) -> None:
@@ -46,3 +51,58 @@ def check_sides(equations: Equations, region: Region, name: str) -> None:
                 f"{name} needs {counted(needed, 'condition')} at {region.sides[number]!r}, half "
                 f"the order of its derivatives across that side, and boundary states {given}."
             )
+
+
+def check_total(equations: Equations, region: Region, name: str) -> None:
+    """Refuse an interval with fewer conditions in all than derivatives.
+
+    Conditions at points count; a component that is determined up to a constant needs one less.
+
+    Raises:
+        ProblemError: With both numbers.
+    """
+    if region.dim > 1:
+        return
+    given = sum(0 if face is None else face.equations for face in equations.faces)
+    given += sum(item.equations for _, item in equations.at_points)
+    needed = sum(equations.smooth) - len(equations.free)
+    if given < needed:
+        raise ProblemError(
+            f"{name} needs {counted(needed, 'condition')} at both ends together, the order of its "
+            f"derivatives, and boundary states {given}."
+        )
+
+
+def check_evolution(equations: Equations, region: Region, name: str) -> None:
+    """Refuse one equation like u_x = u_yy without a condition where its evolution begins.
+
+    Of order one by one coordinate and two by the other, with slopes a and b: where a b < 0 it
+    evolves along the first coordinate, where a b > 0 against it. Nothing is said where the sign
+    changes.
+
+    Raises:
+        ProblemError: Naming the side.
+    """
+    interior = equations.interior
+    if region.dim != 2 or region.curved is not None or len(interior.highest) > 1:
+        return
+    highest = interior.order(0), interior.order(1)
+    axis, across = np.argmin(highest), np.argmax(highest)
+    first, second = ([0, 0], [0, 0])
+    first[axis], second[across] = 1, 2
+    if sorted(highest) != [1, 2] or (1, 1) in interior.orders:
+        return
+    points = region.some_points(_TRIED)
+    v = np.random.default_rng(8).normal(size=(_TRIED, len(interior.orders), 1))
+    G = interior.linearised(v, points)[1][:, 0, :, 0]
+    a, b = (G[:, interior.orders.index(tuple(order))] for order in (first, second))
+    signs = np.sign(a * b)
+    if not signs[0] or (signs != signs[0]).any():
+        return
+    begins = 2 * int(axis) + int(signs[0] > 0)
+    if equations.faces[begins] is None:
+        raise ProblemError(
+            f"{name} evolves from the side {region.sides[begins]!r} on, as heat does in time, and "
+            "boundary states no condition there. On the other side a condition would run it "
+            "backwards."
+        )

@@ -1,0 +1,1 @@
+"""Unknowns of an equation in space alone, estimated from data."""
