@@ -28,13 +28,6 @@ def _machine() -> str:
     return f"{platform.machine()}-{zlib.crc32(' '.join(sorted(lines)).encode()):08x}"
 
 
-# Tests call thousands of operations outside of the package's own programs, each once: optimised by
-# XLA they would take a third of all time. The package's programs say themselves how much they want.
-# A flag that jaxlib does not know ends the process, so the newest versions are tried without.
-if version("jaxlib").startswith("0.10."):
-    _flags = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-    os.environ["XLA_FLAGS"] = f"{_flags} {os.environ.get('XLA_FLAGS', '')}"
-
 # More than half of the time of these tests is compilation. What one process compiled, others load,
 # and later sessions: JAX names a program by what it computes, so it is never out of date.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
@@ -57,6 +50,16 @@ from faults_table import (  # noqa: F401  (hooks of pytest)
 )
 
 jax.config.update("jax_enable_x64", True)
+# Tests call thousands of operations outside of the package's own programs, each once: optimised by
+# XLA they would take a third of all time. The package's programs say themselves how much they want.
+# Read by the first program, and not by processes of the tests. A flag that jaxlib does not know
+# ends the process, so the newest versions are tried without.
+if version("jaxlib").startswith("0.10.") and "XLA_FLAGS" not in os.environ:
+    os.environ["XLA_FLAGS"] = (
+        "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+    )
+    jax.jit(lambda x: x)(0.0)
+    del os.environ["XLA_FLAGS"]
 # A test fails where an array is given an axis without being asked. (Strict dtype promotion would
 # be the same for widening, but optax's own Adam does not run under it.)
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -214,6 +214,7 @@ def losses(problem, method=None):
     return cx.solve(problem, method, steps=12, progress=False).history.loss
 
 
+@pytest.mark.slow
 def test_training_starts_where_the_head_alone_fits():
     found = losses(helmholtz_problem())
     plain = losses(helmholtz_problem(), cx.LevenbergMarquardt())

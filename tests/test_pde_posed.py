@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from marks import slow
 
 import constrainednn as cx
 from constrainednn._solve.problem_files import load_module, resolve
@@ -40,8 +41,8 @@ def smooth(x):
     ("residual", "boundary", "words"),
     [
         (carried(1.0), {"right": value}, "1 condition at the left end"),
-        (carried(-1.0), {"left": value}, "1 condition at the right end"),
-        (airy, {"left": both, "right": value}, "2 conditions at the right end"),
+        slow(carried(-1.0), {"left": value}, "1 condition at the right end"),
+        slow(airy, {"left": both, "right": value}, "2 conditions at the right end"),
     ],
 )
 def test_conditions_at_the_wrong_end_are_refused(residual, boundary, words):
@@ -53,8 +54,8 @@ def test_conditions_at_the_wrong_end_are_refused(residual, boundary, words):
     ("residual", "boundary"),
     [
         (carried(1.0), {"left": value}),
-        (carried(-1.0), {"right": value}),
-        (airy, {"left": value, "right": both}),
+        slow(carried(-1.0), {"right": value}),
+        slow(airy, {"left": value, "right": both}),
         # The speed changes its sign: nothing is said.
         (lambda u, p: D(u, 0)(p) + jnp.cos(4 * p[0]) * D(u, 1)(p), {"right": value}),
     ],
@@ -69,7 +70,7 @@ def spreads(sign):
 
 @pytest.mark.parametrize(
     ("sign", "sides", "begins"),
-    [(1.0, (), "left"), (1.0, ("right",), "left"), (-1.0, ("left",), "right")],
+    [(1.0, (), "left"), slow(1.0, ("right",), "left"), slow(-1.0, ("left",), "right")],
 )
 def test_heat_along_a_coordinate_of_the_plane(sign, sides, begins):
     square = cx.Box([0.0, 0.0], [1.0, 1.0])

@@ -448,7 +448,7 @@ def test_a_corner_that_points_inwards_is_graded():
         ({"mesh": ([0.0, 0.5], [0.0, 1.0])}, "ascend from 0 to 1"),
         ({"boundary": {"left": wall}}, "needs 1 condition at 'right'"),
         ({"guess": lambda x: jnp.log(x[0] - 0.3)}, "guess of pde is NaN"),
-        ({"args": {"k": cx.Unknown(1.0)}}, "in time only"),
+        ({"args": {"k": cx.Unknown(1.0)}}, "nothing to estimate them from"),
         ({"width": 3}, "at least 6"),
     ],
 )

@@ -56,12 +56,14 @@ def check_sides(equations: Equations, region: Region, name: str) -> None:
 def check_total(equations: Equations, region: Region, name: str) -> None:
     """Refuse an interval with fewer conditions in all than derivatives.
 
-    Conditions at points count; a component that is determined up to a constant needs one less.
+    Conditions at points count; a component that is determined up to a constant needs one less. One
+    equation of order one may need none, where its coefficient vanishes: see
+    `check_characteristics`.
 
     Raises:
         ProblemError: With both numbers.
     """
-    if region.dim > 1:
+    if region.dim > 1 or equations.smooth == (1,):
         return
     given = sum(0 if face is None else face.equations for face in equations.faces)
     given += sum(item.equations for _, item in equations.at_points)
