@@ -223,7 +223,7 @@ def test_version_and_help():
         assert command in good("--help")
 
 
-@pytest.mark.parametrize("width", [slow(40), 80, slow(160)])
+@pytest.mark.parametrize("width", [*map(slow, (40, 80, 160))])
 def test_table_is_whole_at_any_width(width):
     def first(u, x):
         return u(x) - 1.0

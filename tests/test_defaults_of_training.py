@@ -237,6 +237,7 @@ def test_only_an_equation_whose_whole_network_we_draw_has_a_start_of_its_own():
     assert not has_one(cx.Problem(cx.Constraint(value, over=SQUARE), NETWORK))
 
 
+@pytest.mark.slow
 def test_without_steps_the_model_stays_as_drawn():
     problem = helmholtz_problem()
     found = cx.solve(problem, steps=0, progress=False).model

@@ -95,6 +95,7 @@ def smooth_runs() -> list[Run]:
     return [measured(case, tolerance) for case in smooth_cases() for tolerance in TOLERANCES]
 
 
+@pytest.mark.slow
 def test_there_are_sixty_smooth_problems_and_thirty_others():
     smooth, rough = list(smooth_cases()), list(rough_cases())
     assert (len(smooth), len(rough)) == (60, 30)

@@ -202,6 +202,7 @@ def test_missing_values_of_any_model_and_of_logarithms():
         )
 
 
+@pytest.mark.slow
 def test_held_out_rms_of_rows_with_gaps_is_that_of_what_was_observed():
     times, seen, _ = observed_with_gaps()
     over = cx.Data((times, seen), holdout=0.4)

@@ -726,6 +726,7 @@ def test_empty_domains():
 # D. Optimisation
 
 
+@pytest.mark.slow
 def test_d1_divergence_keeps_the_best():
     def first(u, x):
         return jnp.sum(u(x)) - 3.0
@@ -830,6 +831,7 @@ def test_d1_exit_code(write, tmp_path):
     assert json.loads((out / "report.json").read_text())["status"] == "nonfinite"
 
 
+@pytest.mark.slow
 def test_d4_step_limit_is_no_failure(write):
     result = run("solve", write(HEADER + BODY), *TINY)
     assert result.exit_code == 0, result.output

@@ -105,6 +105,7 @@ def test_a17_traced_value_kept_in_a_global():
         cx.solve(stated(leaks), steps=1, **SMALL)
 
 
+@pytest.mark.slow
 def test_a18_residual_that_prints(capsys):
     """It prints while it is compiled, a few times, and not at every step."""
 

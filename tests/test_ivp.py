@@ -277,6 +277,7 @@ def test_differentiable_at_and_beside_the_edges_of_windows():
     np.testing.assert_allclose(slope, expected, rtol=0, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_the_start_holds_and_windows_join():
     solution = solved_with("lotka_volterra")
     edges = solution.model.ends[1:-1]

@@ -186,6 +186,7 @@ def test_nan_on_heldout_points_alone_changes_nothing_but_the_judgement():
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_reference_of_another_shape_is_refused_before_training():
     def line(u, t):
         return u(t)[0] - 2 * t

@@ -145,7 +145,7 @@ def freudenstein_roth(x):
     [
         slow(rosenbrock, [-1.2, 1.0]),
         slow(powell_singular, [3.0, -1.0, 0.0, 1.0]),
-        (exponentials, [1.0, 1.0, 1.0, 2.0]),
+        slow(exponentials, [1.0, 1.0, 1.0, 2.0]),
         slow(freudenstein_roth, [0.5, -2.0]),
     ],
 )

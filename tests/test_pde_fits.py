@@ -286,6 +286,7 @@ def test_drift_of_a_density_that_zero_has_not():
     assert solution.gap["invariant 2"].heldout_rms.value < 1e-10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changed", "words"),
     [

@@ -85,14 +85,14 @@ def rest(x):
             {"boundary": lambda w, p: w(p)[:2], "start": rest},
             r"see u\[2\] by its slopes in space alone",
         ),
-        (lambda u, p: cx.partial(u, 0)(p) + lap(u, p), {}, "backwards in time"),
+        slow(lambda u, p: cx.partial(u, 0)(p) + lap(u, p), {}, "backwards in time"),
         slow(
             lambda u, p: cx.partial(u, 0, order=2)(p) + lap(u, p),
             {"start": lambda x: (bump(x), 0 * x[0])},
             "elliptic in time and space",
         ),
-        (lap, {}, "no derivative by time"),
-        (wave, {}, r"start must return the pair \(u, du/dt\)"),
+        slow(lap, {}, "no derivative by time"),
+        slow(wave, {}, r"start must return the pair \(u, du/dt\)"),
         (heat, {"boundary": {"left": wall}}, "needs 1 condition at 'right'"),
         (heat, {"boundary": "periodic"}, "Periodic sides are for intervals"),
         (heat, {"boundary": {"front": wall}}, "'left', 'right', 'bottom', 'top'"),
@@ -103,7 +103,7 @@ def rest(x):
         (heat, {"start": lambda x: 1.0 if x[0] > 0.5 else 0.0}, "instead of if"),
         (heat, {"boundary": lambda u, p: u(p) - np.sin(p[1])}, "at 'left'.*jnp.sin and so on"),
         (lambda u, p: heat(u, p) * u.args["D"], {}, "give args="),
-        (
+        slow(
             lambda u, p: cx.partial(u, 0)(p) - cx.laplacian(u)(p),
             {},
             "cx.laplacian, which differentiates by time, too",

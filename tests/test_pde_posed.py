@@ -37,6 +37,7 @@ def smooth(x):
     return (x * (1 - x)) ** 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("residual", "boundary", "words"),
     [
@@ -68,6 +69,7 @@ def spreads(sign):
     return lambda u, x: D(u, 0)(x) - sign * D(u, 1, order=2)(x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sign", "sides", "begins"),
     [(1.0, (), "left"), slow(1.0, ("right",), "left"), slow(-1.0, ("left",), "right")],

@@ -54,6 +54,10 @@ def test_equation_of_poisson_is_solved_to_rounding(solved_poisson):
     names = [item.name for item in solved_poisson.gap.constraints]
     assert names == ["poisson", *SIDES, "jumps"]
     assert isinstance(solved_poisson.model, cx.models.SpacePieces)
+
+
+@pytest.mark.slow
+def test_error_of_the_equation_of_poisson_is_known(solved_poisson):
     estimate = solved_poisson.error_estimate()
     assert isinstance(estimate, cx.results.SpaceErrorEstimate)
     assert estimate.label == "at rounding" and estimate.rounding < 1e-13

@@ -48,6 +48,7 @@ def test_gradient_descent_on_a_line_follows_its_closed_form(solved):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_levenberg_marquardt_on_a_line_is_least_squares(solved):
     solution = solved("linear_regression")
     X, y = regression_matrix(solution)

@@ -338,6 +338,7 @@ def test_jacobians_of_more_rows_than_are_found_at_a_time_are_whole():
     assert not is_affine(lambda x, y: curved(y), jnp.zeros(2), y)
 
 
+@pytest.mark.slow
 def test_groups_of_a_batch_give_what_each_point_gives_alone():
     def start(parts, y):
         return jnp.asarray(0), 1 + y, 1.0

@@ -27,6 +27,7 @@ GIVEN_BY = {
     "RegionBoundary": "boundary",
     "Sink": "sinks",
     "Solution": "solve",
+    "SpaceErrorEstimate": "error_estimate",
     "SpaceTimeErrorEstimate": "error_estimate",
     "SpaceTimePieces": "pde",
     "StudyProgress": "progress",

@@ -102,7 +102,9 @@ def test_second_moments_of_a_square_with_a_hole():
 
 
 @pytest.mark.parametrize(
-    "region", [HOLE, L_SHAPE, ELLIPSE, slow(CAP), slow(HOLE.boundary), slow(CAP.boundary)], ids=repr
+    "region",
+    [L_SHAPE, *map(slow, (HOLE, ELLIPSE)), slow(CAP), slow(HOLE.boundary), slow(CAP.boundary)],
+    ids=repr,
 )
 def test_contract(region):
     check_domain(region, key=jax.random.key(1))

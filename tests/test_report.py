@@ -178,6 +178,7 @@ def hostile(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_names_of_the_user_are_text_and_nothing_else(hostile):
     text = hostile.read_text()
     elements = Elements(text).found

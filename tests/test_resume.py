@@ -153,6 +153,7 @@ def test_loaded_is_what_was_resumed(tmp_path):
     np.testing.assert_array_equal(loaded.history.loss, solution.history.loss)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [None, ADAM], ids=["lm", "adam"])
 def test_more_steps_are_the_longer_run(tmp_path, method):
     whole = cx.solve(CIRCLE, method, steps=11, **SMALL)

@@ -150,6 +150,7 @@ def test_damaged_report_is_refused(folder, tmp_path):
             cx.load_solution(tmp_path, stated())
 
 
+@pytest.mark.slow
 def test_figure_that_fails_costs_no_number(solution, tmp_path, monkeypatch):
     from constrainednn.results import saving
 

@@ -329,6 +329,7 @@ def test_c18_what_no_study_is(arguments, words):
         cx.study(circle, **{**SMALL, **arguments})
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("as_released")
 def test_problem_that_cannot_be_studied():
     with pytest.raises(TypeError, match="give keyword 'points' of it a default"):

@@ -67,6 +67,7 @@ def test_a_tolerance_that_a_constraint_names_must_hold(allowed, word):
     assert ("line: |r| > 1e-09 at" in verdict.reason) == (word == "not solved")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("allowed", "word"), [slow(1e-9, "not solved"), (3.0, "no tolerance to meet")]
 )
