@@ -35,7 +35,7 @@ EQUATIONS = {
     "reaction, diffusion": ("reaction_diffusion", {}),
     "wave, two modes": ("wave", {}),
 }
-STEPS, WINDOWS = 100, 10
+METHOD, STEPS, WINDOWS = cx.LevenbergMarquardt(), 100, 10
 WRONG, RIGHT, DOUBTED = 0.1, 1e-3, 0.05
 FEW, MANY = 300, 2000
 
@@ -70,7 +70,7 @@ def in_windows(name, settings, box, seed):
     for begin, end in itertools.pairwise(edges):
         part = cx.Box([begin, low], [end, high])
         problem = trained(name, settings, FEW, part, time=(begin, end), reference=None, **start)
-        found.append(cx.solve(problem, steps=STEPS, seed=seed))
+        found.append(cx.solve(problem, METHOD, steps=STEPS, seed=seed))
         u = found[-1].model
         start = {"start": continued(u, end, name == "wave")}
 
@@ -105,7 +105,7 @@ def run(name, settings, cure, box, exact, seed):
     points = MANY if cure == "more points" else FEW
     redraw = 10 if cure == "redraws" else None
     problem = trained(name, settings, points, box, reference=None)
-    solution = cx.solve(problem, steps=STEPS, seed=seed, redraw=redraw)
+    solution = cx.solve(problem, METHOD, steps=STEPS, seed=seed, redraw=redraw)
     return [solution], solution
 
 

@@ -26,7 +26,13 @@ def trained():
         model=model,
         reference=lambda p: jnp.sin(p[1] - SPEED * p[0]),
     )
-    return cx.solve(problem, steps=15)
+    return cx.solve(problem, cx.LevenbergMarquardt(), steps=15)
+
+
+@pytest.mark.slow
+def test_an_equation_in_time_is_trained_by_variable_projection_by_default(trained):
+    problem = trained.problem
+    assert "VariableProjection" in cx.solve(problem, steps=1, heldout=64).settings.method
 
 
 @pytest.mark.slow

@@ -33,6 +33,7 @@ from constrainednn.errors import BadTypeError, ProblemError, ProblemWarning, Usa
 from constrainednn.methods.base import AbstractMethod
 from constrainednn.methods.stages import Stage, as_stages
 from constrainednn.models.pieces import Pieces
+from constrainednn.models.space import SpacePieces
 from constrainednn.models.space_time import SpaceTimePieces
 from constrainednn.targets.image import OTHER_USE, model_inputs
 
@@ -174,7 +175,9 @@ def check_data(constraint: Constraint, model: PyTree) -> None:
         )
 
 
-def _outside(constraint: Constraint, model: Pieces | SpaceTimePieces, rows: PyTree) -> np.ndarray:
+def _outside(
+    constraint: Constraint, model: Pieces | SpacePieces | SpaceTimePieces, rows: PyTree
+) -> np.ndarray:
     """True for rows that are NaN, and would not be if the pieces reached further.
 
     The model is a guess: what else a residual makes of its values says nothing of the data.
@@ -191,7 +194,8 @@ def check_reference(problem: Problem, constraint: Constraint, model: PyTree, tra
     """Refuse a reference whose value has another shape than the model's, before hours are spent.
 
     Raises:
-        ProblemError: If one of them cannot be called on a point, or they differ.
+        TypeError: If the reference does not take one point.
+        ProblemError: If one of them fails at a point, or they differ.
     """
     if problem.reference is None or isinstance(constraint.over, Points):
         return

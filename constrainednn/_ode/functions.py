@@ -45,7 +45,7 @@ def returned(
         try:
             value = fn(*filled)
         except (IndexError, TypeError, ValueError) as error:  # arguments in another order, say
-            shapes = ", ".join(str(jax.tree.map(jnp.shape, parts[i])) for i in range(len(arrays)))
+            shapes = ", ".join(str(jax.tree.map(jnp.shape, part)) for part in parts)
             error.add_note(f"{name} is called as {takes}, with arrays of shapes {shapes}.")
             raise
         return as_arrays(value, f"what {name} returns")

@@ -18,7 +18,6 @@ from constrainednn._gap.objectives.lagrangian import Minimised, Soft, minimised
 from constrainednn._gap.residuals import monitor_loss
 from constrainednn._problem.default_sampler import is_differentiated
 from constrainednn._problem.problem import Problem
-from constrainednn._problem.scheme import TrainedScheme
 from constrainednn._solve.training.training_points import TrainingPoints
 from constrainednn.domains.base import AbstractDomain
 from constrainednn.methods.variable_projection import Fitted, head_fitted
@@ -84,9 +83,7 @@ def right_start(
 
 def applies(problem: Problem, seed: int) -> bool:
     """True for a network that we draw, all of it trained, in a differential equation."""
-    if problem.objective is not None or type(problem.scheme) is not TrainedScheme:
-        return False
-    if not isinstance(problem.model, AbstractRecipe):
+    if problem.objective is not None or not isinstance(problem.model, AbstractRecipe):
         return False
     model = problem.build_model(key=jax.random.key(seed))
     if hidden_network(model) is None:
