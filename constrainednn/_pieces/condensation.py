@@ -47,8 +47,8 @@ def condense(
 
 
 def condense_all(
-    tables: Iterable[Float[np.ndarray, "m all"]], n: int
-) -> list[tuple[Float[np.ndarray, "n all"], Float[np.ndarray, "left rest"]]]:
+    tables: Iterable[Float[np.ndarray, "_ _"]], n: int
+) -> list[tuple[Float[np.ndarray, "n _"], Float[np.ndarray, "_ _"]]]:
     """Eliminate the first `n` unknowns of each of many tables, which need not be alike.
 
     Where there are several local devices tables are a batch, and every device has its share; with
