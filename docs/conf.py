@@ -89,7 +89,7 @@ def _set(display):
 
 
 # Executed pages that take about half of all time.
-_LONG = "inverse", "lesson", "ode", "pde"
+_LONG = "inverse", "lesson", "ode", "pde", "plane"
 
 
 def _in_balance(app, env, docnames):

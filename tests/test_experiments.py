@@ -442,12 +442,12 @@ def test_experiments_of_one_shape_share_what_is_compiled():
         ]
 
     cx.solve(stated(1), **SMALL)
-    marching, measuring = programs(), batched._block._cache_size()
+    marching, measuring = programs(), batched._block.count()
     solution = cx.solve(stated(3), **SMALL)
     assert abs(solution.estimates()["rate"].value - 0.5) < 1e-12
     assert programs() == marching
     # What is new maps the unit interval onto two more spans; no residual is compiled again.
-    assert batched._block._cache_size() <= measuring + 2
+    assert batched._block.count() <= measuring + 2
 
 
 @pytest.mark.slow

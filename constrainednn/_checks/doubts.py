@@ -141,10 +141,11 @@ def _bends_without_curvature(constraint: Constraint, model: PyTree, train: Draw)
         program = jax.make_jaxpr(behind)(inputs[0]).jaxpr
         if _KINKS.isdisjoint(item.primitive.name for item in equations_of(program)):
             return False  # no kink, so no piecewise linear model; saves two compilations
-        curvature = in_blocks(eqx.Partial(_curvature, model), inputs)
+        curvature = in_blocks(eqx.Partial(_curvature, model), inputs, once=True)
         if curvature.any():
             return False
-        change = in_blocks(eqx.Partial(_change_with_curvature, constraint.residual, model), some)
+        changed = eqx.Partial(_change_with_curvature, constraint.residual, model)
+        change = in_blocks(changed, some, once=True)
     except OTHER_USE:
         return False
     return bool(np.abs(change).max() > 1e-3)

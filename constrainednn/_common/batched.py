@@ -52,17 +52,21 @@ def _block_values(statement: Structure, arrays: list, points: PyTree) -> PyTree:
     return jax.vmap(put_together(arrays, statement))(points)
 
 
-_block = Programs(functools.partial(jax.jit, _block_values, static_argnums=0))
+_jit = functools.partial(jax.jit, _block_values, static_argnums=0)
+_block, _block_once = Programs(_jit), Programs(_jit, once=True)
 
 
 @with_retrace
-def in_blocks(fn: Callable[[Any], Any], points: PyTree) -> PyTree[np.ndarray]:
+def in_blocks(
+    fn: Callable[[Any], Any], points: PyTree, *, once: bool = False
+) -> PyTree[np.ndarray]:
     """Apply `fn` to each point along the first axis.
 
     Args:
         fn: A function of one point; bind a model with `equinox.Partial` so that its arrays are
             arguments of the compiled function instead of constants in it.
         points: A pytree of arrays with n points along the first axis.
+        once: This function is called so rarely that no optimisation pays.
 
     Returns:
         The stacked results as NumPy arrays.
@@ -75,12 +79,12 @@ def in_blocks(fn: Callable[[Any], Any], points: PyTree) -> PyTree[np.ndarray]:
         one = [jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype) for leaf in leaves]
         value = jax.eval_shape(fn, jax.tree.unflatten(structure, one))
         return jax.tree.map(lambda leaf: np.zeros((0, *leaf.shape), leaf.dtype), value)
-    found = []
+    found, block = [], _block_once if once else _block
     for start in range(0, n, BLOCK):
         piece = [_padded(leaf[start : start + BLOCK]) for leaf in leaves]
         # Not waited for: the next block is cut while this one is computed.
         args = statement, arrays, jax.tree.unflatten(structure, piece)
-        found.append(_block(args, fn, points))
+        found.append(block(args, fn, points))
         # The points are concrete, so a traced result means a tracer in a closure.
         refuse_traced(found[-1], "what a function closes over")
     columns = zip(*map(jax.tree.leaves, found), strict=True)

@@ -161,7 +161,7 @@ def term_size(residual: Callable[[Any, Any], Any], model: PyTree, points: PyTree
     change = eqx.Partial(_change, residual, model, step)
     try:
         with np.errstate(all="ignore"):
-            found = in_blocks(change, (some, *signs))
+            found = in_blocks(change, (some, *signs), once=True)
     except OTHER_USE:
         return math.nan
     found = found[np.isfinite(found).all(axis=1)]

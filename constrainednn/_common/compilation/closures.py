@@ -151,19 +151,24 @@ def with_retrace(fn: Callable) -> Callable:
     """Wrap a function that lifts, traces and computes: call it again after each `Retrace`."""
 
     @functools.wraps(fn)
-    def call(*args: Any) -> Any:
+    def call(*args: Any, **named: Any) -> Any:
         while True:
             with contextlib.suppress(Retrace):
-                return fn(*args)
+                return fn(*args, **named)
 
     return call
 
 
-def compiled(fn: Callable) -> Callable:
-    """Like `equinox.filter_jit`, with one program for functions that differ only in numbers."""
+def compiled(fn: Callable, *, once: bool = False) -> Callable:
+    """Like `equinox.filter_jit`, with one program for functions that differ only in numbers.
+
+    Args:
+        fn: The function.
+        once: It is called so rarely that no optimisation pays.
+    """
     bound = functools.wraps(fn)(lambda *args: fn(*bind_numbers(args)))
     jit: Any = eqx.filter_jit
-    programs = Programs(functools.partial(jit, bound))
+    programs = Programs(functools.partial(jit, bound), once=once)
 
     def called(*args: Any) -> Any:
         lifted = lift_numbers(args)

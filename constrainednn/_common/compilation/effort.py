@@ -27,11 +27,13 @@ class Programs:
 
     Args:
         jit: From `compiler_options=` to the compiled function.
+        once: It is called so rarely that no optimisation pays.
     """
 
-    def __init__(self, jit: Callable[..., Callable]):
+    def __init__(self, jit: Callable[..., Callable], *, once: bool = False):
         made: Any = functools.cache(lambda level: jit(compiler_options=options(level)))
         self._made = made
+        self._most = _NONE if once else _SOME
 
     def __call__(self, args: Sequence[Any], arguments: PyTree, points: PyTree = ()) -> Any:
         """The value at `args`; the rest as in `level`."""
@@ -45,7 +47,8 @@ class Programs:
 
     def chosen(self, arguments: PyTree, points: PyTree = ()) -> Any:
         """The compiled function for these."""
-        return self._made(level(arguments, points))
+        found = level(arguments, points)
+        return self._made(found if found is None else min(found, self._most))
 
     def count(self) -> int:
         """Programs compiled so far."""

@@ -17,6 +17,7 @@ Symbols::
 """
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -129,13 +130,24 @@ def _values(residual: LocalResidual, v: Array, p: Array) -> Array:
 
 @compiled
 def _linearised(residual: LocalResidual, v: Array, p: Array) -> tuple[Array, Array]:
-    return jax.vmap(residual.at)(v, p), jax.vmap(jax.jacfwd(residual.at))(v, p)
+    return _with_slopes(residual.at, v, p)
 
 
-@compiled
+@functools.partial(compiled, once=True)
 def _tried(residual: LocalResidual, v: Array, p: Array, z: Array) -> tuple[Array, Array]:
     at = lambda v, p, z: residual.given(z).at(v, p)  # noqa: E731
-    return jax.vmap(at)(v, p, z), jax.vmap(jax.jacfwd(at))(v, p, z)
+    return _with_slopes(at, v, p, z)
+
+
+def _with_slopes(at: Callable[..., Array], *where: Array) -> tuple[Array, Array]:
+    """Values at many points and derivatives by the first argument, traced once for both."""
+
+    def twice(*one: Array) -> tuple[Array, Array]:
+        value = at(*one)
+        return value, value
+
+    slopes, values = jax.vmap(jax.jacfwd(twice, has_aux=True))(*where)
+    return values, slopes
 
 
 @compiled
