@@ -52,7 +52,8 @@ class Programs:
 
     def count(self) -> int:
         """Programs compiled so far."""
-        return sum(self._made(each)._cached._cache_size() for each in (None, _NONE, _SOME))
+        made = (self._made(each) for each in (None, _NONE, _SOME))
+        return sum(getattr(fn, "_cached", fn)._cache_size() for fn in made)  # equinox wraps its own
 
 
 def level(arguments: PyTree, points: PyTree = ()) -> int | None:
