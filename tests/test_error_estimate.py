@@ -195,9 +195,8 @@ def check(estimate, error, apart):
     return clear
 
 
-@pytest.mark.parametrize(
-    "name", [name if name == "oscillator" else slow(name) for name in PROBLEMS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PROBLEMS)
 def test_estimate_is_the_true_error_wherever_that_is_clear_of_rounding(name):
     for tolerance in (1e-4, 1e-6) if name in HIDDEN else (1e-4, 1e-6, 1e-8):
         solution = solved(name, tolerance)

@@ -51,15 +51,20 @@ def lines_of_function(node):
     return node.end_lineno - node.lineno + 1 - documented * (first.end_lineno - first.lineno + 1)
 
 
+@functools.cache
+def parsed():
+    return {path: ast.parse(path.read_text()) for path in PACKAGE.rglob("*.py")}
+
+
 def test_folders_files_and_functions_stay_small():
-    files = [path for path in PACKAGE.rglob("*.py") if "problems" not in path.parts]
+    files = [path for path in parsed() if "problems" not in path.parts]
     folders = collections.Counter(path.parent for path in files if path.name != "__init__.py")
     assert {folder.name: count for folder, count in folders.items() if count > 9} == {}
     long_files = [path.name for path in files if len(path.read_text().splitlines()) > 350]
     long_functions = [
         f"{path.name}: {node.name}"
         for path in files
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(parsed()[path])
         if isinstance(node, ast.FunctionDef) and lines_of_function(node) > 60
     ]
     assert (long_files, long_functions) == ([], [])
@@ -67,8 +72,8 @@ def test_folders_files_and_functions_stay_small():
 
 @pytest.mark.parametrize("slow", ["matplotlib", "scipy.stats", "rich"])
 def test_slow_packages_are_imported_inside_functions_only(slow):
-    for path in PACKAGE.rglob("*.py"):
-        for node in ast.parse(path.read_text()).body:  # `if TYPE_CHECKING` is no import statement
+    for path, tree in parsed().items():
+        for node in tree.body:  # `if TYPE_CHECKING` is no import statement
             names = []
             if isinstance(node, ast.Import):
                 names = [alias.name for alias in node.names]

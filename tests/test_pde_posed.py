@@ -58,7 +58,7 @@ def test_conditions_at_the_wrong_end_are_refused(residual, boundary, words):
         slow(carried(-1.0), {"right": value}),
         slow(airy, {"left": value, "right": both}),
         # The speed changes its sign: nothing is said.
-        (lambda u, p: D(u, 0)(p) + jnp.cos(4 * p[0]) * D(u, 1)(p), {"right": value}),
+        slow(lambda u, p: D(u, 0)(p) + jnp.cos(4 * p[0]) * D(u, 1)(p), {"right": value}),
     ],
 )
 def test_conditions_where_waves_come_in_are_taken(residual, boundary):
@@ -86,6 +86,7 @@ def test_heat_along_a_coordinate_of_the_plane(sign, sides, begins):
     assert isinstance(stated(begins), cx.Problem)
 
 
+@pytest.mark.slow
 def test_system_on_an_interval_needs_all_of_its_conditions():
     def turns(u, x):
         (p, q), (dp, dq) = u(x), cx.derivative(u)(x)

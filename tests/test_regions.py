@@ -230,12 +230,16 @@ def test_samplers_that_need_the_cube_are_refused_by_name(sampler):
         draw(HOLE, 64, sampler, key=jax.random.key(0))
 
 
-def test_normal_derivative_of_a_model_and_in_one_dimension():
+@pytest.mark.slow
+def test_normal_derivative_of_a_model():
     flux = cx.operators.normal_derivative(lambda x: x[0] ** 2 * x[1], HOLE.boundary.normal)
     x = drawn(HOLE.boundary["hole"], 20)
     inward = -(x - 0.5) / 0.25
     expected = 2 * x[:, 0] * x[:, 1] * inward[:, 0] + x[:, 0] ** 2 * inward[:, 1]
     np.testing.assert_allclose(jax.vmap(flux)(x), expected, atol=1e-14)
+
+
+def test_normal_derivative_in_one_dimension():
     assert cx.operators.normal_derivative(jnp.sin, -1.0)(0.3) == -np.cos(0.3)
     with pytest.raises(ValueError, match=r"normal of shape \(2,\) at a point of shape \(3,\)"):
         cx.operators.normal_derivative(jnp.sum, np.array([1.0, 0.0]))(jnp.zeros(3))

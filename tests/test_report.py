@@ -226,6 +226,7 @@ def test_two_runs_show_what_differs_and_nothing_else(line, tmp_path):
     assert len(ids) == len(set(ids))
 
 
+@pytest.mark.slow
 def test_folder_of_runs_is_listed_with_links_to_their_pages(line, tmp_path):
     folder, _ = line
     assert run("report", str(folder.parent), "-o", str(tmp_path / "all.html")).exit_code == 0

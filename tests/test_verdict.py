@@ -132,6 +132,7 @@ def test_a_march_that_ends_early_is_not_solved():
     assert "blow_up" in grown.verdict.reason
 
 
+@pytest.mark.slow
 def test_trained_with_a_tolerance():
     exact = trained(tolerance=1e-6)
     assert exact.verdict.word == "solved"
