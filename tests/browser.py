@@ -18,6 +18,22 @@ CHROMIUM = next(
 )
 
 
+# Text in drawings with a contrast below 4.5 (WCAG 2.1, 1.4.3).
+_PALE = """(() => {
+  const parts = color => color.match(/[\\d.]+/g).slice(0, 3).map(Number);
+  const light = color => {
+    const [r, g, b] = parts(color).map(c => c / 255)
+      .map(c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const behind = light(getComputedStyle(document.documentElement).backgroundColor);
+  return [...document.querySelectorAll('svg text')].filter(text => {
+    const own = light(getComputedStyle(text).fill);
+    return (Math.max(own, behind) + 0.05) / (Math.min(own, behind) + 0.05) < 4.5;
+  }).map(text => `${text.getAttribute('class')}: ${text.textContent}`);
+})()"""
+
+
 class Browser:
     """A browser with one page; every message is kept in `heard`."""
 
@@ -106,6 +122,18 @@ class Browser:
         )
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
+
+    def barriers(self, axe):
+        """What axe-core finds on the page that keeps people out, and text of too little contrast.
+
+        Of text in drawings axe cannot tell the contrast; behind it is what is behind the page.
+        """
+        self.eval(f"{axe};0")
+        found = self.eval(
+            "axe.run(document, {resultTypes: ['violations']}).then(r => r.violations.map("
+            "v => v.id + ': ' + v.nodes.map(n => n.html.slice(0, 100)).join()))"
+        )
+        return found + self.eval(_PALE)
 
     def key(self, name):
         for kind in ("keyDown", "keyUp"):

@@ -7,6 +7,8 @@ import shlex
 import subprocess
 import sys
 import zlib
+from importlib import resources
+from importlib.util import find_spec
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -365,10 +367,12 @@ def test_models_that_no_figure_shows_have_a_page_of_numbers(tmp_path):
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+@pytest.mark.skipif(find_spec("axe_core_python") is None, reason="axe-core is not installed")
 @pytest.mark.slow
 def test_browser_shows_sorts_and_saves_without_a_request_or_complaint(
     line, hostile, studied, tmp_path
 ):
+    axe = (resources.files("axe_core_python") / "axe.min.js").read_text()
     _, solution = line
     solution.report(tmp_path / "line.html")
     cx.load_study(studied).report(tmp_path / "study.html")
@@ -378,6 +382,7 @@ def test_browser_shows_sorts_and_saves_without_a_request_or_complaint(
                 page.open(path, width=width, dark=width == 390)
                 assert page.eval("document.documentElement.scrollWidth <= innerWidth"), path
                 assert page.complaints() == []
+                assert page.barriers(axe) == [], path
                 sent = [url for url in page.requests() if not url.startswith("data:")]
                 assert sent == [f"file://{path}"]
         # The study: seconds in order after a click, and in the other order after another.
