@@ -50,7 +50,8 @@ class AbstractShape(eqx.Module):
         """Whether points lie in it; a few units in the last place beyond its boundary are on it."""
         ends = np.abs(self.bounds)
         size = float(ends[np.isfinite(ends)].max(initial=0.0))
-        return _holds(self, x, size)
+        # A single point as one of several: NumPy's sums over it are no arrays.
+        return _holds(self, x.reshape(-1, x.shape[-1]), size).reshape(x.shape[:-1])
 
     def __or__(self, other: "AbstractShape") -> "AbstractShape":
         """All points of either; those of both count once."""
