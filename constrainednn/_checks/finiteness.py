@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Key, PyTree
 
 from constrainednn._checks.trial_evaluation import some_points
-from constrainednn._common.batched import in_blocks
+from constrainednn._common.batched import BLOCK, flat_value, in_blocks
 from constrainednn._common.random_keys import numpy_generator
 from constrainednn._gap.residuals import residuals_at
 from constrainednn._problem.constraint import Constraint
@@ -19,6 +19,9 @@ from constrainednn._problem.problem import Problem
 from constrainednn.domains.samplers.base import Draw
 from constrainednn.errors import ProblemError
 from constrainednn.models.recipes import trainable_mask
+
+# Entries of a Jacobian that are held at once: 128 MB.
+_ENTRIES = 2**24
 
 
 def check_finite(constraint: Constraint, model: PyTree, train: Draw) -> np.ndarray:
@@ -69,9 +72,14 @@ def check_gradient(
     look = _gradients if thorough else _directional
     # Random, since a direction that is special (all ones, say) may be one that nothing depends on.
     direction = _random_like(params, key=jax.random.key(0))
-    slopes = in_blocks(
-        eqx.Partial(look, constraint.residual, params, static, direction), train.points, once=True
-    ).reshape(count, -1)
+    size = BLOCK
+    if thorough:  # a row of numbers a parameter for each entry of the residual
+        one = jax.tree.map(lambda leaf: leaf[0], train.points)
+        rows = jax.eval_shape(eqx.Partial(flat_value, eqx.Partial(constraint.residual, model)), one)
+        entries = rows.size * sum(leaf.size for leaf in jax.tree.leaves(params))
+        size = max(1, min(BLOCK, _ENTRIES // max(entries, 1)))
+    fn = eqx.Partial(look, constraint.residual, params, static, direction)
+    slopes = in_blocks(fn, train.points, once=True, size=size).reshape(count, -1)
     label = label_of(constraint)
     bad = np.flatnonzero(~np.isfinite(slopes).all(axis=1))
     if bad.size:

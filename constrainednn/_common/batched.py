@@ -58,7 +58,7 @@ _block, _block_once = Programs(_jit), Programs(_jit, once=True)
 
 @with_retrace
 def in_blocks(
-    fn: Callable[[Any], Any], points: PyTree, *, once: bool = False
+    fn: Callable[[Any], Any], points: PyTree, *, once: bool = False, size: int = BLOCK
 ) -> PyTree[np.ndarray]:
     """Apply `fn` to each point along the first axis.
 
@@ -67,6 +67,7 @@ def in_blocks(
             arguments of the compiled function instead of constants in it.
         points: A pytree of arrays with n points along the first axis.
         once: This function is called so rarely that no optimisation pays.
+        size: Points of a block; fewer where one of them takes much memory.
 
     Returns:
         The stacked results as NumPy arrays.
@@ -80,8 +81,8 @@ def in_blocks(
         value = jax.eval_shape(fn, jax.tree.unflatten(structure, one))
         return jax.tree.map(lambda leaf: np.zeros((0, *leaf.shape), leaf.dtype), value)
     found, block = [], _block_once if once else _block
-    for start in range(0, n, BLOCK):
-        piece = [_padded(leaf[start : start + BLOCK]) for leaf in leaves]
+    for start in range(0, n, size):
+        piece = [_padded(leaf[start : start + size], size) for leaf in leaves]
         # Not waited for: the next block is cut while this one is computed.
         args = statement, arrays, jax.tree.unflatten(structure, piece)
         found.append(block(args, fn, points))
@@ -92,6 +93,6 @@ def in_blocks(
     return jax.tree.unflatten(jax.tree.structure(found[0]), results)
 
 
-def _padded(leaf: np.ndarray) -> np.ndarray:
-    missing = BLOCK - len(leaf)
+def _padded(leaf: np.ndarray, size: int) -> np.ndarray:
+    missing = size - len(leaf)
     return np.concatenate([leaf, np.repeat(leaf[:1], missing, axis=0)]) if missing else leaf
