@@ -59,50 +59,54 @@ def _coordinate(x: float, spacing: float) -> str:
 
 
 def notes(report: "GapReport") -> list[str]:
-    """What must be known to read the numbers: measures, counts, labels, images."""
-    lines = []
+    """What must be known to read the numbers: measures, counts, labels, images.
+
+    What is said of several constraints in the same words is said once.
+    """
+    said: list[tuple[str, str]] = []
     if (least := report.objective) is not None:
-        lines += [
-            f"{least.name}: minimised on {least.points} points, {drawn_lines(least.sampler)}; "
-            f"judged on {least.heldout.n} independent points of {least.measure}",
-            f"{least.name}: {least.line()}",
-        ]
+        judged = f"judged on {least.heldout.n} independent points of {least.measure}"
+        drawn = f"{least.points} points, {drawn_lines(least.sampler)}"
+        said += [(least.name, f"minimised on {drawn}; {judged}"), (least.name, least.line())]
     for gap in report.constraints:
-        train, judge = f"{gap.points} points, {drawn_lines(gap.sampler)}", "independent points"
-        if gap.sampler == "rows":
-            train, judge = f"{gap.points} rows", "other rows"
-        if not gap.points:
-            train, judge = "none of its rows", "rows"
-        trained = f"trained on {train}"
-        if least is not None and gap.holds.kind in ENFORCED:
-            trained = "enforced by the projection, not trained on"
-        lines.append(
-            f"{gap.name}: {trained}; judged on {gap.heldout.n} {judge} of {gap.measure}; "
-            "95 % intervals over that draw; a region of probability below "
-            f"{number(3 / gap.heldout.n)} may have been missed"
-        )
-        said = [gap.holds.line(), *gap.guarantee.lines()]
-        lines += [f"{gap.name}: {line}" for line in said if line]
-        if gap.note:
-            lines.append(f"{gap.name}: {gap.note}")
-        if gap.heldout.label and not gap.at_rounding:
-            lines.append(f"{gap.name}: interval {gap.heldout.label}")
-        if gap.absolute_error is not None:
-            text = f"RMS error {number(gap.absolute_error)} against the reference, which is zero,"
-            if gap.error is not None:
-                text = f"relative L2 error against the reference {number(gap.error)}"
-            lines.append(f"{gap.name}: {text} on the held-out points")
-        if gap.worst.ended:
-            lines.append(
-                f"{gap.name}: the search for the worst point was ended while it still climbed"
-            )
-        lines += [f"{gap.name}: {line}" for line in _image_lines(gap)]
+        said += [(gap.name, line) for line in _gap_lines(gap, objective=least is not None)]
     for item in report.finite:
-        lines.append(
-            f"{item.name}: finite set of {item.points} used whole, RMS residual "
-            f"{number(item.rms)}; no population, no gap"
-        )
-    return lines
+        text = f"finite set of {item.points} used whole, RMS residual {number(item.rms)}"
+        said.append((item.name, f"{text}; no population, no gap"))
+    names: dict[str, list[str]] = {}
+    for name, line in said:
+        names.setdefault(line, []).append(name)
+    return [f"{', '.join(dict.fromkeys(who))}: {line}" for line, who in names.items()]
+
+
+def _gap_lines(gap: "ConstraintGap", *, objective: bool) -> list[str]:
+    """What is said of one constraint, without its name."""
+    train, judge = f"{gap.points} points, {drawn_lines(gap.sampler)}", "independent points"
+    if gap.sampler == "rows":
+        train, judge = f"{gap.points} rows", "other rows"
+    if not gap.points:
+        train, judge = "none of its rows", "rows"
+    trained = f"trained on {train}"
+    if objective and gap.holds.kind in ENFORCED:
+        trained = "enforced by the projection, not trained on"
+    lines = [
+        f"{trained}; judged on {gap.heldout.n} {judge} of {gap.measure}",
+        "95 % intervals over that draw; a region of probability below "
+        f"{number(3 / gap.heldout.n)} may have been missed",
+        gap.holds.line(),
+        *gap.guarantee.lines(band=not gap.at_rounding),
+        gap.note,
+    ]
+    if gap.heldout.label and not gap.at_rounding:
+        lines.append(f"interval {gap.heldout.label}")
+    if gap.absolute_error is not None:
+        text = f"RMS error {number(gap.absolute_error)} against the reference, which is zero,"
+        if gap.error is not None:
+            text = f"relative L2 error against the reference {number(gap.error)}"
+        lines.append(f"{text} on the held-out points")
+    if gap.worst.ended:
+        lines.append("the search for the worst point was ended while it still climbed")
+    return [line for line in (*lines, *_image_lines(gap)) if line]
 
 
 def drawn_lines(sampler: str) -> str:

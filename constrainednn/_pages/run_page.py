@@ -102,7 +102,8 @@ def _numbers(run: Contents) -> str:
     for item in parts[:_TILES]:
         rms = item["heldout_rms"]
         label = str(rms.get("label") or "").partition(":")[0]
-        label = f"interval {label}" if label else ""
+        rounding = item["name"] in run.said.rounding
+        label = f"interval {label}" if label and not rounding else ""
         found.append((f"held-out RMS of {item['name']}", interval(rms), label))
     if len(parts) > _TILES:
         found.append(("held-out RMS of others", f"{len(parts) - _TILES} more in the table", ""))

@@ -66,8 +66,11 @@ class Guarantee:
     band: tuple[ShareAbove, ...]
     void: str = ""
 
-    def lines(self) -> list[str]:
-        """The statements as sentences; bounds are rounded upwards."""
+    def lines(self, *, band: bool = True) -> list[str]:
+        """The statements as sentences, with the band of all levels or without it.
+
+        Bounds are rounded upwards.
+        """
         if self.void:
             return [f"no guarantee for fresh points: {self.void}"]
         said = []
@@ -82,7 +85,7 @@ class Guarantee:
         else:
             said.append(f"|r| <= {_upwards(self.bound)} at 99 % of fresh points")
         lines = [f"each with 95 % confidence: {'; '.join(said)}"]
-        if self.band:
+        if band and self.band:
             shares = ", ".join(
                 f"> {item.level:g} at {_downwards(100 * item.low)} to {_percent(item.high)}"
                 for item in self.band
