@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+# An error below this many units in the last place of the largest value is noise.
+_ROUNDING = 64
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ResidualSeen:
@@ -85,6 +88,13 @@ class Evaluated:
     def error(self) -> Float[np.ndarray, "..."]:
         """The largest difference from the reference over components, on the grid."""
         return np.abs(self.values - self.reference).max(axis=-1)
+
+    @property
+    def error_at_rounding(self) -> bool:
+        """Whether the differences from the reference are noise."""
+        size = np.abs(self.reference).max(initial=0.0, where=np.isfinite(self.reference))
+        most = self.error.max(initial=0.0, where=np.isfinite(self.error))
+        return bool(most <= _ROUNDING * np.finfo(self.values.dtype).eps * size)
 
 
 def taken_apart(seen: Any, prefix: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -82,9 +82,13 @@ def verdict(report: dict[str, Any]) -> str:
 
 
 def _undrawn(view: Evaluated) -> str:
-    """Which residuals are not drawn, and why."""
-    names = ", ".join(item.name for item in view.residuals if item.at_rounding)
-    return f'<p class="soft">{text(names)}: residual at rounding, not drawn.</p>' if names else ""
+    """What is not drawn, and why."""
+    said = []
+    if names := ", ".join(item.name for item in view.residuals if item.at_rounding):
+        said.append(f"{names}: residual at rounding, not drawn.")
+    if view.reference.size and view.error_at_rounding:
+        said.append("The error against the reference is at rounding, not drawn.")
+    return f'<p class="soft">{text(" ".join(said))}</p>' if said else ""
 
 
 def _constraints(report: dict[str, Any]) -> list[dict[str, Any]]:

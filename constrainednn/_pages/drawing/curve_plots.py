@@ -58,7 +58,7 @@ def curves(seen: Evaluated) -> Plot | None:
 
 def error_curve(seen: Evaluated) -> Plot | None:
     """The difference from the reference over one coordinate."""
-    if not seen.reference.size:
+    if not seen.reference.size or seen.error_at_rounding:
         return None
     x, error = seen.grid[0], seen.error
     across = Scale.of([x], Drawing.horizontal(), log=early(x), tight=True)

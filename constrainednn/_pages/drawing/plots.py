@@ -30,7 +30,7 @@ def plots(seen: Evaluated) -> Iterator[Plot]:
         found += [component(seen, k) for k in range(min(MOST_FIELDS, seen.values.shape[-1]))]
     residuals = seen.residuals[:_CONSTRAINTS]
     found += [_residual(seen, item) for item in residuals]
-    if len(seen.grid) == 2 and seen.reference.size:
+    if len(seen.grid) == 2 and seen.reference.size and not seen.error_at_rounding:
         found.append(field(seen, seen.error, "Error against the reference", "|u - reference|"))
     found += [shares(item) for item in residuals if not item.at_rounding]
     yield from (item for item in found if item is not None)
