@@ -304,18 +304,19 @@ def space():
 
 
 @pytest.mark.slow
-def test_space_is_drawn_in_a_plane_through_the_worst_point(space):
-    worst = space.gap["of_space"].worst
-    axes, _ = space.plot("residual").axes
-    assert f"x[2] = {worst.point[2]:.3g}" in axes.get_ylabel()
-    (mesh,) = axes.collections
-    corners = mesh.get_coordinates()
-    x = np.asarray(corners[:-1, :-1] + corners[1:, 1:]) / 2
-    x = np.concatenate([x, np.full((*x.shape[:2], 1), worst.point[2])], axis=-1)
-    r = np.abs(space(x) - x[..., 0] * x[..., 1] - x[..., 2])
-    np.testing.assert_allclose(mesh.get_array(), r, rtol=1e-6, atol=1e-12)
-    (ring,) = [line for line in axes.get_lines() if line.get_marker() == "o"]
-    np.testing.assert_array_equal(ring.get_xydata()[0], worst.point[:2])
+def test_space_is_drawn_in_a_plane_through_its_middle(space):
+    (solution, _), (residual, _) = (space.plot(kind).axes for kind in ("solution", "residual"))
+    for axes, correct in ((solution, False), (residual, True)):
+        assert axes.get_ylabel() == "x[1] at x[2] = 0.5"
+        mesh = next(item for item in axes.collections if hasattr(item, "get_coordinates"))
+        corners = mesh.get_coordinates()
+        x = np.asarray(corners[:-1, :-1] + corners[1:, 1:]) / 2
+        x = np.concatenate([x, np.full((*x.shape[:2], 1), 0.5)], axis=-1)
+        off = x[..., 0] * x[..., 1] + x[..., 2]
+        values = np.abs(space(x) - off) if correct else space(x)
+        np.testing.assert_allclose(mesh.get_array(), values, rtol=1e-6, atol=1e-12)
+    # The worst point lies elsewhere: a mark in this plane would be wrong.
+    assert not [line for line in residual.get_lines() if line.get_marker() == "o"]
 
 
 def test_slices_are_the_solution_at_values_of_the_first_coordinate(plane):

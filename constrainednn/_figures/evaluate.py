@@ -81,11 +81,18 @@ def places_of(shown: Shown, grid: tuple[np.ndarray, ...]) -> np.ndarray:
 
 
 def _cut(shown: Shown) -> np.ndarray | None:
-    """The worst point, which a plane through points of three coordinates or more goes through."""
+    """What a plane through points of three coordinates or more goes through: their middle.
+
+    Rounded to about a tenth of the range. The worst point often lies on the boundary, and a plane
+    through it would show nothing of what is inside.
+    """
     inputs = None if shown.history.pieces is not None else _inputs(shown)
     if inputs is None or inputs.ndim != 2 or inputs.shape[1] < 3 or inputs.dtype.kind != "f":
         return None
-    return inputs[-1]
+    low, high = np.transpose([_ends(column) for column in inputs.T])
+    digits = 1 - np.ceil(np.log10(np.maximum(high - low, np.finfo(float).tiny))).astype(int)
+    middle = [round(float(x), int(k)) for x, k in zip((low + high) / 2, digits, strict=True)]
+    return np.clip(middle, low, high).astype(inputs.dtype)
 
 
 def on_grid(grid: tuple[np.ndarray, ...]) -> np.ndarray:
@@ -124,7 +131,7 @@ def _grid(shown: Shown) -> tuple[tuple[str, ...], tuple[np.ndarray, ...]]:
 def _names_of_cut(through: np.ndarray) -> tuple[str, str]:
     """The two coordinates of a cut, with what the others are there."""
     others = ", ".join(f"x[{k}] = {x:.3g}" for k, x in enumerate(through) if k > 1)
-    return "x[0]", f"x[1] at {others}" if len(through) < 5 else "x[1] through the worst point"
+    return "x[0]", f"x[1] at {others}" if len(through) < 5 else "x[1] in the middle of the others"
 
 
 def _times(shown: Shown) -> tuple[np.ndarray, ...]:
@@ -199,15 +206,12 @@ def _residual(
     kept = [_kept(len(size)) for size in sizes]
     # A cut is a plane through points of more coordinates.
     alike = width == len(grid) or (len(grid) == 2 < width and _cut(shown) is not None)
-    found = shown.first_with_heldout()
     entries = max(train[1].shape[1], heldout[1].shape[1])
     field = np.zeros(0)
     on_boundary = isinstance(constraint.over, (BoxBoundary, RegionBoundary, Segment, Segments))
     if grid and alike and not entries and not on_boundary:
         known = np.concatenate([part[0] for part in (train, heldout) if part[0].size])
         field = _on_field(shown, constraint, known, grid)
-        if width > 2 and found is not None and found[0] is constraint:
-            worst = worst[:2]  # the cut goes through it
     names = axes if len(axes) == width else tuple(f"x[{k}]" for k in range(width))
     return ResidualSeen(
         name=constraint.name,
