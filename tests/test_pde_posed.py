@@ -86,6 +86,89 @@ def test_heat_along_a_coordinate_of_the_plane(sign, sides, begins):
     assert isinstance(stated(begins), cx.Problem)
 
 
+SQUARE, PAIR = cx.Box([0.0, 0.0], [1.0, 0.77]), {"guess": jnp.zeros(2)}
+
+
+def squares(a, b, mixed=0.0):
+    """a u_xx + b u_yy + mixed u_xy."""
+
+    def equation(u, x):
+        twice = jax.hessian(u)(x)
+        return a * twice[0, 0] + b * twice[1, 1] + mixed * twice[0, 1]
+
+    return equation
+
+
+def tricomi(u, x):
+    return (x[1] - 0.5) * D(u, 0, order=2)(x) + D(u, 1, order=2)(x)
+
+
+def waves_of_order_one(w, x):
+    (u_x, u_y), (v_x, v_y) = jax.jacfwd(w)(x)
+    return u_x - v_y, v_x - u_y
+
+
+def cauchy_riemann(w, x):
+    (u_x, u_y), (v_x, v_y) = jax.jacfwd(w)(x)
+    return u_x - v_y, u_y + v_x - x[0]
+
+
+def two_rays(w, x):
+    (u_x, u_y), (v_x, v_y) = jax.jacfwd(w)(x)
+    return u_x + u_y + w(x)[0] - w(x)[1], v_y - v_x + w(x)[1]
+
+
+def one_of_two(u, x):
+    return u(x)[0]
+
+
+def other_of_two(u, x):
+    return u(x)[1]
+
+
+RAYS = {"left": one_of_two, "bottom": one_of_two, "right": other_of_two, "top": other_of_two}
+
+
+@pytest.mark.parametrize(
+    ("residual", "boundary", "changed"),
+    [
+        (squares(1.0, -1.0), value, {}),
+        slow(squares(1.0, 1.0, 3.0), value, {}),
+        slow(squares(1.0, -1.0), {"circle": value}, {"over": cx.domains.Ball(2)}),
+        (waves_of_order_one, one_of_two, PAIR),
+    ],
+)
+def test_waves_without_time_are_refused(residual, boundary, changed):
+    with pytest.raises(cx.errors.ProblemError, match=r"is hyperbolic.* time="):
+        cx.pde(residual, **({"over": SQUARE, "boundary": boundary} | changed))
+
+
+@pytest.mark.parametrize(
+    ("residual", "boundary", "changed"),
+    [
+        (squares(1.0, 1.0, 1.9), value, {}),
+        # The type changes within; terms depend on u; each variable comes from its own sides.
+        slow(tricomi, value, {}),
+        slow(lambda u, x: (1 + u(x) ** 2) * squares(1.0, 0.0)(u, x) + tricomi(u, x), value, {}),
+        slow(cauchy_riemann, one_of_two, PAIR),
+        (two_rays, RAYS, PAIR),
+    ],
+)
+def test_other_types_are_taken(residual, boundary, changed):
+    cx.pde(residual, **({"over": SQUARE, "boundary": boundary} | changed))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "sides", [(), ("left",), ("left", "right"), ("left", "right", "top"), ("bottom", "top")]
+)
+@pytest.mark.parametrize("tolerance", [0.0, 1e-3])
+def test_a_system_of_order_one_with_too_few_conditions_is_not_called_solved(sides, tolerance):
+    boundary = dict.fromkeys(sides, one_of_two)
+    problem = cx.pde(cauchy_riemann, over=SQUARE, boundary=boundary, **PAIR)
+    assert cx.solve(problem, tolerance=tolerance).verdict.word in ("not solved", "cannot tell")
+
+
 @pytest.mark.slow
 def test_system_on_an_interval_needs_all_of_its_conditions():
     def turns(u, x):
