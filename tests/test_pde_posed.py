@@ -158,6 +158,40 @@ def test_other_types_are_taken(residual, boundary, changed):
     cx.pde(residual, **({"over": SQUARE, "boundary": boundary} | changed))
 
 
+def on_the_upper_half(u, x):
+    return jnp.where(x[1] > 0.4, u(x), 0.0)
+
+
+def beside_a_hole(u, x):
+    return jnp.where(jnp.sum((x - 0.4) ** 2) < 0.05, 0.0, squares(1.0, 1.0)(u, x) - 1)
+
+
+@pytest.mark.parametrize(
+    ("residual", "left", "words"),
+    [
+        (squares(1.0, 1.0), on_the_upper_half, "the condition at 'left' does not see u at"),
+        (beside_a_hole, value, "beside_a_hole does not see u at"),
+    ],
+)
+def test_what_vanishes_on_a_part_is_refused(residual, left, words):
+    sides = dict.fromkeys(("right", "bottom", "top"), value)
+    with pytest.raises(cx.errors.ProblemError, match=words):
+        cx.pde(residual, over=SQUARE, boundary={"left": left, **sides})
+
+
+def test_the_same_condition_twice_is_refused():
+    beam = lambda u, x: fourth(u)(x) - 1  # noqa: E731
+    twice = lambda u, x: (u(x), 2 * u(x))  # noqa: E731
+    with pytest.raises(cx.errors.ProblemError, match="fewer than 2 different equations"):
+        cx.pde(beam, over=cx.Interval(0.0, 1.0), boundary=twice)
+
+
+def fourth(u):
+    for _ in range(4):
+        u = cx.derivative(u)
+    return u
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "sides", [(), ("left",), ("left", "right"), ("left", "right", "top"), ("bottom", "top")]

@@ -30,6 +30,7 @@ from constrainednn._pde.stationary.determined.counts import (
     check_sides,
     check_total,
 )
+from constrainednn._pde.stationary.determined.everywhere import check_everywhere
 from constrainednn._pde.stationary.determined.types import check_type
 from constrainednn._pde.stationary.discretisation import Equations, gauss_cube, tables
 from constrainednn._pde.stationary.fitting.places import refuse_beyond
@@ -97,6 +98,7 @@ def stationary(
     check_total(equations, region, name)
     check_evolution(equations, region, name)
     check_type(equations, region, name)
+    check_everywhere(equations, region, name)
     check_characteristics(equations, region, name)
     faces = (item for item in equations.faces if item is not None)
     every = interior, *faces, *(item for _, item in equations.at_points)
