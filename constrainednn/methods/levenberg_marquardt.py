@@ -158,13 +158,15 @@ class LevenbergMarquardt(AbstractMethod[LevenbergMarquardtState]):
         dampings = jnp.clip(state.damping * peak * factors, eps**2 * peak, peak / eps)
         steps = _candidates(flat, theta, A, D, at, dampings)
         jitter = 4 * eps * jnp.where(jnp.arange(theta.size) % 2 == 0, theta, -theta)
-        trials = jax.vmap(flat)(theta[None] + jnp.concatenate([steps, jitter[None]]))
-        noise = jnp.linalg.norm(trials[-1] - r - J @ jitter)
-        losses = jnp.sum(trials[:-1] ** 2, axis=1)
+        others = jnp.stack([jitter, jnp.zeros_like(theta)])
+        trials = jax.vmap(flat)(theta[None] + jnp.concatenate([steps, others]))
+        noise = jnp.linalg.norm(trials[-2] - r - J @ jitter)
+        # A batch is rounded in its own way: to be lower than r by that alone is no decrease.
+        losses, unmoved = jnp.sum(trials[:-2] ** 2, axis=1), trials[-1] @ trials[-1]
         abyss = ~jnp.isfinite(losses)
         losses = jnp.where(abyss, jnp.inf, losses)
         best = _best_of(losses, loss, at.promised(dampings))
-        accepted = finite & (losses[best] < loss)
+        accepted = finite & (losses[best] < jnp.minimum(loss, unmoved))
 
         # Of the undamped step we learn only that damping is not needed now; forgetting the last
         # damping altogether would cost many rejections where the problem turns curved again.
