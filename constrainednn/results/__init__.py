@@ -16,7 +16,7 @@ from constrainednn.results.error_estimate.space import SpaceErrorEstimate
 from constrainednn.results.error_estimate.space_time import SpaceTimeErrorEstimate
 from constrainednn.results.estimates.from_rows import Estimates
 from constrainednn.results.solution import Solution, SolveFailed
-from constrainednn.results.verdict import Verdict
+from constrainednn.results.verdict.verdict import Verdict
 from constrainednn.runs.history import History, Settings, Status, Timings
 
 __all__ = [

@@ -36,7 +36,7 @@ from constrainednn.results.estimates.estimates import estimates, has_unknowns
 from constrainednn.results.facts import Facts
 from constrainednn.results.page.contents import contents
 from constrainednn.results.shown import shown
-from constrainednn.results.verdict import Verdict
+from constrainednn.results.verdict.verdict import Verdict
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

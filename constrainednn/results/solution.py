@@ -42,7 +42,8 @@ from constrainednn.results.one_experiment import one_experiment
 from constrainednn.results.saving import save_solution, write_film, write_page
 from constrainednn.results.shown import shown
 from constrainednn.results.summary import summary, summary_html
-from constrainednn.results.verdict import Verdict, verdict
+from constrainednn.results.verdict.judge import verdict
+from constrainednn.results.verdict.verdict import Verdict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -17,7 +17,8 @@ from constrainednn.results.estimates.estimates import estimates, has_unknowns
 from constrainednn.results.estimates.from_rows import estimate_lines
 from constrainednn.results.facts import Facts
 from constrainednn.results.one_experiment import one_experiment
-from constrainednn.results.verdict import Verdict, verdict
+from constrainednn.results.verdict.judge import verdict
+from constrainednn.results.verdict.verdict import Verdict
 from constrainednn.runs.history import Timings
 
 

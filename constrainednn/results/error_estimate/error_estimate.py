@@ -86,7 +86,7 @@ class ErrorEstimate:
             tolerance: What the residual of each piece was to be below, relative to the state.
         """
         # However loose the tolerance, it allows no error above a tenth.
-        allowed = min(_PROMISED * tolerance, max(10 * tolerance, 0.1))
+        allowed = min(_PROMISED * tolerance, 0.1)
         known = not self.glimpsed and bool(self.trusted.all())
         if self.label == "not resolved" and not (known and self._size <= allowed):
             return (

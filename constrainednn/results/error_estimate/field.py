@@ -16,6 +16,8 @@ from constrainednn.models.space import PlaneTimePieces
 _CLEAR = 10
 # The largest error, in tolerances, that pieces within the tolerance are taken to promise.
 _PROMISED = 1000
+# Relative error above which nothing is a solution, whatever the tolerance.
+_MOST = 0.1
 
 
 class Fresh(NamedTuple):
@@ -67,15 +69,16 @@ class FieldErrorEstimate:
         """Why this estimate speaks against a solution to a tolerance; empty if it does not."""
         if self.unclear:
             return self.unclear
-        # However loose the tolerance, it allows no error above a hundredth, or ten of it.
-        allowed = min(_PROMISED * tolerance, max(10 * tolerance, 0.01))
+        # A loose tolerance allows a hundredth, or ten of it, and never more than a tenth: that of
+        # a network is a root of the loss, in the units of its rows.
+        allowed = min(_PROMISED * tolerance, max(10 * tolerance, 0.01), _MOST)
         if self.rounding > allowed:
             return (
                 f"rounding alone may change the solution by {self.rounding:.1e}: equation and "
                 "conditions hardly determine it"
             )
         worst = int(np.argmax(self.components))
-        if self.components[worst] > max(allowed, 0.1):
+        if self.components[worst] > _MOST:
             return (
                 f"the error of component {worst} is estimated at {self.components[worst]:.1e} of it"
             )

@@ -12,7 +12,7 @@ from constrainednn.results.facts import Facts
 from constrainednn.results.page.rerun import again, sources, title_of
 from constrainednn.results.shown import shown
 from constrainednn.results.summary import error_lines, missing_lines, unknown_lines
-from constrainednn.results.verdict import Verdict
+from constrainednn.results.verdict.verdict import Verdict
 from constrainednn.runs.history import History
 
 # Steps that stand for all in a plot of a history.

@@ -7,14 +7,11 @@ the reverse; only what is measured after its last step says which.
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Literal
 
 import numpy as np
 
 from constrainednn._fitting.scheme import with_found
 from constrainednn._gap.objectives.gap import ObjectiveGap
-from constrainednn._gap.report import ConstraintGap, GapReport
-from constrainednn._gap.residuals import residuals_at
 from constrainednn._ode.linearised.defect import OnStates
 from constrainednn._ode.linearised.relative_residual import relative_conditions, relative_residual
 from constrainednn._ode.schemes.boundary_values import BoundaryValueScheme
@@ -25,7 +22,7 @@ from constrainednn._ode.trained.scheme import TrainedEquation
 from constrainednn._pde.trained import TrainedField
 from constrainednn._problem.experiments import Experiments
 from constrainednn._problem.scheme import AbstractPieceScheme
-from constrainednn.domains.finite import Data
+from constrainednn.errors import BadValueError
 from constrainednn.models.space import PlaneTimePieces, SpacePieces
 from constrainednn.models.space_time import SpaceTimePieces
 from constrainednn.results.error_estimate import plane_time, space, space_time
@@ -35,40 +32,12 @@ from constrainednn.results.error_estimate.from_residual import error_estimate
 from constrainednn.results.error_estimate.trained import trained_error
 from constrainednn.results.facts import Facts
 from constrainednn.results.one_experiment import one_experiment
+from constrainednn.results.verdict.rows import by_tolerance, measured, violated, violated_on_sets
+from constrainednn.results.verdict.verdict import Verdict
 from constrainednn.runs.history import Status
 
-# A residual of this share of its terms on fresh points is no solution, whatever the tolerance.
-_LARGE = 0.1
-# A named tolerance may be violated at this share of the points of a finite set.
-_VIOLATED = 0.01
 # With these a method has not come to an end of its own: nothing need be measured.
 _FAILED = (Status.BLOW_UP, Status.NONFINITE, Status.OUT_OF_MEMORY)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Verdict:
-    """Whether a statement holds.
-
-    Attributes:
-        word: "solved" where residual and conditions are below the tolerance on fresh points and the
-            error estimate does not object; "not solved" where one of them is not; "cannot tell"
-            where what was measured does not decide; "no tolerance to meet" for regression, fits,
-            and other statements without one.
-        reason: The numbers behind it, in a sentence.
-        error: The error estimate that was taken into account; None if there is none.
-    """
-
-    word: Literal["solved", "not solved", "cannot tell", "no tolerance to meet"]
-    reason: str
-    error: ErrorEstimate | FieldErrorEstimate | None = None
-
-    def __str__(self) -> str:
-        return f"{self.word}: {self.reason}"
-
-    @property
-    def success(self) -> bool:
-        """False where the statement does not hold, or nobody can tell: the exit code is then 1."""
-        return self.word in ("solved", "no tolerance to meet")
 
 
 def verdict(facts: Facts) -> Verdict:
@@ -76,35 +45,10 @@ def verdict(facts: Facts) -> Verdict:
     found = _judged(facts)
     if not found.success:
         return found
-    violated = next(filter(None, map(_violated, facts.gap.constraints)), "")
-    violated = violated or _violated_on_sets(facts)
-    if not violated:
+    how = next(filter(None, map(violated, facts.gap.constraints)), "") or violated_on_sets(facts)
+    if not how:
         return found
-    return dataclasses.replace(found, word="not solved", reason=f"{violated}; {found.reason}")
-
-
-def _violated(item: ConstraintGap) -> str:
-    """How the tolerance that a constraint names is violated on fresh points; empty if it is not."""
-    proved, allowed = item.guarantee, item.guarantee.tolerance
-    held = proved.violated == 0 or (
-        allowed is not None and proved.bound is not None and proved.bound <= allowed
-    )
-    if allowed is None or held:
-        return ""
-    return f"{item.name}: |r| > {allowed:g} at {proved.violated} of {proved.points} held-out points"
-
-
-def _violated_on_sets(facts: Facts) -> str:
-    """The same of constraints on finite sets, all of whose points are trained on and judged."""
-    # After the constraints there may be the points of an objective.
-    for item, points in zip(facts.problem.constraints, facts.streams, strict=False):
-        if item.tolerance is None or points.heldout is not None:
-            continue
-        r = residuals_at(item.residual, facts.model, points.train.points)
-        above = int((~(np.linalg.norm(r, axis=1) <= item.tolerance)).sum())
-        if above > _VIOLATED * len(r):
-            return f"{item.name}: |r| > {item.tolerance:g} at {above} of its {len(r)} points"
-    return ""
+    return dataclasses.replace(found, word="not solved", reason=f"{how}; {found.reason}")
 
 
 def _judged(facts: Facts) -> Verdict:
@@ -129,19 +73,19 @@ def _judged(facts: Facts) -> Verdict:
     if facts.settings.tolerance > 0:
         return _of_trained_field(facts)
     if status is Status.STALLED:
-        return Verdict("cannot tell", f"the method stalled, {reason}; {_measured(facts)}")
-    return Verdict("no tolerance to meet", _measured(facts))
+        return Verdict("cannot tell", f"the method stalled, {reason}; {measured(facts)}")
+    return Verdict("no tolerance to meet", measured(facts))
 
 
 def _of_trained_equation(facts: Facts) -> Verdict:
     """An ordinary differential equation that a model was trained on."""
     error, tolerance = error_estimate(facts), facts.settings.tolerance
     if facts.problem.scheme.covered(facts.model, facts.problem.constraints[0]) is not None:
-        text = f"{facts.status}, {facts.reason}; up to there {_measured(facts)}; {error!r}"
+        text = f"{facts.status}, {facts.reason}; up to there {measured(facts)}; {error!r}"
         return Verdict("not solved", text, error)
     if tolerance <= 0:
-        return Verdict("no tolerance to meet", f"{_measured(facts)}; {error!r}", error)
-    found = _by_tolerance(facts.gap, tolerance)
+        return Verdict("no tolerance to meet", f"{measured(facts)}; {error!r}", error)
+    found = by_tolerance(facts.gap, tolerance)
     objection = error.objection(tolerance)
     if found.word == "solved" and objection:
         return Verdict("cannot tell", f"{objection}; {found.reason}", error)
@@ -154,10 +98,13 @@ def _of_trained_field(facts: Facts) -> Verdict:
     Waves carry what edges let in: an error may be many times what any row leaves.
     """
     tolerance = facts.settings.tolerance
-    found = _by_tolerance(facts.gap, tolerance)
+    found = by_tolerance(facts.gap, tolerance)
     if found.word != "solved" or not isinstance(facts.problem.scheme, TrainedField):
         return found
-    error = trained_error(facts)
+    try:
+        error = trained_error(facts)
+    except BadValueError as unknown:
+        return Verdict("cannot tell", f"no error estimate: {unknown}; {found.reason}")
     objection = error.objection(tolerance)
     if objection:
         return Verdict("cannot tell", f"{objection}; {found.reason}", error)
@@ -186,7 +133,7 @@ def _of_experiments(facts: Facts) -> Verdict:
             return dataclasses.replace(part, reason=f"experiment {name!r}: {part.reason}")
     if facts.status is not Status.CONVERGED:
         return Verdict("cannot tell", f"{facts.status}, {facts.reason}")
-    return Verdict("no tolerance to meet", _measured(facts))
+    return Verdict("no tolerance to meet", measured(facts))
 
 
 def _of_pieces(facts: Facts, scheme: AbstractPieceScheme) -> Verdict:
@@ -225,7 +172,7 @@ def _of_fit(facts: Facts, found: str, error: ErrorEstimate | FieldErrorEstimate 
     """An equation that holds with the unknowns found; what is left is the fit to the data."""
     if facts.status is not Status.CONVERGED:
         return Verdict("cannot tell", f"{facts.status}, {facts.reason}", error)
-    return Verdict("no tolerance to meet", f"{_measured(facts)}; {found}", error)
+    return Verdict("no tolerance to meet", f"{measured(facts)}; {found}", error)
 
 
 def _of_fields(
@@ -278,68 +225,3 @@ def _error_if_known(facts: Facts) -> ErrorEstimate | None:
         return error_estimate(facts)
     except ValueError:
         return None
-
-
-def _by_tolerance(gap: GapReport, tolerance: float) -> Verdict:
-    """A statement that is trained: the root of the loss on fresh points, as in training."""
-    conditions = sum(item.loss for item in gap.finite)
-    against = f"tolerance {tolerance:.1e}"
-    root = lambda loss: math.sqrt(max(loss, 0.0) + conditions)  # noqa: E731
-    if gap.heldout is None:
-        found = f"root of the loss {root(0.0):.1e}, {against}; no fresh points"
-        return Verdict("solved" if root(0.0) <= tolerance else "not solved", found)
-    value, low, high = (root(end) for end in (gap.heldout.value, gap.heldout.low, gap.heldout.high))
-    found = f"root of the loss on fresh points {value:.1e} [{low:.1e}, {high:.1e}], {against}"
-    if math.isnan(value) or low > tolerance:
-        return Verdict("not solved", found)
-    if gap.heldout.label not in ("", "at rounding"):
-        return Verdict("cannot tell", f"interval {gap.heldout.label}; {found}")
-    if not high <= tolerance:
-        return Verdict("cannot tell", f"the interval reaches above the tolerance; {found}")
-    for item in gap.constraints:
-        if _is_large(item, gap):  # small numbers may be a matter of units
-            share = f"{item.name}: the residual is {item.relative:.2g} of its terms"
-            return Verdict("cannot tell", f"{share}; {found}")
-    return Verdict("solved", found)
-
-
-def _is_large(item: ConstraintGap, gap: GapReport) -> bool:
-    """True if a residual is of the size of its terms and is a good part of the loss.
-
-    A condition such as u = 0 has no terms but itself, so its ratio is one however well it holds.
-    """
-    assert gap.heldout is not None
-    part = item.heldout.value >= 0.1 * gap.heldout.value
-    return item.relative > _LARGE and part and not item.at_rounding
-
-
-def _advice(item: ConstraintGap) -> str:
-    """What may help where the residual is large on fresh points."""
-    if item.train_rms > _LARGE * item.terms:
-        return "a wider or steeper model, or stages, may come closer"
-    return "it holds where it was trained on; more points may help"
-
-
-def _measured(facts: Facts) -> str:
-    """RMS residuals on fresh points, and their size relative to the terms of the residual."""
-    # An equation that is solved in pieces is judged by its tolerance; what is left are data.
-    judged = {
-        item.name
-        for item in facts.problem.constraints
-        if not facts.problem.scheme.in_pieces or isinstance(item.over, Data)
-    }
-    rows = {item.name for item in facts.problem.constraints if isinstance(item.over, Data)}
-    parts = []
-    for item in facts.gap.constraints:
-        if item.name in judged:
-            text = f"{item.name}: held-out RMS {item.heldout_rms.value:.3g}"
-            if not math.isnan(item.relative):
-                text += f", {item.relative:.2g} of its terms"
-            # Data have noise; a constraint on a domain should hold.
-            if _is_large(item, facts.gap) and item.name not in rows:
-                text += f" (no solution: {_advice(item)})"
-            parts.append(text)
-    whole = [item for item in facts.gap.finite if item.name in judged]
-    return "; ".join(
-        parts or [f"{item.name}: RMS {item.rms:.3g}, and no fresh points" for item in whole]
-    )
