@@ -677,6 +677,27 @@ def test_variable_projection_keeps_the_head_fitted():
     assert r @ r < 1e-4 * first
 
 
+def test_variable_projection_starts_with_the_head_and_keeps_it_small():
+    # Weights so small that the columns of the head are all but polynomials.
+    x = jnp.linspace(0.0, 2.0, 200)
+    model = cx.MLP("scalar", "scalar", width=30, over=cx.Interval(0, 2))(key=jax.random.key(0))
+    first = lambda u: (u.layers[0].weight, u.layers[0].bias)  # noqa: E731
+    model = eqx.tree_at(first, model, replace_fn=lambda leaf: leaf / 8)
+    params, static = eqx.partition(model, eqx.is_inexact_array)
+    fn = lambda params: jax.vmap(eqx.combine(params, static))(x) - jnp.sin(5 * x)  # noqa: E731
+    residual, method = cx.methods.FunctionResidual(fn), cx.methods.VariableProjection()
+    state = method.init(residual, params)
+    step = jax.jit(lambda params, state: method.step(residual, params, state))
+    losses = []
+    for _ in range(12):
+        params, state, info = step(params, state)
+        losses.append(float(info.loss))
+    # Steps of the inner weights before the head fits end at 0.95 of the first loss.
+    assert losses[1] < 1e-6 * losses[0] and losses[-1] < losses[1] / 10
+    # By undamped least squares it is 2.6e6.
+    assert jnp.max(jnp.abs(params.layers[-1].weight)) < 1e6
+
+
 def test_variable_projection_needs_a_network():
     residual = cx.methods.FunctionResidual(lambda params: params - 1.0)
     with pytest.raises(ValueError, match="one network with hidden layers"):
