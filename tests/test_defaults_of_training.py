@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import constrainednn as cx
-from constrainednn._solve.right_start import applies
+from constrainednn._solve.right_start import applies, is_affine
 from constrainednn._solve.training.diagnosis import why_max_steps
 from constrainednn.domains import GaussQuadrature, Independent, Sobol
 
@@ -235,6 +235,31 @@ def test_only_an_equation_whose_whole_network_we_draw_has_a_start_of_its_own():
     assert not has_one(helmholtz_problem(NETWORK(key=jax.random.key(0))))
     assert not has_one(helmholtz_problem(cx.models.Linear(2, "scalar")))
     assert not has_one(cx.Problem(cx.Constraint(value, over=SQUARE), NETWORK))
+
+
+def test_linear_statements_are_told_from_others():
+    def affine(residual, *others):
+        stated = [cx.Constraint(residual, over=SQUARE, points=20), *others]
+        return is_affine(cx.Problem(stated, NETWORK), seed=0)
+
+    def reacts(u, x):
+        return cx.laplacian(u)(x) - u(x) ** 3 + 20.0
+
+    def bends(u, x):
+        return jnp.maximum(u(x) - 1e-3, 0.0)
+
+    def fails(u, x):
+        raise KeyError("rate")
+
+    start = cx.Constraint(value, over=cx.Points(np.zeros((1, 2))), name="start")
+    # A source does not make it nonlinear.
+    assert affine(helmholtz) and affine(helmholtz, start)
+    assert not affine(reacts) and not affine(fails)
+    # One condition that is not is enough.
+    assert not affine(helmholtz, cx.Constraint(bends, over=SQUARE, points=20, name="bends"))
+    squares = cx.MLP(2, "scalar", width=48)
+    outside = cx.with_output(squares, lambda x, y: y**2)
+    assert not is_affine(cx.Problem(cx.Constraint(laplace, over=SQUARE, points=20), outside), 0)
 
 
 @pytest.mark.slow

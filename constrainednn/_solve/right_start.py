@@ -10,16 +10,19 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Int, PyTree
 
 from constrainednn._common.compilation.closures import compiled
 from constrainednn._gap.objectives.lagrangian import Minimised, Soft, minimised
-from constrainednn._gap.residuals import monitor_loss
+from constrainednn._gap.residuals import monitor_loss, residuals_at
 from constrainednn._problem.default_sampler import is_differentiated
 from constrainednn._problem.problem import Problem
 from constrainednn._solve.training.training_points import TrainingPoints
 from constrainednn.domains.base import AbstractDomain
+from constrainednn.domains.samplers.draws import draw
+from constrainednn.domains.samplers.random import Independent
 from constrainednn.methods.variable_projection import Fitted, head_fitted
 from constrainednn.models.networks import head_of, hidden_network
 from constrainednn.models.recipes import AbstractRecipe, trainable_mask
@@ -34,6 +37,8 @@ _ROUNDS = 5
 _DAMPING = 1e-10
 # A step that leaves more of the loss than this was the last.
 _ENOUGH = 0.99
+# Points of each constraint at which a statement is asked whether it is affine.
+_FEW = 8
 
 
 class Started(NamedTuple):
@@ -93,6 +98,32 @@ def applies(problem: Problem, seed: int) -> bool:
         isinstance(item.over, AbstractDomain) and is_differentiated(item.residual, item.over, model)
         for item in problem.constraints
     )
+
+
+def is_affine(problem: Problem, seed: int) -> bool:
+    """True if the rows are affine in the head of the network, as of a linear equation.
+
+    Found from the rows of a few points with no head, with the one that was drawn, and with twice
+    that. What cannot be evaluated is not.
+    """
+    key = jax.random.key(seed)
+    model = problem.build_model(key=key)
+    head, static = eqx.partition(model, trainable_mask(model, head_of))
+    models = [eqx.combine(jax.tree.map(lambda leaf, k=k: k * leaf, head), static) for k in range(3)]
+    for item in problem.constraints:
+        if isinstance(item.over, AbstractDomain):
+            points = draw(item.over, _FEW, Independent(), key=key).points
+        else:
+            points = jax.tree.map(lambda leaf: leaf[:_FEW], item.over.points)
+        try:
+            none, once, twice = (residuals_at(item.residual, u, points) for u in models)
+        except Exception:  # noqa: BLE001  (the user's own, which the checks before a solve report)
+            return False
+        size = max(np.abs(r).max(initial=0.0) for r in (none, once, twice))
+        bend = np.abs(none - 2 * once + twice).max(initial=0.0)
+        if not bend <= float(jnp.finfo(once.dtype).eps) ** 0.5 * size:
+            return False
+    return True
 
 
 def _first(model: PyTree) -> PyTree:

@@ -24,7 +24,7 @@ from constrainednn._problem.scheme import AbstractPieceScheme
 from constrainednn._solve.in_windows import TrainingInWindows
 from constrainednn._solve.measure import measured
 from constrainednn._solve.piecewise import solve_pieces
-from constrainednn._solve.right_start import applies, right_start
+from constrainednn._solve.right_start import applies, is_affine, right_start
 from constrainednn._solve.training.steps import alone
 from constrainednn._solve.training.trainer import Training
 from constrainednn._storage.folders import check_folder
@@ -32,6 +32,7 @@ from constrainednn._storage.run_folder import RunFolder
 from constrainednn.domains.base import AbstractDomain
 from constrainednn.errors import BadTypeError, BadValueError
 from constrainednn.methods.base import AbstractMethod
+from constrainednn.methods.levenberg_marquardt import LevenbergMarquardt
 from constrainednn.methods.stages import Stage, as_stages
 from constrainednn.methods.variable_projection import VariableProjection
 from constrainednn.results.saving import result_files
@@ -65,8 +66,9 @@ def solve(
     Args:
         problem: What to solve.
         method: A method, a stage, or a sequence of stages. Default: Levenberg-Marquardt; for a
-            network drawn for a differential equation variable projection, from a start of its own
-            (inner weights of a scale at which the head alone, by least squares, leaves little);
+            network drawn for a differential equation from a start of its own (inner weights of a
+            scale at which the head alone, by least squares, leaves little), and by variable
+            projection if all constraints are linear in the model;
             with an objective, L-BFGS on an augmented Lagrangian. Problems made by `ivp` and `bvp`
             bring their own.
         steps: Largest number of steps, for each window where `ivp` trains a model in several; 0
@@ -173,7 +175,11 @@ def training_of(
         return driver(run, default_stages(model, steps), checked=checked)
     start = None
     if method is None and applies(run.problem, run.seed):
-        method, start = VariableProjection(), right_start
+        method, start = LevenbergMarquardt(), right_start
+        # Measured: ten times smaller errors in the same time where the rows are affine in the last
+        # layer, and up to ten times larger ones elsewhere.
+        if is_affine(run.problem, run.seed):
+            method = VariableProjection()
     stages = as_stages(method, steps, objective=run.problem.objective is not None)
     return driver(run, stages, checked=checked, start=start)
 

@@ -309,4 +309,4 @@ def _head_columns(
     U, s, Vt = jnp.linalg.svd(Phi / D[None], full_matrices=False)
     damped = s**2 + jnp.where(s[0] > 0, _head_damping(s) * s[0] ** 2, 1)
     kept, inverse = s**2 / damped, s / damped
-    return lambda x: x - (U * kept) @ (U.T @ x), lambda x: Vt.T @ (inverse * (U.T @ x)) / D
+    return lambda x: x - (U * kept[None]) @ (U.T @ x), lambda x: Vt.T @ (inverse * (U.T @ x)) / D
