@@ -61,7 +61,8 @@ class VariableProjection(AbstractMethod[VariableProjectionState]):
 
     The residual is lowered over the inner weights alone, as if the head were always the best one:
     a damped step takes from the derivative by the inner weights what the head can undo, and the
-    head is fitted anew wherever the residual is tried. Once such a step lowers the loss no more,
+    head takes a least-squares step, lightly damped, wherever the residual is tried. Where it does
+    not fit yet, it is fitted first. Once a step of the inner weights lowers the loss no more,
     or rows are fewer than parameters, `LevenbergMarquardt` goes on with everything, and ends.
 
     Args:
