@@ -254,6 +254,8 @@ def test_linear_statements_are_told_from_others():
     start = cx.Constraint(value, over=cx.Points(np.zeros((1, 2))), name="start")
     # A source does not make it nonlinear.
     assert affine(helmholtz) and affine(helmholtz, start)
+    data = cx.Constraint(row, over=cx.Data((np.ones((9, 2)), np.ones(9))), name="rows")
+    assert affine(helmholtz, data)
     assert not affine(reacts) and not affine(fails)
     # One condition that is not is enough.
     assert not affine(helmholtz, cx.Constraint(bends, over=SQUARE, points=20, name="bends"))

@@ -21,6 +21,7 @@ from constrainednn._problem.default_sampler import is_differentiated
 from constrainednn._problem.problem import Problem
 from constrainednn._solve.training.training_points import TrainingPoints
 from constrainednn.domains.base import AbstractDomain
+from constrainednn.domains.finite import Data
 from constrainednn.domains.samplers.draws import draw
 from constrainednn.domains.samplers.random import Independent
 from constrainednn.methods.variable_projection import Fitted, head_fitted
@@ -114,7 +115,9 @@ def is_affine(problem: Problem, seed: int) -> bool:
         if isinstance(item.over, AbstractDomain):
             points = draw(item.over, _FEW, Independent(), key=key).points
         else:
-            points = jax.tree.map(lambda leaf: leaf[:_FEW], item.over.points)
+            # Of rows that judge later, too, nothing is learnt here but the form of the residual.
+            rows = item.over.rows if isinstance(item.over, Data) else item.over.points
+            points = jax.tree.map(lambda leaf: leaf[:_FEW], rows)
         try:
             none, once, twice = (residuals_at(item.residual, u, points) for u in models)
         except Exception:  # noqa: BLE001  (the user's own, which the checks before a solve report)
