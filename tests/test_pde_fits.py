@@ -175,7 +175,7 @@ def test_gallery_finds_the_truth(name, truth):
 @pytest.mark.slow
 def test_the_same_statement_with_a_network():
     found = cx.solve(
-        problem(model=cx.MLP(2, "scalar", width=12, depth=1)),
+        problem(model=cx.MLP(2, "scalar", width=12, depth=1), width=None),
         method=cx.LevenbergMarquardt(),
         steps=150,
     )
