@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from marks import slow
 
 import constrainednn as cx
 from constrainednn._solve.right_start import applies, is_affine
@@ -145,7 +146,10 @@ def decay(t, y, args):
 TRAINED = cx.ivp(decay, jnp.ones(1), (0, 1), model=cx.MLP("scalar", 1, width=4))
 ROWS = cx.Data((np.arange(9.0), np.ones(9)), holdout=0.2)
 ASKED_FOR = [
-    (cx.Problem(cx.Constraint(slope, over=LINE, points=20, sampler=Sobol()), SCALAR), "or redraw="),
+    slow(
+        cx.Problem(cx.Constraint(slope, over=LINE, points=20, sampler=Sobol()), SCALAR),
+        "or redraw=",
+    ),
     (cx.Problem(cx.Constraint(slope, over=LINE, points=20), SCALAR), "points, points=, help"),
     (TRAINED, "points=, help"),
     (cx.Problem(cx.Constraint(row, over=ROWS), SCALAR), "More rows help"),

@@ -659,6 +659,7 @@ def test_contract_suite_passes_a_method_that_keeps_its_promises():
     check_method(Unkept("nothing"))
 
 
+@pytest.mark.slow
 def test_variable_projection_keeps_the_head_fitted():
     x = jnp.linspace(0.0, 2.0, 60)
     model = cx.MLP("scalar", "scalar", width=8, over=cx.Interval(0, 2))(key=jax.random.key(0))

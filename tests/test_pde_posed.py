@@ -54,7 +54,7 @@ def test_conditions_at_the_wrong_end_are_refused(residual, boundary, words):
 @pytest.mark.parametrize(
     ("residual", "boundary"),
     [
-        (carried(1.0), {"left": value}),
+        slow(carried(1.0), {"left": value}),
         slow(carried(-1.0), {"right": value}),
         slow(airy, {"left": value, "right": both}),
         # The speed changes its sign: nothing is said.
