@@ -50,10 +50,12 @@ class Holds:
             return "holds exactly by construction: a projection in closed form, up to rounding"
         if self.tolerance is None or self.missed is None or self.violation is None:
             return ""
-        holds = "holds" if self.missed == 0 else "is to hold"
+        holds, got = "holds", "got there at all held-out points"
+        if self.missed:
+            holds = "is to hold"
+            got = f"did not get there at {number(100 * self.missed)} % of the held-out points"
         return (
-            f"{holds} to solver tolerance {self.tolerance:.2g}: the projection did not get there "
-            f"at {number(100 * self.missed)} % of the held-out points, violation "
+            f"{holds} to solver tolerance {self.tolerance:.2g}: the projection {got}, violation "
             f"{self.violation:.2g} at the worst"
         )
 
