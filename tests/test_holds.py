@@ -138,4 +138,6 @@ def test_the_report_names_the_way():
     constraint = cx.Constraint(on_circle, over=cx.Normal(2), points=5)
     solution = cx.solve(cx.Problem(constraint, ROUND), steps=0, heldout=300, monitor=16)
     assert solution.gap["on_circle"].holds.kind == "to solver tolerance"
-    assert "on_circle: holds to solver tolerance 1.8e-12: the projection did not" in repr(solution)
+    assert "on_circle: holds to solver tolerance 1.8e-12: the projection got there at all" in repr(
+        solution
+    )
