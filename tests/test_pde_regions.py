@@ -142,6 +142,21 @@ def test_a_seam_within_a_region_is_none():
     np.testing.assert_allclose(joined(x), whole(x), atol=1e-4)
 
 
+def test_no_box_at_a_corner_is_passed_over_however_small():
+    # Boxes of sizes 1/2, 1/4, ... around the corner that points inwards, and their mirror images.
+    corner = cx.domains.Polygon([[-1, -1], [0, -1], [0, 0], [1, 0], [1, 1], [-1, 1]])
+    ends = np.append(0.5 ** np.arange(16), 0.0)
+    ends = np.concatenate([-ends, ends[-2::-1]])
+    low = np.stack(np.meshgrid(ends[:-1], ends[:-1], indexing="ij"), axis=-1).reshape(-1, 2)
+    high = np.stack(np.meshgrid(ends[1:], ends[1:], indexing="ij"), axis=-1).reshape(-1, 2)
+    arcs = Outline(Curved.of(corner)).arcs(low, high)
+    below, right = (high[:, 1] <= 0) & (high[:, 0] == 0), (low[:, 0] >= 0) & (low[:, 1] == 0)
+    for axis, part, touching in ((1, 1, below), (0, 2, right)):
+        for k in np.flatnonzero(touching):
+            length = sum(arc.last - arc.first for arc in arcs[k] if arc.part == part)
+            assert np.isclose(length, (high - low)[k, axis], rtol=0, atol=1e-6), (low[k], arcs[k])
+
+
 @pytest.mark.slow
 def test_a_value_at_a_point_fixes_what_fluxes_leave_free():
     def exact(x):

@@ -130,16 +130,9 @@ class Outline:
         """Of each box, the arcs in it."""
         found: list[list[Arc]] = [[] for _ in low]
         for run in self._runs:
-            # Between two places the curve is nearly straight: ends need few digits.
-            box_at = lambda z, run=run: _box_of(_between(z, run), low, high)  # noqa: E731
-            box = _box_of(run.inner, low, high)
-            last = np.flatnonzero(box[1:] != box[:-1])  # of each stretch but the final one
-            z, following = run.z[last], run.z[last + 1]
-            ends = np.append(_last(box_at, z, following, box[last]), run.z[-1])
-            begins = np.append(run.z[0], _last(box_at, following, z, box[last + 1]))
-            for number, a, b in zip(box[np.append(last, -1)], begins, ends, strict=True):
+            for number, a, b in _stretches(run, low, high):
                 if number >= 0 and b > a:
-                    found[number].append(Arc(run.part, run.face, float(a), float(b)))
+                    found[number].append(Arc(run.part, run.face, a, b))
         return found
 
     @functools.cached_property
@@ -189,6 +182,33 @@ class Outline:
 def outline_of(curved: Curved | None) -> Outline | None:
     """What a mesh asks of a region, if there is one."""
     return None if curved is None else Outline(curved)
+
+
+def _stretches(
+    run: _Run, low: Float[np.ndarray, "N 2"], high: Float[np.ndarray, "N 2"]
+) -> list[tuple[int, float, float]]:
+    """The boxes that a part of a face goes through, with the first and last place in each."""
+    # Between two places the curve is nearly straight: ends need few digits.
+    box_at = lambda z: _box_of(_between(z, run), low, high)  # noqa: E731
+    z, box = run.z, _box_of(run.inner, low, high)
+    while True:
+        last = np.flatnonzero(box[1:] != box[:-1])  # of each stretch but the final one
+        before, after = z[last], z[last + 1]
+        ends, begins = (
+            _last(box_at, before, after, box[last]),
+            _last(box_at, after, before, box[last + 1]),
+        )
+        # Boxes that lie between two places and hold neither.
+        missed = begins - ends > 4 * (after - before) / 2**_HALVINGS
+        more = ((ends + begins) / 2)[missed]
+        more = more[(more > ends[missed]) & (more < begins[missed])]
+        if not more.size:
+            break
+        order = np.argsort(both := np.concatenate([z, more]), kind="stable")
+        z, box = both[order], np.concatenate([box, box_at(more)])[order]
+    ends, begins = np.append(ends, z[-1]), np.append(z[0], begins)
+    boxes = box[np.append(last, -1)]
+    return [(int(k), float(a), float(b)) for k, a, b in zip(boxes, begins, ends, strict=True)]
 
 
 def _between(z: Float[np.ndarray, " k"], run: _Run) -> Float[np.ndarray, "k 2"]:
