@@ -8,10 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 from jax.flatten_util import ravel_pytree
 from marks import slow
 
 import constrainednn as cx
+from constrainednn._common.compilation.indices import refuse_indices
 from constrainednn._common.paths import gallery
 from constrainednn._gap.residual_vector import residual_vector, rows
 from constrainednn.domains.samplers.draws import draw, finite_points
@@ -180,3 +182,44 @@ def test_contract_suite_refuses_to_excuse_a_constraint_that_is_not_there():
     problem = cx.Problem(cx.Constraint(decay, over=TIME), SMALL)
     with pytest.raises(AssertionError, match="noisy='dacay' names a constraint"):
         check_problem(problem, noisy=["dacay"])
+
+
+def beyond_the_point(u, x):
+    return u(x) - x[2]
+
+
+def beyond_the_value(u, x):
+    return jax.grad(lambda x: u(x)[1])(x)[0] - jax.jacfwd(u)(x)[-3, 0]
+
+
+@pytest.mark.parametrize(
+    ("residual", "model", "words"),
+    [
+        (beyond_the_point, cx.MLP(2, "scalar", width=4), r"index 2 .* 2 entries .*u\(x\) - x\[2\]"),
+        (beyond_the_value, cx.MLP(2, 2, width=4), r"index -3 .* 2 entries"),
+    ],
+)
+def test_index_outside_of_an_array_is_refused(residual, model, words):
+    # JAX alone takes the last entry.
+    problem = cx.Problem(cx.Constraint(residual, over=cx.Box([0, 0], [1, 1]), points=5), model)
+    with pytest.raises(cx.errors.ProblemError, match=words):
+        cx.solve(problem, steps=1)
+
+
+def test_index_outside_of_an_array_is_refused_in_equations():
+    with pytest.raises(cx.errors.ProblemError, match=r"vector_field: index 2 .* 2 entries"):
+        cx.ivp(lambda t, y, args: -y[2] * y, jnp.ones(2), (0, 1))
+    with pytest.raises(cx.errors.ProblemError, match="beyond_the_point: index 2"):
+        cx.pde(beyond_the_point, over=cx.Box([0, 0], [1, 1]), boundary=lambda u, x: u(x))
+
+
+def test_indices_within_an_array_are_taken():
+    def fn(x):
+        inner = jax.vmap(lambda k: x[-2] * k)(jnp.arange(2.0))
+        # Rounded down to 1 before it is looked up; the third of three cases.
+        inner = inner + x[lax.convert_element_type(1.7, int)]
+        inner = inner + x[lax.select_n(np.int32(2), np.int32(8), np.int32(9), np.int32(1))]
+        moved = jnp.roll(x, 1)[-1] + jnp.interp(x[0], x, x) + jnp.diff(x)[0]
+        return lax.fori_loop(0, 2, lambda i, c: c + x[i] * inner[i], moved)
+
+    refuse_indices(jax.make_jaxpr(fn)(jnp.ones(2)).jaxpr, "fn")

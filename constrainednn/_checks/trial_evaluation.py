@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from constrainednn._common.compilation.indices import refuse_indices
 from constrainednn._common.messages import users_line
 from constrainednn._ode.functions import NEEDS_VALUE
 from constrainednn._problem.constraint import Constraint
@@ -86,7 +87,9 @@ def traced(label: str, fn: Callable[[Any, Any], PyTree], u: PyTree, points: PyTr
     )
     shapes = jax.tree.map(lambda leaf: leaf.shape, x)
     try:
-        return eqx.filter_eval_shape(fn, u, x)
+        program, shape, _ = eqx.filter_make_jaxpr(fn)(u, x)
+        refuse_indices(program.jaxpr, label)
+        return shape
     except ProblemError:
         raise
     except jax.errors.TracerArrayConversionError as error:

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from constrainednn._common.arguments import as_arrays, as_function, check_takes, leaves_of
+from constrainednn._common.compilation.indices import refuse_indices
 from constrainednn.errors import BadTypeError, ProblemError
 
 # Raised by jax where Python code needs the value of a traced array.
@@ -51,7 +52,8 @@ def returned(
         return as_arrays(value, f"what {name} returns")
 
     try:
-        found = jax.eval_shape(call, [arguments[i] for i in arrays])
+        program, found = jax.make_jaxpr(call, return_shape=True)([arguments[i] for i in arrays])
+        refuse_indices(program.jaxpr, name)
     except jax.errors.TracerArrayConversionError as error:
         raise ProblemError(
             f"{name} passes a traced array to NumPy. Use jax.numpy instead, also for arrays that "

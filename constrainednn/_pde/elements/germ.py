@@ -30,6 +30,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 from constrainednn._common.compilation.closures import compiled
+from constrainednn._common.compilation.indices import refuse_indices
 from constrainednn._common.devices import device_count, shared_out
 from constrainednn._problem.equation_arguments import TracedArguments
 from constrainednn.errors import ProblemError
@@ -229,6 +230,7 @@ def local_residual(
     near = np.where(kind == 0, 1e-3, 1.0)[:, None] * size * rng.normal(size=values.shape)
     v[:, zeroth] = np.where(kind[:, None] < 2, values + near, v[:, zeroth])
     p = jnp.asarray(points, float)
+    refuse_indices(jax.make_jaxpr(whole.at)(jnp.asarray(v[0]), p[0]).jaxpr, name)
     r, slopes = map(np.asarray, _tried(whole, jnp.asarray(v), p, z))
     if not r.size:
         raise ProblemError(f"{name} returns nothing: it must return a number for each equation.")
