@@ -18,12 +18,7 @@ from jaxtyping import Float
 @functools.cache
 def derivatives(places: tuple[float, ...], K: int, most: int) -> list[Float[np.ndarray, "n K"]]:
     """Values of p_0, ..., p_(K-1) at scaled places, and of their first, ... derivatives."""
-    c = np.diag(np.sqrt(np.arange(K) + 0.5))
-    tables = []
-    for order in range(most + 1):
-        by_order = np.polynomial.legendre.legder(c, order, axis=0) if order else c
-        tables.append(np.polynomial.legendre.legval(np.asarray(places), by_order).T)
-    return tables
+    return [at_places(np.asarray(places), K, order) for order in range(most + 1)]
 
 
 @functools.cache
@@ -63,9 +58,16 @@ def conforming(
     return c + np.einsum("km,eomd->eokd", hermite(c.shape[2], k), change)
 
 
-def at_places(s: Float[np.ndarray, "..."], K: int) -> Float[np.ndarray, "... K"]:
-    """Values of p_0, ..., p_(K-1) at any scaled places."""
-    return np.polynomial.legendre.legvander(s, K - 1) * np.sqrt(np.arange(K) + 0.5)
+def at_places(s: Float[np.ndarray, "..."], K: int, order: int = 0) -> Float[np.ndarray, "... K"]:
+    """Values of p_0, ..., p_(K-1) at any scaled places, or derivatives of an order."""
+    by_order = _by_order(K, order)
+    return np.polynomial.legendre.legvander(s, K - 1)[..., : len(by_order)] @ by_order
+
+
+@functools.cache
+def _by_order(K: int, order: int) -> Float[np.ndarray, "left K"]:
+    """Legendre series of a derivative of p_0, ..., p_(K-1), one in each column."""
+    return np.polynomial.legendre.legder(np.diag(np.sqrt(np.arange(K) + 0.5)), order, axis=0)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,6 +18,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Float
 
+from constrainednn._pde.elements.basis import at_places
 from constrainednn._pde.elements.germ import LocalResidual, Orders
 from constrainednn._pde.stationary.mesh import Mesh
 from constrainednn._pieces.mesh import Side, places
@@ -73,13 +74,14 @@ class Equations(eqx.Module):
 
 def tables(s: Float[np.ndarray, "m dim"], K: int, orders: Orders) -> list[Float[np.ndarray, "m n"]]:
     """T_a for some orders."""
-    c = np.diag(np.sqrt(np.arange(K) + 0.5))
+    along = [
+        {a: at_places(s[:, axis], K, a) for a in {order[axis] for order in orders}}
+        for axis in range(s.shape[1])
+    ]
     found = []
     for order in orders:
         table = np.ones((len(s), 1))
-        for axis, a in enumerate(order):
-            by_order = np.polynomial.legendre.legder(c, a, axis=0) if a else c
-            row = np.polynomial.legendre.legval(s[:, axis], by_order).T
+        for row in map(dict.__getitem__, along, order):
             table = (table[:, :, None] * row[:, None]).reshape(len(s), -1)
         found.append(table)
     return found

@@ -14,25 +14,26 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int
 
 from constrainednn._pieces.mesh import places
 from constrainednn.domains.regions.base import AbstractShape, boundary_of, ends_of
 from constrainednn.domains.regions.boundary import RegionBoundary
-from constrainednn.domains.regions.faces import name_of
+from constrainednn.domains.regions.faces import Flat, name_of
 from constrainednn.errors import BadValueError
 
 # Places of a face at which it is asked for the box it lies in; then the interval between two that
 # differ is halved so often.
-_PLACES, _HALVINGS = 2048, 24
+_PLACES, _HALVINGS = 2048, 40
 # An end of a face is asked for so far from it, as a share of its length.
 _END = 1e-6
 # Places along each coordinate of a box at which it is asked whether any of it lies in the region.
 _GRID = 24
 # Places of a side at which that is asked.
 _ON_SIDE = 512
-# A place of the boundary lies in the box that holds the point so far inside, as a share of all.
-_INSIDE = 1e-7
+# A place of the boundary lies in the box that holds the point so far inside, as a share of all, or
+# of the smallest box if that is less.
+_INSIDE, _OF_BOX = 1e-7, 1e-2
 
 
 class Arc(NamedTuple):
@@ -74,12 +75,13 @@ class Curved(eqx.Module):
 
 
 class _Run(NamedTuple):
-    """A part of a face that bounds the region: places on it and points a little inside."""
+    """A part of a face that bounds the region: places on it, as points, and outward normals."""
 
     part: int
     face: int
     z: Float[np.ndarray, " k"]
-    inner: Float[np.ndarray, "k 2"]
+    x: Float[np.ndarray, "k 2"]
+    normal: Float[np.ndarray, "k 2"]
 
 
 class Outline:
@@ -114,7 +116,7 @@ class Outline:
         """
         share = (np.arange(_ON_SIDE) + 0.5) / _ON_SIDE
         points = low[:, None] + (high - low)[:, None] * share[None, :, None]
-        beside = _INSIDE * self.curved.boundary.extent * (high == low)[:, None]
+        beside = self.beside((high - low).max(axis=1))[:, None, None] * (high == low)[:, None]
         both = self.holds(points - beside) & self.holds(points + beside)
         return np.any(both, axis=1)
 
@@ -129,8 +131,11 @@ class Outline:
     ) -> list[list[Arc]]:
         """Of each box, the arcs in it."""
         found: list[list[Arc]] = [[] for _ in low]
+        beside = float(self.beside((high - low).min()))
         for run in self._runs:
-            for number, a, b in _stretches(run, low, high):
+            straight = isinstance(self.curved.boundary.faces[run.face], Flat)
+            stretches = _stretches_of_line if straight else _stretches
+            for number, a, b in stretches(run, run.x - beside * run.normal, low, high):
                 if number >= 0 and b > a:
                     found[number].append(Arc(run.part, run.face, a, b))
         return found
@@ -146,14 +151,18 @@ class Outline:
             asked = np.clip(z, _END, 1 - _END)
             kept = bounds(asked)
             last = np.flatnonzero(kept[1:] != kept[:-1])
-            turns = _last(bounds, asked[last], asked[last + 1], kept[last])
+            alike = lambda z, kept=kept[last], bounds=bounds: bounds(z) == kept  # noqa: E731
+            turns = _last(alike, asked[last], asked[last + 1])
             edges = np.concatenate([[0.0], turns, [1.0]])
             for a, b in itertools.pairwise(edges):
                 if b > a and bounds(np.array([(a + b) / 2]))[0]:
                     own = np.concatenate([[a], z[(z > a) & (z < b)], [b]])
-                    x, n = self.on(face, own)
-                    found.append(_Run(part, face, own, x - _INSIDE * boundary.extent * n))
+                    found.append(_Run(part, face, own, *self.on(face, own)))
         return found
+
+    def beside(self, size: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
+        """How far beside a line it is asked what lies there, next to boxes of a size."""
+        return np.minimum(_INSIDE * self.curved.boundary.extent, _OF_BOX * size)
 
     def _is_boundary(self, face: int, z: Float[np.ndarray, " k"]) -> Bool[np.ndarray, " k"]:
         return np.asarray(self.curved.boundary.bounds_at(self.on(face, z)[0], face))
@@ -184,20 +193,47 @@ def outline_of(curved: Curved | None) -> Outline | None:
     return None if curved is None else Outline(curved)
 
 
-def _stretches(
-    run: _Run, low: Float[np.ndarray, "N 2"], high: Float[np.ndarray, "N 2"]
+def _stretches_of_line(
+    run: _Run,
+    inner: Float[np.ndarray, "k 2"],
+    low: Float[np.ndarray, "N 2"],
+    high: Float[np.ndarray, "N 2"],
 ) -> list[tuple[int, float, float]]:
-    """The boxes that a part of a face goes through, with the first and last place in each."""
+    """As `_stretches`, of a line: where it enters each box and leaves it."""
+    along = inner[-1] - inner[0]
+    along = np.where(along == 0, np.finfo(float).tiny, along)
+    with np.errstate(over="ignore"):
+        ends = np.stack([(low - inner[0]) / along, (high - inner[0]) / along])
+    first = np.clip(ends.min(axis=0).max(axis=1), 0, 1)
+    last = np.clip(ends.max(axis=0).min(axis=1), 0, 1)
+    a, b = (run.z[0] + (run.z[-1] - run.z[0]) * share for share in (first, last))
+    return [(int(k), float(a[k]), float(b[k])) for k in np.flatnonzero(b > a)]
+
+
+def _stretches(
+    run: _Run,
+    inner: Float[np.ndarray, "k 2"],
+    low: Float[np.ndarray, "N 2"],
+    high: Float[np.ndarray, "N 2"],
+) -> list[tuple[int, float, float]]:
+    """The boxes that a part of a face goes through, with the first and last place in each.
+
+    `inner` has points a little inside of its places.
+    """
+
     # Between two places the curve is nearly straight: ends need few digits.
-    box_at = lambda z: _box_of(_between(z, run), low, high)  # noqa: E731
-    z, box = run.z, _box_of(run.inner, low, high)
+    def near(z: Float[np.ndarray, " k"]) -> Float[np.ndarray, "k 2"]:
+        return np.stack([np.interp(z, run.z, column) for column in inner.T], axis=1)
+
+    def still_in(box: Int[np.ndarray, " k"]) -> Callable[[np.ndarray], np.ndarray]:
+        return lambda z: _is_in(near(z), box, low, high)
+
+    z, box = run.z, _box_of(inner, low, high)
     while True:
         last = np.flatnonzero(box[1:] != box[:-1])  # of each stretch but the final one
         before, after = z[last], z[last + 1]
-        ends, begins = (
-            _last(box_at, before, after, box[last]),
-            _last(box_at, after, before, box[last + 1]),
-        )
+        ends = _last(still_in(box[last]), before, after)
+        begins = _last(still_in(box[last + 1]), after, before)
         # Boxes that lie between two places and hold neither.
         missed = begins - ends > 4 * (after - before) / 2**_HALVINGS
         more = ((ends + begins) / 2)[missed]
@@ -205,14 +241,10 @@ def _stretches(
         if not more.size:
             break
         order = np.argsort(both := np.concatenate([z, more]), kind="stable")
-        z, box = both[order], np.concatenate([box, box_at(more)])[order]
+        z, box = both[order], np.concatenate([box, _box_of(near(more), low, high)])[order]
     ends, begins = np.append(ends, z[-1]), np.append(z[0], begins)
     boxes = box[np.append(last, -1)]
     return [(int(k), float(a), float(b)) for k, a, b in zip(boxes, begins, ends, strict=True)]
-
-
-def _between(z: Float[np.ndarray, " k"], run: _Run) -> Float[np.ndarray, "k 2"]:
-    return np.stack([np.interp(z, run.z, column) for column in run.inner.T], axis=1)
 
 
 def _box_of(
@@ -223,17 +255,29 @@ def _box_of(
     return np.where(within.any(axis=1), within.argmax(axis=1), -1)
 
 
+def _is_in(
+    x: Float[np.ndarray, "k 2"],
+    box: Int[np.ndarray, " k"],
+    low: Float[np.ndarray, "N 2"],
+    high: Float[np.ndarray, "N 2"],
+) -> Bool[np.ndarray, " k"]:
+    """Whether each point lies in the box of its number, or in none where that is -1."""
+    found = np.asarray(((x >= low[box]) & (x <= high[box])).all(axis=1))
+    none = box < 0
+    found[none] = _box_of(x[none], low, high) < 0
+    return found
+
+
 def _last(
-    box_at: Callable[[np.ndarray], np.ndarray],
+    holds: Callable[[np.ndarray], np.ndarray],
     within: Float[np.ndarray, " k"],
     beyond: Float[np.ndarray, " k"],
-    box: Shaped[np.ndarray, " k"],
 ) -> Float[np.ndarray, " k"]:
-    """The last places with the answer that is given, between one with it and one beyond."""
-    if not len(box):
+    """The last places at which something holds, between one where it does and one beyond."""
+    if not len(within):
         return within
     for _ in range(_HALVINGS):
         middle = (within + beyond) / 2
-        inside = box_at(middle) == box
-        within, beyond = np.where(inside, middle, within), np.where(inside, beyond, middle)
+        still = holds(middle)
+        within, beyond = np.where(still, middle, within), np.where(still, beyond, middle)
     return within

@@ -21,8 +21,6 @@ from constrainednn._pde.stationary.mesh import Mesh
 # Places of a side at which it is asked whether it lies in the region; then the interval between two
 # that differ is halved so often.
 _PLACES, _HALVINGS = 512, 40
-# How far beside a side it is asked, as a share of the size of all.
-_BESIDE = 1e-7
 
 
 def integrals_within(
@@ -69,7 +67,7 @@ def _antiderivatives(s: Float[np.ndarray, "m 2"], K: int) -> Float[np.ndarray, "
 def _right_side(outline: Outline, mesh: Mesh, number: int) -> list[tuple[float, float]]:
     """Scaled stretches of the right side with the region on both sides of it."""
     low, high = mesh.low[number], mesh.high[number]
-    beside = np.array([_BESIDE * outline.curved.boundary.extent, 0.0])
+    beside = np.array([float(outline.beside(high - low).min()), 0.0])
 
     def within(y: Float[np.ndarray, " k"]) -> np.ndarray:
         points = np.stack(
