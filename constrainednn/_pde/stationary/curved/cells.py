@@ -131,7 +131,7 @@ class Outline:
     ) -> list[list[Arc]]:
         """Of each box, the arcs in it."""
         found: list[list[Arc]] = [[] for _ in low]
-        beside = float(self.beside((high - low).min()))
+        beside = float(self.beside(float((high - low).min())))
         for run in self._runs:
             straight = isinstance(self.curved.boundary.faces[run.face], Flat)
             stretches = _stretches_of_line if straight else _stretches
@@ -160,9 +160,9 @@ class Outline:
                     found.append(_Run(part, face, own, *self.on(face, own)))
         return found
 
-    def beside(self, size: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
+    def beside(self, size: float | Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
         """How far beside a line it is asked what lies there, next to boxes of a size."""
-        return np.minimum(_INSIDE * self.curved.boundary.extent, _OF_BOX * size)
+        return np.asarray(np.minimum(_INSIDE * self.curved.boundary.extent, _OF_BOX * size))
 
     def _is_boundary(self, face: int, z: Float[np.ndarray, " k"]) -> Bool[np.ndarray, " k"]:
         return np.asarray(self.curved.boundary.bounds_at(self.on(face, z)[0], face))
