@@ -145,7 +145,7 @@ def test_a_seam_within_a_region_is_none():
 def test_no_box_at_a_corner_is_passed_over_however_small():
     # Boxes of sizes 1/2, 1/4, ... around the corner that points inwards, and their mirror images.
     corner = cx.domains.Polygon([[-1, -1], [0, -1], [0, 0], [1, 0], [1, 1], [-1, 1]])
-    ends = np.append(0.5 ** np.arange(16), 0.0)
+    ends = np.append(0.5 ** np.arange(40), 0.0)
     ends = np.concatenate([-ends, ends[-2::-1]])
     low = np.stack(np.meshgrid(ends[:-1], ends[:-1], indexing="ij"), axis=-1).reshape(-1, 2)
     high = np.stack(np.meshgrid(ends[1:], ends[1:], indexing="ij"), axis=-1).reshape(-1, 2)
@@ -154,7 +154,24 @@ def test_no_box_at_a_corner_is_passed_over_however_small():
     for axis, part, touching in ((1, 1, below), (0, 2, right)):
         for k in np.flatnonzero(touching):
             length = sum(arc.last - arc.first for arc in arcs[k] if arc.part == part)
-            assert np.isclose(length, (high - low)[k, axis], rtol=0, atol=1e-6), (low[k], arcs[k])
+            assert np.isclose(length, (high - low)[k, axis], rtol=1e-6), (low[k], arcs[k])
+
+
+def test_curves_are_seen_in_boxes_however_small():
+    # A half disk: boxes beside the place (1, 0), where the circle goes up and meets the diameter.
+    half = Ball(2, 1.0) - cx.Box([-1, -1], [1, 0])
+    for size in 0.5 ** np.arange(2, 31, 4):
+        outline = Outline(Curved.of(half))
+        low = np.array([[1 - size, 0.0], [1 - size, size]])
+        arcs, above = outline.arcs(low, low + size)
+        lengths = [
+            sum(outline.at_rule([arc], np.zeros(1), np.ones(1))[1][0] for arc in own)
+            for own in (arcs, above)
+        ]
+        # The circle between heights of 0, size and twice size; and the diameter below.
+        angles = np.arcsin([size, 2 * size])
+        np.testing.assert_allclose(lengths[0], angles[0] + size, rtol=1e-6, atol=1e-14)
+        np.testing.assert_allclose(lengths[1], angles[1] - angles[0], rtol=1e-6, atol=1e-14)
 
 
 @pytest.mark.slow

@@ -21,7 +21,8 @@ _OF_INDICES: dict[str, Callable[..., Any]] = {
 def refuse_indices(program: Any, label: str) -> None:
     """Refuse a traced program with a constant index that lies outside of its axis.
 
-    Indices that depend on an argument are not looked at, nor those that stand in an array.
+    Not looked at: indices that depend on an argument or stand in an array, under `jax.vmap`, and
+    in branches of `jax.lax.cond`, which may never be taken.
 
     Raises:
         ProblemError: With the index, the axis, and the user's line.
@@ -44,14 +45,8 @@ def _outside(program: Any, known: dict[Any, Any]) -> tuple[int, int, Any] | None
     for equation in program.eqns:
         name, values = equation.primitive.name, [value(v) for v in equation.invars]
         if name == "dynamic_slice":
-            axes = zip(
-                values[1:],
-                equation.invars[0].aval.shape,
-                equation.params["slice_sizes"],
-                strict=True,
-            )
-            for index, length, size in axes:
-                if index is not None and not 0 <= index <= length - size:
+            for index, length in zip(values[1:], equation.invars[0].aval.shape, strict=True):
+                if index is not None and not 0 <= index < length:
                     # A negative one has been counted from the end.
                     index = int(index) - (length if index < 0 else 0)
                     return index, length, equation.source_info.traceback

@@ -61,7 +61,7 @@ def conforming(
 def at_places(s: Float[np.ndarray, "..."], K: int, order: int = 0) -> Float[np.ndarray, "... K"]:
     """Values of p_0, ..., p_(K-1) at any scaled places, or derivatives of an order."""
     by_order = _by_order(K, order)
-    return np.polynomial.legendre.legvander(s, K - 1)[..., : len(by_order)] @ by_order
+    return np.polynomial.legendre.legvander(s, len(by_order) - 1) @ by_order
 
 
 @functools.cache

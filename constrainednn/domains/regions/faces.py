@@ -166,10 +166,11 @@ class Round(AbstractFace):
         return xp.abs(radial - self.radius)
 
     def normal(self, x: Float[Numbers, "*n d"]) -> Float[Numbers, "*n d"]:
-        """Along the radius."""
+        """Along the radius; zero at the center, which another face may go through."""
         xp = namespace(x)
         radial = x - xp.asarray(self.center, x.dtype)
-        return self.outward * radial / xp.linalg.norm(radial, axis=-1, keepdims=True)
+        length = xp.linalg.norm(radial, axis=-1, keepdims=True)
+        return self.outward * radial / xp.maximum(length, xp.finfo(x.dtype).tiny)
 
 
 def name_of(face: AbstractFace) -> str:

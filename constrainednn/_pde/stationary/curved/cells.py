@@ -75,13 +75,11 @@ class Curved(eqx.Module):
 
 
 class _Run(NamedTuple):
-    """A part of a face that bounds the region: places on it, as points, and outward normals."""
+    """A part of a face that bounds the region: some places on it, its ends among them."""
 
     part: int
     face: int
     z: Float[np.ndarray, " k"]
-    x: Float[np.ndarray, "k 2"]
-    normal: Float[np.ndarray, "k 2"]
 
 
 class Outline:
@@ -131,11 +129,16 @@ class Outline:
     ) -> list[list[Arc]]:
         """Of each box, the arcs in it."""
         found: list[list[Arc]] = [[] for _ in low]
-        beside = float(self.beside(float((high - low).min())))
+        beside = self.beside((high - low).min(keepdims=True))
         for run in self._runs:
+
+            def inner(z: Float[np.ndarray, " k"], face: int = run.face) -> np.ndarray:
+                x, normal = self.on(face, z)
+                return x - beside * normal
+
             straight = isinstance(self.curved.boundary.faces[run.face], Flat)
             stretches = _stretches_of_line if straight else _stretches
-            for number, a, b in stretches(run, run.x - beside * run.normal, low, high):
+            for number, a, b in stretches(run.z, inner, low, high):
                 if number >= 0 and b > a:
                     found[number].append(Arc(run.part, run.face, a, b))
         return found
@@ -157,12 +160,12 @@ class Outline:
             for a, b in itertools.pairwise(edges):
                 if b > a and bounds(np.array([(a + b) / 2]))[0]:
                     own = np.concatenate([[a], z[(z > a) & (z < b)], [b]])
-                    found.append(_Run(part, face, own, *self.on(face, own)))
+                    found.append(_Run(part, face, own))
         return found
 
-    def beside(self, size: float | Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
+    def beside(self, size: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
         """How far beside a line it is asked what lies there, next to boxes of a size."""
-        return np.asarray(np.minimum(_INSIDE * self.curved.boundary.extent, _OF_BOX * size))
+        return np.minimum(_INSIDE * self.curved.boundary.extent, _OF_BOX * size)
 
     def _is_boundary(self, face: int, z: Float[np.ndarray, " k"]) -> Bool[np.ndarray, " k"]:
         return np.asarray(self.curved.boundary.bounds_at(self.on(face, z)[0], face))
@@ -194,41 +197,37 @@ def outline_of(curved: Curved | None) -> Outline | None:
 
 
 def _stretches_of_line(
-    run: _Run,
-    inner: Float[np.ndarray, "k 2"],
+    z: Float[np.ndarray, " k"],
+    inner: Callable[[np.ndarray], np.ndarray],
     low: Float[np.ndarray, "N 2"],
     high: Float[np.ndarray, "N 2"],
 ) -> list[tuple[int, float, float]]:
     """As `_stretches`, of a line: where it enters each box and leaves it."""
-    along = inner[-1] - inner[0]
-    along = np.where(along == 0, np.finfo(float).tiny, along)
+    begin, end = inner(z[[0, -1]])
+    along = np.where(end == begin, np.finfo(float).tiny, end - begin)
     with np.errstate(over="ignore"):
-        ends = np.stack([(low - inner[0]) / along, (high - inner[0]) / along])
+        ends = np.stack([(low - begin) / along, (high - begin) / along])
     first = np.clip(ends.min(axis=0).max(axis=1), 0, 1)
     last = np.clip(ends.max(axis=0).min(axis=1), 0, 1)
-    a, b = (run.z[0] + (run.z[-1] - run.z[0]) * share for share in (first, last))
+    a, b = (z[0] + (z[-1] - z[0]) * share for share in (first, last))
     return [(int(k), float(a[k]), float(b[k])) for k in np.flatnonzero(b > a)]
 
 
 def _stretches(
-    run: _Run,
-    inner: Float[np.ndarray, "k 2"],
+    z: Float[np.ndarray, " k"],
+    inner: Callable[[np.ndarray], np.ndarray],
     low: Float[np.ndarray, "N 2"],
     high: Float[np.ndarray, "N 2"],
 ) -> list[tuple[int, float, float]]:
     """The boxes that a part of a face goes through, with the first and last place in each.
 
-    `inner` has points a little inside of its places.
+    `inner` says which points lie a little inside of places.
     """
 
-    # Between two places the curve is nearly straight: ends need few digits.
-    def near(z: Float[np.ndarray, " k"]) -> Float[np.ndarray, "k 2"]:
-        return np.stack([np.interp(z, run.z, column) for column in inner.T], axis=1)
-
     def still_in(box: Int[np.ndarray, " k"]) -> Callable[[np.ndarray], np.ndarray]:
-        return lambda z: _is_in(near(z), box, low, high)
+        return lambda z: _is_in(inner(z), box, low, high)
 
-    z, box = run.z, _box_of(inner, low, high)
+    box = _box_of(inner(z), low, high)
     while True:
         last = np.flatnonzero(box[1:] != box[:-1])  # of each stretch but the final one
         before, after = z[last], z[last + 1]
@@ -241,7 +240,7 @@ def _stretches(
         if not more.size:
             break
         order = np.argsort(both := np.concatenate([z, more]), kind="stable")
-        z, box = both[order], np.concatenate([box, _box_of(near(more), low, high)])[order]
+        z, box = both[order], np.concatenate([box, _box_of(inner(more), low, high)])[order]
     ends, begins = np.append(ends, z[-1]), np.append(z[0], begins)
     boxes = box[np.append(last, -1)]
     return [(int(k), float(a), float(b)) for k, a, b in zip(boxes, begins, ends, strict=True)]

@@ -67,7 +67,7 @@ def _antiderivatives(s: Float[np.ndarray, "m 2"], K: int) -> Float[np.ndarray, "
 def _right_side(outline: Outline, mesh: Mesh, number: int) -> list[tuple[float, float]]:
     """Scaled stretches of the right side with the region on both sides of it."""
     low, high = mesh.low[number], mesh.high[number]
-    beside = np.array([float(outline.beside(float((high - low).min()))), 0.0])
+    beside = outline.beside((high - low).min(keepdims=True)) * np.array([1.0, 0.0])
 
     def within(y: Float[np.ndarray, " k"]) -> np.ndarray:
         points = np.stack(
